@@ -1,0 +1,76 @@
+"""The SPIN-versus-WSPIN study.
+
+    snakemake --profile local all                    everything, on this machine
+    snakemake --profile slurm results/spin/ite3      one iteration and what it needs, on a cluster
+"""
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+configfile: "config/config.yaml"
+
+
+pathvars:
+    results=config["results"],
+    logs="<results>/logs",
+    benchmarks="<results>/benchmarks",
+
+
+include: "rules/common.smk"
+include: "rules/fetch.smk"
+include: "rules/data.smk"
+include: "rules/train.smk"
+include: "rules/generate.smk"
+include: "rules/logprobs.smk"
+include: "rules/eval.smk"
+include: "rules/report.smk"
+
+
+rule all:
+    """Every model of the study and its tables."""
+    default_target: True
+    localrule: True
+    input:
+        models=LAYOUT.all_models(),
+        tables=LAYOUT.tables(),
+
+
+rule models:
+    """Every model of the study, without evaluation."""
+    localrule: True
+    input:
+        LAYOUT.all_models(),
+
+
+rule tables:
+    """The tables."""
+    localrule: True
+    input:
+        LAYOUT.tables(),
+
+
+# One iteration: `results/spin/ite3` is the name of a rule, so that its files stay outputs of their own. Shell completion
+# adds a slash, hence the twin.
+for target, files in LAYOUT.targets().items():
+    for name in (target, f"{target}/"):
+
+        rule:
+            name:
+                name
+            localrule: True
+            input:
+                files,
+
+
+onstart:
+    write_config()
+
+
+onsuccess:
+    print(f"results in {LAYOUT.results}/, tables in {LAYOUT.results}/tables/")
+
+
+onerror:
+    print(f"a job failed; its log is above and in {LAYOUT.results}/logs/, what it had saved is kept")

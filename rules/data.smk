@@ -1,0 +1,62 @@
+"""Data: which rows the study holds. Rows that do not fit are dropped here and nowhere else.
+
+in:  <results>/fetched/{dataset}/, the models named in data.fits
+out: <results>/data/prompts.parquet, heldout.parquet, preferences.parquet
+"""
+
+
+rule data:
+    """Draw the prompts with their real answers, and the held-out rows."""
+    input:
+        source="<results>/fetched/sft",
+        fits=ancient(LAYOUT.fits_models()),
+        manifests=LAYOUT.fits_manifests(),
+    output:
+        prompts="<results>/data/prompts.parquet",
+        heldout="<results>/data/heldout.parquet",
+    log:
+        "<logs>/data/prompts.log",
+    benchmark:
+        "<benchmarks>/data/prompts.tsv"
+    conda:
+        "../envs/torch.yaml"
+    threads: resource("data", "threads")
+    resources:
+        mem_mb=resource("data", "mem_mb"),
+        runtime=minutes("data"),
+    params:
+        flags=flags("data"),
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+        python workflow/scripts/data.py prompts --source {input.source:q} --fits {input.fits:q} {params.flags:q} \
+            --output {output.prompts:q} --heldout {output.heldout:q}
+        """
+
+
+rule data_preferences:
+    """Draw the preference pairs of the baselines."""
+    input:
+        source=LAYOUT.fetched(STUDY.data.preferences.from_ or "preferences"),
+        fits=ancient(LAYOUT.fits_models()),
+        manifests=LAYOUT.fits_manifests(),
+    output:
+        "<results>/data/preferences.parquet",
+    log:
+        "<logs>/data/preferences.log",
+    benchmark:
+        "<benchmarks>/data/preferences.tsv"
+    conda:
+        "../envs/torch.yaml"
+    threads: resource("data", "threads")
+    resources:
+        mem_mb=resource("data", "mem_mb"),
+        runtime=minutes("data"),
+    params:
+        flags=flags("data_preferences"),
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+        python workflow/scripts/data.py preferences --source {input.source:q} --fits {input.fits:q} {params.flags:q} \
+            --output {output:q}
+        """

@@ -1,0 +1,39 @@
+"""Eval: lm-eval's tasks, a suite of them in one job.
+
+in:  a model, <results>/fetched/tasks/{suite}/, for tasks on held-out rows <results>/data/heldout.parquet
+out: <results>/{model}/scores/{suite}.json, {suite}.samples.parquet with one row per document
+"""
+
+
+rule eval:
+    """Score a model on a suite of tasks."""
+    input:
+        model=ancient("<results>/{model}/model"),
+        manifest="<results>/{model}/manifest.json",
+        tasks="<results>/fetched/tasks/{suite}",
+        heldout=heldout,
+    output:
+        scores="<results>/{model}/scores/{suite}.json",
+        samples="<results>/{model}/scores/{suite}.samples.parquet",
+    log:
+        "<logs>/eval/{model}/{suite}.log",
+    benchmark:
+        "<benchmarks>/eval/{model}/{suite}.tsv"
+    wildcard_constraints:
+        model=rf"{alternatives(STUDY.models)}|{ITERATION}",
+    conda:
+        "../envs/torch.yaml"
+    threads: resource("eval", "threads")
+    resources:
+        gpu=resource("eval", "gpu"),
+        mem_mb=resource("eval", "mem_mb"),
+        runtime=minutes("eval"),
+    params:
+        flags=flags("eval"),
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+        python workflow/scripts/eval.py --model {input.model:q} --manifest {input.manifest:q} \
+            --tasks {input.tasks:q} --heldout {input.heldout:q} {params.flags:q} \
+            --scores {output.scores:q} --samples {output.samples:q}
+        """

@@ -1,0 +1,84 @@
+"""Fetch: what the study starts from. Local rules on the submit host; nothing later needs the network.
+
+in:  names and commit hashes, local folders, or settings of what is made here
+out: <results>/{model}/model/ and manifest.json of models that are not trained here
+     <results>/fetched/{dataset}/ raw data sets, <results>/fetched/tasks/{suite}/ tasks and their data
+"""
+
+
+rule fetch:
+    """Fetch a model from the hub or a folder, or make a small one from scratch."""
+    localrule: True
+    input:
+        text=scratch_text,
+    output:
+        model=directory("<results>/{model}/model"),
+        manifest="<results>/{model}/manifest.json",
+    log:
+        "<logs>/fetch/{model}.log",
+    benchmark:
+        "<benchmarks>/fetch/{model}.tsv"
+    wildcard_constraints:
+        model=alternatives(LAYOUT.fetched_models),
+    conda:
+        "../envs/torch.yaml"
+    threads: resource("fetch", "threads")
+    resources:
+        mem_mb=resource("fetch", "mem_mb"),
+        runtime=minutes("fetch"),
+    params:
+        flags=flags("fetch"),
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+        python workflow/scripts/fetch.py model {params.flags:q} --text {input.text:q} \
+            --output {output.model:q} --output-manifest {output.manifest:q}
+        """
+
+
+rule fetch_data:
+    """Fetch the splits of a data set."""
+    localrule: True
+    output:
+        directory("<results>/fetched/{dataset}"),
+    log:
+        "<logs>/fetch/data/{dataset}.log",
+    benchmark:
+        "<benchmarks>/fetch/data/{dataset}.tsv"
+    conda:
+        "../envs/torch.yaml"
+    threads: resource("fetch", "threads")
+    resources:
+        mem_mb=resource("fetch", "mem_mb"),
+        runtime=minutes("fetch"),
+    params:
+        flags=flags("fetch_data"),
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+        python workflow/scripts/fetch.py data {params.flags:q} --output {output:q}
+        """
+
+
+rule fetch_tasks:
+    """Fetch the task files and data of an evaluation suite."""
+    localrule: True
+    output:
+        directory("<results>/fetched/tasks/{suite}"),
+    log:
+        "<logs>/fetch/tasks/{suite}.log",
+    benchmark:
+        "<benchmarks>/fetch/tasks/{suite}.tsv"
+    conda:
+        "../envs/torch.yaml"
+    threads: resource("fetch", "threads")
+    resources:
+        mem_mb=resource("fetch", "mem_mb"),
+        runtime=minutes("fetch"),
+    params:
+        flags=flags("fetch_tasks"),
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+        python workflow/scripts/fetch.py tasks {params.flags:q} --output {output:q}
+        """

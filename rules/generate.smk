@@ -1,0 +1,37 @@
+"""Generate: the opponent's own answers, the rejected side of self-play.
+
+in:  the opponent's model, <results>/data/prompts.parquet
+out: <results>/{start}/generations/{shard}.parquet for iteration 0, made once and shared by the arms
+     <results>/{arm}/ite{k}/generations/{shard}.parquet after that
+"""
+
+
+rule generate:
+    """Sample the opponent's answers to one shard of the prompts."""
+    input:
+        model=ancient(opponent_model),
+        manifest=opponent_manifest,
+        prompts="<results>/data/prompts.parquet",
+    output:
+        "<results>/{responses}/generations/{shard}.parquet",
+    log:
+        "<logs>/generate/{responses}/{shard}.log",
+    benchmark:
+        "<benchmarks>/generate/{responses}/{shard}.tsv"
+    wildcard_constraints:
+        responses=rf"{alternatives(LAYOUT.starts)}|{ITERATION}",
+    conda:
+        "../envs/torch.yaml"
+    threads: resource("generate", "threads")
+    resources:
+        gpu=resource("generate", "gpu"),
+        mem_mb=resource("generate", "mem_mb"),
+        runtime=minutes("generate"),
+    params:
+        flags=flags("generate"),
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+        python workflow/scripts/generate.py --model {input.model:q} --manifest {input.manifest:q} \
+            --prompts {input.prompts:q} {params.flags:q} --output {output:q}
+        """

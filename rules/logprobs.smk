@@ -1,0 +1,71 @@
+"""Logprobs: per-token log-probabilities, each text read once by each model that has to.
+
+in:  a model, the answers it has to read
+out: <results>/{responses}/reference/{shard}.parquet the opponent's, of all that an iteration trains on
+     <results>/{model}/preferences/{shard}.parquet the start model's, of the preference pairs
+"""
+
+
+rule logprobs_reference:
+    """Score the real, this iteration's and the replayed answers with the opponent, in one load of the model."""
+    input:
+        model=ancient(opponent_model),
+        manifest=opponent_manifest,
+        prompts="<results>/data/prompts.parquet",
+        generations=own_answers,
+        replayed=replayed_answers,
+    output:
+        "<results>/{responses}/reference/{shard}.parquet",
+    log:
+        "<logs>/logprobs/reference/{responses}/{shard}.log",
+    benchmark:
+        "<benchmarks>/logprobs/reference/{responses}/{shard}.tsv"
+    wildcard_constraints:
+        responses=rf"{alternatives(LAYOUT.starts)}|{ITERATION}",
+    conda:
+        "../envs/torch.yaml"
+    threads: resource("logprobs", "threads")
+    resources:
+        gpu=resource("logprobs", "gpu"),
+        mem_mb=resource("logprobs", "mem_mb"),
+        runtime=minutes("logprobs"),
+    params:
+        flags=flags("logprobs_reference"),
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+        python workflow/scripts/logprobs.py reference --model {input.model:q} --manifest {input.manifest:q} \
+            --rows {input.prompts:q} --generations {input.generations:q} --replayed {input.replayed:q} \
+            {params.flags:q} --output {output:q}
+        """
+
+
+rule logprobs_preferences:
+    """Score the preference pairs with the model that a baseline starts from."""
+    input:
+        model=ancient("<results>/{scorer}/model"),
+        manifest="<results>/{scorer}/manifest.json",
+        pairs="<results>/data/preferences.parquet",
+    output:
+        "<results>/{scorer}/preferences/{shard}.parquet",
+    log:
+        "<logs>/logprobs/preferences/{scorer}/{shard}.log",
+    benchmark:
+        "<benchmarks>/logprobs/preferences/{scorer}/{shard}.tsv"
+    wildcard_constraints:
+        scorer=alternatives(LAYOUT.preference_references),
+    conda:
+        "../envs/torch.yaml"
+    threads: resource("logprobs", "threads")
+    resources:
+        gpu=resource("logprobs", "gpu"),
+        mem_mb=resource("logprobs", "mem_mb"),
+        runtime=minutes("logprobs"),
+    params:
+        flags=flags("logprobs_preferences"),
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+        python workflow/scripts/logprobs.py preferences --model {input.model:q} --manifest {input.manifest:q} \
+            --rows {input.pairs:q} {params.flags:q} --output {output:q}
+        """

@@ -1,0 +1,44 @@
+"""Train: one program for every model that is trained here; the loss is a flag.
+
+in:  the model to start from, <results>/data/prompts.parquet or preferences.parquet, its log-probabilities of the pairs
+out: <results>/{model}/model/, manifest.json, metrics.jsonl
+"""
+
+
+rule train:
+    """Train a model of the registry, or iteration k of an arm; model/ loads with from_pretrained."""
+    input:
+        model=ancient(parent_model),  # the opponent of the iteration, or the model a baseline starts from
+        parent=parent_manifest,  # small and checksum-aware: this is what triggers a re-run
+        rows=training_rows,
+        reference=training_reference,  # the start model's log-probabilities of the pairs; [] for sft
+    output:
+        model=directory("<results>/{model}/model"),
+        manifest="<results>/{model}/manifest.json",
+        metrics="<results>/{model}/metrics.jsonl",
+    log:
+        "<logs>/train/{model}.log",
+    benchmark:
+        "<benchmarks>/train/{model}.tsv"
+    wildcard_constraints:
+        model=rf"{alternatives(LAYOUT.trained_models)}|{ITERATION}",
+    conda:
+        "../envs/torch.yaml"
+    threads: resource("train", "threads")
+    resources:
+        gpu=resource("train", "gpu"),
+        mem_mb=resource("train", "mem_mb"),
+        runtime=minutes("train"),
+    params:
+        launch=launcher,
+        flags=flags("train"),
+        state=state,
+        parent_state=parent_state,
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+        {params.launch} workflow/scripts/train.py --model {input.model:q} --manifest {input.parent:q} \
+            --rows {input.rows:q} --reference {input.reference:q} {params.flags:q} \
+            --state {params.state:q} --parent-state {params.parent_state:q} \
+            --output {output.model:q} --output-manifest {output.manifest:q} --metrics {output.metrics:q}
+        """

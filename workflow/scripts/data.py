@@ -1,0 +1,79 @@
+"""Choose the study's rows: prompts with real answers and held-out rows, or preference pairs.
+
+Rows are dropped here and nowhere else: those that do not fit the models named in `data.fits`.
+
+    python workflow/scripts/data.py prompts --source results/fetched/sft --split train_sft --rows 50000 --seed 42 \
+        --fits results/base/model results/teacher/model --templates human-assistant zephyr --max-new-tokens 512 \
+        --heldout-split test_sft --heldout-rows 500 --heldout results/data/heldout.parquet \
+        --output results/data/prompts.parquet --template human-assistant ...
+"""
+
+from wspin import corruption, program, rows, seeds, sources, tables
+from wspin.config import Dialogue
+
+
+def main(argv=None):
+    parser = program.parser("data", __doc__)
+    commands = parser.add_subparsers(required=True, metavar="prompts|preferences")
+    for name, action in (("prompts", prompts), ("preferences", preferences)):
+        command = commands.add_parser(name, help=action.__doc__)
+        program.add_flags(command, Dialogue)
+        command.set_defaults(action=action)
+        for flag in ("--source", "--split", "--output"):
+            command.add_argument(flag, required=True)
+        for flag in ("--rows", "--seed", "--max-new-tokens"):
+            command.add_argument(flag, type=int, required=True)
+        command.add_argument("--fits", nargs="+", required=True, help="folders of the models that a row must fit")
+        command.add_argument("--templates", nargs="+", required=True, help="template of each of these models")
+    for flag in ("--heldout", "--heldout-split"):
+        commands.choices["prompts"].add_argument(flag, required=True)
+    commands.choices["prompts"].add_argument("--heldout-rows", type=int, required=True)
+    commands.choices["preferences"].add_argument("--corrupt", action="store_true", help="make the rejected answers by corruption")
+    arguments = parser.parse_args(argv)
+    dialogue = program.settings(arguments, Dialogue)
+    fits = rows.fits(arguments.fits, arguments.templates, dialogue, arguments.max_new_tokens)
+    arguments.action(arguments, fits, dialogue.template)
+
+
+def prompts(arguments, fits, template):
+    """prompts with real answers, and held-out rows"""
+    wanted = (
+        (arguments.output, arguments.split, arguments.rows),
+        (arguments.heldout, arguments.heldout_split, arguments.heldout_rows),
+    )
+    for path, split, count in wanted:
+        turns = [sources.first_turn(row) for row in sources.read(arguments.source, split)]
+        kept, passed_over = rows.draw(turns, count, arguments.seed, lambda turn: rows.judge(turn, fits))
+        asked, answered = zip(*(turns[i] for i in kept), strict=True)
+        made_with = {"seed": arguments.seed, "template": template, "passed_over": passed_over}
+        write(arguments, path, "prompts", split, kept, made_with, prompt=asked, response=answered)
+
+
+def preferences(arguments, fits, template):
+    """preference pairs: the source's own, or answers with a corruption of them"""
+    raw = sources.read(arguments.source, arguments.split)
+    if arguments.corrupt:
+        pairs = [turn and (*turn, None) for turn in map(sources.first_turn, raw)]
+    else:
+        pairs = [sources.preference(row) for row in raw]
+    kept, passed_over = rows.draw(pairs, arguments.rows, arguments.seed, lambda pair: rows.judge(pair, fits))
+    asked, chosen, rejected = zip(*(pairs[i] for i in kept), strict=True)
+    if arguments.corrupt:
+        draws = (seeds.generator(arguments.seed, "corruption", rows.prompt_id(arguments.split, i)) for i in kept)
+        rejected = [corruption.corrupt(answer, draw) for answer, draw in zip(chosen, draws, strict=True)]
+    made_with = {"seed": arguments.seed, "template": template, "passed_over": passed_over, "corrupted": arguments.corrupt}
+    columns = {"prompt": asked, "chosen": chosen, "rejected": rejected}
+    write(arguments, arguments.output, "preferences", arguments.split, kept, made_with, **columns)
+
+
+def write(arguments, path, kind, split, kept, made_with, **columns):
+    """Write one table, and tell what was passed over."""
+    ids = [rows.prompt_id(split, i) for i in kept]
+    tables.write(path, kind, {"prompt_id": ids, **columns, "split": [split] * len(ids)}, made_with)
+    told = ", ".join(f"{number} {reason}" for reason, number in sorted(made_with["passed_over"].items())) or "none"
+    print(f"{path}: {len(ids)} rows of split {split}; passed over: {told}", flush=True)
+    program.leave_record(arguments, [path], [])
+
+
+if __name__ == "__main__":
+    program.run(main)

@@ -1,0 +1,173 @@
+"""What must hold between the sections of a study: the cross-field checks of the configuration."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from pydantic import ValidationError
+
+from .config import RESERVED, Section, Study, Train
+
+Place = tuple[str, ...]
+Complaint = tuple[Place, str]  # place in the configuration, what is wrong there
+
+
+def complaints(study: Study) -> Iterator[Complaint]:
+    """Every violated rule between sections, in the order of the file."""
+    yield from _names(study)
+    yield from _registry(study)
+    yield from _lengths(study)
+    yield from _arms(study)
+    yield from _evaluation(study)
+
+
+def _names(study: Study) -> Iterator[Complaint]:
+    for section, names in (("models", study.models), ("arms", study.arms)):
+        for name in names:
+            if name in RESERVED:
+                yield (section, name), f"{name!r} is the name of a folder of the results; choose another"
+    for name in study.arms:
+        if name in study.models:
+            yield ("arms", name), f"{name!r} is a model of the registry too; arms and models share one set of names"
+
+
+def _registry(study: Study) -> Iterator[Complaint]:
+    def known(place: Place, name: str) -> Iterator[Complaint]:
+        if name not in study.models:
+            yield place, f"no model {name!r} in the registry; it holds {', '.join(study.models)}"
+
+    yield from known(("start",), study.start)
+    for name, model in study.models.items():
+        if model.trained:
+            yield from known(("models", name, "from"), model.from_)
+            yield from _training(study, ("models", name, "train"), lambda name=name: study.model_train(name), 0)
+            if _in_cycle(study, name):
+                yield ("models", name, "from"), f"{name!r} is trained from itself"
+        if model.scratch and model.scratch.text != "sft":
+            yield ("models", name, "scratch", "text"), f"found {model.scratch.text!r}, expected the data set 'sft'"
+        if model.scratch and model.scratch.context < study.dialogue.max_tokens:
+            yield ("models", name, "scratch", "context"), f"shorter than dialogue.max_tokens {study.dialogue.max_tokens}"
+    for name in study.data.fits:
+        yield from known(("data", "fits"), name)
+        if name in study.models and study.models[name].trained:
+            yield ("data", "fits"), f"{name!r} is trained on the data that it would measure; name models that are fetched"
+
+
+def _in_cycle(study: Study, name: str) -> bool:
+    seen, parent = {name}, study.models[name].from_
+    while parent in study.models:
+        if parent in seen:
+            return parent == name
+        seen.add(parent)
+        parent = study.models[parent].from_
+    return False
+
+
+def _lengths(study: Study) -> Iterator[Complaint]:
+    longest = study.dialogue.max_prompt_tokens + study.generate.max_new_tokens
+    if longest > study.dialogue.max_tokens:
+        yield (
+            ("generate", "max_new_tokens"),
+            f"with dialogue.max_prompt_tokens it makes {longest} tokens; dialogue.max_tokens is {study.dialogue.max_tokens}",
+        )
+
+
+def _training(study: Study, place: Place, resolve: Callable[[], Train], iterations: int) -> Iterator[Complaint]:
+    """Validate a merged training; `iterations` = 0 means a model outside the arms, which has no iterations."""
+    try:
+        train: Train = resolve()
+    except ValidationError as error:
+        for one in error.errors():
+            yield (*place, *map(str, one["loc"])), explain(one, Train)
+        return
+    for key, value in train:
+        if not isinstance(value, list):
+            continue
+        if not iterations:
+            yield place, f"{key} is a list per iteration, and this model has none: give train.{train.loss}.{key} one value"
+        elif len(value) < iterations:
+            yield (*place, key), f"{key} has {len(value)} values for {iterations} iterations"
+
+
+def _arms(study: Study) -> Iterator[Complaint]:
+    for key, value in study.train:
+        if isinstance(value, list) and len(value) != study.iterations:
+            yield ("train", key), f"{len(value)} values for {study.iterations} iterations"
+    for name, arm in study.arms.items():
+        iterations = arm.iterations or study.iterations
+        yield from _training(study, ("arms", name, "train"), lambda name=name: study.arm_train(name), iterations)
+        if arm.train.get("loss", study.train.loss) == "sft":
+            yield ("arms", name, "train", "loss"), "an arm plays against its opponent: sft is no preference loss"
+        if arm.start and arm.start not in study.models:
+            yield ("arms", name, "start"), f"no model {arm.start!r} in the registry; it holds {', '.join(study.models)}"
+        if arm.fork:
+            yield from _fork(study, name)
+
+
+def _fork(study: Study, name: str) -> Iterator[Complaint]:
+    arm, place = study.arms[name], ("arms", name, "fork")
+    parent = study.arms.get(arm.fork.from_)
+    if parent is None:
+        yield (*place, "from"), f"no arm {arm.fork.from_!r}; there are {', '.join(study.arms)}"
+    elif parent.fork:
+        yield (*place, "from"), f"{arm.fork.from_!r} is a fork itself; fork from {parent.fork.from_!r}"
+    elif arm.fork.at >= (parent.iterations or study.iterations):
+        yield (*place, "at"), f"{arm.fork.from_!r} has no iteration {arm.fork.at}"
+    if arm.fork.at >= (arm.iterations or study.iterations):
+        yield (*place, "at"), f"the arm ends before iteration {arm.fork.at}"
+    if arm.start:
+        yield (*place[:2], "start"), "a fork starts from the iteration before `at`; remove start or fork"
+
+
+def _evaluation(study: Study) -> Iterator[Complaint]:
+    for name in study.eval.models:
+        if name not in study.models:
+            yield ("eval", "models"), f"no model {name!r} in the registry; it holds {', '.join(study.models)}"
+    tasks = [task for suite in study.eval.suites.values() for task in suite]
+    for suite in study.eval.suites:
+        if suite not in study.eval.sources:
+            yield ("eval", "sources"), f"suite {suite!r} has no source"
+    for suite in study.eval.sources:
+        if suite not in study.eval.suites:
+            yield ("eval", "sources", suite), f"no suite {suite!r}; there are {', '.join(study.eval.suites)}"
+    for task in tasks:
+        if tasks.count(task) > 1:
+            yield ("eval", "suites"), f"task {task!r} stands in two suites"
+        if task not in study.report.metrics:
+            yield ("report", "metrics"), f"task {task!r} has no metric"
+    for task in study.report.metrics:
+        if task not in tasks:
+            yield ("report", "metrics", task), f"no task {task!r} in eval.suites"
+
+
+def explain(error: dict[str, Any], section: type[Section]) -> str:
+    """One of pydantic's errors in a reader's words, with the nearest valid key where the key is unknown."""
+    place = tuple(map(str, error["loc"]))
+    if error["type"] == "extra_forbidden":
+        if place[0] == "arms" and len(place) == 3 and place[2] in Study.model_fields:
+            return f"an arm may not set `{place[2]}`, it is the study's: use another results folder"
+        near = difflib.get_close_matches(place[-1], valid_keys(place[:-1], section), n=1)
+        return "unknown key" + (f"; did you mean `{near[0]}`?" if near else "")
+    if error["type"] == "missing":
+        return "missing key; nothing is defaulted silently"
+    found = error["input"]
+    shown = f", found {found!r}" if isinstance(found, (str, int, float, bool, list)) else ""
+    return error["msg"].removeprefix("Value error, ") + shown
+
+
+def valid_keys(place: Place, section: type[Section]) -> list[str]:
+    """The keys that a section knows at a place below it."""
+    root = section.model_json_schema()
+
+    def resolve(node: dict[str, Any]) -> dict[str, Any]:
+        for option in (node, *node.get("anyOf", ())):
+            if "$ref" in option:
+                return root["$defs"][option["$ref"].rsplit("/", 1)[1]]
+        return node
+
+    node = root
+    for key in place:
+        node = resolve(node.get("properties", {}).get(key) or node.get("additionalProperties") or {})
+    return list(node.get("properties", {}))

@@ -1,0 +1,102 @@
+"""The flags that each rule gives to its program, by the names of the rule's wildcards.
+
+They hold the sections a job depends on, per-iteration values resolved, and nothing else: Snakemake compares them, so
+what stands here is what re-runs a job, and what does not (GPUs, threads, memory, the name of an arm) is free to change.
+"""
+
+from __future__ import annotations
+
+import json
+
+from .config import Dialogue, Source
+from .flags import flags
+from .study import Layout
+
+
+class Commands:
+    """Flags of one study's programs; every method is named after a rule."""
+
+    def __init__(self, layout: Layout):
+        self.layout, self.study = layout, layout.study
+
+    def fetch(self, model: str) -> list[str]:
+        entry = self.study.models[model]
+        if not entry.scratch:
+            return [*_source(entry), "--seed", str(self.study.seed)]
+        settings = json.dumps(entry.scratch.model_dump(), sort_keys=True)
+        made = ["--split", self.study.data.sft.split, "--eos", self.study.dialogue.eos, "--seed", str(self.study.seed)]
+        return ["--scratch", settings, *made]
+
+    def fetch_data(self, dataset: str) -> list[str]:
+        data, seed = self.study.data, ["--seed", str(self.study.seed)]
+        if dataset == "preferences":
+            return [*_source(data.preferences), "--splits", data.preferences.split, *seed]
+        splits = sorted({data.sft.split, data.heldout.split} | ({data.preferences.split} if data.preferences.from_ else set()))
+        if data.sft.reasoning_gym:
+            settings = json.dumps(data.sft.reasoning_gym.model_dump(), sort_keys=True)
+            return ["--reasoning-gym", settings, "--splits", *splits, *seed]
+        return [*_source(data.sft), "--splits", *splits, *seed]
+
+    def fetch_tasks(self, suite: str) -> list[str]:
+        return _source(self.study.eval.sources[suite])
+
+    def data(self) -> list[str]:
+        sft, heldout = self.study.data.sft, self.study.data.heldout
+        chosen = ["--split", sft.split, "--rows", str(sft.prompts)]
+        return [*chosen, "--heldout-split", heldout.split, "--heldout-rows", str(heldout.prompts), *self._fits()]
+
+    def data_preferences(self) -> list[str]:
+        source = self.study.data.preferences
+        corrupt = ["--corrupt"] if source.from_ else []
+        return ["--split", source.split, "--rows", str(source.pairs), *corrupt, *self._fits()]
+
+    def train(self, model: str) -> list[str]:
+        arm, k = self.layout.origin(model)
+        replays = len(self.layout.replayed(arm, k)) if arm else 0
+        seed = self.layout.draw_seed(model)
+        rest = ["--replays", str(replays), "--seed", *map(str, seed), "--autocast", self.study.logprobs.autocast]
+        return [*rest, *flags(self.layout.training(model)), *flags(self._dialogue(model))]
+
+    def generate(self, responses: str, shard: str) -> list[str]:
+        seed = ["--seed", *map(str, self.layout.draw_seed(responses))]
+        dialogue = flags(self._dialogue(self.layout.generator(responses)))
+        return [*_shard(shard, self.study.data.sft.shard), *seed, *flags(self.study.generate), *dialogue]
+
+    def logprobs_reference(self, responses: str, shard: str) -> list[str]:
+        return [*_shard(shard, self.study.data.sft.shard), *self._logprobs(self.layout.generator(responses))]
+
+    def logprobs_preferences(self, scorer: str, shard: str) -> list[str]:
+        return [*_shard(shard, self.study.data.preferences.shard), *self._logprobs(scorer)]
+
+    def eval(self, model: str, suite: str) -> list[str]:
+        settings, source = self.study.eval, self.study.eval.sources[suite]
+        shots = [f"{task}={shots}" for task, shots in sorted(settings.suites[suite].items())]
+        fixed = ["--engine", settings.engine, "--batch-size", str(settings.batch_size), "--seeds", *map(str, settings.seeds)]
+        own = ["--default-tasks"] if source.hub else []
+        dialogue = self._dialogue(model)
+        return ["--suite", suite, "--shots", *shots, *fixed, *own, "--template", dialogue.template, "--eos", dialogue.eos]
+
+    def report(self) -> list[str]:
+        metrics = [f"{task}={metric}" for task, metric in sorted(self.study.report.metrics.items())]
+        tasks = ["--suites", *sorted(self.study.eval.suites), "--metrics", *metrics]
+        return ["--results", self.study.results, "--models", *self.layout.table_models(), *tasks]
+
+    def _fits(self) -> list[str]:
+        templates = [self.layout.template(model) for model in self.study.data.fits]
+        budget = ["--max-new-tokens", str(self.study.generate.max_new_tokens), "--seed", str(self.study.seed)]
+        return ["--templates", *templates, *budget, *flags(self.study.dialogue)]
+
+    def _logprobs(self, scorer: str) -> list[str]:
+        return [*flags(self.study.logprobs), *flags(self._dialogue(scorer))]
+
+    def _dialogue(self, model: str) -> Dialogue:
+        """The dialogue as this model has it."""
+        return self.study.dialogue.model_copy(update={"template": self.layout.template(model)})
+
+
+def _source(source: Source) -> list[str]:
+    return ["--hub", source.hub, "--revision", source.revision] if source.hub else ["--path", source.path]
+
+
+def _shard(shard: str, size: int) -> list[str]:
+    return ["--shard", str(int(shard)), "--shard-size", str(size)]

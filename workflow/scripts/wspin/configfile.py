@@ -1,0 +1,66 @@
+"""From configuration files to a valid `Study`, or one line per mistake: file, line, key, and what is expected.
+
+Snakemake merges the files; what it has merged is checked here. The files are read once more for two things that the
+merged mapping has lost: line numbers, and keys that a file gives twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from . import StudyError
+from .checks import Place, complaints, explain
+from .config import Study, merge
+
+
+def load(merged: dict[str, Any], files: Iterable[str | Path] = ()) -> Study:
+    """The study that the merged mapping describes.
+
+    `files` are the configuration files in the order of merging; they only serve to name lines. Raises `StudyError`
+    with every mistake on a line of its own.
+    """
+    places: dict[Place, str] = {}
+    for file in files:
+        for place, line, repeated in keys(Path(file)):
+            if repeated:
+                raise StudyError(f"{file}:{line}: {'.'.join(place)}: the key is given twice; remove one")
+            places[place] = f"{file}:{line}"
+    mapping = merge(merged)
+    try:
+        study = Study.model_validate(mapping)
+    except ValidationError as error:
+        lines = [_line(places, tuple(map(str, one["loc"])), explain(one, Study)) for one in error.errors()]
+        raise StudyError("\n".join(dict.fromkeys(lines))) from None
+    lines = [_line(places, place, message) for place, message in complaints(study)]
+    if lines:
+        raise StudyError("\n".join(lines))
+    return study
+
+
+def keys(file: Path) -> Iterator[tuple[Place, int, bool]]:
+    """(place, line, given before?) of every key in a YAML file."""
+
+    def walk(node: yaml.Node, place: Place) -> Iterator[tuple[Place, int, bool]]:
+        if not isinstance(node, yaml.MappingNode):
+            return
+        seen = set()
+        for key, value in node.value:
+            below = (*place, str(key.value))
+            yield below, key.start_mark.line + 1, key.value in seen
+            seen.add(key.value)
+            yield from walk(value, below)
+
+    yield from walk(yaml.compose(file.read_text()), ())
+
+
+def _line(places: dict[Place, str], place: Place, message: str) -> str:
+    """Prefix a message with the line of its key, or of the nearest key above it."""
+    for depth in range(len(place), -1, -1):
+        if place[:depth] in places:
+            return f"{places[place[:depth]]}: {'.'.join(place)}: {message}"
+    return f"config: {'.'.join(place) or 'study'}: {message}"

@@ -1,0 +1,110 @@
+"""The one place that renders and tokenises a conversation: data, generation, scoring, training and evaluation call it.
+
+A prompt is the template with the user's text in it; an answer is its own tokens and, if it ended by itself, the study's
+one EOS. They are tokenised apart and joined, so the ids that a model generates after are a prefix of those it trains on.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from . import StudyError
+from .config import Dialogue as Settings
+
+TEMPLATES = {
+    "human-assistant": "\n\n<Human>:{prompt}\n\n<Assistant>:",  # SWIFT's code
+    "instruction-response": "### Instruction: {prompt}\n\n### Response: ",  # SPIN's code
+    "zephyr": "<|system|>\n</s>\n<|user|>\n{prompt}</s>\n<|assistant|>\n",  # chat template of zephyr-7b-sft-full
+}
+
+
+def render(template: str, prompt: str) -> str:
+    """The text a model reads before it answers. `template` is a name of `TEMPLATES` or a text that holds {prompt} once."""
+    return _text(template).replace("{prompt}", prompt)
+
+
+def _text(template: str) -> str:
+    text = TEMPLATES.get(template, template)
+    if text.count("{prompt}") != 1:
+        raise StudyError(f"template {template!r}: expected one of {', '.join(TEMPLATES)}, or a text that holds {{prompt}} once")
+    return text
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    """Conversations in one template and one tokenizer (a fast tokenizer of transformers)."""
+
+    tokenizer: Any
+    settings: Settings
+
+    @cached_property
+    def eos(self) -> int:
+        """Id of the end-of-answer token. Raises `StudyError` if the tokenizer does not hold it as one token."""
+        token = self.settings.eos
+        found = self.tokenizer.convert_tokens_to_ids(token)
+        if found is None or self.tokenizer.convert_ids_to_tokens(found) != token:
+            raise StudyError(f"dialogue.eos: expected one token of the tokenizer, found {token!r}, which is none")
+        return found
+
+    @cached_property
+    def _pieces(self) -> list[str]:
+        """The template cut at its own special tokens: only those may become special, never the user's text."""
+        special = sorted(self.tokenizer.all_special_tokens, key=len, reverse=True)
+        cut = "|".join(map(re.escape, special)) or r"(?!)"
+        return [piece for piece in re.split(f"({cut})", _text(self.settings.template)) if piece]
+
+    def prompt_ids(self, prompt: str) -> list[int]:
+        """Ids of the rendered prompt; no BOS is added, a template that wants one spells it out."""
+        special, ids = set(self.tokenizer.all_special_tokens), []
+        for piece in self._pieces:
+            if piece in special:
+                ids.append(self.tokenizer.convert_tokens_to_ids(piece))
+            else:
+                ids += self._plain(piece.replace("{prompt}", prompt))
+        return ids
+
+    def response_ids(self, response: str) -> list[int]:
+        """Ids of a real answer, which always ended by itself: its tokens and EOS."""
+        return [*self._plain(response), self.eos]
+
+    def lengths(self, prompt: str, response: str) -> tuple[int, int]:
+        """Tokens of a prompt and of its answer with EOS, in a tokenizer that need not hold the study's EOS."""
+        return len(self.prompt_ids(prompt)), len(self._plain(response)) + 1
+
+    def completed(self, ids: list[int], finish_reason: str) -> list[int]:
+        """Ids of a generated answer as it is trained on: cut answers have no EOS unless `eos_on_cut` asks for one."""
+        cut = finish_reason == "length" and self.settings.eos_on_cut
+        return [*ids, self.eos] if cut else list(ids)
+
+    def text(self, ids: list[int]) -> str:
+        """Text of an answer, without its closing EOS."""
+        ids = ids[:-1] if len(ids) and ids[-1] == self.eos else ids
+        return self._decode(ids)
+
+    def ends(self, ids: list[int]) -> list[int]:
+        """End of each token in `text(ids)`, in characters.
+
+        Tokens that hold some bytes of one character share its end; the closing EOS ends where the text does. Decoding
+        goes window by window, because a token's text can depend on the one before it.
+        """
+        body = ids[:-1] if len(ids) and ids[-1] == self.eos else ids
+        ends: list[int] = []
+        done, window, fresh = 0, 0, 0
+        for i in range(len(body)):
+            before, now = self._decode(body[window:fresh]), self._decode(body[window : i + 1])
+            if now.endswith("\ufffd") and i + 1 < len(body):
+                continue  # inside a character
+            done += len(now) - len(before)
+            ends += [done] * (i + 1 - len(ends))
+            window, fresh = fresh, i + 1
+        return ends + [done] * (len(ids) - len(body))
+
+    def _plain(self, text: str) -> list[int]:
+        """Tokens of a text in which strings of special tokens stay text."""
+        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
+    def _decode(self, ids: list[int]) -> str:
+        return self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)

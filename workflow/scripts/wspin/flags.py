@@ -1,0 +1,89 @@
+"""Sections of the configuration as command-line flags, and back.
+
+A rule's flags are what Snakemake compares to decide what re-runs, so they are rendered from validated values: the order
+of keys, `0.10` for `0.1` or `5e-7` for `0.0000005` change nothing. The programs build their parsers from the same
+sections, so a flag exists if and only if its key does.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from . import StudyError
+from .checks import explain
+from .config import Section
+
+S = TypeVar("S", bound=Section)
+
+
+def flags(section: Section) -> list[str]:
+    """`["--beta", "0.1", "--schedule-warmup", "0.1", ...]`; keys without a value are left out."""
+    rendered = []
+    for name, value in _values(section):
+        if value is not None:
+            rendered += [_flag(name), *map(_text, value if isinstance(value, list) else [value])]
+    return rendered
+
+
+def add_flags(parser: argparse.ArgumentParser, section: type[Section]) -> None:
+    """Give the parser one flag per key of a section; keys without a default are required."""
+    group = parser.add_argument_group(section.__name__.lower())
+    for name, info in _fields(section):
+        many = "list[int]" in str(info.annotation)
+        group.add_argument(
+            _flag(name),
+            dest=_dest(section, name),
+            required=info.is_required(),
+            nargs="+" if many else None,
+            metavar=name[-1].upper(),
+            help=(info.description or "").replace("%", "%%"),
+        )
+
+
+def from_flags(arguments: argparse.Namespace, section: type[S]) -> S:
+    """The section that the parsed flags describe. Raises `StudyError` on values that the section refuses."""
+    values: dict[str, Any] = {}
+    for name, _ in _fields(section):
+        value = getattr(arguments, _dest(section, name))
+        if value is not None:
+            below = values
+            for key in name[:-1]:
+                below = below.setdefault(key, {})
+            below[name[-1]] = value
+    try:
+        return section.model_validate(values)
+    except ValidationError as error:
+        one = error.errors()[0]
+        raise StudyError(f"{_flag(tuple(map(str, one['loc'])))}: {explain(one, section)}") from None
+
+
+def _fields(section: type[Section], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for name, info in section.model_fields.items():
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            yield from _fields(info.annotation, (*above, name))
+        else:
+            yield (*above, name), info
+
+
+def _values(section: Section) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for name, _ in _fields(type(section)):
+        value: Any = section
+        for key in name:
+            value = getattr(value, key)
+        yield name, value
+
+
+def _dest(section: type[Section], name: tuple[str, ...]) -> str:
+    return "__".join((section.__name__, *name))
+
+
+def _flag(name: tuple[str, ...]) -> str:
+    return "--" + "-".join(name).replace("_", "-").rstrip("-")
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,162 @@
+"""Model folders: loading, checking against the study, publishing with a manifest, and small models made from scratch."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from . import StudyError
+from .config import Model, Scratch
+from .files import digest, sha256, write_json
+
+# What `from_pretrained` reads. Cards, provenance and pickles beside it are not part of a model.
+READ = ("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "chat_template*")  # fmt: skip
+# Qwen2's own pre-tokenizer: AutoTokenizer puts it into every tokenizer of a qwen2 model, whatever was saved.
+QWEN2_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+def write_manifest(folder: str | Path, path: str | Path) -> None:
+    """Write the sha256 of every file that `from_pretrained` reads, and one fingerprint of them all.
+
+    Raises `StudyError` if the folder holds no weights as safetensors.
+    """
+    folder = Path(folder)
+    names = sorted({file.name for pattern in READ for file in folder.glob(pattern)})
+    if not any(name.endswith(".safetensors") for name in names):
+        raise StudyError(f"{folder}: expected weights as safetensors, found none; convert the checkpoint")
+    files = {name: sha256(folder / name) for name in names}
+    write_json(path, {"model": digest(files), "files": files})
+
+
+def load_tokenizer(folder: str | Path) -> Any:
+    """The fast tokenizer of a model folder, from local files alone."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    if not tokenizer.is_fast:
+        raise StudyError(f"{folder}: expected a fast tokenizer (tokenizer.json), found a slow one; convert it")
+    return tokenizer
+
+
+def tokenizer_hash(tokenizer: Any) -> str:
+    """Fingerprint of what turns text into ids."""
+    return digest(tokenizer.backend_tokenizer.to_str())[:16]
+
+
+def load_model(folder: str | Path, device: Any) -> Any:
+    """A causal language model in float32, whatever it was saved in, with dropout off.
+
+    Float32 is the study's: bf16 weights lose most of an update at a learning rate of 5e-7. Scoring and training load
+    models here, so that both see the same numbers.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return model.to(device)
+
+
+def context(folder: str | Path) -> int:
+    """Longest sequence of a model in tokens. Raises `StudyError` if its config does not say."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    for name in ("max_position_embeddings", "n_positions"):
+        if getattr(config, name, None):
+            return getattr(config, name)
+    raise StudyError(f"{folder}/config.json: expected max_position_embeddings, found none")
+
+
+def check_eos(model: Any, eos: int, folder: str | Path) -> None:
+    """Generation must stop on the study's EOS and no other. Raises `StudyError` if the model's own config disagrees."""
+    stops = model.generation_config.eos_token_id
+    stops = stops if isinstance(stops, list) else [stops]
+    if stops != [None] and stops != [eos]:
+        raise StudyError(f"{folder}: generation_config.eos_token_id: expected {eos} (dialogue.eos), found {stops}")
+
+
+def best_device() -> Any:
+    import torch
+
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def make_scratch(settings: Scratch, texts: list[str], eos: str, seed: int, folder: Path) -> None:
+    """Write a model with random weights and a byte-level BPE trained on `texts` into `folder`.
+
+    Raises `StudyError` if the texts do not hold enough repetition for the vocabulary asked for.
+    """
+    import torch
+    from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
+
+    tokenizer = Qwen2Tokenizer(tokenizer_object=_byte_level_bpe(texts, settings.vocabulary, eos), eos_token=eos, pad_token=eos, unk_token=None)
+    if len(tokenizer) != settings.vocabulary:
+        raise StudyError(f"scratch.vocabulary: expected {settings.vocabulary} tokens, found text for {len(tokenizer)} only")
+    torch.manual_seed(seed)
+    config = Qwen2Config(
+        vocab_size=settings.vocabulary,
+        hidden_size=settings.hidden,
+        intermediate_size=settings.intermediate,
+        num_hidden_layers=settings.layers,
+        num_attention_heads=settings.heads,
+        num_key_value_heads=settings.heads,
+        max_position_embeddings=settings.context,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    model = Qwen2ForCausalLM(config)
+    model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _byte_level_bpe(texts: list[str], vocabulary: int, eos: str) -> Any:
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+    made = Tokenizer(models.BPE())
+    made.normalizer = normalizers.NFC()
+    made.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(QWEN2_SPLIT), behavior="isolated", invert=False),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    made.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary, special_tokens=[eos], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    made.train_from_iterator(texts, trainer)
+    return made
+
+
+def download(source: Model, folder: Path) -> None:
+    """Download what `from_pretrained` reads of a hub model at its commit. Raises `StudyError` with what to do."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        snapshot_download(source.hub, revision=source.revision, local_dir=folder, allow_patterns=list(READ))
+    except Exception as error:  # the hub's, the network's and the disk's errors
+        reason = (str(error).splitlines() or ["no message"])[0]
+        raise StudyError(
+            f"{source.hub}@{source.revision}: expected a model, found {type(error).__name__}: {reason}; check the name, "
+            "the network and, for a gated repository, HF_TOKEN"
+        ) from error
+    shutil.rmtree(folder / ".cache", ignore_errors=True)
+
+
+def copy(path: str, folder: Path) -> None:
+    """Copy what `from_pretrained` reads out of a local folder. Raises `StudyError` if it holds no model."""
+    source = Path(path)
+    if not (source / "config.json").exists():
+        raise StudyError(f"{path}: expected a model folder with config.json, found none")
+    for pattern in READ:
+        for file in source.glob(pattern):
+            shutil.copyfile(file, folder / file.name)

@@ -1,0 +1,79 @@
+"""What every program does around its work: read flags, end in one line on the user's mistakes, leave a record."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from . import StudyError, provenance
+from .config import Section
+from .flags import add_flags, from_flags
+
+
+def parser(program: str, description: str | None, *sections: type[Section]) -> argparse.ArgumentParser:
+    """A parser with the flags of the given sections; the program adds its files."""
+    made = argparse.ArgumentParser(
+        prog=f"{program}.py", description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    made.set_defaults(program=program, started=time.time())
+    for section in sections:
+        add_flags(made, section)
+    return made
+
+
+def progress(what: str, total: int, every: float = 30.0) -> Callable[[int], None]:
+    """A line with the time left every so many seconds; call it with the number done."""
+    began = told = time.time()
+
+    def tell(done: int) -> None:
+        nonlocal told
+        if time.time() - told > every or done == total:
+            told = time.time()
+            left = (told - began) / done * (total - done)
+            print(f"{what}: {done} of {total}  {left:.0f} s left", flush=True)
+
+    return tell
+
+
+def settings(arguments: argparse.Namespace, section: type[Section]) -> Any:
+    return from_flags(arguments, section)
+
+
+def leave_record(arguments: argparse.Namespace, outputs: Iterable[str], inputs: Iterable[str], **more: Any) -> None:
+    """Write the record of this run beside each output."""
+    entry = provenance.record(arguments.program, arguments.started, list(inputs), **more)
+    for output in outputs:
+        provenance.write_record(output, entry)
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a program: a `StudyError` or a failed disk ends it with one line per mistake and exit code 1."""
+    name = Path(sys.argv[0]).name
+    try:
+        main()
+    except StudyError as error:
+        for line in str(error).splitlines():
+            print(f"{name}: error: {line}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        print(f"{name}: error: {error.filename or 'system'}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def manifest_hash(path: str | Path) -> str:
+    """Fingerprint of a model: the hash its manifest gives to the files that `from_pretrained` reads."""
+    try:
+        return json.loads(Path(path).read_text())["model"]
+    except (OSError, ValueError, KeyError) as error:
+        raise StudyError(f"{path}: expected a model's manifest, found {type(error).__name__}; make the model again") from None
+
+
+def offline() -> None:
+    """Keep the hub libraries from the network; what needs it is fetched beforehand."""
+    os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"

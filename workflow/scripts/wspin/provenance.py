@@ -1,0 +1,128 @@
+"""Who made a result, when, with which code, versions, inputs, time and memory.
+
+Kept out of the results themselves, so that equal work gives equal bytes: a model's record lies in its folder (not
+hashed by the manifest), a file's beside it as `{name}.provenance.json`. The target `stale` reads these records.
+"""
+
+from __future__ import annotations
+
+import ast
+import datetime
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from .files import sha256, write_json
+
+SCRIPTS = Path(__file__).parent.parent
+PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "datasets", "pyarrow", "numpy", "lm_eval", "reasoning-gym")
+
+
+def record_path(output: str | Path) -> Path:
+    """Where the record of an output lies."""
+    output = Path(output)
+    return output / "provenance.json" if output.is_dir() else output.with_name(output.name + ".provenance.json")
+
+
+def record(program: str, started: float, inputs: list[str], earlier_seconds: float = 0.0, **more: Any) -> dict[str, Any]:
+    """The record of a run that began at `started` (time.time()).
+
+    `earlier_seconds` is what interrupted attempts have cost; `more` is whatever else is worth keeping.
+    """
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return {
+        "program": program,
+        "code": code_hash(program),
+        "commit": _commit(),
+        "command": sys.argv,
+        "host": platform.node(),
+        "threads": int(os.environ.get("OMP_NUM_THREADS", 0)) or os.cpu_count(),
+        "started": datetime.datetime.fromtimestamp(started, datetime.UTC).isoformat(timespec="seconds"),
+        "seconds": round(time.time() - started + earlier_seconds, 1),
+        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
+        "peak_memory_mb": usage.ru_maxrss // 1024,
+        "versions": versions(),
+        "inputs": {path: sha256(path) for path in inputs},
+        **more,
+    }
+
+
+def write_record(output: str | Path, entry: dict[str, Any]) -> None:
+    write_json(record_path(output), entry)
+
+
+def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
+    """Installed versions, read without importing anything."""
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def code_hash(program: str) -> str:
+    """Hash of a program and of every module of the library that it imports, comments and docstrings left out."""
+    pending, modules = [SCRIPTS / f"{program}.py"], {}
+    while pending:
+        path = pending.pop()
+        if path in modules:
+            continue
+        tree = ast.parse(path.read_text())
+        pending += _imported(tree)
+        modules[path] = ast.unparse(_without_docstrings(tree))
+    text = "\n".join(modules[path] for path in sorted(modules))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _imported(tree: ast.AST) -> list[Path]:
+    """Files of the library that a module imports, wherever in the module it does so."""
+    names = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.level == 1 or (node.module or "").split(".")[0] == "wspin"):
+            module = (node.module or "").removeprefix("wspin").lstrip(".")
+            names += [module] if module else [alias.name for alias in node.names]
+    paths = [SCRIPTS / "wspin" / f"{name}.py" for name in names]
+    return [path for path in paths if path.exists()]
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+            body[:] = body[1:] or [ast.Pass()]
+    return tree
+
+
+def _commit() -> str:
+    """The checked-out commit, with a mark if the tree differs from it."""
+    command = ["git", "-C", str(SCRIPTS), "describe", "--always", "--dirty", "--abbrev=40"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+def stale(results: Path) -> list[tuple[Path, str]]:
+    """(output, program) of every result that was made by other code than the present one."""
+    found, present = [], {}
+    for path in sorted(results.rglob("*provenance.json")):
+        entry = json.loads(path.read_text())
+        program = entry["program"]
+        if program not in present:
+            present[program] = code_hash(program)
+        if entry["code"] != present[program]:
+            found.append((_output(path), program))
+    return found
+
+
+def _output(path: Path) -> Path:
+    """The output that a record belongs to."""
+    return path.parent if path.name == "provenance.json" else path.with_name(path.name.removesuffix(".provenance.json"))

@@ -1,0 +1,78 @@
+"""Which rows the study holds: drawn once by the seed, dropped here if they fit no model, and never dropped later."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import StudyError, models
+from .config import Dialogue as Settings
+from .dialogue import Dialogue
+
+Reason = str | None
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The room that one model gives to a conversation."""
+
+    dialogue: Dialogue
+    context: int  # longest sequence of the model, tokens
+    max_new_tokens: int  # generation budget
+
+    def refuses(self, prompt: str, response: str) -> Reason:
+        """Why a conversation does not fit; None if it does."""
+        settings = self.dialogue.settings
+        room = min(settings.max_tokens, self.context)
+        asked, answered = self.dialogue.lengths(prompt, response)
+        if asked > settings.max_prompt_tokens or asked + self.max_new_tokens > room:
+            return "prompt too long"
+        return "answer too long" if asked + answered > room else None
+
+
+def fits(folders: Sequence[str], templates: Sequence[str], settings: Settings, max_new_tokens: int) -> list[Fit]:
+    """The rooms of the models of `data.fits`, each seeing a prompt in its own template."""
+    made = []
+    for folder, template in zip(folders, templates, strict=True):
+        dialogue = Dialogue(models.load_tokenizer(folder), settings.model_copy(update={"template": template}))
+        made.append(Fit(dialogue, models.context(folder), max_new_tokens))
+    return made
+
+
+def judge(row: Sequence[str | None] | None, rooms: Sequence[Fit]) -> Reason:
+    """Why (prompt, answer, ...) is passed over; None if every model has room for every answer."""
+    if row is None:
+        return "without prompt or answer"
+    prompt, *answers = row
+    reasons = (room.refuses(prompt, answer) for room in rooms for answer in answers if answer is not None)
+    return next((reason for reason in reasons if reason), None)
+
+
+def prompt_id(split: str, index: int) -> str:
+    """A row's name for the whole study: its split and its place in the source at the pinned revision."""
+    return f"{split}-{index:07d}"
+
+
+def draw(rows: Sequence[Any], count: int, seed: int, judge: Callable[[Any], Reason]) -> tuple[list[int], Counter[str]]:
+    """Indices of `count` rows in a seeded random order, and how many were passed over for each reason.
+
+    Raises `StudyError` if the rows run out.
+    """
+    kept: list[int] = []
+    passed_over: Counter[str] = Counter()
+    for index in np.random.default_rng(seed).permutation(len(rows)).tolist():
+        if len(kept) == count:
+            break
+        reason = judge(rows[index])
+        if reason is None:
+            kept.append(index)
+        else:
+            passed_over[reason] += 1
+    if len(kept) < count:
+        why = ", ".join(f"{number} {reason}" for reason, number in sorted(passed_over.items())) or "none passed over"
+        raise StudyError(f"data: expected {count} rows that fit, found {len(kept)} of {len(rows)} ({why}); ask for fewer rows")
+    return kept, passed_over

@@ -1,0 +1,113 @@
+"""Raw data sets: fetched from the hub, a folder or reasoning-gym, and read as first turns or preference pairs.
+
+A fetched data set is a folder with one `{split}.parquet` per split, in whatever columns its source has; what a row
+means is decided when it is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from . import StudyError, seeds
+from .config import ReasoningGym
+
+Row = dict[str, Any]
+Turn = tuple[str, str]
+
+
+def from_hub(name: str, revision: str, splits: list[str], folder: Path) -> None:
+    """Download splits of a hub data set at a commit."""
+    from datasets import load_dataset
+
+    for split in splits:
+        try:
+            rows = load_dataset(name, revision=revision, split=split)
+        except Exception as error:  # the library raises its own, the hub's and the network's errors
+            raise StudyError(f"{name}@{revision}: expected split {split!r}, found {type(error).__name__}: {_first(error)}") from error
+        rows.to_parquet(folder / f"{split}.parquet")
+
+
+def from_folder(path: str, splits: list[str], folder: Path) -> None:
+    """Copy splits from `{split}.parquet` or `{split}.jsonl` in a local folder."""
+    import pyarrow.json
+
+    for split in splits:
+        parquet, jsonl = (Path(path) / f"{split}.{kind}" for kind in ("parquet", "jsonl"))
+        if parquet.exists():
+            table = pq.read_table(parquet)
+        elif jsonl.exists():
+            table = pyarrow.json.read_json(jsonl)
+        else:
+            raise StudyError(f"{path}: expected {split}.parquet or {split}.jsonl, found neither")
+        pq.write_table(table, folder / f"{split}.parquet", compression="zstd")
+
+
+def from_reasoning_gym(settings: ReasoningGym, seed: int, folder: Path) -> None:
+    """Generate tasks and split them by a hash of the prompt, so that no prompt stands on both sides."""
+    import reasoning_gym
+
+    rows: dict[str, Row] = {}
+    for task, options in sorted(settings.tasks.items()):
+        try:
+            made = reasoning_gym.create_dataset(task, size=settings.rows, seed=seed, **options)
+        except (ValueError, TypeError, AssertionError) as error:
+            raise StudyError(f"data.sft.reasoning_gym.tasks.{task}: {_first(error)}") from error
+        for one in made:
+            rows.setdefault(one["question"], {"prompt": one["question"], "response": one["answer"], "task": task})
+    heldout = [seeds.generator("heldout", prompt).random() < settings.heldout for prompt in rows]
+    for split, side in (("train", False), ("test", True)):
+        chosen = [row for row, out in zip(rows.values(), heldout, strict=True) if out is side]
+        pq.write_table(pa.Table.from_pylist(chosen), folder / f"{split}.parquet", compression="zstd")
+
+
+def read(folder: str | Path, split: str) -> list[Row]:
+    """Rows of one split of a fetched data set."""
+    path = Path(folder) / f"{split}.parquet"
+    if not path.exists():
+        have = ", ".join(sorted(file.stem for file in Path(folder).glob("*.parquet"))) or "nothing"
+        raise StudyError(f"{path}: expected split {split!r}, found {have}; fetch the data set again")
+    return pq.read_table(path).to_pylist()
+
+
+def texts(folder: str | Path, split: str) -> Iterator[str]:
+    """Raw text of a split, for training a tokenizer."""
+    for row in read(folder, split):
+        yield from first_turn(row) or ()
+
+
+def first_turn(row: Row) -> Turn | None:
+    """First user turn and the answer to it; None where the row has none.
+
+    Understands `messages` (role, content) and plain `prompt` with `response`.
+    """
+    if row.get("messages"):
+        said = [(turn["role"], turn["content"]) for turn in row["messages"] if turn["role"] != "system"]
+        if [role for role, _ in said[:2]] != ["user", "assistant"]:
+            return None
+        return said[0][1], said[1][1]
+    if row.get("prompt") and row.get("response") is not None:
+        return row["prompt"], row["response"]
+    return None
+
+
+def preference(row: Row) -> tuple[str, str, str] | None:
+    """(prompt, chosen, rejected); answers may be texts, or dialogues whose last turn is the answer."""
+    chosen, rejected = (_answer(row.get(side)) for side in ("chosen", "rejected"))
+    if not row.get("prompt") or chosen is None or rejected is None:
+        return None
+    return row["prompt"], chosen, rejected
+
+
+def _answer(value: Any) -> str | None:
+    if isinstance(value, list):
+        return value[-1]["content"] if value and value[-1]["role"] == "assistant" else None
+    return value
+
+
+def _first(error: Exception) -> str:
+    return (str(error).splitlines() or ["no message"])[0]

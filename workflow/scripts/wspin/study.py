@@ -1,0 +1,208 @@
+"""The study's structure: which model, data and files belong to an arm's iteration k. Pure strings, no file is touched.
+
+The grammar of the results (`results/README.md`) is written here and in the output lines of the rules, nowhere else.
+Two words carry it:
+
+* a *model* is a registry name (`sft`) or an iteration (`spin/ite2`);
+* a *response set* is the folder whose `generations/` holds the answers: `{start}` for iteration 0, which the arms
+  share, and `{arm}/ite{k}` after that. Its answers come from the opponent of that iteration.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cached_property
+
+from . import config
+
+
+class Layout:
+    """Paths and relations of one study."""
+
+    def __init__(self, study: config.Study):
+        self.study = study
+        self.results = study.results
+
+    # Names
+
+    @cached_property
+    def fetched_models(self) -> list[str]:
+        return [name for name, model in self.study.models.items() if not model.trained]
+
+    @cached_property
+    def trained_models(self) -> list[str]:
+        return [name for name, model in self.study.models.items() if model.trained]
+
+    @cached_property
+    def starts(self) -> list[str]:
+        """Models whose answers and log-probabilities open an arm, shared by all arms that start there."""
+        return sorted({arm.start or self.study.start for arm in self.study.arms.values()})
+
+    @cached_property
+    def preference_references(self) -> list[str]:
+        """Models whose log-probabilities of the preference pairs are the reference of a baseline."""
+        return sorted({m.from_ for m in self.study.models.values() if m.data == "preferences"})
+
+    # An arm's iterations
+
+    def first(self, arm: str) -> int:
+        """First iteration of the arm's own: 0, or where a fork leaves its parent."""
+        fork = self.study.arms[arm].fork
+        return fork.at if fork else 0
+
+    def iterations(self, arm: str) -> range:
+        return range(self.first(arm), self.study.arms[arm].iterations or self.study.iterations)
+
+    def start(self, arm: str) -> str:
+        return self.study.arms[arm].start or self.study.start
+
+    def seed(self, arm: str) -> int:
+        own = self.study.arms[arm].seed
+        return self.study.seed if own is None else own
+
+    def window(self, arm: str) -> int:
+        return self.study.arms[arm].data_window or self.study.data_window
+
+    def iteration_models(self) -> list[str]:
+        return [f"{arm}/ite{k}" for arm in self.study.arms for k in self.iterations(arm)]
+
+    def opponent(self, arm: str, k: int) -> str:
+        """Opponent, generator, reference and start of iteration k: one model."""
+        if k > self.first(arm):
+            return f"{arm}/ite{k - 1}"
+        return f"{self.study.arms[arm].fork.from_}/ite{k - 1}" if k else self.start(arm)
+
+    # Who owns what arms share
+
+    def responses(self, arm: str, k: int) -> str:
+        """The response set of iteration k; shared where another arm's opponent and seed are the same."""
+        fork = self.study.arms[arm].fork
+        if fork and (k < fork.at or (k == fork.at and self.seed(arm) == self.seed(fork.from_))):
+            return self.responses(fork.from_, k)
+        if k == 0 and self.seed(arm) == self.study.seed:
+            return self.start(arm)
+        return f"{arm}/ite{k}"
+
+    def replayed(self, arm: str, k: int) -> list[str]:
+        """Response sets of earlier iterations that iteration k trains on again, the latest first."""
+        return [self.responses(arm, j) for j in range(k - 1, max(-1, k - self.window(arm)), -1)]
+
+    def scored(self, arm: str, k: int) -> str:
+        """The folder whose `reference/` holds the opponent's log-probabilities of all that iteration k trains on."""
+        fork = self.study.arms[arm].fork
+        if fork and k == fork.at and self.window(arm) != self.window(fork.from_):
+            return f"{arm}/ite{k}"
+        return self.responses(arm, k)
+
+    # From a folder name back to what made it
+
+    def origin(self, responses: str) -> tuple[str | None, int]:
+        """(arm, k) of a response set; (None, 0) for a start model's shared one."""
+        match = re.fullmatch(r"(.+)/ite(\d+)", responses)
+        return (match[1], int(match[2])) if match else (None, 0)
+
+    def generator(self, responses: str) -> str:
+        arm, k = self.origin(responses)
+        return self.opponent(arm, k) if arm else responses
+
+    def replays(self, scored: str) -> list[str]:
+        arm, k = self.origin(scored)
+        return self.replayed(arm, k) if arm else []
+
+    def answers(self, scored: str) -> str:
+        """The response set that belongs to a folder of reference log-probabilities."""
+        arm, k = self.origin(scored)
+        return self.responses(arm, k) if arm else scored
+
+    def parent(self, model: str) -> str:
+        """The model a trained model starts from."""
+        arm, k = self.origin(model)
+        return self.opponent(arm, k) if arm else self.study.models[model].from_
+
+    # Files
+
+    def shards(self, rows: str = "prompts") -> list[str]:
+        """Shard names of the study's prompts, or of its preference `pairs`: they follow from the config alone."""
+        source = self.study.data.sft if rows == "prompts" else self.study.data.preferences
+        count = -(-getattr(source, rows) // source.shard)
+        width = max(2, len(str(count - 1)))
+        return [f"{i:0{width}d}" for i in range(count)]
+
+    def model(self, name: str) -> str:
+        return f"{self.results}/{name}/model"
+
+    def manifest(self, name: str) -> str:
+        return f"{self.results}/{name}/manifest.json"
+
+    def files(self, folder: str, kind: str, rows: str = "prompts") -> list[str]:
+        return [f"{self.results}/{folder}/{kind}/{shard}.parquet" for shard in self.shards(rows)]
+
+    def file(self, folder: str, kind: str, shard: str) -> str:
+        return f"{self.results}/{folder}/{kind}/{shard}.parquet"
+
+    def training_pairs(self, model: str) -> tuple[str, list[str]]:
+        """(rows, reference shards) that a model is trained on; sft needs no reference."""
+        arm, k = self.origin(model)
+        if arm:
+            return f"{self.results}/data/prompts.parquet", self.files(self.scored(arm, k), "reference")
+        entry = self.study.models[model]
+        if entry.data == "preferences":
+            return f"{self.results}/data/preferences.parquet", self.files(entry.from_, "preferences", "pairs")
+        return f"{self.results}/data/prompts.parquet", []
+
+    def scores(self, model: str) -> list[str]:
+        return [f"{self.results}/{model}/scores/{suite}.json" for suite in self.study.eval.suites]
+
+    def table_models(self) -> list[str]:
+        """Rows of the tables, in their order."""
+        return [*self.study.eval.models, *self.iteration_models()]
+
+    def fetched(self, dataset: str) -> str:
+        return f"{self.results}/fetched/{dataset}"
+
+    def tables(self) -> list[str]:
+        return [f"{self.results}/tables/scores.{kind}" for kind in ("csv", "md")]
+
+    def all_scores(self) -> list[str]:
+        return [path for model in self.table_models() for path in self.scores(model)]
+
+    def fits_models(self) -> list[str]:
+        return [self.model(name) for name in self.study.data.fits]
+
+    def fits_manifests(self) -> list[str]:
+        return [self.manifest(name) for name in self.study.data.fits]
+
+    def state(self, model: str) -> str:
+        """Where a model's training keeps what it resumes from; its program adds a fingerprint."""
+        return f"{self.results}/.state/train/{model}"
+
+    def all_models(self) -> list[str]:
+        return [self.model(name) for name in (*self.study.models, *self.iteration_models())]
+
+    def targets(self) -> dict[str, list[str]]:
+        """Every iteration's target, `<results>/{arm}/ite{k}`, with the files that it gathers."""
+        pairs = [(arm, k) for arm in self.study.arms for k in self.iterations(arm)]
+        return {f"{self.results}/{arm}/ite{k}": self.iteration_files(arm, k) for arm, k in pairs}
+
+    def iteration_files(self, arm: str, k: int) -> list[str]:
+        """What the target `<results>/{arm}/ite{k}` gathers."""
+        name = f"{arm}/ite{k}"
+        generations = self.files(self.responses(arm, k), "generations")
+        return [*generations, self.model(name), self.manifest(name), f"{self.results}/{name}/metrics.jsonl", *self.scores(name)]
+
+    # What the programs are told
+
+    def training(self, model: str) -> config.Train:
+        """The settings of one training, per-iteration values resolved."""
+        arm, k = self.origin(model)
+        return config.at_iteration(self.study.arm_train(arm), k) if arm else self.study.model_train(model)
+
+    def draw_seed(self, responses: str) -> tuple[int, int]:
+        """(seed, iteration) from which the random numbers of a response set derive; never from an arm's name."""
+        arm, k = self.origin(responses)
+        return (self.seed(arm), k) if arm else (self.study.seed, 0)
+
+    def template(self, model: str) -> str:
+        """The template in which a model sees a prompt; trained models keep the study's."""
+        entry = self.study.models.get(model)
+        return (entry and entry.template) or self.study.dialogue.template

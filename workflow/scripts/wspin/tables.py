@@ -1,0 +1,116 @@
+"""Reads, writes and checks the study's parquet files: schema, metadata, row ids.
+
+One row per prompt, `prompt_id` first and unique, rows in prompt order, zstd. What a file was made with (tokenizer, model,
+template, settings) stands in its metadata; times and hosts do not, so equal work gives equal bytes. A reader says what
+it expects, and stops with one line where it finds something else.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from . import StudyError
+from .files import whole_file
+
+FORMAT = 1
+IDS, FLOATS = pa.list_(pa.int32()), pa.list_(pa.float32())
+
+
+def scored(*sides: str) -> dict[str, pa.DataType]:
+    """Columns of the log-probabilities of some answers: ids, end of each token in the text (characters), nats."""
+    parts = {"token_ids": IDS, "ends": IDS, "logprobs": FLOATS}
+    return {f"{side}_{part}": kind for side in sides for part, kind in parts.items()}
+
+
+def replayed_sides(count: int) -> list[str]:
+    """`replayed`, or `replayed_1`, `replayed_2`, ... (the latest first) where the data window holds more than two."""
+    return ["replayed"] if count == 1 else [f"replayed_{i + 1}" for i in range(count)]
+
+
+def schema(kind: str, replays: int = 0) -> dict[str, pa.DataType]:
+    """Columns of a kind of file, without `prompt_id`, which always comes first."""
+    return {
+        "prompts": {"prompt": pa.string(), "response": pa.string(), "split": pa.string()},
+        "preferences": {"prompt": pa.string(), "chosen": pa.string(), "rejected": pa.string(), "split": pa.string()},
+        "generations": {"response": pa.string(), "token_ids": IDS, "finish_reason": pa.string()},
+        "reference": scored("chosen", "rejected", *replayed_sides(replays)),
+    }[kind]
+
+
+def write(path: str | Path, kind: str, columns: dict[str, Sequence[Any]], metadata: dict[str, Any], replays: int = 0) -> None:
+    """Write one file of the study, whole or not at all.
+
+    `columns` holds `prompt_id` and the columns of the kind; `metadata` must hold whatever a reader may have to check.
+    Raises `StudyError` if the ids are not unique.
+    """
+    fields = {"prompt_id": pa.string(), **schema(kind, replays)}
+    _unique(path, columns["prompt_id"])
+    described = json.dumps({"format": FORMAT, "kind": kind, **metadata}, sort_keys=True)
+    made = pa.schema([pa.field(name, of, nullable=False) for name, of in fields.items()], metadata={"wspin": described})
+    table = pa.table({name: columns[name] for name in fields}, schema=made)
+    with whole_file(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def read(path: str | Path, kind: str, replays: int = 0, **expected: Any) -> pa.Table:
+    """Read one file of the study.
+
+    Raises `StudyError` if it is missing, of another kind, format or schema, or if an entry of its metadata differs from
+    the one `expected` under that name.
+    """
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError:
+        raise StudyError(f"{path}: expected a file of {kind}, found none; is a shard missing?") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise StudyError(f"{path}: expected a parquet file, found {str(error).splitlines()[0]}; delete it and run again") from None
+    found = metadata(table)
+    for key, value in {"format": FORMAT, "kind": kind, **expected}.items():
+        if found.get(key) != value:
+            raise StudyError(f"{path}: {key}: expected {value!r}, found {found.get(key)!r}; it belongs to other work")
+    fields = {"prompt_id": pa.string(), **schema(kind, replays)}
+    have = dict(zip(table.column_names, table.schema.types, strict=True))
+    if list(have.items()) != list(fields.items()):
+        wrong = [name for name in (*fields, *have) if have.get(name) != fields.get(name)]
+        raise StudyError(f"{path}: columns: expected {', '.join(fields)}; wrong: {', '.join(dict.fromkeys(wrong)) or 'order'}")
+    _unique(path, table["prompt_id"].to_pylist())
+    return table
+
+
+def read_shards(paths: Iterable[str | Path], kind: str, replays: int = 0, **expected: Any) -> pa.Table:
+    """The rows of all shards, in the order given."""
+    paths = list(paths)
+    table = pa.concat_tables([read(path, kind, replays, **expected).replace_schema_metadata(None) for path in paths])
+    _unique(paths[0], table["prompt_id"].to_pylist())
+    return table
+
+
+def metadata(table: pa.Table) -> dict[str, Any]:
+    """What the file was made with."""
+    return json.loads((table.schema.metadata or {}).get(b"wspin", b"{}"))
+
+
+def same_rows(first: str | Path, first_ids: Sequence[str], second: str | Path, second_ids: Sequence[str]) -> None:
+    """Two files must hold the same prompts in the same order. Raises `StudyError`."""
+    if list(first_ids) == list(second_ids):
+        return
+    differ = next((i for i, (a, b) in enumerate(zip(first_ids, second_ids, strict=False)) if a != b), None)
+    place = "length" if differ is None else f"row {differ}"
+    raise StudyError(f"{second}: expected the {len(first_ids)} rows of {first}, found {len(second_ids)}; they differ in {place}")
+
+
+def shard(table: pa.Table, index: int, size: int) -> pa.Table:
+    """Rows of one shard: a fixed number of prompts, the last one shorter."""
+    return table.slice(index * size, size)
+
+
+def _unique(path: str | Path, ids: Sequence[str]) -> None:
+    if len(set(ids)) != len(ids):
+        twice = next(one for one in ids if list(ids).count(one) > 1)
+        raise StudyError(f"{path}: prompt_id: expected every id once, found {twice!r} more than once")
