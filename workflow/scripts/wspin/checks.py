@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from .config import RESERVED, Section, Study, Train
 
 Place = tuple[str, ...]
 Complaint = tuple[Place, str]  # place in the configuration, what is wrong there
+ALTERNATIVE = re.compile(r"\[key\]|constrained-\w+|list\[.+\]")  # pydantic's own words in a place
 
 
 def complaints(study: Study) -> Iterator[Complaint]:
@@ -43,6 +45,8 @@ def _registry(study: Study) -> Iterator[Complaint]:
         if model.trained:
             yield from known(("models", name, "from"), model.from_)
             yield from _training(study, ("models", name, "train"), lambda name=name: study.model_train(name), 0)
+            if model.train.get("loss", model.loss) != model.loss:
+                yield ("models", name, "train", "loss"), f"the model's loss is {model.loss!r}, given beside `from`"
             if _in_cycle(study, name):
                 yield ("models", name, "from"), f"{name!r} is trained from itself"
         if model.scratch and model.scratch.text != "sft":
@@ -79,8 +83,7 @@ def _training(study: Study, place: Place, resolve: Callable[[], Train], iteratio
     try:
         train: Train = resolve()
     except ValidationError as error:
-        for one in error.errors():
-            yield (*place, *map(str, one["loc"])), explain(one, Train)
+        yield from (((*place, *below), message) for below, message in mistakes(error, Train))
         return
     for key, value in train:
         if not isinstance(value, list):
@@ -98,6 +101,9 @@ def _arms(study: Study) -> Iterator[Complaint]:
     for name, arm in study.arms.items():
         iterations = arm.iterations or study.iterations
         yield from _training(study, ("arms", name, "train"), lambda name=name: study.arm_train(name), iterations)
+        for key, value in arm.train.items():
+            if isinstance(value, list) and len(value) > iterations:
+                yield ("arms", name, "train", key), f"{key} has {len(value)} values for {iterations} iterations"
         if arm.train.get("loss", study.train.loss) == "sft":
             yield ("arms", name, "train", "loss"), "an arm plays against its opponent: sft is no preference loss"
         if arm.start and arm.start not in study.models:
@@ -142,6 +148,16 @@ def _evaluation(study: Study) -> Iterator[Complaint]:
             yield ("report", "metrics", task), f"no task {task!r} in eval.suites"
 
 
+def mistakes(error: ValidationError, section: type[Section]) -> list[Complaint]:
+    """Every mistake once: of the types that a value may have, the one it came closest to."""
+    found: dict[Place, str] = {}
+    for one in error.errors():
+        place = tuple(str(part) for part in one["loc"] if not ALTERNATIVE.fullmatch(str(part)))
+        found.setdefault(place, explain(one, section))
+    above = {place[:depth] for place in found for depth in range(len(place))}
+    return [(place, message) for place, message in found.items() if place not in above]
+
+
 def explain(error: dict[str, Any], section: type[Section]) -> str:
     """One of pydantic's errors in a reader's words, with the nearest valid key where the key is unknown."""
     place = tuple(map(str, error["loc"]))
@@ -169,5 +185,6 @@ def valid_keys(place: Place, section: type[Section]) -> list[str]:
 
     node = root
     for key in place:
-        node = resolve(node.get("properties", {}).get(key) or node.get("additionalProperties") or {})
+        named = node.get("additionalProperties") or next(iter(node.get("patternProperties", {}).values()), {})
+        node = resolve(node.get("properties", {}).get(key) or named)
     return list(node.get("properties", {}))

@@ -14,7 +14,7 @@ import yaml
 from pydantic import ValidationError
 
 from . import StudyError
-from .checks import Place, complaints, explain
+from .checks import Place, complaints, mistakes
 from .config import Study, merge
 
 
@@ -34,8 +34,8 @@ def load(merged: dict[str, Any], files: Iterable[str | Path] = ()) -> Study:
     try:
         study = Study.model_validate(mapping)
     except ValidationError as error:
-        lines = [_line(places, tuple(map(str, one["loc"])), explain(one, Study)) for one in error.errors()]
-        raise StudyError("\n".join(dict.fromkeys(lines))) from None
+        lines = [_line(places, place, message) for place, message in mistakes(error, Study)]
+        raise StudyError("\n".join(lines)) from None
     lines = [_line(places, place, message) for place, message in complaints(study)]
     if lines:
         raise StudyError("\n".join(lines))

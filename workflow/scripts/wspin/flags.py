@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from . import StudyError
-from .checks import explain
+from .checks import mistakes
 from .config import Section
 
 S = TypeVar("S", bound=Section)
@@ -57,8 +57,8 @@ def from_flags(arguments: argparse.Namespace, section: type[S]) -> S:
     try:
         return section.model_validate(values)
     except ValidationError as error:
-        one = error.errors()[0]
-        raise StudyError(f"{_flag(tuple(map(str, one['loc'])))}: {explain(one, section)}") from None
+        place, message = mistakes(error, section)[0]
+        raise StudyError(f"{_flag(place)}: {message}") from None
 
 
 def _fields(section: type[Section], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:

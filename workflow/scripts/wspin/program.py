@@ -75,5 +75,5 @@ def manifest_hash(path: str | Path) -> str:
 
 
 def offline() -> None:
-    """Keep the hub libraries from the network; what needs it is fetched beforehand."""
-    os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
+    """Keep the hub libraries from the network, what needs it is fetched beforehand; and their progress bars from the log."""
+    os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"

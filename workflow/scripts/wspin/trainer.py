@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from . import StudyError, losses
 from .config import Train
@@ -197,6 +197,7 @@ def train(model: Any, items: Sequence[Item], settings: Train, precision: str, se
         train_dataset=Steps(items, steps),
         callbacks=[journal],
     )
+    trainer.remove_callback(PrinterCallback)  # the journal tells what the user wants to know
     saved = last_saved(state)
     trainer.train(resume_from_checkpoint=str(saved) if saved else None)
     return journal.seconds()

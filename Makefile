@@ -1,0 +1,48 @@
+# Set-up and shortcuts. The study itself is Snakemake's: see README.md.
+
+PYTHON ?= python3
+ENV := .venv
+BIN := $(ENV)/bin
+export PATH := $(abspath $(BIN)):$(PATH)
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: setup demo report test test-all check docs lock
+
+setup: $(ENV)/ready                 ## an environment with every version pinned
+
+$(ENV)/ready: constraints.txt envs/driver.in envs/torch.in envs/dev.in
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(ENV)
+	$(BIN)/pip install --quiet -c constraints.txt -r envs/driver.in -r envs/torch.in -r envs/dev.in
+	touch $@
+
+# A run that was killed leaves Snakemake's lock behind. Every live run holds .snakemake/alive, so whoever can have that
+# file alone may clear the lock.
+UNLOCK = mkdir -p .snakemake && { flock --nonblock --exclusive .snakemake/alive rm -rf .snakemake/locks || true; }
+
+demo: setup                         ## the study on its embedded default, on the CPU; prints the table
+	$(UNLOCK)
+	snakemake --profile local all --configfile config/demo.yaml
+	@cat results/demo/tables/scores.md
+
+report: setup                       ## Snakemake's report of the demo: tables, run times, the code of every step
+	snakemake --profile local all --configfile config/demo.yaml --report results/demo/report.zip
+
+test: setup                         ## everything that fits in ten minutes
+	python -m pytest -n 2 -m "not faults"
+
+test-all: setup                     ## the slow tiers too
+	python -m pytest -n 2
+
+check: setup                        ## style
+	ruff check
+	ruff format --check
+	snakefmt --check Snakefile rules
+	snakemake --lint
+
+docs: setup                         ## the generated parts of config/
+	python tests/update.py
+
+lock: setup                         ## new versions for constraints.txt (needs uv)
+	uv pip compile --quiet --upgrade --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-header --no-annotate \
+		-o constraints.txt envs/driver.in envs/torch.in envs/dev.in envs/lock.in

@@ -1,0 +1,239 @@
+"""Renders the generated files of `config/` from the typed definition: `schema.json` for editors, `README.md` to read.
+
+Both are rewritten by `python tests/update.py`; a test fails while they differ from the definition.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from pydantic.json_schema import models_json_schema
+
+from .config import Study, Train
+
+Node = dict[str, Any]  # a part of a JSON schema
+
+INTRODUCTION = """\
+# Configuration
+
+<!-- Generated from workflow/scripts/wspin/config.py by `python tests/update.py`; edit it there. -->
+
+| file | what it is |
+| --- | --- |
+| `config.yaml` | the study of the paper; always read first, and it gives every required key |
+| `demo.yaml` | an overlay: the same study in minutes on a laptop's CPU, without network |
+| `tasks/` | lm-eval task files of the demo, on held-out rows |
+| `schema.json` | JSON Schema of a configuration file, for completion and checks in an editor; generated |
+| `README.md` | this page; generated |
+
+An editor with a YAML language server uses the schema if the first line of a file is
+`# yaml-language-server: $schema=schema.json`.
+
+## Changing the study
+
+Put what differs into a file of its own, an overlay, or on the command line:
+
+```bash
+snakemake --profile local results/demo/spin/ite0 --configfile config/demo.yaml
+snakemake --profile local all --configfile config/demo.yaml --config 'train={"beta": 0.3}'
+```
+
+* **Targets come first.** `--configfile` and `--config` swallow the words that follow them.
+* **Merging.** `config.yaml`, then each file of `--configfile` in order, then `--config`: a later value replaces an
+  earlier one, key by key, at every depth. `--config` takes single values (`iterations=2`) and sections as JSON.
+* **`null` deletes** an inherited key: `models: {teacher: null}` takes the teacher out of the registry.
+* **Lists are replaced whole**, never joined.
+* **Per-iteration values** (marked below) are one value, or a list with exactly one value per iteration. Models outside
+  the arms have no iterations: they take one value, from `train.sft` or `train.dpo`.
+* **What is wrong is said at once**: unknown and duplicate keys, missing keys and contradictions between sections stop
+  the run before the first job, with file, line and key.
+* **What re-runs** is what depends on the changed keys, and nothing else: `snakemake --profile local all -n` tells.
+
+An arm overrides the settings of `train` and the few keys that its table lists. Everything else is the study's: a study
+with other data or another evaluation has a `results` folder of its own.
+
+## Keys
+
+Defaults are those of `config.yaml`; a key that has none must be given where its group is, unless its type says
+optional. `<name>` stands for a name you choose, `<stage>` for each stage.
+"""
+
+WORDS = {
+    "string": "text",
+    "number": "number",
+    "integer": "integer",
+    "boolean": "true or false",
+    "object": "mapping",
+    "null": "null",
+}
+WIDEST_DEFAULT = 60  # characters; longer ones are read in the file
+
+
+class Key(NamedTuple):
+    """A line of the option table: a key that holds a value, below the section it is in."""
+
+    path: tuple[str, ...]
+    node: Node
+    required: bool
+
+
+def render(defaults: Node) -> dict[str, str]:
+    """Name and text of each generated file; `defaults` is what `config.yaml` holds."""
+    return {"schema.json": json.dumps(schema(), indent=2, ensure_ascii=False) + "\n", "README.md": readme(defaults)}
+
+
+def render_for(folder: Path) -> dict[str, str]:
+    """Name and text of each generated file of a configuration folder."""
+    return render(yaml.safe_load((folder / "config.yaml").read_text()))
+
+
+# The schema
+
+
+def schema() -> Node:
+    """JSON Schema of a configuration file: every key may be left out, for overlays, and `null` deletes it."""
+    roots, document = models_json_schema([(Study, "validation"), (Train, "validation")])
+    partial = {name: _partial(node) for name, node in document["$defs"].items()}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Configuration of the SPIN-versus-WSPIN study",
+        "$ref": roots[Study, "validation"]["$ref"],
+        "$defs": dict(sorted(partial.items())),
+    }
+
+
+def _partial(node: Any) -> Any:
+    """A schema node with nothing required, `null` allowed for every key, and without pydantic's titles."""
+    if isinstance(node, list):
+        return [_partial(part) for part in node]
+    if not isinstance(node, dict):
+        return node
+    kept = {key: value for key, value in node.items() if key not in ("required", "title", "default", "minProperties")}
+    for key, value in kept.items():
+        if key in ("properties", "patternProperties"):
+            kept[key] = {name: _or_null(below) for name, below in value.items()}
+        elif key == "additionalProperties":
+            kept[key] = _or_null(value) if isinstance(value, dict) else value
+        else:
+            kept[key] = _partial(value)
+    return kept
+
+
+def _or_null(node: Node) -> Node:
+    if node.get("additionalProperties") is True:  # overrides of `train`, wherever they stand
+        return {"description": node["description"], "anyOf": [{"$ref": "#/$defs/Train"}, {"type": "null"}]}
+    partial, null = _partial(node), {"type": "null"}
+    about = {"description": partial.pop("description")} if "description" in partial else {}
+    alternatives = partial.get("anyOf", [partial])
+    return {**about, "anyOf": [*(one for one in alternatives if one != null), null]}
+
+
+# The option table
+
+
+def readme(defaults: Node) -> str:
+    """The page: introduction, then a table for each section in the order of the definition."""
+    root = Study.model_json_schema()
+    single, sections = [], []
+    for name, node in root["properties"].items():
+        keys = list(_leaves(root, node, (name,), name in root["required"]))
+        if keys[0].path == (name,):
+            single += keys
+        else:
+            sections.append("\n".join([f"### `{name}`", "", *_about(root, node), _table(keys, defaults, 1)]))
+    whole = f"### The study as a whole\n\n{_table(single, defaults, 0)}"
+    return "\n\n".join([INTRODUCTION.strip(), whole, *sections]) + "\n"
+
+
+def _about(root: Node, node: Node) -> list[str]:
+    """What a section is, or what its entries are if the user names them."""
+    section = _resolve(root, node)
+    entry = _resolve(root, _every(section) or {})
+    told = entry.get("description") or section.get("description")
+    return [_sentence(told), ""] if told else []
+
+
+def leaves() -> list[Key]:
+    """Every key of the configuration that holds a value."""
+    root = Study.model_json_schema()
+    return list(_leaves(root, root, (), required=True))
+
+
+def _leaves(root: Node, node: Node, path: tuple[str, ...], required: bool) -> Iterator[Key]:
+    section = _resolve(root, node)
+    below = section.get("properties", {})
+    every, name = _every(section), "<name>"
+    if len(below) > 1 and len({part.get("$ref", key) for key, part in below.items()}) == 1:  # all with the same keys
+        every, name, below = next(iter(below.values())), "<stage>", {}
+    if below:
+        for key, part in below.items():
+            yield from _leaves(root, part, (*path, key), key in section.get("required", ()))
+    elif every and "$ref" in every:
+        yield from _leaves(root, every, (*path, name), required)
+    else:
+        yield Key(path, node, required)
+
+
+def _resolve(root: Node, node: Node) -> Node:
+    """The definition that a node, or its one alternative beside `null`, refers to; else the node."""
+    for option in (node, *node.get("anyOf", ())):
+        if "$ref" in option:
+            return root["$defs"][option["$ref"].rsplit("/", 1)[1]]
+    return node
+
+
+def _every(section: Node) -> Node | None:
+    """Schema of the values of a mapping whose keys are the user's."""
+    found = section.get("additionalProperties") or next(iter(section.get("patternProperties", {}).values()), None)
+    return found if isinstance(found, dict) else None
+
+
+def _table(keys: list[Key], defaults: Node, drop: int) -> str:
+    lines = ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
+    for key in keys:
+        cells = (f"`{'.'.join(key.path[drop:])}`", _type(key), _default(key, defaults), key.node.get("description", ""))
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def _type(key: Key) -> str:
+    options = [option for option in key.node.get("anyOf", [key.node]) if option.get("type") != "null"]
+    per_iteration = len(options) == 2 and options[1].get("items") == options[0]
+    text = " or ".join(_word(option) for option in (options[:1] if per_iteration else options))
+    return text + (", **per iteration**" if per_iteration else "") + ("" if key.required else ", optional")
+
+
+def _word(node: Node) -> str:
+    """A schema node in a reader's words."""
+    if "const" in node or "enum" in node:
+        return " or ".join(f"`{value}`" for value in node.get("enum", [node.get("const")]))
+    if node.get("type") == "array":
+        item = _word(node["items"])
+        return f"list of {node['minItems']} {item}s" if "maxItems" in node else f"list of {item}"
+    if node.get("pattern", "").endswith("{40}$"):
+        return "40 hex digits"
+    bounds = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
+    limits = [f"{sign} {node[name]:g}" for name, sign in bounds.items() if name in node]
+    return WORDS[node["type"]] + (" " + ", ".join(limits) if limits else "")
+
+
+def _default(key: Key, defaults: Node) -> str:
+    value: Any = defaults
+    for name in key.path:
+        value = value.get(name) if isinstance(value, dict) else None
+    if value is None:
+        value = key.node.get("default")
+    if value is None or value == {}:
+        return ""
+    text = yaml.safe_dump(value, default_flow_style=True, width=10_000, sort_keys=False).removesuffix("\n...\n").strip()
+    return f"`{text}`" if len(text) <= WIDEST_DEFAULT else "see the file"
+
+
+def _sentence(text: str) -> str:
+    """The first paragraph of a description, as a sentence."""
+    text = " ".join(text.split("\n\n")[0].split())
+    return text[0].upper() + text[1:] + ("" if text.endswith(".") else ".")

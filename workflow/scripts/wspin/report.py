@@ -1,0 +1,249 @@
+"""Puts the scores of several models into one table, if they were made alike, as tidy rows and as Markdown.
+
+Values are fractions in the score files and in the rows, points (times 100) in the Markdown table. Its average is the
+plain mean of the T tasks, with the standard error sqrt(se_1^2 + ... + se_T^2) / T: that of independent tasks. Tasks on
+the same items are not independent, and theirs is larger if the scores move together.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from . import StudyError
+from .checks import explain
+
+
+class TaskScores(BaseModel):
+    """One task's result. Keys of `metrics` and `stderr` are lm-eval's `{metric},{filter}`."""
+
+    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
+
+    shots: int
+    version: int | float | str
+    n: int
+    prompt_hash: str
+    metrics: dict[str, float]
+    stderr: dict[str, float | None]
+
+    @model_validator(mode="after")
+    def _same_keys(self) -> TaskScores:
+        if self.metrics.keys() != self.stderr.keys():
+            raise ValueError(
+                f"stderr holds {', '.join(self.stderr)}; expected {', '.join(self.metrics)}, as in metrics"
+            )
+        return self
+
+
+class Scores(BaseModel):
+    """A score file: the result of one suite for one model. `model` is the model's fingerprint."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    suite: str
+    model: str
+    engine: str
+    batch_size: int
+    seeds: list[int]
+    versions: dict[str, str]
+    template: str
+    tasks: dict[str, TaskScores]
+
+
+class Scored(NamedTuple):
+    """A score file, where it lies, and the name of its model in the study."""
+
+    model: str
+    path: Path
+    scores: Scores
+
+
+class Row(NamedTuple):
+    """A line of the tidy table; `arm` and `iteration` are empty for models of the registry."""
+
+    model: str
+    arm: str
+    iteration: str
+    task: str
+    filter: str
+    metric: str
+    value: float
+    stderr: float | None
+    n: int
+
+
+class Cell(NamedTuple):
+    """A value with its standard error, as fractions."""
+
+    value: float
+    stderr: float | None
+
+
+# Reading
+
+
+def read(results: str | Path, models: Sequence[str], suites: Sequence[str]) -> list[Scored]:
+    """The scores of every model on every suite, models in the order given.
+
+    Raises `StudyError` if a file is missing or malformed, or if two were made in different ways.
+    """
+    paths = [(model, suite, Path(results) / model / "scores" / f"{suite}.json") for model in models for suite in suites]
+    scored = [Scored(model, path, _read_one(path, suite)) for model, suite, path in paths]
+    check_comparable(scored)
+    return scored
+
+
+def _read_one(path: Path, suite: str) -> Scores:
+    try:
+        scores = Scores.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise StudyError(
+            f"{path}: expected the scores of suite {suite!r}, found no file; evaluate the model first"
+        ) from None
+    except ValidationError as error:
+        one = error.errors()[0]
+        place = ".".join(map(str, one["loc"])) or "file"
+        raise StudyError(f"{path}: {place}: {explain(one, Scores)}; evaluate the model again") from None
+    if scores.suite != suite:
+        raise StudyError(f"{path}: suite: expected {suite!r}, found {scores.suite!r}; evaluate the model again")
+    return scores
+
+
+def check_comparable(scored: Iterable[Scored]) -> None:
+    """Refuse scores made in different ways. Raises `StudyError` with both files and the values that differ."""
+    first: dict[str, tuple[Path, Any]] = {}
+    for one in scored:
+        for place, value in _conditions(one):
+            there, expected = first.setdefault(place, (one.path, value))
+            if value != expected:
+                raise StudyError(
+                    f"{one.path}: {place}: found {value!r}, expected {expected!r} as in {there}; "
+                    "scores made in different ways do not compare: evaluate one of the two again"
+                )
+
+
+def _conditions(one: Scored) -> Iterator[tuple[str, Any]]:
+    """(place, value) of all that must be equal wherever it occurs in the table."""
+    yield f"model (of {one.model})", one.scores.model
+    for key in ("engine", "versions", "batch_size", "seeds", "template"):
+        yield key, getattr(one.scores, key)
+    for task, result in one.scores.tasks.items():
+        yield f"tasks.{task} (suite)", one.scores.suite
+        for key in ("shots", "version", "n", "prompt_hash"):
+            yield f"tasks.{task}.{key}", getattr(result, key)
+
+
+# Tidy rows
+
+
+def tidy(scored: Iterable[Scored]) -> list[Row]:
+    """One row per model, task, metric and filter: all that the score files hold, not only what the table shows."""
+    return [
+        _row(one.model, task, key, result)
+        for one in scored
+        for task, result in sorted(one.scores.tasks.items())
+        for key in sorted(result.metrics)
+    ]
+
+
+def _row(model: str, task: str, key: str, result: TaskScores) -> Row:
+    arm, _, iteration = model.rpartition("/ite")
+    metric, _, chosen = key.partition(",")
+    return Row(
+        model, arm, iteration if arm else "", task, chosen, metric, result.metrics[key], result.stderr[key], result.n
+    )
+
+
+def to_csv(rows: Iterable[Row]) -> str:
+    """The rows as CSV: full precision, an empty field where there is no value."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(Row._fields)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+# The Markdown table
+
+
+def select(scored: Iterable[Scored], metrics: dict[str, str]) -> dict[str, dict[str, Cell]]:
+    """{model: {task: cell}} of the metric chosen for each task, in the order of `metrics`.
+
+    Raises `StudyError` if a model lacks a task or its metric, if a task has no metric, or if a value is no fraction.
+    """
+    found: dict[str, dict[str, Cell]] = {}
+    for one in scored:
+        cells = found.setdefault(one.model, {})
+        for task, result in one.scores.tasks.items():
+            cells[task] = _cell(one.path, task, result, metrics)
+    for model, cells in found.items():
+        for task in metrics:
+            if task not in cells:
+                raise StudyError(
+                    f"{model}: no scores of task {task!r}, found {', '.join(sorted(cells))}; evaluate its suite"
+                )
+    return {model: {task: cells[task] for task in metrics} for model, cells in found.items()}
+
+
+def _cell(path: Path, task: str, result: TaskScores, metrics: dict[str, str]) -> Cell:
+    if task not in metrics:
+        raise StudyError(f"{path}: tasks.{task}: no metric is chosen for it; name one in report.metrics")
+    key = metrics[task]
+    if key not in result.metrics:
+        known = ", ".join(sorted(result.metrics))
+        raise StudyError(
+            f"{path}: tasks.{task}.metrics: expected {key!r}, found {known}; choose one of them in report.metrics"
+        )
+    if not 0.0 <= result.metrics[key] <= 1.0:
+        raise StudyError(
+            f"{path}: tasks.{task}.metrics.{key}: expected a fraction, found {result.metrics[key]!r}; choose another"
+        )
+    return Cell(result.metrics[key], result.stderr[key])
+
+
+def average(cells: Sequence[Cell]) -> Cell:
+    """Plain mean of the tasks; no standard error if one of them has none."""
+    errors = [cell.stderr for cell in cells if cell.stderr is not None]
+    known = len(errors) == len(cells)
+    return Cell(
+        math.fsum(cell.value for cell in cells) / len(cells), math.hypot(*errors) / len(cells) if known else None
+    )
+
+
+def to_markdown(scored: Sequence[Scored], metrics: dict[str, str]) -> str:
+    """Models by tasks in points, with one standard error, and below it what the numbers are."""
+    chosen = select(scored, metrics)
+    lines = [["model", *metrics, "average"]]
+    for model, cells in chosen.items():
+        lines.append([model, *map(_points, cells.values()), _points(average(list(cells.values())))])
+    return f"{_aligned(lines)}\n\n{_legend(scored, metrics)}\n"
+
+
+def _points(cell: Cell) -> str:
+    return f"{100 * cell.value:.2f}" + ("" if cell.stderr is None else f" ± {100 * cell.stderr:.2f}")
+
+
+def _aligned(lines: list[list[str]]) -> str:
+    """A Markdown table whose columns are aligned in the text too: the first one left, the others right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    padded = [
+        [line[0].ljust(widths[0]), *(text.rjust(width) for text, width in zip(line[1:], widths[1:], strict=True))]
+        for line in lines
+    ]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (padded[0], rule, *padded[1:]))
+
+
+def _legend(scored: Iterable[Scored], metrics: dict[str, str]) -> str:
+    results = {task: result for one in scored for task, result in one.scores.tasks.items()}
+    tasks = [f"{task}: {key}, {results[task].shots} shots, n = {results[task].n}" for task, key in metrics.items()]
+    return (
+        f"{'; '.join(tasks)}. Points; ± is one standard error over items. The average is the plain mean of the tasks; "
+        "its standard error takes them as independent: sqrt(sum of squares) / number of tasks."
+    )
