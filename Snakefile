@@ -2,6 +2,8 @@
 
     snakemake --profile local all                    everything, on this machine
     snakemake --profile slurm results/spin/ite3      one iteration and what it needs, on a cluster
+
+config/config.yaml says what is studied; the rules follow in the order in which they run.
 """
 
 from snakemake.utils import min_version
@@ -31,24 +33,24 @@ include: "rules/report.smk"
 rule all:
     """Every model of the study and its tables."""
     default_target: True
-    localrule: True
     input:
         models=LAYOUT.all_models(),
         tables=LAYOUT.tables(),
+    localrule: True
 
 
 rule models:
     """Every model of the study, without evaluation."""
-    localrule: True
     input:
         LAYOUT.all_models(),
+    localrule: True
 
 
 rule tables:
     """The tables."""
-    localrule: True
     input:
         LAYOUT.tables(),
+    localrule: True
 
 
 # One iteration: `results/spin/ite3` is the name of a rule, so that its files stay outputs of their own. Shell completion
@@ -59,9 +61,9 @@ for target, files in LAYOUT.targets().items():
         rule:
             name:
                 name
-            localrule: True
             input:
                 files,
+            localrule: True
 
 
 onstart:

@@ -17,7 +17,7 @@ from wspin.files import show_alive, write_yaml
 from wspin.study import Layout
 
 # Jobs run in the Python that runs snakemake, unless conda gives them another.
-os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))
 
 try:
     given = workflow.overwrite_configfiles or []

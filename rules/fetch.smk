@@ -8,7 +8,6 @@ out: <results>/{model}/model/ and manifest.json of models that are not trained h
 
 rule fetch:
     """Fetch a model from the hub or a folder, or make a small one from scratch."""
-    localrule: True
     input:
         text=scratch_text,
     output:
@@ -20,6 +19,7 @@ rule fetch:
         "<benchmarks>/fetch/{model}.tsv"
     wildcard_constraints:
         model=alternatives(LAYOUT.fetched_models),
+    localrule: True
     conda:
         "../envs/torch.yaml"
     threads: resource("fetch", "threads")
@@ -38,13 +38,13 @@ rule fetch:
 
 rule fetch_data:
     """Fetch the splits of a data set."""
-    localrule: True
     output:
         directory("<results>/fetched/{dataset}"),
     log:
         "<logs>/fetch/data/{dataset}.log",
     benchmark:
         "<benchmarks>/fetch/data/{dataset}.tsv"
+    localrule: True
     conda:
         "../envs/torch.yaml"
     threads: resource("fetch", "threads")
@@ -62,13 +62,13 @@ rule fetch_data:
 
 rule fetch_tasks:
     """Fetch the task files and data of an evaluation suite."""
-    localrule: True
     output:
         directory("<results>/fetched/tasks/{suite}"),
     log:
         "<logs>/fetch/tasks/{suite}.log",
     benchmark:
         "<benchmarks>/fetch/tasks/{suite}.tsv"
+    localrule: True
     conda:
         "../envs/torch.yaml"
     threads: resource("fetch", "threads")

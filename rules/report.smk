@@ -7,7 +7,6 @@ out: <results>/tables/scores.csv, scores.md
 
 rule report:
     """Gather the scores in one table, with standard errors; refuse to mix ways of scoring."""
-    localrule: True
     input:
         LAYOUT.all_scores(),
     output:
@@ -17,6 +16,7 @@ rule report:
         "<logs>/report/scores.log",
     benchmark:
         "<benchmarks>/report/scores.tsv"
+    localrule: True
     conda:
         "../envs/driver.yaml"
     threads: resource("report", "threads")
@@ -34,9 +34,9 @@ rule report:
 
 rule stale:
     """List results that were made by other code than the present; nothing is re-run."""
-    localrule: True
     log:
         "<logs>/report/stale.log",
+    localrule: True
     conda:
         "../envs/driver.yaml"
     params:
@@ -50,9 +50,9 @@ rule stale:
 
 rule clean_state:
     """Remove the resumable states that no process holds."""
-    localrule: True
     log:
         "<logs>/report/clean_state.log",
+    localrule: True
     conda:
         "../envs/driver.yaml"
     params:

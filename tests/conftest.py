@@ -5,7 +5,8 @@ from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", HF_HUB_DISABLE_PROGRESS_BARS="1")
 
-import pytest  # noqa: E402
+import pytest
+import workflow
 
 ROOT = Path(__file__).parent.parent
 
@@ -31,8 +32,10 @@ def root():
 @pytest.fixture(scope="session")
 def texts():
     """Raw text that trains a scratch model's tokenizer."""
-    words = "stone river cloud garden window silver number letter kitchen morning yellow planet basket thunder".split()
-    return [f"Spell this word backward (example: sun -> nus): {word}" for word in words] + [word[::-1] for word in words]
+    words = ["stone", "river", "cloud", "garden", "window", "silver", "number", "letter", "kitchen", "morning", "yellow", "planet", "basket", "thunder"]
+    return [f"Spell this word backward (example: sun -> nus): {word}" for word in words] + [
+        word[::-1] for word in words
+    ]
 
 
 @pytest.fixture(scope="session")
@@ -60,3 +63,81 @@ def dialogue(scratch_model):
         template="human-assistant", eos="<|endoftext|>", max_prompt_tokens=64, max_tokens=96, eos_on_cut=False
     )
     return Dialogue(models.load_tokenizer(scratch_model), settings)
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory):
+    """A copy of the repository in which nothing has run; for dry runs."""
+    return workflow.checkout(tmp_path_factory.mktemp("repository"))
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A finished study of two arms, made by stubs; for dry runs."""
+    study = workflow.checkout(tmp_path_factory.mktemp("finished"), workflow.TWO_ARMS)
+    study.use_stubs()
+    study.make("all")
+    return study
+
+
+@pytest.fixture
+def study(finished, tmp_path):
+    """A finished study of the test's own."""
+    return finished.copy(tmp_path / "study")
+
+
+@pytest.fixture
+def model(scratch_model):
+    """The scratch model with weights ten times larger, so that what it says depends on what it reads."""
+    import torch
+
+    from wspin import models
+
+    made = models.load_model(scratch_model, "cpu")
+    with torch.no_grad():
+        for weight in made.parameters():
+            if weight.dim() > 1:
+                weight.mul_(10.0)
+    return made
+
+
+@pytest.fixture(scope="session")
+def make_items():
+    """Makes items of random ids, EOS among them: prompts of 2 to 9 tokens, answers of 1 to 8."""
+    import numpy as np
+
+    from wspin.packing import Item
+
+    def make(count, answers=2, seed=0):
+        rng = np.random.default_rng(seed)
+
+        def ids(longest):
+            return rng.integers(0, 270, rng.integers(1, longest)).astype(np.int32)
+
+        return [Item(np.append(ids(9), 7), tuple(ids(9) for _ in range(answers))) for _ in range(count)]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def train_settings():
+    """Makes the settings of a short training."""
+    from wspin.config import Train
+
+    defaults = {
+        "loss": "spin",
+        "beta": 0.5,
+        "learning_rate": 1e-3,
+        "epochs": 1,
+        "global_batch": 4,
+        "token_budget": 4096,
+        "optimizer": "rmsprop",
+        "schedule": {"warmup": 0.0, "decay": "linear"},
+        "weight_decay": 0.0,
+        "max_grad_norm": 10.0,
+        "label_smoothing": 0.0,
+        "reduction": "token_mean",
+        "margin_bound": {"float32": 1e-3, "bfloat16": 1.0},
+        "save_every": 2,
+    }
+    return lambda **changes: Train.model_validate({**defaults, **changes})

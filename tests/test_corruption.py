@@ -3,6 +3,7 @@
 from collections import Counter
 
 import pytest
+
 from wspin.corruption import corrupt
 from wspin.seeds import generator
 

@@ -12,6 +12,7 @@ from statistics import mean
 
 import pyarrow.parquet as pq
 import pytest
+
 from wspin import StudyError, config, dialogue, evaluation, models, program, tables, tasks
 
 EOS = "<|endoftext|>"

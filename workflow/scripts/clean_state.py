@@ -18,10 +18,7 @@ def main(argv=None):
     parser.add_argument("--state", required=True, help="folder of the states, `<results>/.state`")
     freed = []
     for folder in states(parser.parse_args(argv).state):
-        try:
-            size = remove_state(folder)
-        except FileNotFoundError:  # another run removes it at this moment
-            continue
+        size = remove_state(folder)
         if size < 0:
             print(f"{folder}: held by a running process; left alone")
         elif size:

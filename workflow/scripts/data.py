@@ -25,10 +25,9 @@ def main(argv=None):
             command.add_argument(flag, type=int, required=True)
         command.add_argument("--fits", nargs="+", required=True, help="folders of the models that a row must fit")
         command.add_argument("--templates", nargs="+", required=True, help="template of each of these models")
-    for flag in ("--heldout", "--heldout-split"):
-        commands.choices["prompts"].add_argument(flag, required=True)
-    commands.choices["prompts"].add_argument("--heldout-rows", type=int, required=True)
-    commands.choices["preferences"].add_argument("--corrupt", action="store_true", help="make the rejected answers by corruption")
+    for flag, kind in (("--heldout", str), ("--heldout-split", str), ("--heldout-rows", int)):
+        commands.choices["prompts"].add_argument(flag, type=kind, required=True)
+    commands.choices["preferences"].add_argument("--corrupt", action="store_true", help="rejected: a corrupted answer")
     arguments = parser.parse_args(argv)
     dialogue = program.settings(arguments, Dialogue)
     fits = rows.fits(arguments.fits, arguments.templates, dialogue, arguments.max_new_tokens)
@@ -37,12 +36,9 @@ def main(argv=None):
 
 def prompts(arguments, fits, template):
     """prompts with real answers, and held-out rows"""
-    wanted = (
-        (arguments.output, arguments.split, arguments.rows),
-        (arguments.heldout, arguments.heldout_split, arguments.heldout_rows),
-    )
-    for path, split, count in wanted:
-        turns = [sources.first_turn(row) for row in sources.read(arguments.source, split)]
+    study = (arguments.output, arguments.split, arguments.rows)
+    for path, split, count in (study, (arguments.heldout, arguments.heldout_split, arguments.heldout_rows)):
+        turns = sources.read(arguments.source, split, sources.first_turn)
         kept, passed_over = rows.draw(turns, count, arguments.seed, lambda turn: rows.judge(turn, fits))
         asked, answered = zip(*(turns[i] for i in kept), strict=True)
         made_with = {"seed": arguments.seed, "template": template, "passed_over": passed_over}
@@ -51,17 +47,19 @@ def prompts(arguments, fits, template):
 
 def preferences(arguments, fits, template):
     """preference pairs: the source's own, or answers with a corruption of them"""
-    raw = sources.read(arguments.source, arguments.split)
-    if arguments.corrupt:
-        pairs = [turn and (*turn, None) for turn in map(sources.first_turn, raw)]
-    else:
-        pairs = [sources.preference(row) for row in raw]
+    meaning = sources.unanswered if arguments.corrupt else sources.preference
+    pairs = sources.read(arguments.source, arguments.split, meaning)
     kept, passed_over = rows.draw(pairs, arguments.rows, arguments.seed, lambda pair: rows.judge(pair, fits))
     asked, chosen, rejected = zip(*(pairs[i] for i in kept), strict=True)
     if arguments.corrupt:
         draws = (seeds.generator(arguments.seed, "corruption", rows.prompt_id(arguments.split, i)) for i in kept)
         rejected = [corruption.corrupt(answer, draw) for answer, draw in zip(chosen, draws, strict=True)]
-    made_with = {"seed": arguments.seed, "template": template, "passed_over": passed_over, "corrupted": arguments.corrupt}
+    made_with = {
+        "seed": arguments.seed,
+        "template": template,
+        "passed_over": passed_over,
+        "corrupted": arguments.corrupt,
+    }
     columns = {"prompt": asked, "chosen": chosen, "rejected": rejected}
     write(arguments, arguments.output, "preferences", arguments.split, kept, made_with, **columns)
 

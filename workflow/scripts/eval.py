@@ -37,7 +37,7 @@ def main(argv=None):
         "batch_size": arguments.batch_size,
         "seeds": arguments.seeds,
         "versions": provenance.versions(("lm_eval", "transformers", "torch")),
-        "template": arguments.template,
+        "template": arguments.template if arguments.heldout else None,  # other tasks bring their prompts
     }
     del made_with["versions"]["python"]
     score(arguments, made_with)

@@ -58,7 +58,10 @@ def generate(arguments, settings, dialogue_settings):
     same = sum(a == b for a, b in zip(columns["response"], rows["response"].to_pylist(), strict=True))
     cut = columns["finish_reason"].count("length")
     empty = sum(len(answer.ids) == 1 and answer.finish_reason == "stop" for answer in answers)
-    print(f"generate: {len(ids)} answers; {cut} cut at the limit, {empty} empty, {same} equal to the real answer", flush=True)
+    print(
+        f"generate: {len(ids)} answers; {cut} cut at the limit, {empty} empty, {same} equal to the real answer",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 """Score answers with a model: log-probability of every token, stored with the ids it belongs to.
 
-`reference` scores all that an iteration needs of its opponent in one load of the model: the real, this iteration's and
-the replayed answers. `preferences` scores the pairs of the preference baselines.
+`reference` scores all that an iteration needs of its opponent in one load of the model: the real, this iteration's
+and the replayed answers. `preferences` scores the pairs of the preference baselines.
 
     python workflow/scripts/logprobs.py reference --model results/sft/model --manifest results/sft/manifest.json \
         --rows results/data/prompts.parquet --shard 0 --shard-size 10000 \
-        --generations results/sft/generations/00.parquet --output results/sft/reference/00.parquet --autocast bfloat16 ...
+        --generations results/sft/generations/00.parquet --output results/sft/reference/00.parquet ...
 """
 
 from wspin import program, tables
@@ -30,7 +30,9 @@ def main(argv=None):
     arguments = parser.parse_args(argv)
     score(arguments, program.settings(arguments, Logprobs), program.settings(arguments, Dialogue))
     generations = [arguments.generations] if arguments.generations else []
-    program.leave_record(arguments, [arguments.output], [arguments.manifest, arguments.rows, *generations, *arguments.replayed])
+    program.leave_record(
+        arguments, [arguments.output], [arguments.manifest, arguments.rows, *generations, *arguments.replayed]
+    )
 
 
 def score(arguments, settings, dialogue_settings):
@@ -53,7 +55,12 @@ def score(arguments, settings, dialogue_settings):
     told = program.progress("logprobs", len(items))
     scores = logprobs.score(model, items, settings.token_budget, settings.autocast, told)
     columns = pairs.reference_columns(rows, answers, scores, dialogue)
-    made_with = {**own, "autocast": settings.autocast, "layout": "padded", "attention": model.config._attn_implementation}
+    made_with = {
+        **own,
+        "autocast": settings.autocast,
+        "layout": "padded",
+        "attention": model.config._attn_implementation,
+    }
     tables.write(arguments.output, "reference", columns, made_with, replays=len(arguments.replayed))
 
 

@@ -14,30 +14,31 @@ from pathlib import Path
 
 from wspin import program
 from wspin.config import Dialogue, Logprobs, Train
-from wspin.files import digest, locked, remove_state, sha256, whole_file, whole_folder
+from wspin.files import digest, locked, remove_state, sha256, whole_file
 
 
 def main(argv=None):
     parser = program.parser("train", __doc__, Train, Dialogue)
     parser.add_argument("--model", required=True, help="model folder to start from")
     parser.add_argument("--manifest", required=True, help="its manifest")
-    parser.add_argument("--rows", required=True, help="prompts.parquet, or preferences.parquet for preference baselines")
-    parser.add_argument("--reference", nargs="*", default=[], help="shards of the start model's log-probabilities; none for sft")
+    parser.add_argument("--rows", required=True, help="prompts.parquet, or preferences.parquet for baselines")
+    parser.add_argument("--reference", nargs="*", default=[], help="the start model's log-probabilities; none for sft")
     parser.add_argument("--replays", type=int, default=0, help="earlier iterations' answers that the reference holds")
     parser.add_argument("--autocast", required=True, choices=Logprobs.model_fields["autocast"].annotation.__args__)
     parser.add_argument("--seed", required=True, type=int, nargs=2, metavar=("SEED", "ITERATION"))
-    parser.add_argument("--state", required=True, help="folder of resumable states, one per fingerprint of settings and inputs")
-    parser.add_argument("--parent-state", nargs="*", default=[], help="states of the start model's training, no longer needed")
+    parser.add_argument("--state", required=True, help="folder of resumable states; a fingerprint is added")
+    parser.add_argument("--parent-state", nargs="*", default=[], help="the start model's states, no longer needed")
     for name in ("--output", "--output-manifest", "--metrics"):
         parser.add_argument(name, required=True)
     arguments = parser.parse_args(argv)
     settings, dialogue = program.settings(arguments, Train), program.settings(arguments, Dialogue)
 
     inputs = [arguments.manifest, arguments.rows, *arguments.reference]
-    resolved = {"train": settings.model_dump(), "dialogue": dialogue.model_dump(), "seed": arguments.seed, "autocast": arguments.autocast}
-    fingerprint = digest([resolved, [sha256(path) for path in inputs]])[:16]
-    with locked(Path(arguments.state) / fingerprint):
-        seconds = train(arguments, settings, dialogue, Path(arguments.state) / fingerprint)
+    resolved = {"train": settings.model_dump(), "dialogue": dialogue.model_dump()}
+    resolved |= {"seed": arguments.seed, "autocast": arguments.autocast}
+    state = Path(arguments.state) / digest([resolved, [sha256(path) for path in inputs]])[:16]
+    with locked(state):
+        seconds = train(arguments, settings, dialogue, state)
     program.leave_record(arguments, [arguments.output], inputs, seconds=round(seconds, 1), settings=resolved)
     for folder in arguments.parent_state:
         for lock in Path(folder).glob("*.lock"):
@@ -52,21 +53,19 @@ def train(arguments, settings, dialogue_settings, state):
 
     state.mkdir(parents=True, exist_ok=True)
     tokenizer = models.load_tokenizer(arguments.model)
+    dialogue = Conversation(tokenizer, dialogue_settings)
     expected = {
         "tokenizer": models.tokenizer_hash(tokenizer),
         "model": program.manifest_hash(arguments.manifest),
         "template": dialogue_settings.template,
         "autocast": arguments.autocast,
     }
-    dialogue = Conversation(tokenizer, dialogue_settings)
-    items = pairs.training_items(settings.loss, arguments.rows, arguments.reference, arguments.replays, dialogue, expected)
+    scored = (arguments.rows, arguments.reference, arguments.replays)
+    items = pairs.training_items(settings.loss, *scored, dialogue, expected)
     model = models.load_model(arguments.model, models.best_device())
     models.check_eos(model, dialogue.eos, arguments.model)
     seconds = trainer.train(model, items, settings, arguments.autocast, arguments.seed, state)
-    with whole_folder(arguments.output) as folder:
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-    models.write_manifest(arguments.output, arguments.output_manifest)
+    models.publish(model, tokenizer, arguments.output, arguments.output_manifest)
     with whole_file(arguments.metrics) as temporary:
         temporary.write_bytes((state / "metrics.jsonl").read_bytes())
     return seconds

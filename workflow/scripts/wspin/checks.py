@@ -52,11 +52,23 @@ def _registry(study: Study) -> Iterator[Complaint]:
         if model.scratch and model.scratch.text != "sft":
             yield ("models", name, "scratch", "text"), f"found {model.scratch.text!r}, expected the data set 'sft'"
         if model.scratch and model.scratch.context < study.dialogue.max_tokens:
-            yield ("models", name, "scratch", "context"), f"shorter than dialogue.max_tokens {study.dialogue.max_tokens}"
+            yield (
+                ("models", name, "scratch", "context"),
+                f"shorter than dialogue.max_tokens {study.dialogue.max_tokens}",
+            )
+    for loss in ("sft", "dpo"):
+        if "loss" in getattr(study.train, loss):
+            yield (
+                ("train", loss, "loss"),
+                f"these are the settings of loss {loss}; a model's loss is given beside `from`",
+            )
     for name in study.data.fits:
         yield from known(("data", "fits"), name)
         if name in study.models and study.models[name].trained:
-            yield ("data", "fits"), f"{name!r} is trained on the data that it would measure; name models that are fetched"
+            yield (
+                ("data", "fits"),
+                f"{name!r} is trained on the data that it would measure; name models that are fetched",
+            )
 
 
 def _in_cycle(study: Study, name: str) -> bool:
@@ -74,7 +86,7 @@ def _lengths(study: Study) -> Iterator[Complaint]:
     if longest > study.dialogue.max_tokens:
         yield (
             ("generate", "max_new_tokens"),
-            f"with dialogue.max_prompt_tokens it makes {longest} tokens; dialogue.max_tokens is {study.dialogue.max_tokens}",
+            f"with dialogue.max_prompt_tokens it makes {longest} tokens, over dialogue.max_tokens",
         )
 
 
@@ -89,7 +101,10 @@ def _training(study: Study, place: Place, resolve: Callable[[], Train], iteratio
         if not isinstance(value, list):
             continue
         if not iterations:
-            yield place, f"{key} is a list per iteration, and this model has none: give train.{train.loss}.{key} one value"
+            yield (
+                place,
+                f"{key} is a list per iteration, and this model has none: give train.{train.loss}.{key} one value",
+            )
         elif len(value) < iterations:
             yield (*place, key), f"{key} has {len(value)} values for {iterations} iterations"
 

@@ -31,7 +31,9 @@ class Commands:
         data, seed = self.study.data, ["--seed", str(self.study.seed)]
         if dataset == "preferences":
             return [*_source(data.preferences), "--splits", data.preferences.split, *seed]
-        splits = sorted({data.sft.split, data.heldout.split} | ({data.preferences.split} if data.preferences.from_ else set()))
+        splits = sorted(
+            {data.sft.split, data.heldout.split} | ({data.preferences.split} if data.preferences.from_ else set())
+        )
         if data.sft.reasoning_gym:
             settings = json.dumps(data.sft.reasoning_gym.model_dump(), sort_keys=True)
             return ["--reasoning-gym", settings, "--splits", *splits, *seed]
@@ -71,10 +73,28 @@ class Commands:
     def eval(self, model: str, suite: str) -> list[str]:
         settings, source = self.study.eval, self.study.eval.sources[suite]
         shots = [f"{task}={shots}" for task, shots in sorted(settings.suites[suite].items())]
-        fixed = ["--engine", settings.engine, "--batch-size", str(settings.batch_size), "--seeds", *map(str, settings.seeds)]
+        fixed = [
+            "--engine",
+            settings.engine,
+            "--batch-size",
+            str(settings.batch_size),
+            "--seeds",
+            *map(str, settings.seeds),
+        ]
         own = ["--default-tasks"] if source.hub else []
         dialogue = self._dialogue(model)
-        return ["--suite", suite, "--shots", *shots, *fixed, *own, "--template", dialogue.template, "--eos", dialogue.eos]
+        return [
+            "--suite",
+            suite,
+            "--shots",
+            *shots,
+            *fixed,
+            *own,
+            "--template",
+            dialogue.template,
+            "--eos",
+            dialogue.eos,
+        ]
 
     def report(self) -> list[str]:
         metrics = [f"{task}={metric}" for task, metric in sorted(self.study.report.metrics.items())]

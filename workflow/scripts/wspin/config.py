@@ -1,22 +1,14 @@
-"""What a valid study is: one typed definition, from which defaults, flags, schema and option table follow.
-
-`load` turns Snakemake's merged configuration into a `Study`, or stops with one line per mistake that names file, line,
-key and the nearest valid key. `flags` renders a section as command-line flags (normalised: `0.10` and `0.1` give one
-text), `add_flags` and `from_flags` are the other side of the same definition, used by the programs.
-"""
+"""What a valid study is: the one typed definition from which checks, flags, schema and option table follow."""
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 RESERVED = frozenset(
-    "data fetched logprobs logs benchmarks tables figures pages gold preferences demo config.yaml".split()
+    ("data", "fetched", "logprobs", "logs", "benchmarks", "tables", "figures", "pages", "gold", "preferences", "demo")
 )
-NAME = re.compile(r"[a-z][a-z0-9_.-]*")
-STAGES = ("fetch", "data", "train", "generate", "logprobs", "eval", "report")
 
 T = TypeVar("T")
 PerIteration = Annotated[T | list[T], Field(union_mode="left_to_right")]
@@ -62,7 +54,7 @@ class Scratch(Section):
 
 
 class Model(Section):
-    """An entry of the registry: fetched from the hub, a local folder, made from scratch, or trained from another model."""
+    """An entry of the registry: on the hub, in a local folder, made from scratch, or trained from another model."""
 
     hub: str | None = Field(None, description="name on the model hub, with `revision`")
     revision: Revision | None = Field(None, description="commit hash of the hub model; branches are refused")
@@ -133,7 +125,9 @@ class Preferences(Source):
     """Chosen and rejected answers, for the preference baselines."""
 
     from_: Literal["sft"] | None = Field(
-        None, alias="from", description="make pairs from this data set: chosen = its answer, rejected = a corruption of it"
+        None,
+        alias="from",
+        description="make pairs from this data set: chosen = its answer, rejected = a corruption of it",
     )
     split: str = Field(description="split the pairs are drawn from")
     pairs: PositiveInt = Field(description="number of pairs: drawn by the seed until so many fit, or an error")
@@ -149,7 +143,7 @@ class Preferences(Source):
 class Data(Section):
     fits: list[str] = Field(
         min_length=1,
-        description="registry models (none trained here) in whose context prompt and answer must fit; others drop no row",
+        description="registry models (none trained here) in whose context a row must fit; others drop no row",
     )
     sft: Sft
     heldout: Heldout
@@ -159,14 +153,18 @@ class Data(Section):
 class Dialogue(Section):
     template: str = Field(description="name of a template, or a text that holds {prompt} once")
     eos: str = Field(description="the study's one end-of-answer token: generation stops on it, training appends it")
-    max_prompt_tokens: PositiveInt = Field(description="longest prompt, template included; longer rows are dropped in data")
+    max_prompt_tokens: PositiveInt = Field(
+        description="longest prompt, template included; longer rows are dropped in data"
+    )
     max_tokens: PositiveInt = Field(description="longest prompt + answer; longer rows are dropped in data")
     eos_on_cut: bool = Field(description="append EOS to an answer that generation cut short (the published code does)")
 
     @model_validator(mode="after")
     def _fits(self) -> Dialogue:
         if self.max_prompt_tokens >= self.max_tokens:
-            raise ValueError(f"max_prompt_tokens {self.max_prompt_tokens} leaves no answer in max_tokens {self.max_tokens}")
+            raise ValueError(
+                f"max_prompt_tokens {self.max_prompt_tokens} leaves no answer in max_tokens {self.max_tokens}"
+            )
         return self
 
 
@@ -201,7 +199,9 @@ class Train(Section):
     learning_rate: PerIteration[PositiveFloat] = Field(description="peak learning rate")
     epochs: PerIteration[PositiveInt] = Field(description="passes over the data of one training")
     global_batch: PositiveInt = Field(description="pairs (sft: rows) per optimiser step, whatever the number of GPUs")
-    token_budget: PositiveInt = Field(description="tokens of a micro-batch, padding included; moves results by rounding only")
+    token_budget: PositiveInt = Field(
+        description="tokens of a micro-batch, padding included; moves results by rounding only"
+    )
     optimizer: Literal["rmsprop", "adamw"] = Field(description="optimiser of torch")
     schedule: Schedule
     weight_decay: NotNegative = Field(description="weight decay of the optimiser")
@@ -209,8 +209,12 @@ class Train(Section):
     label_smoothing: Annotated[float, Field(ge=0.0, lt=0.5)] = Field(
         description="probability that a pair's labels are swapped (conservative DPO); 0 is plain"
     )
-    reduction: Literal["token_mean", "sum"] = Field(description="loss sft: mean over the response tokens of a step, or sum per answer")
-    margin_bound: MarginBound = Field(description="largest |margin| of the first step against the stored reference; above it training stops")
+    reduction: Literal["token_mean", "sum"] = Field(
+        description="loss sft: mean over the response tokens of a step, or sum per answer"
+    )
+    margin_bound: MarginBound = Field(
+        description="largest |margin| of the first step against the stored reference; above it training stops"
+    )
     save_every: PositiveInt = Field(description="optimiser steps between two saved states: what a killed job can lose")
 
 
@@ -283,7 +287,9 @@ class Resources(Section):
 
 
 class Report(Section):
-    metrics: dict[str, str] = Field(description="task: its metric in the tables, as lm-eval writes it (`acc_norm,none`)")
+    metrics: dict[str, str] = Field(
+        description="task: its metric in the tables, as lm-eval writes it (`acc_norm,none`)"
+    )
 
 
 class Study(Section):
@@ -301,7 +307,9 @@ class Study(Section):
     eval: Eval
     arms: dict[Name, Arm] = Field(min_length=1, description="the arms of the study, each with what it changes")
     iterations: PositiveInt = Field(description="rounds of self-play")
-    data_window: PositiveInt = Field(description="iterations whose pairs one training sees: 2 = this one and the one before")
+    data_window: PositiveInt = Field(
+        description="iterations whose pairs one training sees: 2 = this one and the one before"
+    )
     resources: Resources
     report: Report
 
@@ -313,7 +321,7 @@ class Study(Section):
         """The training of a registry model: `train`, then `train.<loss>`, then the model's own overrides."""
         entry = self.models[model]
         by_loss = {"sft": self.train.sft, "dpo": self.train.dpo}.get(entry.loss, {})
-        return Train.model_validate(merge(_plain(self.train), {"loss": entry.loss}, by_loss, entry.train))
+        return Train.model_validate(merge(_plain(self.train), by_loss, entry.train, {"loss": entry.loss}))
 
 
 def _plain(train: TrainSection) -> dict[str, Any]:

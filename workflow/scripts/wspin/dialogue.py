@@ -1,7 +1,7 @@
 """The one place that renders and tokenises a conversation: data, generation, scoring, training and evaluation call it.
 
 A prompt is the template with the user's text in it; an answer is its own tokens and, if it ended by itself, the study's
-one EOS. They are tokenised apart and joined, so the ids that a model generates after are a prefix of those it trains on.
+one EOS. They are tokenised apart and joined, so the ids that a model answers are a prefix of those it trains on.
 """
 
 from __future__ import annotations
@@ -22,14 +22,16 @@ TEMPLATES = {
 
 
 def render(template: str, prompt: str) -> str:
-    """The text a model reads before it answers. `template` is a name of `TEMPLATES` or a text that holds {prompt} once."""
+    """The text a model reads before it answers. `template`: a name of `TEMPLATES`, or a text with {prompt} once."""
     return _text(template).replace("{prompt}", prompt)
 
 
 def _text(template: str) -> str:
     text = TEMPLATES.get(template, template)
     if text.count("{prompt}") != 1:
-        raise StudyError(f"template {template!r}: expected one of {', '.join(TEMPLATES)}, or a text that holds {{prompt}} once")
+        raise StudyError(
+            f"template {template!r}: expected one of {', '.join(TEMPLATES)}, or a text that holds {{prompt}} once"
+        )
     return text
 
 

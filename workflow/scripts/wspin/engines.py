@@ -27,7 +27,7 @@ class Answer:
 
 
 class SeededSampler(LogitsProcessor):
-    """Samples by inverting the distribution at each prompt's own uniform number, then leaves the winner to greedy search.
+    """Inverts the distribution at each prompt's own uniform number, and leaves the winner to greedy search.
 
     uniforms: (rows, max_new_tokens) float64 in [0, 1).
     """
@@ -37,7 +37,9 @@ class SeededSampler(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         step = input_ids.shape[1] - self.width
-        chosen = invert(scores, self.uniforms[:, step].to(scores.device), self.settings.temperature, self.settings.top_p)
+        chosen = invert(
+            scores, self.uniforms[:, step].to(scores.device), self.settings.temperature, self.settings.top_p
+        )
         return torch.full_like(scores, -torch.inf).scatter(1, chosen[:, None], 0.0)
 
 
@@ -85,7 +87,9 @@ def generate(
     return [answers[i] for i in range(len(prompts))]
 
 
-def _decode(model: Any, prompts: list[Sequence[int]], uniforms: list[np.ndarray], settings: Generate, eos: int) -> list[Answer]:
+def _decode(
+    model: Any, prompts: list[Sequence[int]], uniforms: list[np.ndarray], settings: Generate, eos: int
+) -> list[Answer]:
     width = max(map(len, prompts))
     padded = torch.tensor([[eos] * (width - len(ids)) + list(ids) for ids in prompts])
     mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts])

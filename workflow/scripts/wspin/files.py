@@ -95,13 +95,20 @@ def locked(folder: Path, wait: bool = True) -> Iterator[bool]:
             if not _acquire(file, folder, wait):
                 yield False
                 return
-            if not path.exists() or os.stat(path).st_ino != os.fstat(file.fileno()).st_ino:
+            if not _is_current(file, path):
                 continue
             file.truncate(0)
             file.write(f"{os.getpid()} on {os.uname().nodename}")
             file.flush()
             yield True
             return
+
+
+def _is_current(file: TextIO, path: Path) -> bool:
+    """Whether the open file is still the one at `path`: its last holder may have removed it."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.stat(path).st_ino == os.fstat(file.fileno()).st_ino
+    return False
 
 
 def _acquire(file: TextIO, folder: Path, wait: bool) -> bool:
@@ -111,7 +118,11 @@ def _acquire(file: TextIO, folder: Path, wait: bool) -> bool:
         if not wait:
             return False
         file.seek(0)
-        print(f"{folder}: held by process {file.read().strip() or '?'}; waiting for it to end", file=sys.stderr, flush=True)
+        print(
+            f"{folder}: held by process {file.read().strip() or '?'}; waiting for it to end",
+            file=sys.stderr,
+            flush=True,
+        )
         fcntl.flock(file, fcntl.LOCK_EX)
     return True
 

@@ -37,12 +37,18 @@ def token_logprobs(model: Any, batch: Batch) -> Tensor:
 def check_head(model: Any) -> None:
     """Refuse models whose logits are more than hidden states times head. Raises `StudyError`."""
     if getattr(model.config, "final_logit_softcapping", None) or getattr(model.config, "logit_scale", None):
-        raise StudyError(f"{model.config.model_type}: expected logits = head(hidden states), found a scaled or capped head")
+        raise StudyError(
+            f"{model.config.model_type}: expected logits = head(hidden states), found a scaled or capped head"
+        )
 
 
 @torch.inference_mode()
 def score(
-    model: Any, items: Sequence[Item], token_budget: int, precision: str, progress: Callable[[int], None] = lambda done: None
+    model: Any,
+    items: Sequence[Item],
+    token_budget: int,
+    precision: str,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> list[list[np.ndarray]]:
     """Log-probabilities of every item's answers: for each item one float32 array per answer, nats per token."""
     check_head(model)

@@ -21,7 +21,7 @@ def answer_sums(values: Tensor, counts: Sequence[int]) -> Tensor:
 def sft(logprobs: Tensor) -> Tensor:
     """Negative log-likelihood, summed over the tokens (T,) of the answers: a scalar.
 
-    The caller divides by tokens (`reduction: token_mean`) or rows (`sum`; as eric-mitchell/direct-preference-optimization).
+    The caller divides by tokens (`reduction: token_mean`) or rows (`sum`, as the DPO authors' code).
     """
     return -logprobs.sum()
 
@@ -37,8 +37,8 @@ def dpo(margin: Tensor, beta: float, label_smoothing: float = 0.0) -> Tensor:
 def spin(margin: Tensor, beta: float, label_smoothing: float = 0.0) -> Tensor:
     """log(1 + exp(-beta h)), per pair (B,), real answers as chosen and the opponent's as rejected.
 
-    Chen et al. 2024 (arXiv 2401.01335), eq. 4.7 with the logistic loss; lambda there is beta here. As a function of h it
-    is DPO's loss: what makes it SPIN is where the pairs and the reference come from.
+    Chen et al. 2024 (arXiv 2401.01335), eq. 4.7 with the logistic loss; lambda there is beta here. As a function of h
+    it is DPO's loss: what makes it SPIN is where the pairs and the reference come from.
     """
     return dpo(margin, beta, label_smoothing)
 

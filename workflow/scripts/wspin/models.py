@@ -1,4 +1,4 @@
-"""Model folders: loading, checking against the study, publishing with a manifest, and small models made from scratch."""
+"""Model folders: loading, checking against the study, publishing with a manifest, small models made from scratch."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from typing import Any
 
 from . import StudyError
 from .config import Model, Scratch
-from .files import digest, sha256, write_json
+from .files import digest, sha256, whole_folder, write_json
 
 # What `from_pretrained` reads. Cards, provenance and pickles beside it are not part of a model.
-READ = ("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "chat_template*")  # fmt: skip
+READ = (
+    *("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json"),
+    *("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "chat_template*"),
+)
 # Qwen2's own pre-tokenizer: AutoTokenizer puts it into every tokenizer of a qwen2 model, whatever was saved.
 QWEN2_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -73,6 +76,14 @@ def context(folder: str | Path) -> int:
     raise StudyError(f"{folder}/config.json: expected max_position_embeddings, found none")
 
 
+def publish(model: Any, tokenizer: Any, output: str | Path, manifest: str | Path) -> None:
+    """Write a trained model in float32, whole or not at all, and its manifest."""
+    with whole_folder(output) as folder:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    write_manifest(output, manifest)
+
+
 def check_eos(model: Any, eos: int, folder: str | Path) -> None:
     """Generation must stop on the study's EOS and no other. Raises `StudyError` if the model's own config disagrees."""
     stops = model.generation_config.eos_token_id
@@ -95,9 +106,13 @@ def make_scratch(settings: Scratch, texts: list[str], eos: str, seed: int, folde
     import torch
     from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
-    tokenizer = Qwen2Tokenizer(tokenizer_object=_byte_level_bpe(texts, settings.vocabulary, eos), eos_token=eos, pad_token=eos, unk_token=None)
+    tokenizer = Qwen2Tokenizer(
+        tokenizer_object=_byte_level_bpe(texts, settings.vocabulary, eos), eos_token=eos, pad_token=eos, unk_token=None
+    )
     if len(tokenizer) != settings.vocabulary:
-        raise StudyError(f"scratch.vocabulary: expected {settings.vocabulary} tokens, found text for {len(tokenizer)} only")
+        raise StudyError(
+            f"scratch.vocabulary: expected {settings.vocabulary} tokens, found text for {len(tokenizer)} only"
+        )
     torch.manual_seed(seed)
     config = Qwen2Config(
         vocab_size=settings.vocabulary,
@@ -131,7 +146,10 @@ def _byte_level_bpe(texts: list[str], vocabulary: int, eos: str) -> Any:
     )
     made.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary, special_tokens=[eos], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=vocabulary,
+        special_tokens=[eos],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     made.train_from_iterator(texts, trainer)
     return made
@@ -143,10 +161,9 @@ def download(source: Model, folder: Path) -> None:
 
     try:
         snapshot_download(source.hub, revision=source.revision, local_dir=folder, allow_patterns=list(READ))
-    except Exception as error:  # the hub's, the network's and the disk's errors
-        reason = (str(error).splitlines() or ["no message"])[0]
+    except Exception as error:  # the hub's, the network's and the disk's; their texts may hold what is secret
         raise StudyError(
-            f"{source.hub}@{source.revision}: expected a model, found {type(error).__name__}: {reason}; check the name, "
+            f"{source.hub}@{source.revision}: expected a model, found {type(error).__name__}; check the name, "
             "the network and, for a gated repository, HF_TOKEN"
         ) from error
     shutil.rmtree(folder / ".cache", ignore_errors=True)

@@ -23,7 +23,7 @@ Step = list[MicroBatch]
 
 @dataclass(frozen=True)
 class Item:
-    """A prompt and the answers to it, as ids; with the reference's log-probabilities of the answers where they exist."""
+    """A prompt and the answers to it, as ids; with the reference's log-probabilities where they exist."""
 
     prompt: np.ndarray
     responses: tuple[np.ndarray, ...]
@@ -55,7 +55,9 @@ class Batch:
         return Batch(counts=self.counts, **moved)
 
 
-def plan(lengths: Sequence[Lengths], seed: Sequence[int], global_batch: int, token_budget: int, epochs: int = 1) -> list[Step]:
+def plan(
+    lengths: Sequence[Lengths], seed: Sequence[int], global_batch: int, token_budget: int, epochs: int = 1
+) -> list[Step]:
     """Optimiser steps over all items, `epochs` times, in an order drawn from the seed.
 
     Every step has exactly `global_batch` items, but for the last of an epoch, which has the rest: each item is used

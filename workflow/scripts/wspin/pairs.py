@@ -20,7 +20,12 @@ Answers = dict[str, list[list[int]]]  # side: ids of the answer to each prompt
 
 
 def iteration_answers(
-    rows: pa.Table, generations: str, replayed: Sequence[str], dialogue: Dialogue, opponent: dict[str, Any], any_model: dict[str, Any]
+    rows: pa.Table,
+    generations: str,
+    replayed: Sequence[str],
+    dialogue: Dialogue,
+    opponent: dict[str, Any],
+    any_model: dict[str, Any],
 ) -> Answers:
     """Answers that iteration k needs of its opponent: real, this iteration's, and those replayed (the latest first).
 
@@ -49,7 +54,9 @@ def scoring_items(rows: pa.Table, answers: Answers, dialogue: Dialogue) -> list[
     return [Item(prompt, responses) for prompt, *responses in zip(prompts, *sides, strict=True)]
 
 
-def reference_columns(rows: pa.Table, answers: Answers, scores: Sequence[Sequence[np.ndarray]], dialogue: Dialogue) -> dict[str, Any]:
+def reference_columns(
+    rows: pa.Table, answers: Answers, scores: Sequence[Sequence[np.ndarray]], dialogue: Dialogue
+) -> dict[str, Any]:
     """Columns of a `reference` file: ids, ends and log-probabilities of each side."""
     columns: dict[str, Any] = {"prompt_id": rows["prompt_id"].to_pylist()}
     for place, (side, ids) in enumerate(answers.items()):
@@ -65,7 +72,7 @@ def training_items(
     """What a model is trained on: answers for sft, pairs with their reference otherwise.
 
     Pairs of this iteration come first, then the replayed ones with the same chosen answers; nothing is de-duplicated.
-    Raises `StudyError` if the reference is missing, of other rows, or of another model, tokenizer, template or precision.
+    Raises `StudyError` if the reference is missing, of other rows, or of another model, tokenizer or precision.
     """
     kind = "prompts" if rows.endswith("prompts.parquet") else "preferences"
     table = tables.read(rows, kind)
@@ -80,7 +87,9 @@ def training_items(
     chosen = _side(scored, "chosen")
     items = []
     for side in ("rejected", *(tables.replayed_sides(replays) if replays else ())):
-        for prompt, (real, real_reference), (other, other_reference) in zip(prompts, chosen, _side(scored, side), strict=True):
+        for prompt, (real, real_reference), (other, other_reference) in zip(
+            prompts, chosen, _side(scored, side), strict=True
+        ):
             items.append(Item(prompt, (real, other), (real_reference, other_reference)))
     return items
 
@@ -91,11 +100,11 @@ def _replays(paths: Sequence[str]) -> list[tuple[str, str]]:
 
 def _side(scored: pa.Table, side: str) -> list[tuple[np.ndarray, np.ndarray]]:
     """(ids, log-probabilities) of one side, row by row. Raises `StudyError` where their lengths differ."""
-    ids, logprobs = (
-        [one.as_py() for one in scored[f"{side}_{part}"]] for part in ("token_ids", "logprobs")
-    )
+    ids, logprobs = ([one.as_py() for one in scored[f"{side}_{part}"]] for part in ("token_ids", "logprobs"))
     pairs = [(np.array(a, dtype=np.int32), np.array(b, dtype=np.float32)) for a, b in zip(ids, logprobs, strict=True)]
     for row, (a, b) in enumerate(pairs):
         if len(a) != len(b):
-            raise StudyError(f"reference, row {row}, {side}: expected {len(a)} log-probabilities, found {len(b)}; score again")
+            raise StudyError(
+                f"reference, row {row}, {side}: expected {len(a)} log-probabilities, found {len(b)}; score again"
+            )
     return pairs

@@ -19,7 +19,10 @@ from .flags import add_flags, from_flags
 def parser(program: str, description: str | None, *sections: type[Section]) -> argparse.ArgumentParser:
     """A parser with the flags of the given sections; the program adds its files."""
     made = argparse.ArgumentParser(
-        prog=f"{program}.py", description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        prog=f"{program}.py",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     made.set_defaults(program=program, started=time.time())
     for section in sections:
@@ -71,9 +74,11 @@ def manifest_hash(path: str | Path) -> str:
     try:
         return json.loads(Path(path).read_text())["model"]
     except (OSError, ValueError, KeyError) as error:
-        raise StudyError(f"{path}: expected a model's manifest, found {type(error).__name__}; make the model again") from None
+        raise StudyError(
+            f"{path}: expected a model's manifest, found {type(error).__name__}; make the model again"
+        ) from None
 
 
 def offline() -> None:
-    """Keep the hub libraries from the network, what needs it is fetched beforehand; and their progress bars from the log."""
+    """Keep the hub libraries from the network (what needs it is fetched beforehand), and their bars from the log."""
     os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"

@@ -17,13 +17,24 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from .files import sha256, write_json
 
 SCRIPTS = Path(__file__).parent.parent
-PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "datasets", "pyarrow", "numpy", "lm_eval", "reasoning-gym")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "accelerate",
+    "tokenizers",
+    "datasets",
+    "pyarrow",
+    "numpy",
+    "lm_eval",
+    "reasoning-gym",
+)
 
 
 def record_path(output: str | Path) -> Path:
@@ -32,7 +43,9 @@ def record_path(output: str | Path) -> Path:
     return output / "provenance.json" if output.is_dir() else output.with_name(output.name + ".provenance.json")
 
 
-def record(program: str, started: float, inputs: list[str], earlier_seconds: float = 0.0, **more: Any) -> dict[str, Any]:
+def record(
+    program: str, started: float, inputs: list[str], earlier_seconds: float = 0.0, **more: Any
+) -> dict[str, Any]:
     """The record of a run that began at `started` (time.time()).
 
     `earlier_seconds` is what interrupted attempts have cost; `more` is whatever else is worth keeping.
@@ -98,7 +111,12 @@ def _imported(tree: ast.AST) -> list[Path]:
 def _without_docstrings(tree: ast.Module) -> ast.Module:
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+        if (
+            isinstance(body, list)
+            and body
+            and isinstance(body[0], ast.Expr)
+            and isinstance(body[0].value, ast.Constant)
+        ):
             body[:] = body[1:] or [ast.Pass()]
     return tree
 
@@ -111,16 +129,25 @@ def _commit() -> str:
 
 
 def stale(results: Path) -> list[tuple[Path, str]]:
-    """(output, program) of every result that was made by other code than the present one."""
+    """(output, program) of every result that was made by other code than the present one.
+
+    Another study's results below this folder, known by their own `config.yaml`, are left to their study.
+    """
     found, present = [], {}
-    for path in sorted(results.rglob("*provenance.json")):
+    for path in _records(results):
         entry = json.loads(path.read_text())
         program = entry["program"]
         if program not in present:
-            present[program] = code_hash(program)
+            present[program] = code_hash(program) if (SCRIPTS / f"{program}.py").exists() else None
         if entry["code"] != present[program]:
             found.append((_output(path), program))
     return found
+
+
+def _records(results: Path) -> Iterator[Path]:
+    for folder, below, names in os.walk(results):
+        below[:] = sorted(name for name in below if not (Path(folder) / name / "config.yaml").exists())
+        yield from (Path(folder) / name for name in sorted(names) if name.endswith("provenance.json"))
 
 
 def _output(path: Path) -> Path:

@@ -52,7 +52,7 @@ class Scores(BaseModel):
     batch_size: int
     seeds: list[int]
     versions: dict[str, str]
-    template: str
+    template: str | None
     tasks: dict[str, TaskScores]
 
 

@@ -74,5 +74,7 @@ def draw(rows: Sequence[Any], count: int, seed: int, judge: Callable[[Any], Reas
             passed_over[reason] += 1
     if len(kept) < count:
         why = ", ".join(f"{number} {reason}" for reason, number in sorted(passed_over.items())) or "none passed over"
-        raise StudyError(f"data: expected {count} rows that fit, found {len(kept)} of {len(rows)} ({why}); ask for fewer rows")
+        raise StudyError(
+            f"data: expected {count} rows that fit, found {len(kept)} of {len(rows)} ({why}); ask for fewer rows"
+        )
     return kept, passed_over

@@ -6,7 +6,7 @@ means is decided when it is read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,9 @@ def from_hub(name: str, revision: str, splits: list[str], folder: Path) -> None:
         try:
             rows = load_dataset(name, revision=revision, split=split)
         except Exception as error:  # the library raises its own, the hub's and the network's errors
-            raise StudyError(f"{name}@{revision}: expected split {split!r}, found {type(error).__name__}: {_first(error)}") from error
+            raise StudyError(
+                f"{name}@{revision}: expected split {split!r}, found {type(error).__name__}: {_first(error)}"
+            ) from error
         rows.to_parquet(folder / f"{split}.parquet")
 
 
@@ -65,19 +67,34 @@ def from_reasoning_gym(settings: ReasoningGym, seed: int, folder: Path) -> None:
         pq.write_table(pa.Table.from_pylist(chosen), folder / f"{split}.parquet", compression="zstd")
 
 
-def read(folder: str | Path, split: str) -> list[Row]:
-    """Rows of one split of a fetched data set."""
+class Split(Sequence):
+    """Rows of a split as `meaning` understands them, one at a time: a data set need not fit into memory as objects."""
+
+    def __init__(self, table: pa.Table, meaning: Callable[[Row], Any]):
+        self.table, self.meaning = table, meaning
+
+    def __len__(self) -> int:
+        return self.table.num_rows
+
+    def __getitem__(self, index: int) -> Any:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self.meaning(self.table.slice(index, 1).to_pylist()[0])
+
+
+def read(folder: str | Path, split: str, meaning: Callable[[Row], Any]) -> Split:
+    """One split of a fetched data set. Raises `StudyError` if it is not there."""
     path = Path(folder) / f"{split}.parquet"
     if not path.exists():
         have = ", ".join(sorted(file.stem for file in Path(folder).glob("*.parquet"))) or "nothing"
         raise StudyError(f"{path}: expected split {split!r}, found {have}; fetch the data set again")
-    return pq.read_table(path).to_pylist()
+    return Split(pq.read_table(path), meaning)
 
 
 def texts(folder: str | Path, split: str) -> Iterator[str]:
     """Raw text of a split, for training a tokenizer."""
-    for row in read(folder, split):
-        yield from first_turn(row) or ()
+    for turn in read(folder, split, first_turn):
+        yield from turn or ()
 
 
 def first_turn(row: Row) -> Turn | None:
@@ -93,6 +110,12 @@ def first_turn(row: Row) -> Turn | None:
     if row.get("prompt") and row.get("response") is not None:
         return row["prompt"], row["response"]
     return None
+
+
+def unanswered(row: Row) -> tuple[str, str, None] | None:
+    """First turn as a pair whose rejected answer is still to be made."""
+    turn = first_turn(row)
+    return turn and (*turn, None)
 
 
 def preference(row: Row) -> tuple[str, str, str] | None:

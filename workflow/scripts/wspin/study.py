@@ -188,7 +188,13 @@ class Layout:
         """What the target `<results>/{arm}/ite{k}` gathers."""
         name = f"{arm}/ite{k}"
         generations = self.files(self.responses(arm, k), "generations")
-        return [*generations, self.model(name), self.manifest(name), f"{self.results}/{name}/metrics.jsonl", *self.scores(name)]
+        return [
+            *generations,
+            self.model(name),
+            self.manifest(name),
+            f"{self.results}/{name}/metrics.jsonl",
+            *self.scores(name),
+        ]
 
     # What the programs are told
 

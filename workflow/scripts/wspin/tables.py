@@ -1,8 +1,8 @@
 """Reads, writes and checks the study's parquet files: schema, metadata, row ids.
 
-One row per prompt, `prompt_id` first and unique, rows in prompt order, zstd. What a file was made with (tokenizer, model,
-template, settings) stands in its metadata; times and hosts do not, so equal work gives equal bytes. A reader says what
-it expects, and stops with one line where it finds something else.
+One row per prompt, `prompt_id` first and unique, rows in prompt order, zstd. What a file was made with (tokenizer,
+model, template, settings) stands in its metadata; times and hosts do not, so equal work gives equal bytes. A reader
+says what it expects, and stops with one line where it finds something else.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ def schema(kind: str, replays: int = 0) -> dict[str, pa.DataType]:
     }[kind]
 
 
-def write(path: str | Path, kind: str, columns: dict[str, Sequence[Any]], metadata: dict[str, Any], replays: int = 0) -> None:
+def write(
+    path: str | Path, kind: str, columns: dict[str, Sequence[Any]], metadata: dict[str, Any], replays: int = 0
+) -> None:
     """Write one file of the study, whole or not at all.
 
     `columns` holds `prompt_id` and the columns of the kind; `metadata` must hold whatever a reader may have to check.
@@ -69,7 +71,9 @@ def read(path: str | Path, kind: str, replays: int = 0, **expected: Any) -> pa.T
     except FileNotFoundError:
         raise StudyError(f"{path}: expected a file of {kind}, found none; is a shard missing?") from None
     except (pa.ArrowInvalid, OSError) as error:
-        raise StudyError(f"{path}: expected a parquet file, found {str(error).splitlines()[0]}; delete it and run again") from None
+        raise StudyError(
+            f"{path}: expected a parquet file, found {str(error).splitlines()[0]}; delete it and run again"
+        ) from None
     found = metadata(table)
     for key, value in {"format": FORMAT, "kind": kind, **expected}.items():
         if found.get(key) != value:
@@ -78,7 +82,9 @@ def read(path: str | Path, kind: str, replays: int = 0, **expected: Any) -> pa.T
     have = dict(zip(table.column_names, table.schema.types, strict=True))
     if list(have.items()) != list(fields.items()):
         wrong = [name for name in (*fields, *have) if have.get(name) != fields.get(name)]
-        raise StudyError(f"{path}: columns: expected {', '.join(fields)}; wrong: {', '.join(dict.fromkeys(wrong)) or 'order'}")
+        raise StudyError(
+            f"{path}: columns: expected {', '.join(fields)}; wrong: {', '.join(dict.fromkeys(wrong)) or 'order'}"
+        )
     _unique(path, table["prompt_id"].to_pylist())
     return table
 
@@ -102,7 +108,9 @@ def same_rows(first: str | Path, first_ids: Sequence[str], second: str | Path, s
         return
     differ = next((i for i, (a, b) in enumerate(zip(first_ids, second_ids, strict=False)) if a != b), None)
     place = "length" if differ is None else f"row {differ}"
-    raise StudyError(f"{second}: expected the {len(first_ids)} rows of {first}, found {len(second_ids)}; they differ in {place}")
+    raise StudyError(
+        f"{second}: expected the {len(first_ids)} rows of {first}, found {len(second_ids)}; they differ in {place}"
+    )
 
 
 def shard(table: pa.Table, index: int, size: int) -> pa.Table:

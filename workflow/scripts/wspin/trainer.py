@@ -1,8 +1,8 @@
 """Training: a thin `transformers.Trainer` whose batches come from the plan and whose losses come from `losses`.
 
-One item of the data loader is one optimiser step, a list of micro-batches; `gradient_accumulation_steps` stays 1 and the
-loop over micro-batches runs inside `training_step`, each scaled by its share of `global_batch`. So a step means the
-same on any number of devices, and to resume is to continue the plan at an index with the Trainer's own state.
+One item of the data loader is one optimiser step, a list of micro-batches; `gradient_accumulation_steps` stays 1 and
+the loop over micro-batches runs inside `training_step`, each scaled by its share of `global_batch`. So a step means
+the same on any number of devices, and to resume is to continue the plan at an index with the Trainer's own state.
 """
 
 from __future__ import annotations
@@ -103,7 +103,9 @@ class PlannedTrainer(Trainer):
         if "loss" in logs:
             logs = {**logs, **self.measured}
             if not math.isfinite(logs["loss"]) or not math.isfinite(logs.get("grad_norm", 0.0)):
-                raise StudyError(f"step {self.state.global_step}: loss {logs['loss']}, gradient {logs.get('grad_norm')}; not finite")
+                raise StudyError(
+                    f"step {self.state.global_step}: loss {logs['loss']}, gradient {logs.get('grad_norm')}; not finite"
+                )
         super().log(logs, start_time)
 
     def floating_point_ops(self, inputs: Any) -> int:
@@ -128,8 +130,8 @@ def check_first_margin(largest: float, settings: Train, precision: str) -> None:
     bound = getattr(settings.margin_bound, precision)
     if not largest <= bound:
         raise StudyError(
-            f"train: first step: expected |margin| <= {bound} nat (margin_bound.{precision}) against the stored reference, "
-            f"found {largest:.3g}; score the pairs again with this model"
+            f"train: first step: expected |margin| against the stored reference <= {bound} nat "
+            f"(margin_bound.{precision}), found {largest:.3g}; score the pairs again with this model"
         )
 
 
@@ -147,7 +149,10 @@ class Journal(TrainerCallback):
         kept = [line for line in lines if json.loads(line)["step"] <= state.global_step]
         self.curve.write_text("".join(f"{line}\n" for line in kept))
         self.first = state.global_step
-        print(f"train: step {state.global_step} of {state.max_steps}" + (", resumed" if state.global_step else ""), flush=True)
+        print(
+            f"train: step {state.global_step} of {state.max_steps}" + (", resumed" if state.global_step else ""),
+            flush=True,
+        )
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
         if "loss" not in logs:
@@ -159,7 +164,10 @@ class Journal(TrainerCallback):
         if step % self.every == 0 or step == state.max_steps:
             left = (time.time() - self.began) / (step - self.first) * (state.max_steps - step)
             margin = f"  margin {logs['rewards/margin']:+.4f}" if "rewards/margin" in logs else ""
-            print(f"train: step {step} of {state.max_steps}  loss {logs['loss']:.4f}{margin}  {left:.0f} s left", flush=True)
+            print(
+                f"train: step {step} of {state.max_steps}  loss {logs['loss']:.4f}{margin}  {left:.0f} s left",
+                flush=True,
+            )
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         saved = Path(args.output_dir) / f"checkpoint-{state.global_step}"
@@ -179,7 +187,9 @@ def last_saved(state: Path) -> Path | None:
     return max(saved, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 
-def train(model: Any, items: Sequence[Item], settings: Train, precision: str, seed: Sequence[int], state: Path) -> float:
+def train(
+    model: Any, items: Sequence[Item], settings: Train, precision: str, seed: Sequence[int], state: Path
+) -> float:
     """Train `model` in place on all items; returns the seconds spent over all attempts.
 
     Saves its state in `state` every `save_every` steps and starts from the last one that is whole. The curve is
@@ -204,7 +214,7 @@ def train(model: Any, items: Sequence[Item], settings: Train, precision: str, se
 
 
 def arguments(settings: Train, steps: int, seed: int, state: Path, on_cpu: bool) -> TrainingArguments:
-    """Our settings in the Trainer's words. Precision stays ours (`logprobs.autocast`), so bf16 and tf32 are off here."""
+    """Our settings in the Trainer's words; its own precision stays off, `logprobs.autocast` is the study's."""
     return TrainingArguments(
         output_dir=str(state),
         max_steps=steps,

@@ -1,0 +1,299 @@
+"""pytest tests/test_dag.py: what Snakemake plans for every target, and what an edit makes it plan again."""
+
+import json
+import shutil
+import subprocess
+
+import pytest
+import workflow
+import yaml
+
+from wspin import configfile
+from wspin.commands import Commands
+from wspin.study import Layout
+
+RESULTS = "results/two"
+TABLES = {f"{RESULTS}/tables/scores.csv", f"{RESULTS}/tables/scores.md"}
+FETCHES = {"fetch": 2, "fetch_data": 2, "fetch_tasks": 6}
+MODELS = {
+    "data": 1,
+    "data_preferences": 1,
+    "train": 6,
+    "generate": 20,
+    "logprobs_reference": 20,
+    "logprobs_preferences": 5,
+}
+ITERATION = {
+    "fetch": 2,  # base, and the teacher, which decides which rows fit
+    "fetch_data": 1,
+    "fetch_tasks": 6,
+    "data": 1,
+    "train": 5,  # sft, ite0 to ite3
+    "generate": 20,  # five shards, ite0 to ite3
+    "logprobs_reference": 20,
+    "eval": 6,
+}
+
+
+def models(outputs, file="model"):
+    """Models with such a file among the outputs."""
+    return {
+        output.removeprefix(f"{RESULTS}/").removesuffix(f"/{file}") for output in outputs if output.endswith(f"/{file}")
+    }
+
+
+def shards(outputs):
+    """Folders of the generations and log-probabilities among the outputs."""
+    return sorted(
+        output.removeprefix(f"{RESULTS}/") for output in outputs if "/generations/" in output or "/reference/" in output
+    )
+
+
+def only(arm, outputs):
+    """Whether nothing but an arm's own files and the tables is made."""
+    return all(output.startswith(f"{RESULTS}/{arm}/") for output in outputs - TABLES)
+
+
+# Targets of the study in config.yaml
+
+
+@pytest.fixture(scope="session")
+def offline():
+    """A command that keeps another from the network."""
+    command = ("unshare", "--map-root-user", "--net")
+    if not shutil.which("unshare") or subprocess.run([*command, "true"], stderr=subprocess.DEVNULL).returncode:
+        pytest.skip("unshare cannot make a network of its own here")
+    return command
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("results/spin/ite3", ITERATION),
+        ("results/spin/ite3/", ITERATION),
+        ("models", {"fetch": 2, "fetch_data": 2, **MODELS}),
+        ("tables", {**FETCHES, **MODELS, "eval": 42, "report": 1}),  # six suites of base, sft, dpo, ite0 to ite3
+        ("all", {**FETCHES, **MODELS, "eval": 42, "report": 1}),
+    ],
+)
+def test_a_target_plans_its_jobs_without_network(repository, offline, target, expected):
+    assert repository.plan(target, before=offline).counts == {**expected, target: 1}
+
+
+def test_nothing_asked_for_means_all(repository):
+    assert "all" in repository.plan().counts
+
+
+@pytest.mark.parametrize("target", ["results/spin/ite9", "results/spin/ite4/"])
+def test_an_unknown_iteration_is_refused(repository, target):
+    done = repository.run("--dry-run", target)
+    assert done.returncode != 0
+    assert "MissingRuleException" in done.stdout
+    assert f"No rule to produce {target}" in done.stdout
+
+
+def test_arms_share_the_answers_of_iteration_0(repository):
+    both = workflow.Repository(repository.folder, (workflow.TWO_ARMS,))
+    planned = both.plan(f"{RESULTS}/spin/ite0", f"{RESULTS}/spin2/ite0")
+    assert shards(planned.made()) == [
+        f"sft/{kind}/0{shard}.parquet" for kind in ("generations", "reference") for shard in (0, 1)
+    ]
+    assert planned.counts["generate"] == planned.counts["logprobs_reference"] == 2
+
+
+# Edits of a finished study
+
+
+@pytest.mark.parametrize("target", ["all", "models", "tables", f"{RESULTS}/spin/ite3", f"{RESULTS}/spin2/ite0/"])
+def test_a_finished_target_plans_nothing(finished, target):
+    assert finished.plan(target).jobs == []
+
+
+def backwards(value):
+    """A mapping with every order of keys turned round."""
+    return {key: backwards(below) for key, below in reversed(value.items())} if isinstance(value, dict) else value
+
+
+SAME = {
+    "keys in another order": backwards(yaml.safe_load((workflow.ROOT / workflow.TWO_ARMS).read_text())),
+    "numbers as strings": {
+        "train": {"beta": "0.10", "learning_rate": "1e-4"},
+        "arms": {"spin2": {"train": {"beta": "2e-1"}}},
+    },
+    "one value per iteration": {"train": {"beta": [0.1, 0.1, 0.1, 0.1], "sft": {"beta": 0.1}, "dpo": {"beta": 0.1}}},
+    "other machines": {
+        "resources": {
+            stage: {"gpu": 4, "threads": 2, "mem_mb": 7000, "runtime": 7}
+            for stage in ("data", "train", "generate", "logprobs", "eval")
+        }
+    },
+}
+
+
+@pytest.mark.parametrize("edit", SAME.values(), ids=SAME.keys())
+def test_the_same_study_written_otherwise_plans_nothing(finished, edit):
+    assert finished.overlay(edit).plan("all").jobs == []
+
+
+def test_a_value_on_the_command_line_is_the_same_value(finished):
+    assert finished.plan("all", "--config", 'train={"beta": 0.10}').jobs == []
+    assert finished.plan("all", "--config", 'generate={"temperature": 0.5}').counts["generate"] == 14
+
+
+def test_an_edited_shell_command_plans_nothing(study):
+    for file in study.folder.glob("rules/*.smk"):
+        file.write_text(file.read_text().replace("exec &> >(tee", "exec  &> >(tee"))
+    assert study.plan("all").jobs == []
+
+
+def test_an_arms_setting_plans_its_own_jobs_only(finished):
+    planned = finished.overlay({"arms": {"spin2": {"train": {"beta": 0.3}}}}).plan("all")
+    assert planned.counts == {"train": 4, "generate": 6, "logprobs_reference": 6, "eval": 8, "report": 1, "all": 1}
+    assert only("spin2", planned.made())
+
+
+def test_the_studys_beta_trains_what_has_none_of_its_own(finished):
+    planned = finished.overlay({"train": {"beta": 0.3}}).plan("all")
+    assert models(planned.made()) >= {"dpo", *(f"spin/ite{k}" for k in range(4))}
+
+
+def test_the_studys_learning_rate_trains_the_arms_alone(finished):
+    planned = finished.overlay({"train": {"learning_rate": 2.0e-4}}).plan("all")
+    assert models(planned.made()) == {f"{arm}/ite{k}" for arm in ("spin", "spin2") for k in range(4)}
+
+
+def test_a_setting_of_one_iteration_trains_from_there(finished):
+    planned = finished.overlay({"train": {"learning_rate": [1.0e-4, 1.0e-4, 3.0e-4, 1.0e-4]}}).plan("models")
+    assert models(planned.made()) == {f"{arm}/ite{k}" for arm in ("spin", "spin2") for k in (2, 3)}
+
+
+def test_a_setting_of_the_evaluation_trains_nothing(finished):
+    planned = finished.overlay({"eval": {"batch_size": 4}}).plan("all")
+    assert planned.counts == {"eval": 22, "report": 1, "all": 1}
+
+
+def test_shots_of_a_suite_score_that_suite_alone(finished):
+    planned = finished.overlay({"eval": {"suites": {"slow": {"two": 1}}}}).plan("all")
+    assert planned.counts == {"eval": 11, "report": 1, "all": 1}
+    assert all("scores/slow." in output for output in planned.made("eval"))
+
+
+def test_another_metric_writes_the_tables_alone(finished):
+    planned = finished.overlay({"report": {"metrics": {"one": "exact_match,none"}}}).plan("all")
+    assert planned.counts == {"report": 1, "all": 1}
+
+
+def test_one_more_iteration_plans_that_iteration_alone(finished):
+    planned = finished.overlay({"iterations": 5}).plan("all")
+    assert planned.counts == {"train": 2, "generate": 4, "logprobs_reference": 4, "eval": 4, "report": 1, "all": 1}
+    assert all("/ite4/" in output for output in planned.made() - TABLES)
+
+
+def test_another_temperature_leaves_the_baselines_alone(finished):
+    planned = finished.overlay({"generate": {"temperature": 0.5}}).plan("models")
+    assert planned.counts == {"generate": 14, "logprobs_reference": 14, "train": 8, "models": 1}
+    assert models(planned.made()) == {f"{arm}/ite{k}" for arm in ("spin", "spin2") for k in range(4)}
+
+
+def test_an_arms_window_leaves_its_first_iteration_alone(finished):
+    planned = finished.overlay({"arms": {"spin": {"data_window": 1}}}).plan("all")
+    assert planned.counts == {"train": 3, "generate": 4, "logprobs_reference": 6, "eval": 6, "report": 1, "all": 1}
+    assert only("spin", planned.made())
+
+
+def test_a_replicate_changes_no_job_there_is(finished):
+    planned = finished.overlay({"arms": {"spin.s43": {"seed": 43}}}).plan("all")
+    assert planned.counts == {"train": 4, "generate": 8, "logprobs_reference": 8, "eval": 8, "report": 1, "all": 1}
+    assert only("spin.s43", planned.made())
+
+
+def test_a_fork_shares_the_answers_it_starts_with_and_changes_no_job_there_is(finished):
+    late = {"fork": {"from": "spin", "at": 2}, "train": {"beta": 0.5}}
+    planned = finished.overlay({"arms": {"spin.late": late}}).plan("all")
+    assert planned.counts == {"train": 2, "generate": 2, "logprobs_reference": 2, "eval": 4, "report": 1, "all": 1}
+    assert only("spin.late", planned.made())
+
+
+def test_another_baseline_is_one_training_and_its_scores(finished):
+    more = {"from": "sft", "loss": "dpo", "data": "preferences", "train": {"beta": 0.5}}
+    edit = {"models": {"dpo.strong": more}, "eval": {"models": ["base", "sft", "dpo", "dpo.strong"]}}
+    planned = finished.overlay(edit).plan("all")
+    assert planned.counts == {"train": 1, "eval": 2, "report": 1, "all": 1}
+
+
+# Files that go missing
+
+
+def test_a_deleted_model_is_made_again_only_for_who_asks_for_it(study):
+    shutil.rmtree(study.folder / RESULTS / "spin/ite2/model")
+    assert study.plan(f"{RESULTS}/spin/ite3").jobs == []
+    target = f"{RESULTS}/spin/ite2"
+    planned = study.plan(target)
+    assert planned.counts == {"train": 1, "eval": 2, target: 1}
+    assert models(planned.made()) == {"spin/ite2"}
+    assert all(output.startswith(f"{target}/") for output in planned.made())
+    study.make(target)
+    assert (study.folder / RESULTS / "spin/ite2/model").is_dir()
+    assert study.plan("all").jobs == []
+
+
+def test_another_model_in_its_place_is_followed(study):
+    """What the test above relies on: it is the manifest's content that later jobs track."""
+    (study.folder / RESULTS / "spin/ite2/manifest.json").write_text("another")
+    planned = study.plan("all")
+    assert models(planned.made()) == {"spin/ite3"}
+    assert planned.counts == {"train": 1, "generate": 2, "logprobs_reference": 2, "eval": 4, "report": 1, "all": 1}
+
+
+# Mistakes
+
+
+def test_a_mistake_in_the_configuration_is_one_line(finished):
+    done = finished.overlay({"seed": 1, "train": {"bta": 0.3}}, "mistake.yaml").run("--dry-run", "all")
+    assert done.returncode != 0
+    (line,) = [line for line in done.stdout.splitlines() if "mistake.yaml:" in line]
+    assert "mistake.yaml:3: train.bta: unknown key; did you mean `beta`?" in line
+    assert "Traceback" not in done.stdout
+
+
+# What Snakemake compares
+
+
+def commands(**edit):
+    """Flags of the two-arm study under an edit."""
+    files = [workflow.ROOT / "config/config.yaml", workflow.ROOT / workflow.TWO_ARMS]
+    layers = [yaml.safe_load(file.read_text()) for file in files]
+    return Commands(Layout(configfile.load(configfile.merge(configfile.merge(*layers), edit))))
+
+
+def every_flag(made, arms):
+    """Flags of every kind of job."""
+    rules = {
+        "fetch": [{"model": "base"}],
+        "fetch_data": [{"dataset": "sft"}],
+        "fetch_tasks": [{"suite": "slow"}],
+        "data": [{}],
+        "data_preferences": [{}],
+        "train": [{"model": model} for model in ("sft", "dpo", *(f"{arm}/ite1" for arm in arms))],
+        "generate": [{"responses": name, "shard": "01"} for name in ("sft", *(f"{arm}/ite1" for arm in arms))],
+        "logprobs_reference": [
+            {"responses": name, "shard": "01"} for name in ("sft", *(f"{arm}/ite1" for arm in arms))
+        ],
+        "logprobs_preferences": [{"scorer": "sft", "shard": "00"}],
+        "eval": [{"model": model, "suite": "slow"} for model in ("sft", *(f"{arm}/ite1" for arm in arms))],
+    }
+    return {(rule, json.dumps(job)): getattr(made, rule)(**job) for rule, jobs in rules.items() for job in jobs}
+
+
+def test_flags_hold_no_resource():
+    numbers = {"gpu": 811, "threads": 823, "mem_mb": 827, "runtime": 829}
+    stages = ("fetch", "data", "train", "generate", "logprobs", "eval", "report")
+    given = every_flag(commands(resources=dict.fromkeys(stages, numbers)), ["spin", "spin2"])
+    assert given == every_flag(commands(), ["spin", "spin2"])
+    assert not {str(number) for number in numbers.values()} & {flag for flags in given.values() for flag in flags}
+
+
+def test_flags_never_hold_an_arms_name():
+    arms = {"spin": None, "spin2": None, "zebra": {"seed": 43}, "zebra.late": {"fork": {"from": "zebra", "at": 1}}}
+    given = every_flag(commands(arms=arms), ["zebra", "zebra.late"])
+    assert not [job for job, flags in given.items() if any("zebra" in flag for flag in flags)]

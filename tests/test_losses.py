@@ -1,0 +1,116 @@
+"""pytest tests/test_losses.py: the losses against numbers worked out by hand and formulas written out again."""
+
+import math
+
+import pytest
+import torch
+
+from wspin import losses
+
+MARGINS = [-7.5, -1.0, -1e-3, 0.0, 0.25, 2.0, 30.0]
+PREFERENCE = pytest.mark.parametrize("loss", [losses.dpo, losses.spin])
+
+
+def softplus(x):
+    """log(1 + e^x), in Python's own float64."""
+    return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
+
+
+def test_dpo_by_hand():
+    """h = 2, beta = 0.1: log(1 + e^-0.2) = log 1.8187307530779818."""
+    assert losses.dpo(torch.tensor([2.0]), 0.1).item() == pytest.approx(0.5981388693815918, rel=1e-6)
+    assert losses.dpo(torch.tensor([-2.0]), 0.1).item() == pytest.approx(0.7981388693815918, rel=1e-6)
+
+
+def test_label_smoothing_by_hand():
+    """With eps = 0.25 a quarter of the loss comes from the swapped pair: 0.598139 + 0.25 * 0.2."""
+    assert losses.dpo(torch.tensor([2.0]), 0.1, 0.25).item() == pytest.approx(0.6481388693815918, rel=1e-6)
+
+
+@PREFERENCE
+@pytest.mark.parametrize("beta", [0.1, 5.0])
+@pytest.mark.parametrize("eps", [0.0, 0.1])
+def test_every_pair_has_its_own_loss(loss, beta, eps):
+    expected = [(1 - eps) * softplus(-beta * h) + eps * softplus(beta * h) for h in MARGINS]
+    assert loss(torch.tensor(MARGINS, dtype=torch.float64), beta, eps).tolist() == pytest.approx(expected, rel=1e-12)
+
+
+@PREFERENCE
+@pytest.mark.parametrize("beta", [0.1, 1.0, 5.0])
+def test_log_2_at_zero_margin_exactly(loss, beta):
+    assert loss(torch.zeros(1), beta).item() == torch.tensor(math.log(2)).item()
+
+
+def test_spin_is_dpo_without_smoothing_bit_for_bit():
+    margin = torch.randn(1000, generator=torch.Generator().manual_seed(0)) * 50
+    assert torch.equal(losses.spin(margin, 0.1), losses.dpo(margin, 0.1, label_smoothing=0.0))
+    assert losses.PREFERENCE == {"dpo": losses.dpo, "spin": losses.spin}
+
+
+def test_gradient_by_the_margin():
+    """dL/dh = -beta sigma(-beta h)."""
+    margin = torch.tensor(MARGINS, dtype=torch.float64, requires_grad=True)
+    losses.spin(margin, 0.5).sum().backward()
+    expected = [-0.5 / (1.0 + math.exp(0.5 * h)) for h in MARGINS]
+    assert margin.grad.tolist() == pytest.approx(expected, rel=1e-12)
+
+
+@PREFERENCE
+@pytest.mark.parametrize("eps", [0.0, 0.1])
+def test_gradient_by_finite_differences(loss, eps):
+    margin = torch.tensor(MARGINS, dtype=torch.float64, requires_grad=True)
+    loss(margin, 0.5, eps).sum().backward()
+    step = 1e-5
+    ahead, behind = (loss(margin.detach() + side, 0.5, eps) for side in (step, -step))
+    assert margin.grad.tolist() == pytest.approx(((ahead - behind) / (2 * step)).tolist(), rel=1e-6, abs=1e-9)
+
+
+@PREFERENCE
+@pytest.mark.parametrize(("eps", "slopes"), [(0.0, [0.0, -1.0]), (0.1, [0.1, -0.9])])
+def test_extreme_margins_stay_finite(loss, eps, slopes):
+    """The loss becomes a straight line far from zero, and no term of it overflows."""
+    margin = torch.tensor([1e4, -1e4], requires_grad=True)
+    value = loss(margin, 1.0, eps)
+    value.sum().backward()
+    assert value.tolist() == pytest.approx([eps * 1e4, (1 - eps) * 1e4], rel=1e-6)
+    assert margin.grad.tolist() == pytest.approx(slopes, rel=1e-6)
+
+
+@PREFERENCE
+def test_swapping_chosen_and_rejected_flips_the_margin(loss):
+    """h becomes -h, and log sigma(-t) = log sigma(t) - t."""
+    logprobs = torch.tensor([-1.0, -2.5, -0.5, -3.0, -0.125])
+    chosen, rejected = losses.answer_sums(logprobs, [2, 3])
+    swapped = losses.answer_sums(torch.cat([logprobs[2:], logprobs[:2]]), [3, 2])
+    margin = chosen - rejected
+    assert (swapped[0] - swapped[1]).item() == -margin.item() != 0.0
+    assert (loss(-margin, 0.5) - loss(margin, 0.5)).item() == pytest.approx(0.5 * margin.item(), rel=1e-5)
+
+
+def test_sft_is_the_negative_sum():
+    logprobs = torch.tensor([-0.5, -1.25, -4.0], requires_grad=True)
+    loss = losses.sft(logprobs)
+    loss.backward()
+    assert loss.item() == 5.75
+    assert logprobs.grad.tolist() == [-1.0, -1.0, -1.0]
+
+
+def test_answer_sums_add_up_answer_by_answer():
+    counts = [3, 1, 7, 2]
+    values = torch.randn(sum(counts), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    expected, left = [], values.tolist()
+    for count in counts:
+        expected.append(sum(left[:count]))
+        left = left[count:]
+    assert losses.answer_sums(values, counts).tolist() == pytest.approx(expected, rel=1e-12)
+
+
+def test_answer_sums_pass_the_gradient_to_every_token():
+    values = torch.ones(5, requires_grad=True)
+    (losses.answer_sums(values, [2, 3]) * torch.tensor([1.0, -2.0])).sum().backward()
+    assert values.grad.tolist() == [1.0, 1.0, -2.0, -2.0, -2.0]
+
+
+def test_answer_sums_refuse_counts_of_other_tokens():
+    with pytest.raises(RuntimeError):
+        losses.answer_sums(torch.ones(5), [2, 2])
