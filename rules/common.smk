@@ -92,13 +92,10 @@ def training_reference(wildcards):
     return LAYOUT.training_pairs(wildcards.model)[1]
 
 
-def state(wildcards):
-    return LAYOUT.state(wildcards.model)
-
-
-def parent_state(wildcards):
-    """States of the start model's training: whoever starts from the finished model may remove them."""
-    return LAYOUT.state(LAYOUT.parent(wildcards.model))
+def states(wildcards):
+    """Flags: where a training keeps its state, and where its parent kept one, which may go now."""
+    own, parent = LAYOUT.state(wildcards.model), LAYOUT.state(LAYOUT.parent(wildcards.model))
+    return ["--state", own, "--parent-state", parent]
 
 
 def opponent_model(wildcards):

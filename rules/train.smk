@@ -32,13 +32,11 @@ rule train:
     params:
         launch=launcher,
         flags=flags("train"),
-        state=state,
-        parent_state=parent_state,
+        states=states,
     shell:
         r"""
         exec &> >(tee {log:q})
         {params.launch} workflow/scripts/train.py --model {input.model:q} --manifest {input.parent:q} \
-            --rows {input.rows:q} --reference {input.reference:q} {params.flags:q} \
-            --state {params.state:q} --parent-state {params.parent_state:q} \
+            --rows {input.rows:q} --reference {input.reference:q} {params.flags:q} {params.states:q} \
             --output {output.model:q} --output-manifest {output.manifest:q} --metrics {output.metrics:q}
         """

@@ -4,11 +4,16 @@ import os
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", HF_HUB_DISABLE_PROGRESS_BARS="1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # more threads than cores make small models a hundred times slower
 
+import hypothesis
 import pytest
 import workflow
 
 ROOT = Path(__file__).parent.parent
+
+hypothesis.settings.register_profile("tests", deadline=None, database=None, derandomize=True)
+hypothesis.settings.load_profile("tests")
 
 
 def pytest_collection_modifyitems(items):
@@ -32,7 +37,22 @@ def root():
 @pytest.fixture(scope="session")
 def texts():
     """Raw text that trains a scratch model's tokenizer."""
-    words = ["stone", "river", "cloud", "garden", "window", "silver", "number", "letter", "kitchen", "morning", "yellow", "planet", "basket", "thunder"]
+    words = [
+        "stone",
+        "river",
+        "cloud",
+        "garden",
+        "window",
+        "silver",
+        "number",
+        "letter",
+        "kitchen",
+        "morning",
+        "yellow",
+        "planet",
+        "basket",
+        "thunder",
+    ]
     return [f"Spell this word backward (example: sun -> nus): {word}" for word in words] + [
         word[::-1] for word in words
     ]

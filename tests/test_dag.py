@@ -84,12 +84,10 @@ def test_nothing_asked_for_means_all(repository):
     assert "all" in repository.plan().counts
 
 
-@pytest.mark.parametrize("target", ["results/spin/ite9", "results/spin/ite4/"])
-def test_an_unknown_iteration_is_refused(repository, target):
-    done = repository.run("--dry-run", target)
+def test_an_unknown_iteration_is_refused(repository):
+    done = repository.run("--dry-run", "results/spin/ite9")
     assert done.returncode != 0
-    assert "MissingRuleException" in done.stdout
-    assert f"No rule to produce {target}" in done.stdout
+    assert "MissingRuleException:\nNo rule to produce results/spin/ite9" in done.stdout
 
 
 def test_arms_share_the_answers_of_iteration_0(repository):
@@ -104,9 +102,9 @@ def test_arms_share_the_answers_of_iteration_0(repository):
 # Edits of a finished study
 
 
-@pytest.mark.parametrize("target", ["all", "models", "tables", f"{RESULTS}/spin/ite3", f"{RESULTS}/spin2/ite0/"])
-def test_a_finished_target_plans_nothing(finished, target):
-    assert finished.plan(target).jobs == []
+def test_a_finished_study_plans_nothing_for_any_target(finished):
+    spellings = [f"{RESULTS}/spin/ite3", f"{RESULTS}/spin/ite3/", f"{RESULTS}/spin2/ite0/"]
+    assert finished.plan("all", "models", "tables", *spellings).jobs == []
 
 
 def backwards(value):
@@ -249,11 +247,11 @@ def test_another_model_in_its_place_is_followed(study):
 
 
 def test_a_mistake_in_the_configuration_is_one_line(finished):
-    done = finished.overlay({"seed": 1, "train": {"bta": 0.3}}, "mistake.yaml").run("--dry-run", "all")
+    done = finished.overlay({"seed": 1, "train": {"bta": 0.3}}).run("--dry-run", "all")
     assert done.returncode != 0
-    (line,) = [line for line in done.stdout.splitlines() if "mistake.yaml:" in line]
-    assert "mistake.yaml:3: train.bta: unknown key; did you mean `beta`?" in line
-    assert "Traceback" not in done.stdout
+    snakemakes = ("Using profile", "Config file")  # what it says before it reads the study
+    lines = [line for line in done.stdout.splitlines() if not line.startswith(snakemakes)]
+    assert lines == [f"{finished.folder}/edit.yaml:3: train.bta: unknown key; did you mean `beta`?"]
 
 
 # What Snakemake compares

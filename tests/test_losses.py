@@ -44,7 +44,6 @@ def test_log_2_at_zero_margin_exactly(loss, beta):
 def test_spin_is_dpo_without_smoothing_bit_for_bit():
     margin = torch.randn(1000, generator=torch.Generator().manual_seed(0)) * 50
     assert torch.equal(losses.spin(margin, 0.1), losses.dpo(margin, 0.1, label_smoothing=0.0))
-    assert losses.PREFERENCE == {"dpo": losses.dpo, "spin": losses.spin}
 
 
 def test_gradient_by_the_margin():

@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -62,7 +63,7 @@ def test_micro_batches_are_filled_longest_first(lengths, token_budget):
     batches = micro_batches(lengths, range(len(lengths)), token_budget)
     widths = [max(lengths[i][0] + answer for answer in lengths[i][1:]) for i in flat(batches)]
     assert widths == sorted(widths, reverse=True)
-    assert all(tokens(lengths, [*a, b[0]]) > token_budget for a, b in zip(batches, batches[1:], strict=False))
+    assert all(tokens(lengths, [*a, b[0]]) > token_budget for a, b in pairwise(batches))
 
 
 def test_equal_seeds_agree_and_others_differ():

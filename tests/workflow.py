@@ -64,11 +64,10 @@ class Repository:
         for program in (self.folder / "workflow/scripts").glob("*.py"):
             shutil.copy(ROOT / "tests/stub.py", program)
 
-    def overlay(self, edit: dict[str, Any], name: str = "edit.yaml") -> Repository:
-        """The same folder with one more configuration file."""
-        file = self.folder / name
-        file.write_text(yaml.safe_dump(edit, sort_keys=False))
-        return Repository(self.folder, (*self.configfiles, name))
+    def overlay(self, edit: dict[str, Any]) -> Repository:
+        """The same folder with one more configuration file, `edit.yaml`."""
+        (self.folder / "edit.yaml").write_text(yaml.safe_dump(edit, sort_keys=False))
+        return Repository(self.folder, (*self.configfiles, "edit.yaml"))
 
     def command(self, *arguments: str) -> list[str]:
         given = ["--configfile", *self.configfiles] if self.configfiles else []

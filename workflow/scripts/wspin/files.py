@@ -23,10 +23,11 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        yield temporary
-        sync(temporary)
-        os.replace(temporary, path)
-        sync(path.parent)
+        with naming(path):
+            yield temporary
+            sync(temporary)
+            os.replace(temporary, path)
+            sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -37,17 +38,31 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a killed process that had the same id
     try:
-        temporary.mkdir()
-        yield temporary
-        for file in sorted(temporary.rglob("*")):
-            sync(file)
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(temporary, path)
-        sync(path.parent)
+        with naming(path):
+            temporary.mkdir()
+            yield temporary
+            for file in sorted(temporary.rglob("*")):
+                sync(file)
+            if path.exists():
+                shutil.rmtree(path)
+            os.replace(temporary, path)
+            sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def naming(path: str | Path, *others: type[Exception]) -> Iterator[None]:
+    """Let a failed write name what it was to write, which the libraries do not; `others` are errors of their own."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+    except others as error:
+        raise OSError(None, f"cannot be written, is the disk full? {str(error).splitlines()[0]}", str(path)) from error
 
 
 def sync(path: Path) -> None:

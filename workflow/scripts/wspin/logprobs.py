@@ -16,6 +16,9 @@ from torch import Tensor
 from . import StudyError
 from .packing import Batch, Item, lay_out, micro_batches
 
+# What Gemma, Cohere, Granite and Falcon-H1 do to their logits.
+HEAD_SCALES = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
+
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """The one precision of matrix products, `logprobs.autocast`, for scoring and training."""
@@ -36,7 +39,8 @@ def token_logprobs(model: Any, batch: Batch) -> Tensor:
 
 def check_head(model: Any) -> None:
     """Refuse models whose logits are more than hidden states times head. Raises `StudyError`."""
-    if getattr(model.config, "final_logit_softcapping", None) or getattr(model.config, "logit_scale", None):
+    config = model.config.get_text_config()
+    if any(getattr(config, name, None) for name in HEAD_SCALES):
         raise StudyError(
             f"{model.config.model_type}: expected logits = head(hidden states), found a scaled or capped head"
         )

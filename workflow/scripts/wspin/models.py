@@ -8,7 +8,7 @@ from typing import Any
 
 from . import StudyError
 from .config import Model, Scratch
-from .files import digest, sha256, whole_folder, write_json
+from .files import digest, naming, sha256, whole_folder, write_json
 
 # What `from_pretrained` reads. Cards, provenance and pickles beside it are not part of a model.
 READ = (
@@ -78,7 +78,7 @@ def context(folder: str | Path) -> int:
 
 def publish(model: Any, tokenizer: Any, output: str | Path, manifest: str | Path) -> None:
     """Write a trained model in float32, whole or not at all, and its manifest."""
-    with whole_folder(output) as folder:
+    with whole_folder(output) as folder, naming(output, Exception):
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     write_manifest(output, manifest)

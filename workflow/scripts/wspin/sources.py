@@ -106,10 +106,10 @@ def first_turn(row: Row) -> Turn | None:
         said = [(turn["role"], turn["content"]) for turn in row["messages"] if turn["role"] != "system"]
         if [role for role, _ in said[:2]] != ["user", "assistant"]:
             return None
-        return said[0][1], said[1][1]
-    if row.get("prompt") and row.get("response") is not None:
-        return row["prompt"], row["response"]
-    return None
+        prompt, response = said[0][1], said[1][1]
+    else:
+        prompt, response = row.get("prompt"), row.get("response")
+    return (prompt, response) if prompt and response is not None else None
 
 
 def unanswered(row: Row) -> tuple[str, str, None] | None:

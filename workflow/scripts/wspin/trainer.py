@@ -23,7 +23,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from . import StudyError, losses
 from .config import Train
-from .files import sync
+from .files import naming, sync, write_json
 from .logprobs import autocast, check_head, token_logprobs
 from .packing import Batch, Item, Step, lay_out, plan
 
@@ -108,6 +108,10 @@ class PlannedTrainer(Trainer):
                 )
         super().log(logs, start_time)
 
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        with naming(self.args.output_dir, Exception):
+            super()._save_checkpoint(model, trial)
+
     def floating_point_ops(self, inputs: Any) -> int:
         return 0  # the Trainer's estimate is made for a dictionary of padded inputs
 
@@ -146,8 +150,7 @@ class Journal(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """A resumed curve ends where the saved state does."""
         lines = self.curve.read_text().splitlines() if self.curve.exists() else []
-        kept = [line for line in lines if json.loads(line)["step"] <= state.global_step]
-        self.curve.write_text("".join(f"{line}\n" for line in kept))
+        self.curve.write_text("".join(f"{line}\n" for line in lines[: state.global_step]))  # the last may be torn
         self.first = state.global_step
         print(
             f"train: step {state.global_step} of {state.max_steps}" + (", resumed" if state.global_step else ""),
@@ -171,9 +174,9 @@ class Journal(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         saved = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        for file in saved.iterdir():
+        for file in (*saved.iterdir(), self.curve):
             sync(file)
-        self.spent.write_text(json.dumps({"seconds": self.seconds()}))
+        write_json(self.spent, {"seconds": self.seconds()})
         (saved / COMPLETE).touch()
 
     def seconds(self) -> float:
@@ -215,7 +218,7 @@ def train(
 
 def arguments(settings: Train, steps: int, seed: int, state: Path, on_cpu: bool) -> TrainingArguments:
     """Our settings in the Trainer's words; its own precision stays off, `logprobs.autocast` is the study's."""
-    return TrainingArguments(
+    made = TrainingArguments(
         output_dir=str(state),
         max_steps=steps,
         per_device_train_batch_size=1,
@@ -240,3 +243,5 @@ def arguments(settings: Train, steps: int, seed: int, state: Path, on_cpu: bool)
         bf16=False,
         gradient_checkpointing=False,
     )
+    made._n_gpu = min(made.n_gpu, 1)  # the Trainer would spread one process over all GPUs it sees (DataParallel)
+    return made

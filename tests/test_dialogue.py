@@ -1,0 +1,280 @@
+"""pytest tests/test_dialogue.py: text to ids and back, and where each token ends."""
+
+import unicodedata
+
+import pyarrow as pa
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, normalizers
+from tokenizers.models import BPE
+from transformers import PreTrainedTokenizerFast
+
+from wspin import StudyError, config, models, pairs
+from wspin.dialogue import TEMPLATES, Dialogue, render
+from wspin.packing import lay_out
+
+EOS = "<|endoftext|>"
+BROKEN = "\ufffd"  # what bytes decode to that are no character, or only a part of one
+MIXED = "e\u0301te\u0301 naïve 日本語 ภาษาไทย 👩‍👩‍👧‍👦🇺🇳 \r\n\r\n12,345 don't\tend"
+PIECES = [
+    *MIXED.split(),
+    "\r\n",
+    "  ",
+    "\u200d",
+    "\U0001f468",
+    "\u0e49",
+    "\u0301",
+    BROKEN,
+    EOS,
+    "</s>",
+    "{prompt}",
+    "\x00",
+]
+
+
+def nfc(text):
+    """The tokenizer composes accents: texts are compared after that."""
+    return unicodedata.normalize("NFC", text)
+
+
+TEXTS = st.one_of(
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=30),
+    st.lists(st.sampled_from(PIECES), max_size=12).map("".join),
+).map(nfc)
+
+
+def settings_of(template="human-assistant", eos=EOS, eos_on_cut=False):
+    return config.Dialogue(template=template, eos=eos, max_prompt_tokens=64, max_tokens=96, eos_on_cut=eos_on_cut)
+
+
+@pytest.fixture(scope="module")
+def zephyr(scratch_model, tmp_path_factory):
+    """A tokenizer with more special tokens, and a template that holds one of them."""
+    folder = tmp_path_factory.mktemp("zephyr")
+    tokenizer = models.load_tokenizer(scratch_model)
+    tokenizer.add_special_tokens({"extra_special_tokens": ["<s>", "</s>"], "unk_token": "<unk>"})
+    tokenizer.save_pretrained(folder)
+    return Dialogue(models.load_tokenizer(folder), settings_of("zephyr", "</s>"))
+
+
+@pytest.fixture(scope="module")
+def multilingual(tmp_path_factory):
+    """A byte-level tokenizer whose tokens hold parts of characters, one's end with another's beginning among them."""
+    folder = tmp_path_factory.mktemp("multilingual")
+    size = {"vocabulary": 300, "hidden": 4, "intermediate": 4, "layers": 1, "heads": 1, "context": 8}
+    scratch = config.Scratch(architecture="qwen2", text="sft", **size)
+    models.make_scratch(scratch, [nfc(MIXED), "日本日本", "👩‍👩‍👧‍👦👩‍👩‍👧‍👦", "été"] * 9, EOS, 1, folder)
+    return Dialogue(models.load_tokenizer(folder), settings_of())
+
+
+@pytest.fixture(scope="module")
+def sentencepiece():
+    """A tokenizer as Llama's and Mistral's: spaces are letters, characters without a token are bytes."""
+    merges = [("t", "h"), ("th", "e"), ("▁", "the"), ("n", "d")]
+    tokens = ["<unk>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *"▁abcdefghijklmnopqrstuvwxyz"]
+    tokens += map("".join, merges)
+    made = Tokenizer(BPE({token: i for i, token in enumerate(tokens)}, merges, byte_fallback=True, unk_token="<unk>"))
+    made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    byte_fallback = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    made.decoder = decoders.Sequence(byte_fallback)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, eos_token="</s>", unk_token="<unk>")
+    return Dialogue(tokenizer, settings_of(eos="</s>"))
+
+
+# Prompts and answers
+
+
+def test_render_puts_the_users_text_into_the_template():
+    assert render("human-assistant", "Hi.") == "\n\n<Human>:Hi.\n\n<Assistant>:"
+    assert render("Q: {prompt} A:", "{prompt} {x} \\1") == "Q: {prompt} {x} \\1 A:"
+
+
+@pytest.mark.parametrize("template", ["zephir", "", "no place", "{prompt} twice {prompt}"])
+def test_a_template_that_holds_no_prompt_stops(dialogue, template):
+    other = Dialogue(dialogue.tokenizer, settings_of(template))
+    for action in (lambda: render(template, "hi"), lambda: other.prompt_ids("hi")):
+        with pytest.raises(StudyError, match=r"template .*: expected one of human-assistant, .*\{prompt\} once"):
+            action()
+
+
+@pytest.mark.parametrize("template", [*TEMPLATES, "Q: {prompt}\nA:"])
+@pytest.mark.parametrize("prompt", ["Hi", "", MIXED, f"what is {EOS}?", "{prompt}", " both ends "])
+def test_prompt_ids_decode_to_the_rendered_prompt(dialogue, template, prompt):
+    made = Dialogue(dialogue.tokenizer, settings_of(template)).prompt_ids(prompt)
+    assert dialogue.tokenizer.decode(made) == nfc(render(template, prompt))
+
+
+@given(prompt=TEXTS, response=TEXTS)
+def test_generation_starts_from_a_prefix_of_the_training_ids(dialogue, prompt, response):
+    """And the one EOS of the training ids is their last."""
+    rows = pa.table({"prompt_id": ["a"], "prompt": [prompt], "chosen": [response], "rejected": [""]})
+    batch = lay_out(pairs.scoring_items(rows, pairs.preference_answers(rows, dialogue), dialogue), pad=1)
+    asked = dialogue.prompt_ids(prompt)
+    trained = batch.input_ids[0, : len(asked) + batch.counts[0]].tolist()
+    assert trained[: len(asked)] == asked
+    assert trained.index(dialogue.eos) == len(trained) - 1
+    assert dialogue.text(trained[len(asked) :]) == response
+    assert dialogue.lengths(prompt, response) == (len(asked), batch.counts[0])
+
+
+def test_an_empty_answer_is_eos_alone(dialogue):
+    assert dialogue.response_ids("") == [dialogue.eos]
+    assert dialogue.text([dialogue.eos]) == ""
+    assert dialogue.ends([dialogue.eos]) == [0]
+
+
+@pytest.mark.parametrize("text", [EOS, f"a{EOS}b", f"{EOS}{EOS}"])
+def test_the_users_text_stays_text(dialogue, text):
+    assert dialogue.eos not in dialogue.prompt_ids(text)
+    assert dialogue.response_ids(text).index(dialogue.eos) == len(dialogue.response_ids(text)) - 1
+    assert dialogue.text(dialogue.response_ids(text)) == text
+
+
+@pytest.mark.parametrize("text", ["</s>", f"<s>{EOS}</s><unk>", "<|system|>\n</s>"])
+def test_the_users_text_stays_text_with_many_special_tokens(zephyr, text):
+    special = set(zephyr.tokenizer.all_special_ids)
+    assert len(special) == 4
+    asked = zephyr.prompt_ids(text)
+    assert [i for i in asked if i in special] == [zephyr.eos, zephyr.eos]
+    assert not special & set(zephyr.response_ids(text)[:-1])
+    assert zephyr.tokenizer.decode(asked) == render("zephyr", text)
+    assert zephyr.text(zephyr.response_ids(text)) == text
+
+
+def test_special_tokens_of_the_template_stay_special(zephyr):
+    ids = zephyr.prompt_ids("hi")
+    ends = [i for i, token in enumerate(ids) if token == zephyr.eos]
+    pieces = [zephyr.tokenizer.decode(ids[a:b]) for a, b in zip([0, *ends], [*ends, len(ids)], strict=True)]
+    assert pieces == ["<|system|>\n", "</s>\n<|user|>\nhi", "</s>\n<|assistant|>\n"]
+
+
+def test_template_without_special_tokens_has_none(dialogue):
+    """`</s>` is text where the tokenizer does not know it."""
+    zephyr = Dialogue(dialogue.tokenizer, settings_of("zephyr"))
+    assert dialogue.eos not in zephyr.prompt_ids("hi")
+
+
+@pytest.mark.parametrize("eos", ["<|im_end|>", "ab", ""])
+def test_eos_that_is_no_token_stops(dialogue, zephyr, eos):
+    """Also where the tokenizer answers with its unknown token."""
+    for tokenizer in (dialogue.tokenizer, zephyr.tokenizer):
+        with pytest.raises(StudyError, match=r"dialogue\.eos: expected one token of the tokenizer, found"):
+            Dialogue(tokenizer, settings_of(eos=eos)).response_ids("hi")
+
+
+def test_lengths_need_no_eos_in_the_tokenizer(dialogue):
+    other = Dialogue(dialogue.tokenizer, settings_of(eos="<|im_end|>"))
+    assert other.lengths("hi", "there") == dialogue.lengths("hi", "there")
+
+
+def test_a_cut_answer_has_eos_only_if_asked_for(dialogue):
+    asks = Dialogue(dialogue.tokenizer, settings_of(eos_on_cut=True))
+    assert dialogue.completed([5, 6], "length") == [5, 6]
+    assert asks.completed([5, 6], "length") == [5, 6, dialogue.eos]
+    for either in (dialogue, asks):
+        assert either.completed([5, dialogue.eos], "stop") == [5, dialogue.eos]
+
+
+# Ends
+
+
+def expected_ends(dialogue, ids):
+    """A token ends where the shortest whole prefix that holds it ends, or at the text's end."""
+    body = ids[:-1] if ids and ids[-1] == dialogue.eos else ids
+    prefixes = [dialogue.tokenizer.decode(body[: i + 1]) for i in range(len(body))]
+    whole = len(prefixes[-1]) if prefixes else 0
+    ends = []
+    for i in range(len(body)):
+        ends.append(next((len(p) for p in prefixes[i:] if not p.endswith(BROKEN)), whole))
+    return ends + [whole] * (len(ids) - len(body))
+
+
+KINDS = pytest.mark.parametrize("kind", ["dialogue", "multilingual", "sentencepiece"])
+
+
+@KINDS
+def test_ends_of_a_text(request, kind):
+    speaker = request.getfixturevalue(kind)
+
+    @given(text=TEXTS)
+    @example(text=nfc(MIXED))
+    @example(text="the end")
+    def check(text):
+        ids = speaker.response_ids(text)
+        ends = speaker.ends(ids)
+        assert speaker.text(ids) == text
+        assert len(ends) == len(ids)
+        assert ends == sorted(ends)
+        assert ends[-1] == len(text)
+        for i, end in enumerate(ends[:-1]):
+            prefix = speaker.tokenizer.decode(ids[: i + 1])
+            if text.startswith(prefix) and not prefix.endswith(BROKEN):
+                assert text[:end] == prefix
+        assert ends == expected_ends(speaker, ids)
+
+    check()
+
+
+@pytest.mark.parametrize("kind", ["dialogue", "multilingual"])
+def test_ends_of_whatever_a_model_says(request, kind):
+    """Bytes that are no characters, and EOS in the middle."""
+    speaker = request.getfixturevalue(kind)
+
+    @given(st.lists(st.integers(0, len(speaker.tokenizer) - 1), max_size=40))
+    def check(ids):
+        ends = speaker.ends(ids)
+        assert len(ends) == len(ids)
+        assert ends == sorted(ends)
+        assert ends[-1:] in ([], [len(speaker.text(ids))])
+        assert ends == expected_ends(speaker, ids)
+
+    check()
+
+
+def test_tokens_may_hold_parts_of_two_characters(multilingual):
+    """The tests above have met such tokens."""
+    tokens = [multilingual.tokenizer.decode([i]) for i in range(300)]
+    assert "a" + BROKEN in tokens
+    assert any(token.strip(BROKEN) and token[0] == token[-1] == BROKEN for token in tokens)
+
+
+def test_ends_by_hand(dialogue):
+    """Two letters, three bytes that share one end, a letter, EOS."""
+    ids = dialogue.response_ids("ab日c")
+    assert len(ids) == 7
+    assert dialogue.ends(ids) == [1, 2, 3, 3, 3, 4, 4]
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3])
+def test_a_tail_cut_inside_a_character_ends_with_the_text(dialogue, cut):
+    ids = dialogue.response_ids("ab👧")[:-1][:-cut]
+    assert dialogue.text(ids) == f"ab{BROKEN}"
+    assert dialogue.ends(ids) == [1, 2] + [3] * (4 - cut)
+    assert dialogue.ends([*ids, dialogue.eos]) == [*dialogue.ends(ids), 3]
+
+
+# Tokenizers
+
+
+@pytest.mark.parametrize("text", [MIXED, "  two  spaces ", "1234567", "I'll we've", "a\n\n\n b", "!?...", "\u2028"])
+def test_tokenizer_is_what_was_saved(scratch_model, text):
+    """AutoTokenizer puts Qwen2's own pre-tokenizer into every tokenizer of a qwen2 model, whatever was saved."""
+    saved = Tokenizer.from_file(str(scratch_model / "tokenizer.json"))
+    loaded = models.load_tokenizer(scratch_model)
+    assert loaded(text)["input_ids"] == saved.encode(text).ids
+    assert loaded.backend_tokenizer.pre_tokenizer.pre_tokenize_str(text) == saved.pre_tokenizer.pre_tokenize_str(text)
+
+
+def test_fingerprint_survives_use_and_saving(scratch_model, zephyr, tmp_path):
+    for tokenizer in (models.load_tokenizer(scratch_model), zephyr.tokenizer):
+        before = models.tokenizer_hash(tokenizer)
+        used = Dialogue(tokenizer, settings_of(eos=tokenizer.all_special_tokens[0]))
+        used.ends(used.response_ids(used.text(used.prompt_ids(EOS))))
+        tokenizer.save_pretrained(tmp_path / before)
+        assert models.tokenizer_hash(tokenizer) == before
+        assert models.tokenizer_hash(models.load_tokenizer(tmp_path / before)) == before
+
+
+def test_fingerprint_tells_tokenizers_apart(dialogue, zephyr):
+    assert models.tokenizer_hash(dialogue.tokenizer) != models.tokenizer_hash(zephyr.tokenizer)

@@ -1,0 +1,229 @@
+"""pytest tests/test_pairs.py: which answers are scored, which pairs are trained on, and what is refused."""
+
+import numpy as np
+import pytest
+
+from wspin import StudyError, pairs, tables
+from wspin.dialogue import Dialogue
+
+PROMPTS = ["sun", "moon", "star", ""]
+REAL = ["nus", "noom", "rats", ""]
+SAID = {"this": ["nus", "mo", "", "x"], "before": ["n", "noom", "ra", ""], "long ago": ["1", "2", "3", "4"]}
+OPPONENT = {"tokenizer": "aa", "model": "opponent", "template": "human-assistant"}
+ANY = {"tokenizer": "aa", "template": "human-assistant"}
+REFERENCE = {**OPPONENT, "autocast": "float32"}
+IDS = [f"train-{i}" for i in range(4)]
+
+
+@pytest.fixture
+def folder(tmp_path, dialogue):
+    """Prompts with real answers, and what models answered; the third answer of each was cut."""
+    text = {"prompt": PROMPTS, "response": REAL, "split": ["train"] * 4}
+    tables.write(tmp_path / "prompts.parquet", "prompts", {"prompt_id": IDS, **text}, {})
+    for name in SAID:
+        generations(tmp_path, dialogue, name, {**OPPONENT, "model": "opponent" if name == "this" else "earlier"})
+    return tmp_path
+
+
+def generations(folder, dialogue, name, made_with, **changes):
+    ids = [dialogue.response_ids(text) for text in SAID[name]]
+    ids[2] = ids[2][:-1] or [5]
+    reasons = ["stop", "stop", "length", "stop"]
+    columns = {"prompt_id": IDS, "response": SAID[name], "token_ids": ids, "finish_reason": reasons}
+    tables.write(folder / f"{name}.parquet", "generations", {**columns, **changes}, made_with)
+
+
+def answers(folder, dialogue, replayed=(), opponent=OPPONENT):
+    rows = tables.read(folder / "prompts.parquet", "prompts")
+    paths = [str(folder / f"{name}.parquet") for name in replayed]
+    return pairs.iteration_answers(rows, str(folder / "this.parquet"), paths, dialogue, opponent, ANY)
+
+
+def write_reference(folder, dialogue, replayed=(), made_with=REFERENCE, shards=(slice(0, 3), slice(3, 4))):
+    """Shards of a reference in which every log-probability is a number of its own."""
+    rows, made = tables.read(folder / "prompts.parquet", "prompts"), answers(folder, dialogue, replayed)
+    numbers = iter(range(1, 10_000))
+    scores = [
+        [np.array([-next(numbers) / 64 for _ in ids], dtype=np.float32) for ids in one]
+        for one in zip(*made.values(), strict=True)
+    ]
+    columns = pairs.reference_columns(rows, made, scores, dialogue)
+    paths = [str(folder / f"reference-{i}.parquet") for i in range(len(shards))]
+    for path, some in zip(paths, shards, strict=True):
+        tables.write(
+            path, "reference", {name: column[some] for name, column in columns.items()}, made_with, len(replayed)
+        )
+    return paths, made, scores
+
+
+def training(folder, dialogue, reference, replays=0, loss="spin", **expected):
+    rows = str(folder / "prompts.parquet")
+    return pairs.training_items(loss, rows, reference, replays, dialogue, {**REFERENCE, **expected})
+
+
+def lists(arrays):
+    return [array.tolist() for array in arrays]
+
+
+# What an iteration scores
+
+
+def test_an_iteration_scores_real_generated_and_replayed_answers(folder, dialogue):
+    made = answers(folder, dialogue, ["before", "long ago"])
+    assert list(made) == ["chosen", "rejected", "replayed_1", "replayed_2"]
+    assert [dialogue.text(ids) for ids in made["chosen"]] == REAL
+    for side, name in (("rejected", "this"), ("replayed_1", "before"), ("replayed_2", "long ago")):
+        stored = tables.read(folder / f"{name}.parquet", "generations")["token_ids"].to_pylist()
+        assert made[side] == stored
+    assert list(answers(folder, dialogue)) == ["chosen", "rejected"]
+    assert list(answers(folder, dialogue, ["before"])) == ["chosen", "rejected", "replayed"]
+
+
+def test_answers_of_one_text_may_differ_in_ids(folder, dialogue):
+    """The engine's ids are kept, they are not made again from the text."""
+    spelled = [[*dialogue.tokenizer.convert_tokens_to_ids(list("nus")), dialogue.eos], *[[dialogue.eos]] * 3]
+    assert dialogue.text(spelled[0]) == "nus"
+    generations(folder, dialogue, "this", OPPONENT, token_ids=spelled)
+    assert answers(folder, dialogue)["rejected"] == spelled
+
+
+def test_empty_and_equal_answers_are_kept(folder, dialogue):
+    made = answers(folder, dialogue, ["before"])
+    assert made["chosen"][3] == made["replayed"][3] == [dialogue.eos]
+    assert made["rejected"][0] == made["chosen"][0]
+    assert {side: len(ids) for side, ids in made.items()} == {"chosen": 4, "rejected": 4, "replayed": 4}
+
+
+def test_cut_answers_have_eos_only_if_asked_for(folder, dialogue):
+    asks = Dialogue(dialogue.tokenizer, dialogue.settings.model_copy(update={"eos_on_cut": True}))
+    for side in ("rejected", "replayed"):
+        plain, asked = (answers(folder, either, ["before"])[side] for either in (dialogue, asks))
+        assert [len(b) - len(a) for a, b in zip(plain, asked, strict=True)] == [0, 0, 1, 0]
+        assert asked[2] == [*plain[2], dialogue.eos]
+        assert dialogue.eos not in plain[2]
+
+
+def test_one_item_holds_all_answers_to_a_prompt(folder, dialogue):
+    made = answers(folder, dialogue, ["before"])
+    items = pairs.scoring_items(tables.read(folder / "prompts.parquet", "prompts"), made, dialogue)
+    assert lists(item.prompt for item in items) == [dialogue.prompt_ids(prompt) for prompt in PROMPTS]
+    assert [lists(item.responses) for item in items] == [list(one) for one in zip(*made.values(), strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("key", "found"), [("model", "opponent"), ("tokenizer", "aa"), ("template", "human-assistant")]
+)
+def test_generations_of_another_origin_are_refused(folder, dialogue, key, found):
+    with pytest.raises(StudyError, match=rf"this\.parquet: {key}: expected 'other', found '{found}'"):
+        answers(folder, dialogue, opponent={**OPPONENT, key: "other"})
+
+
+def test_replayed_answers_come_from_any_model_of_one_tokenizer(folder, dialogue):
+    generations(folder, dialogue, "before", {**OPPONENT, "tokenizer": "bb"})
+    with pytest.raises(StudyError, match=r"before\.parquet: tokenizer: expected 'aa', found 'bb'"):
+        answers(folder, dialogue, ["before"])
+
+
+@pytest.mark.parametrize("name", ["this", "before"])
+def test_generations_for_other_rows_are_refused(folder, dialogue, name):
+    generations(folder, dialogue, name, OPPONENT, prompt_id=[*IDS[:3], "test-9"])
+    with pytest.raises(StudyError, match=rf"{name}\.parquet: expected the 4 rows of .*; they differ in row 3"):
+        answers(folder, dialogue, ["before"])
+
+
+# What a model is trained on
+
+
+def test_pairs_of_this_iteration_come_first_then_the_replayed(folder, dialogue):
+    paths, made, _ = write_reference(folder, dialogue, ["before", "long ago"])
+    items = training(folder, dialogue, paths, replays=2)
+    assert len(items) == 12
+    assert lists(item.prompt for item in items) == 3 * [dialogue.prompt_ids(prompt) for prompt in PROMPTS]
+    assert lists(item.responses[0] for item in items) == 3 * made["chosen"]
+    others = lists(item.responses[1] for item in items)
+    assert others == [*made["rejected"], *made["replayed_1"], *made["replayed_2"]]
+
+
+def test_every_answer_has_its_own_reference(folder, dialogue):
+    paths, _, scores = write_reference(folder, dialogue, ["before"])
+    items = training(folder, dialogue, paths, replays=1)
+    expected = [[one[0].tolist(), one[side].tolist()] for side in (1, 2) for one in scores]
+    assert [lists(item.reference) for item in items] == expected
+    assert all(len(a) == len(b) for item in items for a, b in zip(item.responses, item.reference, strict=True))
+
+
+def test_reference_keeps_where_tokens_end(folder, dialogue):
+    (path,), made, _ = write_reference(folder, dialogue, shards=[slice(0, 4)])
+    table = tables.read(path, "reference")
+    for side, ids in made.items():
+        assert table[f"{side}_ends"].to_pylist() == [dialogue.ends(one) for one in ids]
+
+
+def test_sft_trains_on_real_answers_alone(folder, dialogue):
+    items = training(folder, dialogue, [], loss="sft")
+    assert [lists(item.responses) for item in items] == [[dialogue.response_ids(text)] for text in REAL]
+    assert lists(item.prompt for item in items) == [dialogue.prompt_ids(prompt) for prompt in PROMPTS]
+    assert all(item.reference == () for item in items)
+
+
+def test_preference_pairs_end_by_themselves(folder, dialogue):
+    """Scored, then trained on, from `preferences.parquet`."""
+    text = {"prompt": PROMPTS, "chosen": REAL, "rejected": SAID["this"], "split": ["t"] * 4}
+    path = folder / "preferences.parquet"
+    tables.write(path, "preferences", {"prompt_id": IDS, **text}, {})
+    rows = tables.read(path, "preferences")
+    made = pairs.preference_answers(rows, dialogue)
+    assert made["rejected"] == [dialogue.response_ids(text) for text in SAID["this"]]
+    scores = [[np.zeros(len(a)), np.ones(len(b))] for a, b in zip(*made.values(), strict=True)]
+    columns = pairs.reference_columns(rows, made, scores, dialogue)
+    tables.write(folder / "00.parquet", "reference", columns, REFERENCE)
+    items = pairs.training_items("dpo", str(path), [str(folder / "00.parquet")], 0, dialogue, REFERENCE)
+    assert [lists(item.responses) for item in items] == [list(one) for one in zip(*made.values(), strict=True)]
+    assert [item.reference[1].tolist() for item in items] == [[1.0] * len(ids) for ids in made["rejected"]]
+
+
+@pytest.mark.parametrize("loss", ["spin", "dpo"])
+def test_a_missing_reference_is_one_line(folder, dialogue, loss):
+    with pytest.raises(StudyError) as error:
+        training(folder, dialogue, [], loss=loss)
+    expected = f"train: loss {loss}: expected the start model's log-probabilities (--reference), found none"
+    assert str(error.value) == expected
+
+
+@pytest.mark.parametrize("key", ["model", "tokenizer", "template", "autocast"])
+def test_a_reference_of_another_origin_is_refused(folder, dialogue, key):
+    paths, _, _ = write_reference(folder, dialogue)
+    with pytest.raises(StudyError, match=rf"reference-0\.parquet: {key}: expected 'other', found '{REFERENCE[key]}'"):
+        training(folder, dialogue, paths, **{key: "other"})
+
+
+def test_a_reference_that_lacks_a_shard_is_refused(folder, dialogue):
+    paths, _, _ = write_reference(folder, dialogue)
+    with pytest.raises(StudyError, match=r"reference-0\.parquet: expected the 4 rows of .*prompts\.parquet, found 3"):
+        training(folder, dialogue, paths[:1])
+    with pytest.raises(StudyError, match="they differ in row 0"):
+        training(folder, dialogue, paths[::-1])
+
+
+def test_rows_of_another_study_are_refused(folder, dialogue):
+    paths, _, _ = write_reference(folder, dialogue)
+    other = {"prompt_id": ["a", "b", "c", "d"], "prompt": PROMPTS, "response": REAL, "split": ["train"] * 4}
+    tables.write(folder / "prompts.parquet", "prompts", other, {})
+    with pytest.raises(StudyError, match=r"expected the 4 rows of .*prompts\.parquet, found 4; they differ in row 0"):
+        training(folder, dialogue, paths)
+
+
+@pytest.mark.parametrize("replays", [0, 2])
+def test_another_number_of_replays_is_refused(folder, dialogue, replays):
+    paths, _, _ = write_reference(folder, dialogue, ["before"])
+    with pytest.raises(StudyError, match=r"reference-0\.parquet: columns: expected .*; wrong: replayed"):
+        training(folder, dialogue, paths, replays=replays)
+
+
+def test_a_log_probability_too_few_is_refused(folder, dialogue):
+    (path,), _, _ = write_reference(folder, dialogue, shards=[slice(0, 4)])
+    columns = tables.read(path, "reference").to_pydict()
+    columns["rejected_logprobs"][1].pop()
+    tables.write(path, "reference", columns, REFERENCE)
+    with pytest.raises(StudyError, match="reference, row 1, rejected: expected 3 log-probabilities, found 2"):
+        training(folder, dialogue, [path])

@@ -1,0 +1,282 @@
+"""pytest tests/test_rows.py: where rows come from, which are drawn, and why others are passed over."""
+
+import json
+import re
+from collections import Counter
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from wspin import StudyError, config, models, rows, seeds, sources
+from wspin.dialogue import Dialogue
+
+TASKS = {"spell_backward": {"min_word_len": 3, "max_word_len": 7}}
+SHORT = {"spell_backward": {"min_word_len": 3, "max_word_len": 3}}  # few words, drawn again and again
+
+
+def fit(dialogue, context=128, max_new_tokens=10, tokenizer=None, **changes):
+    """A room for 60 tokens of prompt and 90 in all, in which "ab" is two tokens."""
+    settings = {"template": "Q{prompt}A", "max_prompt_tokens": 60, "max_tokens": 90, **changes}
+    made = Dialogue(tokenizer or dialogue.tokenizer, dialogue.settings.model_copy(update=settings))
+    return rows.Fit(made, context, max_new_tokens)
+
+
+# Drawing
+
+
+def odd(row):
+    return None if row % 2 else "even"
+
+
+def test_draw_takes_exactly_as_many_as_asked():
+    kept, passed_over = rows.draw(range(1000), 50, 1, odd)
+    assert len(set(kept)) == 50
+    assert all(row % 2 for row in kept)
+    assert set(passed_over) == {"even"}
+    assert 20 < passed_over["even"] < 90  # only those met before the fiftieth that fits
+
+
+def test_draw_is_seeded():
+    draws = [rows.draw(range(1000), 50, seed, odd)[0] for seed in (1, 1, 2)]
+    assert draws[0] == draws[1] != draws[2]
+    assert sorted(draws[0]) != draws[0]
+
+
+def test_a_larger_draw_begins_with_the_smaller():
+    assert rows.draw(range(1000), 80, 1, odd)[0][:50] == rows.draw(range(1000), 50, 1, odd)[0]
+
+
+def test_draw_records_every_reason():
+    source = ["fits"] * 3 + ["prompt too long"] * 2 + ["answer too long"]
+    judge = {"fits": None}.get
+    kept, passed_over = rows.draw(source, 3, 1, lambda row: judge(row, row))
+    assert sorted(kept) == [0, 1, 2]
+    assert passed_over <= Counter({"prompt too long": 2, "answer too long": 1})
+    with pytest.raises(StudyError) as error:
+        rows.draw(source, 4, 1, lambda row: judge(row, row))
+    assert str(error.value) == (
+        "data: expected 4 rows that fit, found 3 of 6 (1 answer too long, 2 prompt too long); ask for fewer rows"
+    )
+
+
+def test_draw_from_too_few_rows_is_one_line():
+    with pytest.raises(StudyError, match=re.escape("expected 3 rows that fit, found 2 of 2 (none passed over)")):
+        rows.draw("ab", 3, 1, lambda row: None)
+
+
+def test_ids_sort_as_their_rows():
+    ids = [rows.prompt_id("train_sft", index) for index in (9, 10, 207_864)]
+    assert ids == sorted(ids) == ["train_sft-0000009", "train_sft-0000010", "train_sft-0207864"]
+
+
+# Judging
+
+
+@pytest.mark.parametrize(("prompt", "reason"), [("x" * 58, None), ("x" * 59, "prompt too long")])
+def test_longest_prompt(dialogue, prompt, reason):
+    """Q and A around it are counted."""
+    assert rows.judge((prompt, "y"), [fit(dialogue)]) == reason
+
+
+@pytest.mark.parametrize(("answer", "reason"), [("y" * 77, None), ("y" * 78, "answer too long")])
+def test_longest_answer(dialogue, answer, reason):
+    """With 12 tokens of prompt and one EOS."""
+    assert rows.judge(("x" * 10, answer), [fit(dialogue)]) == reason
+
+
+@pytest.mark.parametrize(("budget", "reason"), [(78, None), (79, "prompt too long")])
+def test_generation_must_have_its_budget(dialogue, budget, reason):
+    """Even where the real answer would fit."""
+    assert rows.judge(("x" * 10, "y"), [fit(dialogue, max_new_tokens=budget)]) == reason
+
+
+@pytest.mark.parametrize(("context", "reason"), [(32, None), (31, "answer too long")])
+def test_a_short_context_counts(dialogue, context, reason):
+    assert rows.judge(("x" * 10, "y" * 19), [fit(dialogue, context)]) == reason
+
+
+def test_every_model_must_have_room(dialogue):
+    """Each in its own template and with its own tokenizer; the second one's needs more tokens."""
+    row = ("x" * 40, "y" * 10)
+    room, narrow = fit(dialogue), fit(dialogue, template="Q{prompt}A" + "." * 30)
+    assert rows.judge(row, [room]) is None
+    assert rows.judge(row, [room, narrow]) == rows.judge(row, [narrow, room]) == "prompt too long"
+
+
+def test_a_model_with_another_tokenizer(dialogue):
+    """A word that is one token of the first model is many tokens of the second."""
+    tokenizer = models.load_tokenizer(dialogue.tokenizer.name_or_path)
+    tokenizer.add_tokens(["kitchen"])
+    first, second = fit(dialogue, tokenizer=tokenizer), fit(dialogue)
+    assert rows.judge(("kitchen" * 20, "y"), [first]) is None
+    assert rows.judge(("kitchen" * 20, "y"), [first, second]) == "prompt too long"
+    assert rows.judge(("x", "kitchen" * 20), [first, second]) == "answer too long"
+
+
+def test_every_answer_of_a_pair_is_judged(dialogue):
+    rooms = [fit(dialogue)]
+    assert rows.judge(("x", "y", "z"), rooms) is None
+    assert rows.judge(("x", "y", "z" * 90), rooms) == rows.judge(("x", "y" * 90, "z"), rooms) == "answer too long"
+    assert rows.judge(("x", "y", None), rooms) is None  # a rejected answer that is yet to be made
+
+
+def test_a_row_without_prompt_or_answer(dialogue):
+    assert rows.judge(None, [fit(dialogue)]) == "without prompt or answer"
+    assert rows.judge(None, []) == "without prompt or answer"
+
+
+def test_rooms_are_measured_from_model_folders(scratch_model, dialogue):
+    """The context is the model's, the template its own."""
+    other = "Q{prompt}A"
+    made = rows.fits([scratch_model] * 2, ["human-assistant", other], dialogue.settings, 7)
+    assert [(room.context, room.max_new_tokens, room.dialogue.settings.template) for room in made] == [
+        (128, 7, "human-assistant"),
+        (128, 7, other),
+    ]
+    assert [room.dialogue.lengths("x", "")[0] for room in made] == [len(dialogue.prompt_ids("x")), 3]
+
+
+# Sources
+
+
+def turns(*said):
+    return [{"role": role, "content": content} for role, content in said]
+
+
+def test_first_turn_of_messages():
+    said = turns(("system", "be kind"), ("user", "hi"), ("assistant", "hello"), ("user", "and?"), ("assistant", "no"))
+    assert sources.first_turn({"prompt": "ignored", "messages": said}) == ("hi", "hello")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        [("user", "hi")],
+        [("assistant", "hello"), ("user", "hi")],
+        [("user", "hi"), ("user", "hi?"), ("assistant", "hello")],
+        [("system", "be kind")],
+        [("user", ""), ("assistant", "hello")],
+        [("user", None), ("assistant", "hello")],
+        [("user", "hi"), ("assistant", None)],
+    ],
+)
+def test_messages_without_a_first_turn(said):
+    assert sources.first_turn({"messages": turns(*said)}) is None
+
+
+def test_first_turn_of_a_plain_row():
+    assert sources.first_turn({"prompt": "hi", "response": "hello", "task": "x"}) == ("hi", "hello")
+    assert sources.first_turn({"prompt": "hi", "response": "", "messages": None}) == ("hi", "")
+    for row in ({}, {"prompt": "hi"}, {"prompt": "", "response": "hello"}, {"prompt": "hi", "response": None}):
+        assert sources.first_turn(row) is None
+
+
+def test_preference_pairs_of_texts_and_dialogues():
+    chosen, rejected = (turns(("user", "hi"), ("assistant", answer)) for answer in ("good", "bad"))
+    assert sources.preference({"prompt": "hi", "chosen": chosen, "rejected": rejected}) == ("hi", "good", "bad")
+    assert sources.preference({"prompt": "hi", "chosen": "good", "rejected": ""}) == ("hi", "good", "")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"prompt": ""}, {"prompt": None}, {"chosen": None}, {"rejected": []}, {"rejected": turns(("user", "hi"))}],
+)
+def test_pairs_that_lack_a_side(change):
+    row = {"prompt": "hi", "chosen": "good", "rejected": "bad"}
+    assert sources.preference(row) is not None
+    assert sources.preference({**row, **change}) is None
+
+
+def test_a_pair_whose_rejected_answer_is_yet_to_be_made():
+    assert sources.unanswered({"prompt": "hi", "response": "hello"}) == ("hi", "hello", None)
+    assert sources.unanswered({"prompt": "hi"}) is None
+
+
+def test_local_folders_keep_their_rows(tmp_path):
+    """From JSON lines to parquet, and from there to parquet."""
+    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
+    for folder in (first, second, third):
+        folder.mkdir()
+    made = [{"prompt": "hi", "response": "日本"}, {"prompt": "x", "response": ""}, {"prompt": "", "response": "y"}]
+    (first / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made))
+    sources.from_folder(str(first), ["train"], second)
+    sources.from_folder(str(second), ["train"], third)
+    for folder in (second, third):
+        assert list(sources.read(folder, "train", dict)) == made
+        assert list(sources.texts(folder, "train")) == ["hi", "日本", "x", ""]
+
+
+def test_a_split_is_read_row_by_row(tmp_path):
+    pq.write_table(pa.table({"prompt": ["a", "b", ""], "response": ["x", "y", "z"]}), tmp_path / "train.parquet")
+    split = sources.read(tmp_path, "train", sources.first_turn)
+    assert [split[i] for i in (2, 0, 1)] == [None, ("a", "x"), ("b", "y")]
+    assert len(split) == 3
+    for index in (-1, 3):
+        with pytest.raises(IndexError):
+            split[index]
+
+
+def test_a_missing_split_names_what_there_is(tmp_path):
+    with pytest.raises(StudyError, match=r"expected test\.parquet or test\.jsonl, found neither"):
+        sources.from_folder(str(tmp_path), ["test"], tmp_path)
+    with pytest.raises(StudyError, match=r"test\.parquet: expected split 'test', found nothing; fetch"):
+        sources.read(tmp_path, "test", dict)
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "train.parquet")
+    with pytest.raises(StudyError, match="expected split 'test', found train; fetch"):
+        sources.read(tmp_path, "test", dict)
+
+
+# Generated tasks
+
+
+def fetch(folder, count, heldout=0.3, seed=1, tasks=TASKS):
+    folder.mkdir()
+    settings = config.ReasoningGym(tasks=tasks, rows=count, heldout=heldout)
+    sources.from_reasoning_gym(settings, seed, folder)
+    return [{row["prompt"] for row in sources.read(folder, split, dict)} for split in ("train", "test")]
+
+
+def test_no_prompt_stands_on_both_sides(tmp_path):
+    """Nor twice on one."""
+    train, test = fetch(tmp_path / "a", 400, tasks=SHORT)
+    assert train and test
+    assert not train & test
+    found = sum(pq.read_metadata(tmp_path / f"a/{split}.parquet").num_rows for split in ("train", "test"))
+    assert found == len(train | test) < 400
+
+
+def test_the_split_is_stable(tmp_path):
+    """Equal settings give equal files; more rows move no prompt to the other side."""
+    train, test = fetch(tmp_path / "a", 100)
+    fetch(tmp_path / "b", 100)
+    for split in ("train", "test"):
+        first, again = (tmp_path / place / f"{split}.parquet" for place in "ab")
+        assert first.read_bytes() == again.read_bytes()
+    more_train, more_test = fetch(tmp_path / "c", 200)
+    assert train <= more_train
+    assert test <= more_test
+    assert 0.15 < len(more_test) / (len(more_test) + len(more_train)) < 0.45
+
+
+def test_the_split_needs_no_seed(tmp_path):
+    """It is a prompt's own: of two seeds' prompts, those in common lie on the same side."""
+    (train, test), (other_train, other_test) = (fetch(tmp_path / str(seed), 300, 0.5, seed, SHORT) for seed in (1, 2))
+    assert (train | test) & (other_train | other_test)
+    assert not train & other_test
+    assert not test & other_train
+
+
+def test_an_unknown_task_is_one_line(tmp_path):
+    with pytest.raises(StudyError, match=r"^data\.sft\.reasoning_gym\.tasks\.spell_backwards: [^\n]*$"):
+        fetch(tmp_path / "a", 10, tasks={"spell_backwards": {}})
+
+
+# Seeds
+
+
+def test_random_numbers_belong_to_their_key():
+    """The same on every machine, and for as long as results are to be made again."""
+    pinned = [0.3122565462255169, 0.2936542893973966, 0.594027782863381]
+    assert seeds.generator(42, 0, "generate", "train-0000000").random(3).tolist() == pinned
+    assert seeds.generator(1, 23).random() != seeds.generator(12, 3).random()

@@ -1,0 +1,371 @@
+"""pytest tests/test_trainer.py: steps, gradients and curves of short trainings, and trainings that were interrupted."""
+
+import copy
+import json
+import math
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from wspin import StudyError, trainer
+from wspin.logprobs import score
+from wspin.packing import plan
+from wspin.trainer import train
+
+SEED = (42, 0)
+
+
+@pytest.fixture
+def fresh(model):
+    """Makes copies of the model."""
+    return lambda: copy.deepcopy(model)
+
+
+@pytest.fixture
+def pairs(model, make_items):
+    """Ten pairs with the reference of the model itself."""
+    return scored(model, make_items(10))
+
+
+def scored(model, items, precision="float32"):
+    scores = score(model, items, 4096, precision)
+    return [replace(item, reference=tuple(own)) for item, own in zip(items, scores, strict=True)]
+
+
+def moved(items, by=1.0):
+    """With a reference that the model has left behind: margins are not zero."""
+    rng = np.random.default_rng(3)
+
+    def noisy(values):
+        return (values + rng.normal(0, by, len(values))).astype(np.float32)
+
+    return [replace(item, reference=tuple(map(noisy, item.reference))) for item in items]
+
+
+def curve(state):
+    return [json.loads(line) for line in (state / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(model):
+    return torch.cat([weight.detach().flatten() for weight in model.parameters()])
+
+
+def trained(model, items, settings, state, precision="float32"):
+    state.mkdir(exist_ok=True)
+    train(model, items, settings, precision, SEED, state)
+    return weights(model)
+
+
+# One step
+
+
+def step_gradient(model, items, settings, state, index=0):
+    """Loss and gradient of one optimiser step, as the Trainer takes it."""
+    steps = plan([item.lengths for item in items], SEED, settings.global_batch, settings.token_budget)
+    made = trainer.PlannedTrainer(
+        settings,
+        "float32",
+        model=model,
+        args=trainer.arguments(settings, len(steps), 0, state, on_cpu=True),
+        train_dataset=trainer.Steps(items, steps),
+    )
+    loss = made.training_step(model, made.train_dataset[index])
+    chosen = sorted(i for batch in steps[index] for i in batch)
+    return loss.item(), torch.cat([weight.grad.flatten() for weight in model.parameters()]), [items[i] for i in chosen]
+
+
+def plain_sum(model, item, side):
+    """Log-probability of one answer, from a whole forward pass in float64; and its number of tokens."""
+    ids = torch.from_numpy(np.concatenate([item.prompt, item.responses[side]]).astype(np.int64))
+    logprobs = model(input_ids=ids[None]).logits[0, len(item.prompt) - 1 : -1].log_softmax(-1)
+    return logprobs.gather(1, ids[len(item.prompt) :, None]).sum()
+
+
+def plain_gradient(model, loss):
+    model.zero_grad()
+    loss.backward()
+    return loss.item(), torch.cat([weight.grad.flatten() for weight in model.parameters()])
+
+
+def agree(found, expected):
+    assert found[0] == pytest.approx(expected[0], rel=1e-5)
+    assert (found[1] - expected[1]).norm() < 1e-4 * expected[1].norm()
+    assert expected[1].norm() > 1e-3
+
+
+@pytest.mark.parametrize("token_budget", [1, 60, 4096])
+@pytest.mark.parametrize("eps", [0.0, 0.2])
+@pytest.mark.parametrize("index", [0, 2])
+def test_a_step_is_the_mean_over_the_global_batch(fresh, pairs, train_settings, tmp_path, token_budget, eps, index):
+    """Step 2 has two pairs, and weighs two quarters: every pair of an epoch counts the same."""
+    settings = train_settings(
+        token_budget=token_budget, label_smoothing=eps, margin_bound={"float32": 99, "bfloat16": 99}
+    )
+    *found, items = step_gradient(fresh(), moved(pairs), settings, tmp_path, index)
+    assert len(items) == (2 if index else 4)
+    exact, total = fresh().double(), 0.0
+    for item in items:
+        chosen, rejected = (
+            plain_sum(exact, item, side) - float(item.reference[side].sum(dtype=float)) for side in (0, 1)
+        )
+        right, wrong = (torch.log1p(torch.exp(sign * 0.5 * (chosen - rejected))) for sign in (-1, 1))
+        total = total + (1 - eps) * right + eps * wrong
+    agree(found, plain_gradient(exact, total / 4))
+
+
+@pytest.mark.parametrize("token_budget", [1, 60, 4096])
+@pytest.mark.parametrize("reduction", ["token_mean", "sum"])
+@pytest.mark.parametrize("index", [0, 2])
+def test_sft_is_a_mean_over_tokens_or_a_sum(
+    fresh, make_items, train_settings, tmp_path, token_budget, reduction, index
+):
+    """Of a last step with two rows either weighs two quarters."""
+    settings = train_settings(loss="sft", reduction=reduction, token_budget=token_budget)
+    *found, items = step_gradient(fresh(), make_items(10, answers=1), settings, tmp_path, index)
+    exact, rows = fresh().double(), len(items)
+    total = -sum(plain_sum(exact, item, 0) for item in items)
+    tokens = sum(len(item.responses[0]) for item in items)
+    agree(found, plain_gradient(exact, total / 4 if reduction == "sum" else total / tokens * rows / 4))
+
+
+def test_swapping_chosen_and_rejected_flips_the_margin(fresh, pairs, train_settings, tmp_path):
+    settings = train_settings(margin_bound={"float32": 99, "bfloat16": 99}, global_batch=10)
+    swapped = [replace(p, responses=p.responses[::-1], reference=p.reference[::-1]) for p in moved(pairs)]
+    lines = []
+    for name, items in (("a", moved(pairs)), ("b", swapped)):
+        trained(fresh(), items, settings, tmp_path / name)
+        lines += curve(tmp_path / name)
+    assert lines[0]["rewards/margin"] == pytest.approx(-lines[1]["rewards/margin"], rel=1e-5) != 0.0
+    assert lines[0]["rewards/accuracy"] == pytest.approx(1.0 - lines[1]["rewards/accuracy"])
+    assert lines[0]["rewards/chosen"] == pytest.approx(lines[1]["rewards/rejected"], rel=1e-5)
+
+
+# The first step
+
+
+@pytest.mark.parametrize(("precision", "bound"), [("float32", 1e-3), ("bfloat16", 1.0)])
+@pytest.mark.parametrize("loss", ["spin", "dpo"])
+def test_the_first_loss_is_log_2(fresh, make_items, train_settings, tmp_path, precision, bound, loss):
+    """The policy is still its own reference, whatever the layouts in which the two were computed."""
+    items = scored(fresh(), make_items(10), precision)
+    trained(fresh(), items, train_settings(loss=loss, token_budget=60), tmp_path, precision)
+    first = curve(tmp_path)[0]
+    assert first["loss"] == pytest.approx(math.log(2), rel=1e-4 if precision == "float32" else 0.1)
+    assert first["margin/largest"] <= bound
+    assert abs(first["rewards/margin"]) <= first["margin/largest"] * 0.5
+
+
+def test_a_reference_of_another_precision_shows(fresh, make_items, train_settings, tmp_path):
+    items = scored(fresh(), make_items(10), "bfloat16")
+    with pytest.raises(StudyError, match=r"first step: expected \|margin\| .* <= 0.001 nat \(margin_bound.float32\)"):
+        trained(fresh(), items, train_settings(), tmp_path)
+
+
+@pytest.mark.parametrize("shift", [0.1, math.nan])
+def test_a_stale_reference_stops(fresh, pairs, train_settings, tmp_path, shift):
+    """Before the first update, and with nothing saved."""
+    model = fresh()
+    stale = [replace(item, reference=(item.reference[0] + shift, item.reference[1])) for item in pairs]
+    with pytest.raises(StudyError) as error:
+        trained(model, stale, train_settings(), tmp_path)
+    assert "score the pairs again with this model" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert torch.equal(weights(model), weights(fresh()))
+    assert not list(tmp_path.glob("checkpoint-*"))
+
+
+@pytest.mark.parametrize(("precision", "bound"), [("float32", 1e-3), ("bfloat16", 1.0)])
+def test_each_precision_has_its_bound(train_settings, precision, bound):
+    trainer.check_first_margin(bound, train_settings(), precision)
+    for largest in (bound * 1.01, math.inf, math.nan):
+        with pytest.raises(StudyError, match=rf"<= {bound} nat \(margin_bound\.{precision}\), found"):
+            trainer.check_first_margin(largest, train_settings(), precision)
+
+
+def test_only_the_first_step_is_bound(fresh, pairs, train_settings, tmp_path):
+    trained(fresh(), pairs, train_settings(), tmp_path)
+    assert curve(tmp_path)[-1]["margin/largest"] > 1.0
+
+
+# Curves
+
+
+def test_the_curve_has_one_line_per_step(fresh, pairs, train_settings, tmp_path):
+    settings = train_settings(epochs=2, schedule={"warmup": 0.5, "decay": "linear"})
+    trained(fresh(), pairs, settings, tmp_path)
+    lines = curve(tmp_path)
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert [line["learning_rate"] / 1e-3 for line in lines] == pytest.approx([0, 1 / 3, 2 / 3, 1, 2 / 3, 1 / 3])
+    for line in lines:
+        assert line["rewards/margin"] == pytest.approx(line["rewards/chosen"] - line["rewards/rejected"], abs=1e-6)
+        assert all(math.isfinite(value) for value in line.values())
+
+
+def test_training_learns(fresh, pairs, train_settings, tmp_path):
+    trained(fresh(), pairs, train_settings(epochs=10), tmp_path)
+    first, *_, last = curve(tmp_path)
+    assert last["rewards/margin"] > first["rewards/margin"] + 0.5
+    assert last["rewards/accuracy"] == 1.0
+    assert last["loss"] < first["loss"] / 2
+
+
+# The weights
+
+
+@pytest.mark.parametrize("loss", ["spin", "sft"])
+def test_token_budget_moves_the_weights_by_rounding_only(fresh, pairs, make_items, train_settings, tmp_path, loss):
+    items = pairs if loss == "spin" else make_items(10, answers=1)
+    found = [
+        trained(fresh(), items, train_settings(loss=loss, token_budget=budget), tmp_path / str(budget))
+        for budget in (1, 60, 4096)
+    ]
+    distance = (found[2] - weights(fresh())).norm()
+    for other in found[:2]:
+        assert (other - found[2]).norm() < 1e-5 * found[2].norm()
+    assert distance > 1e-3 * found[2].norm()
+
+
+# Interruptions
+
+
+class Killed(Exception):
+    pass
+
+
+def interrupted(monkeypatch, fresh, items, settings, state, at):
+    """A training that ends within step `at`, counted from one."""
+    step = trainer.PlannedTrainer.training_step
+
+    def dies(self, *arguments):
+        if self.state.global_step == at - 1:
+            raise Killed
+        return step(self, *arguments)
+
+    monkeypatch.setattr(trainer.PlannedTrainer, "training_step", dies)
+    with pytest.raises(Killed):
+        trained(fresh(), items, settings, state)
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize("optimizer", ["rmsprop", "adamw"])
+@pytest.mark.parametrize("deaths", [[2], [4], [6, 6], [3, 5]])
+def test_resumed_equals_uninterrupted_bit_for_bit(
+    monkeypatch, fresh, pairs, train_settings, tmp_path, optimizer, deaths
+):
+    """Weights and curve; states are saved after steps 2, 4 and 6, the last."""
+    settings = train_settings(epochs=2, optimizer=optimizer)
+    expected = trained(fresh(), pairs, settings, tmp_path / "whole")
+    for death in deaths:
+        interrupted(monkeypatch, fresh, pairs, settings, tmp_path / "parts", death)
+        assert len(curve(tmp_path / "parts")) == death - 1
+    found = trained(fresh(), pairs, settings, tmp_path / "parts")
+    assert torch.equal(found, expected)
+    assert curve(tmp_path / "parts") == curve(tmp_path / "whole")
+    assert not torch.equal(expected, weights(fresh()))
+
+
+def test_a_finished_training_is_not_repeated(fresh, pairs, train_settings, tmp_path):
+    """Where only the publication failed: the weights are those of the last state."""
+    expected = trained(fresh(), pairs, train_settings(), tmp_path)
+    lines = curve(tmp_path)
+    assert torch.equal(trained(fresh(), pairs, train_settings(), tmp_path), expected)
+    assert curve(tmp_path) == lines
+
+
+def test_a_save_that_was_interrupted_does_not_count(monkeypatch, fresh, pairs, train_settings, tmp_path):
+    settings, saved = train_settings(epochs=2), trainer.Journal.on_save
+    expected = trained(fresh(), pairs, settings, tmp_path / "whole")
+
+    def dies(self, args, state, control, **more):
+        if state.global_step == 4:
+            (tmp_path / "parts/checkpoint-4/model.safetensors").write_bytes(b"half")
+            raise Killed
+        saved(self, args, state, control, **more)
+
+    monkeypatch.setattr(trainer.Journal, "on_save", dies)
+    with pytest.raises(Killed):
+        trained(fresh(), pairs, settings, tmp_path / "parts")
+    monkeypatch.undo()
+    assert {path.name for path in (tmp_path / "parts").glob("checkpoint-*")} == {"checkpoint-2", "checkpoint-4"}
+    assert trainer.last_saved(tmp_path / "parts").name == "checkpoint-2"
+    assert torch.equal(trained(fresh(), pairs, settings, tmp_path / "parts"), expected)
+    assert curve(tmp_path / "parts") == curve(tmp_path / "whole")
+
+
+def test_the_last_saved_state_is_the_one_of_the_highest_step(tmp_path):
+    assert trainer.last_saved(tmp_path) is None
+    for step in (2, 10, 9, 12):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "complete").touch() if step < 12 else None
+    assert trainer.last_saved(tmp_path).name == "checkpoint-10"
+
+
+def test_a_torn_curve_does_not_keep_a_training_from_resuming(monkeypatch, fresh, pairs, train_settings, tmp_path):
+    """A full disk leaves half a line behind."""
+    settings = train_settings(epochs=2)
+    expected = trained(fresh(), pairs, settings, tmp_path / "whole")
+    interrupted(monkeypatch, fresh, pairs, settings, tmp_path / "parts", 3)
+    with open(tmp_path / "parts/metrics.jsonl", "a") as file:
+        file.write('{"step": 3, "lo')
+    assert torch.equal(trained(fresh(), pairs, settings, tmp_path / "parts"), expected)
+    assert curve(tmp_path / "parts") == curve(tmp_path / "whole")
+
+
+def test_the_time_spent_counts_every_attempt(monkeypatch, fresh, pairs, train_settings, tmp_path):
+    settings = train_settings(epochs=2)
+    interrupted(monkeypatch, fresh, pairs, settings, tmp_path, 3)
+    (tmp_path / "spent.json").write_text('{"seconds": 1000.0}')
+    assert 1000.0 < train(fresh(), pairs, settings, "float32", SEED, tmp_path) < 1100.0
+
+
+# What stops a training
+
+
+def test_a_loss_that_is_not_finite_stops(fresh, pairs, train_settings, tmp_path):
+    """At its step, and before the state is saved."""
+    last = plan([pair.lengths for pair in pairs], SEED, 4, 4096)[2][0][0]
+    broken = [
+        replace(p, reference=(p.reference[0] * math.nan, p.reference[1])) if i == last else p
+        for i, p in enumerate(pairs)
+    ]
+    with pytest.raises(StudyError, match=r"^step 3: loss nan, gradient nan; not finite$"):
+        trained(fresh(), broken, train_settings(save_every=1), tmp_path)
+    assert trainer.last_saved(tmp_path).name == "checkpoint-2"
+    assert [line["step"] for line in curve(tmp_path)] == [1, 2]
+
+
+def test_an_sft_loss_that_is_not_finite_stops(model, make_items, train_settings, tmp_path):
+    with torch.no_grad():
+        next(model.parameters())[7] = math.inf
+    with pytest.raises(StudyError, match=r"^step 1: loss nan"):
+        trained(model, make_items(10, answers=1), train_settings(loss="sft"), tmp_path)
+    assert trainer.last_saved(tmp_path) is None
+
+
+def test_a_capped_head_is_refused(model, pairs, train_settings, tmp_path):
+    model.config.final_logit_softcapping = 30.0
+    with pytest.raises(StudyError, match="found a scaled or capped head"):
+        trained(model, pairs, train_settings(), tmp_path)
+
+
+# What is imported
+
+
+def imports(modules, *unwanted):
+    """Modules of the unwanted packages that importing some modules loads."""
+    code = f"import sys, {modules}; print([m for m in sys.modules if m.startswith({unwanted!r})])"
+    scripts = str(trainer.__file__).rsplit("/", 2)[0]
+    return subprocess.run([sys.executable, "-c", code], cwd=scripts, capture_output=True, text=True, check=True).stdout
+
+
+def test_the_configuration_needs_no_tensor_library():
+    light = "wspin, wspin.config, wspin.configfile, wspin.study, wspin.commands, wspin.flags, wspin.program"
+    assert imports(light, "torch", "transformers", "pyarrow", "pandas") == "[]\n"
+
+
+def test_generation_and_scoring_need_no_trainer():
+    assert imports("wspin.engines, wspin.logprobs, wspin.pairs", "transformers.trainer", "wspin.trainer") == "[]\n"
