@@ -316,7 +316,7 @@ def test_a_snapshot_lies_where_tasks_look_for_it(tmp_path, monkeypatch):
         raise PermissionError("401 for hf_secret\nsecond line")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fails)
-    with pytest.raises(StudyError, match="Rowan/hellaswag@0{40}: expected a data set, found PermissionError") as error:
+    with pytest.raises(StudyError, match=r"Rowan/hellaswag@0{40}: expected a data set, found PermissionError") as error:
         tasks.fetch(source, tmp_path)
     assert "secret" not in str(error.value)
     assert len(str(error.value).splitlines()) == 1
