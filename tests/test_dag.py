@@ -13,6 +13,7 @@ from wspin.commands import Commands
 from wspin.study import Layout
 
 RESULTS = "results/two"
+STAGES = ("fetch", "data", "train", "generate", "logprobs", "eval", "report")
 TABLES = {f"{RESULTS}/tables/scores.csv", f"{RESULTS}/tables/scores.md"}
 FETCHES = {"fetch": 2, "fetch_data": 2, "fetch_tasks": 6}
 MODELS = {
@@ -107,23 +108,14 @@ def test_a_finished_study_plans_nothing_for_any_target(finished):
     assert finished.plan("all", "models", "tables", *spellings).jobs == []
 
 
-def backwards(value):
-    """A mapping with every order of keys turned round."""
-    return {key: backwards(below) for key, below in reversed(value.items())} if isinstance(value, dict) else value
-
-
 SAME = {
-    "keys in another order": backwards(yaml.safe_load((workflow.ROOT / workflow.TWO_ARMS).read_text())),
     "numbers as strings": {
         "train": {"beta": "0.10", "learning_rate": "1e-4"},
         "arms": {"spin2": {"train": {"beta": "2e-1"}}},
     },
     "one value per iteration": {"train": {"beta": [0.1, 0.1, 0.1, 0.1], "sft": {"beta": 0.1}, "dpo": {"beta": 0.1}}},
     "other machines": {
-        "resources": {
-            stage: {"gpu": 4, "threads": 2, "mem_mb": 7000, "runtime": 7}
-            for stage in ("data", "train", "generate", "logprobs", "eval")
-        }
+        "resources": {stage: {"gpu": 4, "threads": 2, "mem_mb": 7000, "runtime": 7} for stage in STAGES},
     },
 }
 
@@ -131,6 +123,18 @@ SAME = {
 @pytest.mark.parametrize("edit", SAME.values(), ids=SAME.keys())
 def test_the_same_study_written_otherwise_plans_nothing(finished, edit):
     assert finished.overlay(edit).plan("all").jobs == []
+
+
+def test_keys_in_another_order_plan_nothing(study):
+    for name in ("config/config.yaml", *study.configfiles):
+        file = study.folder / name
+        file.write_text(yaml.safe_dump(backwards(yaml.safe_load(file.read_text())), sort_keys=False))
+    assert study.plan("all").jobs == []
+
+
+def backwards(value):
+    """A mapping with every order of keys turned round."""
+    return {key: backwards(below) for key, below in reversed(value.items())} if isinstance(value, dict) else value
 
 
 def test_a_value_on_the_command_line_is_the_same_value(finished):
@@ -151,8 +155,8 @@ def test_an_arms_setting_plans_its_own_jobs_only(finished):
 
 
 def test_the_studys_beta_trains_what_has_none_of_its_own(finished):
-    planned = finished.overlay({"train": {"beta": 0.3}}).plan("all")
-    assert models(planned.made()) >= {"dpo", *(f"spin/ite{k}" for k in range(4))}
+    planned = finished.overlay({"train": {"beta": 0.3, "sft": {"beta": 0.1}}}).plan("all")
+    assert models(planned.made()) == {"dpo", *(f"spin/ite{k}" for k in range(4))}
 
 
 def test_the_studys_learning_rate_trains_the_arms_alone(finished):
@@ -285,8 +289,7 @@ def every_flag(made, arms):
 
 def test_flags_hold_no_resource():
     numbers = {"gpu": 811, "threads": 823, "mem_mb": 827, "runtime": 829}
-    stages = ("fetch", "data", "train", "generate", "logprobs", "eval", "report")
-    given = every_flag(commands(resources=dict.fromkeys(stages, numbers)), ["spin", "spin2"])
+    given = every_flag(commands(resources=dict.fromkeys(STAGES, numbers)), ["spin", "spin2"])
     assert given == every_flag(commands(), ["spin", "spin2"])
     assert not {str(number) for number in numbers.values()} & {flag for flags in given.values() for flag in flags}
 

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, normalizers
+from tokenizers import Tokenizer, decoders, normalizers, processors
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
@@ -78,6 +78,7 @@ def sentencepiece():
     made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     byte_fallback = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     made.decoder = decoders.Sequence(byte_fallback)
+    made.post_processor = processors.TemplateProcessing("<unk> $A", special_tokens=[("<unk>", 0)])  # as Llama's BOS
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, eos_token="</s>", unk_token="<unk>")
     return Dialogue(tokenizer, settings_of(eos="</s>"))
 
@@ -87,7 +88,7 @@ def sentencepiece():
 
 def test_render_puts_the_users_text_into_the_template():
     assert render("human-assistant", "Hi.") == "\n\n<Human>:Hi.\n\n<Assistant>:"
-    assert render("Q: {prompt} A:", "{prompt} {x} \\1") == "Q: {prompt} {x} \\1 A:"
+    assert render("Q {x}: {prompt} A:", "{prompt} {x} \\1") == "Q {x}: {prompt} {x} \\1 A:"
 
 
 @pytest.mark.parametrize("template", ["zephir", "", "no place", "{prompt} twice {prompt}"])

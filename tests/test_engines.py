@@ -176,11 +176,15 @@ def test_nucleus_is_the_smallest_set_that_reaches_top_p(top_p, nucleus):
     assert drawn([0.125, 0.5, 0.125, 0.25], top_p=top_p) == pytest.approx(expected, abs=1 / 2000)
 
 
+def test_of_many_equal_tokens_the_first_go_in():
+    numbers = torch.tensor([0.0, 1 - 1e-9], dtype=torch.float64)
+    assert invert(torch.zeros(2, 1000), numbers, 1.0, 0.5).tolist() == [0, 499]
+
+
 def test_every_token_counts_without_a_nucleus():
-    """`top_p: 1` leaves out nothing, however small: a sum that rounds to one must not cut the tail."""
-    scores = torch.tensor([[0.0, *[-20.0] * 9]])
-    assert invert(scores, torch.tensor([1 - 1e-9], dtype=torch.float64), 1.0, 1.0).item() > 0
-    assert invert(scores, torch.tensor([1 - 1e-9], dtype=torch.float64), 1.0, 0.999).item() == 0
+    """`top_p: 1` leaves out nothing, however small: that the others' sum rounds to one must not matter."""
+    scores, zero = torch.tensor([[-45.0, 0.0]]), torch.zeros(1, dtype=torch.float64)
+    assert [invert(scores, zero, 1.0, top_p).item() for top_p in (1.0, 0.999)] == [0, 1]
 
 
 @pytest.mark.parametrize("uniform", [0.0, 0.5, 1 - 2**-53])

@@ -221,6 +221,7 @@ def test_a_file_replaces_the_old_one_whole(path):
         temporary.write_text("half of the new")
         raise Stop
     assert path.read_text() == "old"
+    assert list(path.parent.iterdir()) == [path]
     with whole_file(path) as temporary:
         temporary.write_text("new")
         assert path.read_text() == "old"
@@ -231,14 +232,14 @@ def test_a_file_replaces_the_old_one_whole(path):
 def test_a_folder_replaces_the_old_one_whole(tmp_path):
     folder = tmp_path / "model"
     for name in ("old", "new"):
+        before = sorted(tmp_path.rglob("*"))
         with pytest.raises(Stop), whole_folder(folder) as temporary:
             (temporary / "half").touch()
             raise Stop
-        assert [file.name for file in folder.glob("*")] == ([] if name == "old" else ["old"])
+        assert sorted(tmp_path.rglob("*")) == before
         with whole_folder(folder) as temporary:
             (temporary / name).touch()
-    assert [file.name for file in folder.iterdir()] == ["new"]
-    assert list(tmp_path.iterdir()) == [folder]
+    assert sorted(tmp_path.rglob("*")) == [folder, folder / "new"]
 
 
 def test_what_a_killed_process_left_does_not_enter(tmp_path):
@@ -251,13 +252,15 @@ def test_what_a_killed_process_left_does_not_enter(tmp_path):
     assert [file.name for file in (tmp_path / "model").iterdir()] == ["new"]
 
 
-def test_a_failed_write_leaves_nothing(path):
+def test_a_failed_write_leaves_what_was_there(path):
+    before = write(path).read_bytes()
     for split in (["train"], ["train", None, "train"]):
         with pytest.raises(pa.ArrowInvalid):
             write(path, split=split)
     with pytest.raises(TypeError):
         write(path, {"seed": object()})
-    assert list(path.parent.iterdir()) == []
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_missing_folders_are_made(tmp_path):

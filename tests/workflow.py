@@ -107,6 +107,7 @@ def checkout(folder: Path, *configfiles: str) -> Repository:
 
 
 def environment() -> dict[str, str]:
-    """The environment of a user's shell: nothing of pytest's, and this Python's programs first."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "SNAKEMAKE"))}
+    """The environment of a user's shell: nothing of the tests' own, and this Python's programs first."""
+    ours = ("PYTEST", "SNAKEMAKE", "HF_", "MAKE")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return {**kept, "PATH": os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()])}
