@@ -71,7 +71,7 @@ onstart:
 
 
 onsuccess:
-    print(f"results in {LAYOUT.results}/, tables in {LAYOUT.results}/tables/")
+    print(f"results in {LAYOUT.results}/")
 
 
 onerror:

@@ -5,7 +5,6 @@ that also takes resources is never compared, which is why the launcher does.
 """
 
 import os
-import re
 import sys
 from pathlib import Path
 
@@ -14,7 +13,7 @@ sys.path.append(str(Path(workflow.basedir) / "workflow" / "scripts"))
 from wspin import StudyError, configfile
 from wspin.commands import Commands
 from wspin.files import show_alive, write_yaml
-from wspin.study import Layout
+from wspin.study import Layout, alternatives
 
 # Jobs run in the Python that runs snakemake, unless conda gives them another.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))
@@ -27,11 +26,6 @@ except StudyError as error:
 LAYOUT = Layout(STUDY)
 COMMANDS = Commands(LAYOUT)
 ALIVE = show_alive()  # held as long as this process lives: tells a stale workflow lock from a live one
-
-
-def alternatives(names):
-    """A pattern that matches the names and nothing else, the longest first; no names match nothing."""
-    return "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True)) or "(?!)"
 
 
 ITERATION = rf"(?:{alternatives(STUDY.arms)})/ite\d+"
@@ -76,6 +70,11 @@ def scratch_text(wildcards):
     return LAYOUT.fetched(scratch.text) if scratch else []
 
 
+def local_files(path):
+    """The files of a source that lies on this machine, so that an edit of them is seen; nothing for other sources."""
+    return sorted(str(file) for file in Path(path).rglob("*") if file.is_file()) if path else []
+
+
 def parent_model(wildcards):
     return LAYOUT.model(LAYOUT.parent(wildcards.model))
 
@@ -92,10 +91,9 @@ def training_reference(wildcards):
     return LAYOUT.training_pairs(wildcards.model)[1]
 
 
-def states(wildcards):
-    """Flags: where a training keeps its state, and where its parent kept one, which may go now."""
-    own, parent = LAYOUT.state(wildcards.model), LAYOUT.state(LAYOUT.parent(wildcards.model))
-    return ["--state", own, "--parent-state", parent]
+def unseen(wildcards, resources):
+    """Flags of a training that must not be compared, hence the `resources`."""
+    return COMMANDS.train_unseen(wildcards.model)
 
 
 def opponent_model(wildcards):

@@ -10,6 +10,7 @@ rule fetch:
     """Fetch a model from the hub or a folder, or make a small one from scratch."""
     input:
         text=scratch_text,
+        files=lambda wildcards: local_files(STUDY.models[wildcards.model].path),
     output:
         model=directory("<results>/{model}/model"),
         manifest="<results>/{model}/manifest.json",
@@ -38,6 +39,8 @@ rule fetch:
 
 rule fetch_data:
     """Fetch the splits of a data set."""
+    input:
+        files=lambda wildcards: local_files(getattr(STUDY.data, wildcards.dataset).path),
     output:
         directory("<results>/fetched/{dataset}"),
     log:
@@ -62,6 +65,8 @@ rule fetch_data:
 
 rule fetch_tasks:
     """Fetch the task files and data of an evaluation suite."""
+    input:
+        files=lambda wildcards: local_files(STUDY.eval.sources[wildcards.suite].path),
     output:
         directory("<results>/fetched/tasks/{suite}"),
     log:

@@ -32,11 +32,11 @@ rule train:
     params:
         launch=launcher,
         flags=flags("train"),
-        states=states,
+        unseen=unseen,
     shell:
         r"""
         exec &> >(tee {log:q})
         {params.launch} workflow/scripts/train.py --model {input.model:q} --manifest {input.parent:q} \
-            --rows {input.rows:q} --reference {input.reference:q} {params.flags:q} {params.states:q} \
+            --rows {input.rows:q} --reference {input.reference:q} {params.flags:q} {params.unseen:q} \
             --output {output.model:q} --output-manifest {output.manifest:q} --metrics {output.metrics:q}
         """

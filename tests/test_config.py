@@ -244,6 +244,16 @@ def test_names_are_one_set_beside_the_folders_of_the_results():
             {"arms": {"b": {"fork": {"from": "spin", "at": 1}}, "c": {"fork": {"from": "b", "at": 2}}}},
             "arms.c.fork.from: 'b' is a fork itself; fork from 'spin'",
         ),
+        ({"data": {"heldout": {"split": "train_sft"}}}, "data.heldout.split: 'train_sft' is what is trained on"),
+        ({"results": "results/"}, "results: found 'results/', expected 'results'"),
+        ({"results": "./results"}, "results: found './results', expected 'results'"),
+        ({"models": {"sft": {"template": "zephyr"}}}, "models.sft.template: the model takes part in training"),
+        ({"dialogue": {"template": "humanassistant"}}, "dialogue.template: found 'humanassistant'; expected"),
+        (
+            {"train": {"sft": {"reduction": None}, "reduction": None}},
+            "models.sft.train.reduction: missing key; loss sft",
+        ),
+        ({"train": {"beta": None}}, "arms.spin.train.beta: missing key; loss spin reads it"),
     ],
 )
 def test_contradictions_between_sections_are_refused(overlay, message):

@@ -114,6 +114,8 @@ SAME = {
         "arms": {"spin2": {"train": {"beta": "2e-1"}}},
     },
     "one value per iteration": {"train": {"beta": [0.1, 0.1, 0.1, 0.1], "sft": {"beta": 0.1}, "dpo": {"beta": 0.1}}},
+    "what a training only watches": {"train": {"save_every": 7, "margin_bound": {"float32": 0.5}}},
+    "what its loss does not read": {"train": {"reduction": "sum", "sft": {"beta": 0.7, "reduction": "token_mean"}}},
     "other machines": {
         "resources": {stage: {"gpu": 4, "threads": 2, "mem_mb": 7000, "runtime": 7} for stage in STAGES},
     },
@@ -123,6 +125,14 @@ SAME = {
 @pytest.mark.parametrize("edit", SAME.values(), ids=SAME.keys())
 def test_the_same_study_written_otherwise_plans_nothing(finished, edit):
     assert finished.overlay(edit).plan("all").jobs == []
+
+
+def test_an_edited_task_file_is_fetched_and_scored_again(study):
+    (study.folder / "given/tasks").mkdir(parents=True, exist_ok=True)
+    (study.folder / "given/tasks/one.yaml").write_text("task: one")
+    planned = study.plan("all")
+    assert planned.counts["fetch_tasks"] == 2
+    assert not {"train", "generate", "logprobs_reference"} & planned.counts.keys()
 
 
 def test_keys_in_another_order_plan_nothing(study):
@@ -155,7 +165,7 @@ def test_an_arms_setting_plans_its_own_jobs_only(finished):
 
 
 def test_the_studys_beta_trains_what_has_none_of_its_own(finished):
-    planned = finished.overlay({"train": {"beta": 0.3, "sft": {"beta": 0.1}}}).plan("all")
+    planned = finished.overlay({"train": {"beta": 0.3}}).plan("all")
     assert models(planned.made()) == {"dpo", *(f"spin/ite{k}" for k in range(4))}
 
 

@@ -187,6 +187,12 @@ def test_every_token_counts_without_a_nucleus():
     assert [invert(scores, zero, 1.0, top_p).item() for top_p in (1.0, 0.999)] == [0, 1]
 
 
+def test_rare_tokens_are_drawn_as_often_as_they_should():
+    """Nine of two in a billion each: in float32 they would vanish beside the sum, which is one."""
+    scores, late = torch.tensor([[0.0, *[-20.0] * 9]]), torch.tensor([1 - 1e-9], dtype=torch.float64)
+    assert invert(scores, late, 1.0, 1.0).item() == 9
+
+
 @pytest.mark.parametrize("uniform", [0.0, 0.5, 1 - 2**-53])
 @pytest.mark.parametrize("top_p", [0.3, 1.0])
 def test_a_token_without_probability_is_never_drawn(uniform, top_p):

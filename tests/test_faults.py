@@ -128,13 +128,13 @@ def jobs(tmp_path_factory, scratch_model):
     shard = {"responses": "sft", "shard": "00"}
     flags = {
         "generate": commands.generate(**shard),
-        "train": commands.train("sft"),
+        "train": [*commands.train("sft"), *commands.train_unseen("sft")],
         "logprobs": commands.logprobs_reference(**shard),
     }
     model, rows = f"--model {scratch_model} --manifest manifest.json", "--rows prompts.parquet"
     files = {
         "generate": f"{model} --prompts prompts.parquet --output made/00.parquet",
-        "train": f"{model} {rows} --state state --output made/model --output-manifest made/manifest.json "
+        "train": f"{model} {rows} --output made/model --output-manifest made/manifest.json "
         "--metrics made/metrics.jsonl",
         "logprobs": f"reference {model} {rows} --generations answers.parquet --output made/00.parquet",
     }
@@ -239,8 +239,10 @@ def unfinished(uninterrupted, tmp_path):
 
 
 def in_training(folder):
-    """Whether a training has saved a state to resume from."""
-    return list((folder / DEMO / ".state").glob("train/**/complete"))
+    """Whether a training has gone on from a state that it has saved."""
+    saved = [mark.parent for mark in (folder / DEMO / ".state").glob("train/**/complete")]
+    steps = {state: (state.parent / "metrics.jsonl").read_text().count("\n") for state in saved}
+    return any(steps[state] > int(state.name.removeprefix("checkpoint-")) for state in saved)
 
 
 @pytest.mark.faults

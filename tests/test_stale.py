@@ -46,8 +46,8 @@ def test_stale_results_are_named_with_what_makes_them_again(results, capsys):
     stale.main(["--results", str(results)])
     lines = capsys.readouterr().out.splitlines()
     assert lines == [
-        f"{prompts}: made by other code of data.py; to make it again: snakemake -R {prompts}",
-        f"{model}: made by other code of train.py; to make it again: snakemake -R {model}",
+        f"{prompts}: made by other code of data.py; to make it again, add -R {prompts} to your command",
+        f"{model}: made by other code of train.py; to make it again, add -R {model} to your command",
         "2 stale; -R takes rules too: named like the program, or beginning with its name (data, train)",
     ]
 

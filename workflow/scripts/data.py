@@ -31,21 +31,23 @@ def main(argv=None):
     arguments = parser.parse_args(argv)
     dialogue = program.settings(arguments, Dialogue)
     fits = rows.fits(arguments.fits, arguments.templates, dialogue, arguments.max_new_tokens)
-    arguments.action(arguments, fits, dialogue.template)
+    conditions = {"seed": arguments.seed, "dialogue": dialogue.model_dump(exclude={"eos_on_cut"})}
+    conditions |= {"max_new_tokens": arguments.max_new_tokens, "fits": [room.described() for room in fits]}
+    arguments.action(arguments, fits, conditions)
 
 
-def prompts(arguments, fits, template):
+def prompts(arguments, fits, conditions):
     """prompts with real answers, and held-out rows"""
     study = (arguments.output, arguments.split, arguments.rows)
     for path, split, count in (study, (arguments.heldout, arguments.heldout_split, arguments.heldout_rows)):
         turns = sources.read(arguments.source, split, sources.first_turn)
         kept, passed_over = rows.draw(turns, count, arguments.seed, lambda turn: rows.judge(turn, fits))
         asked, answered = zip(*(turns[i] for i in kept), strict=True)
-        made_with = {"seed": arguments.seed, "template": template, "passed_over": passed_over}
+        made_with = {**conditions, "passed_over": passed_over}
         write(arguments, path, "prompts", split, kept, made_with, prompt=asked, response=answered)
 
 
-def preferences(arguments, fits, template):
+def preferences(arguments, fits, conditions):
     """preference pairs: the source's own, or answers with a corruption of them"""
     meaning = sources.unanswered if arguments.corrupt else sources.preference
     pairs = sources.read(arguments.source, arguments.split, meaning)
@@ -54,12 +56,7 @@ def preferences(arguments, fits, template):
     if arguments.corrupt:
         draws = (seeds.generator(arguments.seed, "corruption", rows.prompt_id(arguments.split, i)) for i in kept)
         rejected = [corruption.corrupt(answer, draw) for answer, draw in zip(chosen, draws, strict=True)]
-    made_with = {
-        "seed": arguments.seed,
-        "template": template,
-        "passed_over": passed_over,
-        "corrupted": arguments.corrupt,
-    }
+    made_with = {**conditions, "passed_over": passed_over, "corrupted": arguments.corrupt}
     columns = {"prompt": asked, "chosen": chosen, "rejected": rejected}
     write(arguments, arguments.output, "preferences", arguments.split, kept, made_with, **columns)
 

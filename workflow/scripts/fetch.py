@@ -31,7 +31,7 @@ def main(argv=None):
     data.add_argument("--reasoning-gym", type=json.loads, help="tasks to generate (JSON)")
     data.add_argument("--splits", nargs="+", required=True)
     for command in (model, data):
-        command.add_argument("--seed", type=int, required=True)
+        command.add_argument("--seed", type=int, help="for what is made here")
     arguments = parser.parse_args(argv)
     arguments.action(arguments)
 

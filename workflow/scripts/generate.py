@@ -53,6 +53,9 @@ def generate(arguments, settings, dialogue_settings):
         "template": dialogue_settings.template,
         "seed": arguments.seed,
         "settings": settings.model_dump(),
+        "dtype": "float32",
+        "autocast": "float32",
+        "attention": model.config._attn_implementation,
     }
     tables.write(arguments.output, "generations", columns, made_with)
     same = sum(a == b for a, b in zip(columns["response"], rows["response"].to_pylist(), strict=True))

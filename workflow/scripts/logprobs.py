@@ -40,6 +40,7 @@ def score(arguments, settings, dialogue_settings):
     program.offline()
     from wspin import logprobs, models, pairs
     from wspin.dialogue import Dialogue as Conversation
+    from wspin.packing import LAYOUT
 
     rows = tables.shard(tables.read(arguments.rows, arguments.kind), arguments.shard, arguments.shard_size)
     tokenizer = models.load_tokenizer(arguments.model)
@@ -55,12 +56,8 @@ def score(arguments, settings, dialogue_settings):
     told = program.progress("logprobs", len(items))
     scores = logprobs.score(model, items, settings.token_budget, settings.autocast, told)
     columns = pairs.reference_columns(rows, answers, scores, dialogue)
-    made_with = {
-        **own,
-        "autocast": settings.autocast,
-        "layout": "padded",
-        "attention": model.config._attn_implementation,
-    }
+    made_with = {**own, "dtype": "float32", "autocast": settings.autocast, "layout": LAYOUT}
+    made_with |= {"attention": model.config._attn_implementation, "eos_on_cut": dialogue_settings.eos_on_cut}
     tables.write(arguments.output, "reference", columns, made_with, replays=len(arguments.replayed))
 
 

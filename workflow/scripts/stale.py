@@ -19,7 +19,7 @@ def main(argv=None):
         raise StudyError(f"{results}: expected a folder of results, found none; give the config's `results`")
     found = [(output, name) for output, name in provenance.stale(results) if output.exists()]
     for output, name in found:
-        print(f"{output}: made by other code of {name}.py; to make it again: snakemake -R {output}")
+        print(f"{output}: made by other code of {name}.py; to make it again, add -R {output} to your command")
     if found:
         programs = ", ".join(sorted({name for _, name in found}))
         print(

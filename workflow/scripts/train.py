@@ -12,7 +12,8 @@ One process and one GPU, or the CPU.
 
 from pathlib import Path
 
-from wspin import program
+from wspin import program, provenance
+from wspin.commands import WATCH
 from wspin.config import Dialogue, Logprobs, Train
 from wspin.files import digest, locked, remove_state, sha256, whole_file
 
@@ -34,9 +35,10 @@ def main(argv=None):
     settings, dialogue = program.settings(arguments, Train), program.settings(arguments, Dialogue)
 
     inputs = [arguments.manifest, arguments.rows, *arguments.reference]
-    resolved = {"train": settings.model_dump(), "dialogue": dialogue.model_dump()}
+    resolved = {"train": settings.model_dump(exclude=set(WATCH)), "dialogue": dialogue.model_dump()}
     resolved |= {"seed": arguments.seed, "autocast": arguments.autocast}
-    state = Path(arguments.state) / digest([resolved, [sha256(path) for path in inputs]])[:16]
+    made_by = [provenance.code_hash("train"), provenance.versions(("torch", "transformers"))]
+    state = Path(arguments.state) / digest([resolved, made_by, [sha256(path) for path in inputs]])[:16]
     with locked(state):
         seconds = train(arguments, settings, dialogue, state)
     program.leave_record(arguments, [arguments.output], inputs, seconds=round(seconds, 1), settings=resolved)
@@ -50,6 +52,7 @@ def train(arguments, settings, dialogue_settings, state):
     program.offline()
     from wspin import models, pairs, trainer  # slow to import: not before the flags are known to be good
     from wspin.dialogue import Dialogue as Conversation
+    from wspin.packing import LAYOUT
 
     state.mkdir(parents=True, exist_ok=True)
     tokenizer = models.load_tokenizer(arguments.model)
@@ -59,6 +62,7 @@ def train(arguments, settings, dialogue_settings, state):
         "model": program.manifest_hash(arguments.manifest),
         "template": dialogue_settings.template,
         "autocast": arguments.autocast,
+        "layout": LAYOUT,
     }
     scored = (arguments.rows, arguments.reference, arguments.replays)
     items = pairs.training_items(settings.loss, *scored, dialogue, expected)

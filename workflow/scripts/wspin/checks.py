@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import posixpath
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from .config import RESERVED, Section, Study, Train
+from .dialogue import TEMPLATES
 
 Place = tuple[str, ...]
 Complaint = tuple[Place, str]  # place in the configuration, what is wrong there
@@ -20,12 +22,19 @@ def complaints(study: Study) -> Iterator[Complaint]:
     """Every violated rule between sections, in the order of the file."""
     yield from _names(study)
     yield from _registry(study)
+    yield from _templates(study)
     yield from _lengths(study)
     yield from _arms(study)
     yield from _evaluation(study)
 
 
 def _names(study: Study) -> Iterator[Complaint]:
+    if study.results != posixpath.normpath(study.results):
+        expected = posixpath.normpath(study.results)
+        yield (
+            ("results",),
+            f"found {study.results!r}, expected {expected!r}: one spelling, so that Snakemake knows its files",
+        )
     for section, names in (("models", study.models), ("arms", study.arms)):
         for name in names:
             if name in RESERVED:
@@ -56,6 +65,8 @@ def _registry(study: Study) -> Iterator[Complaint]:
                 ("models", name, "scratch", "context"),
                 f"shorter than dialogue.max_tokens {study.dialogue.max_tokens}",
             )
+    if study.data.heldout.split == study.data.sft.split:
+        yield ("data", "heldout", "split"), f"{study.data.sft.split!r} is what is trained on; name another split"
     for loss in ("sft", "dpo"):
         if "loss" in getattr(study.train, loss):
             yield (
@@ -69,6 +80,20 @@ def _registry(study: Study) -> Iterator[Complaint]:
                 ("data", "fits"),
                 f"{name!r} is trained on the data that it would measure; name models that are fetched",
             )
+
+
+def _templates(study: Study) -> Iterator[Complaint]:
+    """Models that are trained here, and those they are trained from, see prompts in the study's template."""
+    given = {("dialogue", "template"): study.dialogue.template}
+    given |= {("models", name, "template"): model.template for name, model in study.models.items() if model.template}
+    for place, template in given.items():
+        if template not in TEMPLATES and template.count("{prompt}") != 1:
+            yield place, f"found {template!r}; expected {', '.join(TEMPLATES)}, or a text with {{prompt}} once"
+    starts = {study.start, *(arm.start for arm in study.arms.values())}
+    parents = {model.from_ for model in study.models.values()}
+    for name, model in study.models.items():
+        if model.template and (model.trained or name in starts or name in parents):
+            yield ("models", name, "template"), "the model takes part in training; it has `dialogue.template`"
 
 
 def _in_cycle(study: Study, name: str) -> bool:
@@ -97,6 +122,9 @@ def _training(study: Study, place: Place, resolve: Callable[[], Train], iteratio
     except ValidationError as error:
         yield from (((*place, *below), message) for below, message in mistakes(error, Train))
         return
+    for key in ("beta", "label_smoothing") if train.loss != "sft" else ("reduction",):
+        if getattr(train, key) is None:
+            yield (*place, key), f"missing key; loss {train.loss} reads it, and nothing is defaulted silently"
     for key, value in train:
         if not isinstance(value, list):
             continue

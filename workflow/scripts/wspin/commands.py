@@ -12,6 +12,8 @@ from .config import Dialogue, Source
 from .flags import flags
 from .study import Layout
 
+WATCH = ("save_every", "margin_bound")  # what a training watches over, without a trace in its result
+
 
 class Commands:
     """Flags of one study's programs; every method is named after a rule."""
@@ -22,22 +24,22 @@ class Commands:
     def fetch(self, model: str) -> list[str]:
         entry = self.study.models[model]
         if not entry.scratch:
-            return [*_source(entry), "--seed", str(self.study.seed)]
+            return _source(entry)
         settings = json.dumps(entry.scratch.model_dump(), sort_keys=True)
         made = ["--split", self.study.data.sft.split, "--eos", self.study.dialogue.eos, "--seed", str(self.study.seed)]
         return ["--scratch", settings, *made]
 
     def fetch_data(self, dataset: str) -> list[str]:
-        data, seed = self.study.data, ["--seed", str(self.study.seed)]
+        data = self.study.data
         if dataset == "preferences":
-            return [*_source(data.preferences), "--splits", data.preferences.split, *seed]
+            return [*_source(data.preferences), "--splits", data.preferences.split]
         splits = sorted(
             {data.sft.split, data.heldout.split} | ({data.preferences.split} if data.preferences.from_ else set())
         )
         if data.sft.reasoning_gym:
             settings = json.dumps(data.sft.reasoning_gym.model_dump(), sort_keys=True)
-            return ["--reasoning-gym", settings, "--splits", *splits, *seed]
-        return [*_source(data.sft), "--splits", *splits, *seed]
+            return ["--reasoning-gym", settings, "--splits", *splits, "--seed", str(self.study.seed)]
+        return [*_source(data.sft), "--splits", *splits]
 
     def fetch_tasks(self, suite: str) -> list[str]:
         return _source(self.study.eval.sources[suite])
@@ -57,7 +59,12 @@ class Commands:
         replays = len(self.layout.replayed(arm, k)) if arm else 0
         seed = self.layout.draw_seed(model)
         rest = ["--replays", str(replays), "--seed", *map(str, seed), "--autocast", self.study.logprobs.autocast]
-        return [*rest, *flags(self.layout.training(model)), *flags(self._dialogue(model))]
+        return [*rest, *flags(self.layout.training(model), but=WATCH), *flags(self._dialogue(model))]
+
+    def train_unseen(self, model: str) -> list[str]:
+        """What leaves no trace in a training's result: where it and its parent keep their states, what it watches."""
+        own, parent = self.layout.state(model), self.layout.state(self.layout.parent(model))
+        return ["--state", own, "--parent-state", parent, *flags(self.layout.training(model), only=WATCH)]
 
     def generate(self, responses: str, shard: str) -> list[str]:
         seed = ["--seed", *map(str, self.layout.draw_seed(responses))]
@@ -104,14 +111,15 @@ class Commands:
     def _fits(self) -> list[str]:
         templates = [self.layout.template(model) for model in self.study.data.fits]
         budget = ["--max-new-tokens", str(self.study.generate.max_new_tokens), "--seed", str(self.study.seed)]
-        return ["--templates", *templates, *budget, *flags(self.study.dialogue)]
+        return ["--templates", *templates, *budget, *flags(self._dialogue(self.study.start))]
 
     def _logprobs(self, scorer: str) -> list[str]:
-        return [*flags(self.study.logprobs), *flags(self._dialogue(scorer))]
+        return [*flags(self.study.logprobs), *flags(self._dialogue(scorer, scoring=True))]
 
-    def _dialogue(self, model: str) -> Dialogue:
-        """The dialogue as this model has it."""
-        return self.study.dialogue.model_copy(update={"template": self.layout.template(model)})
+    def _dialogue(self, model: str, scoring: bool = False) -> Dialogue:
+        """The dialogue as this model has it; only scoring completes cut answers, so only it sees `eos_on_cut`."""
+        cut = scoring and self.study.dialogue.eos_on_cut
+        return self.study.dialogue.model_copy(update={"template": self.layout.template(model), "eos_on_cut": cut})
 
 
 def _source(source: Source) -> list[str]:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, m
 
 RESERVED = frozenset(
     ("data", "fetched", "logprobs", "logs", "benchmarks", "tables", "figures", "pages", "gold", "preferences", "demo")
-)
+) | {"config.yaml"}
 
 T = TypeVar("T")
 PerIteration = Annotated[T | list[T], Field(union_mode="left_to_right")]
@@ -195,7 +195,9 @@ class Train(Section):
     """The settings of one training. `PerIteration` values are a scalar, or a list with one value per iteration."""
 
     loss: Loss = Field(description="sft; dpo; spin (logistic loss on real versus generated answers)")
-    beta: PerIteration[PositiveFloat] = Field(description="strength of the tie to the reference (SPIN's lambda)")
+    beta: PerIteration[PositiveFloat] | None = Field(
+        None, description="strength of the tie to the reference (SPIN's lambda)"
+    )
     learning_rate: PerIteration[PositiveFloat] = Field(description="peak learning rate")
     epochs: PerIteration[PositiveInt] = Field(description="passes over the data of one training")
     global_batch: PositiveInt = Field(description="pairs (sft: rows) per optimiser step, whatever the number of GPUs")
@@ -206,16 +208,21 @@ class Train(Section):
     schedule: Schedule
     weight_decay: NotNegative = Field(description="weight decay of the optimiser")
     max_grad_norm: PositiveFloat = Field(description="gradients are clipped to this global norm")
-    label_smoothing: Annotated[float, Field(ge=0.0, lt=0.5)] = Field(
-        description="probability that a pair's labels are swapped (conservative DPO); 0 is plain"
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=0.5)] | None = Field(
+        None, description="probability that a pair's labels are swapped (conservative DPO); 0 is plain"
     )
-    reduction: Literal["token_mean", "sum"] = Field(
-        description="loss sft: mean over the response tokens of a step, or sum per answer"
+    reduction: Literal["token_mean", "sum"] | None = Field(
+        None, description="loss sft: mean over the response tokens of a step, or sum per answer"
     )
     margin_bound: MarginBound = Field(
         description="largest |margin| of the first step against the stored reference; above it training stops"
     )
     save_every: PositiveInt = Field(description="optimiser steps between two saved states: what a killed job can lose")
+
+    def for_its_loss(self) -> Train:
+        """The same training without the settings that its loss does not read: an edit of those re-trains nothing."""
+        unread = ("beta", "label_smoothing") if self.loss == "sft" else ("reduction",)
+        return self.model_copy(update=dict.fromkeys(unread))
 
 
 class TrainSection(Train):
@@ -315,13 +322,14 @@ class Study(Section):
 
     def arm_train(self, arm: str) -> Train:
         """An arm's training, with per-iteration values still lists."""
-        return Train.model_validate(merge(_plain(self.train), self.arms[arm].train))
+        return Train.model_validate(merge(_plain(self.train), self.arms[arm].train)).for_its_loss()
 
     def model_train(self, model: str) -> Train:
         """The training of a registry model: `train`, then `train.<loss>`, then the model's own overrides."""
         entry = self.models[model]
         by_loss = {"sft": self.train.sft, "dpo": self.train.dpo}.get(entry.loss, {})
-        return Train.model_validate(merge(_plain(self.train), by_loss, entry.train, {"loss": entry.loss}))
+        merged = merge(_plain(self.train), by_loss, entry.train, {"loss": entry.loss})
+        return Train.model_validate(merged).for_its_loss()
 
 
 def _plain(train: TrainSection) -> dict[str, Any]:

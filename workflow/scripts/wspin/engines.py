@@ -70,7 +70,8 @@ def generate(
 ) -> list[Answer]:
     """Sample one answer per prompt with transformers; `uniforms(i)` gives the random numbers of prompt i.
 
-    Prompts of like length are decoded together, padded on the left; the answers come in the order of the prompts.
+    Prompts of like length are decoded together, padded on the left, the longest first: if memory is short, it shows at
+    once. The answers come in the order of the prompts.
     """
     model.eval()
     # The model's own sampling defaults (penalties, top_k) must not enter: only the study's settings do.
@@ -78,7 +79,7 @@ def generate(
         max_new_tokens=settings.max_new_tokens, do_sample=False, eos_token_id=eos, pad_token_id=eos
     )
     answers: dict[int, Answer] = {}
-    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
+    order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
     for first in range(0, len(order), settings.batch_size):
         chosen = order[first : first + settings.batch_size]
         made = _decode(model, [prompts[i] for i in chosen], [uniforms(i) for i in chosen], settings, eos)

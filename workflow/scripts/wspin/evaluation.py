@@ -102,12 +102,14 @@ def language_model(folder: str | Path, batch_size: int, eos: str | None) -> Any:
     class Conversation(HFLM):
         def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
             """Apart, as `dialogue` does it; lm-eval's own way lets a token cross the border between the two."""
-            return self.tok_encode(context), self.tok_encode(continuation)
+            closed = [self.tokenizer.eos_token_id] if continuation.endswith(eos) else []
+            return self.tok_encode(context), [*self.tok_encode(continuation.removesuffix(eos)), *closed]
 
     model, tokenizer = models.load_model(folder, models.best_device()), models.load_tokenizer(folder)
     if eos is None:
         return HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
     tokenizer.eos_token = eos  # what lm-eval stops on
+    tokenizer.split_special_tokens = True  # as in `dialogue`: the user's text stays text
     models.check_eos(model, tokenizer.eos_token_id, folder)
     return Conversation(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, add_bos_token=False)
 

@@ -8,7 +8,7 @@ sections, so a flag exists if and only if its key does.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -20,11 +20,14 @@ from .config import Section
 S = TypeVar("S", bound=Section)
 
 
-def flags(section: Section) -> list[str]:
-    """`["--beta", "0.1", "--schedule-warmup", "0.1", ...]`; keys without a value are left out."""
+def flags(section: Section, only: Collection[str] = (), but: Collection[str] = ()) -> list[str]:
+    """`["--beta", "0.1", "--schedule-warmup", "0.1", ...]`; keys without a value are left out.
+
+    `only` or `but` choose among the section's keys.
+    """
     rendered = []
     for name, value in _values(section):
-        if value is not None:
+        if value is not None and name[0] not in but and (not only or name[0] in only):
             rendered += [_flag(name), *map(_text, value if isinstance(value, list) else [value])]
     return rendered
 

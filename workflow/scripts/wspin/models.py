@@ -41,6 +41,8 @@ def load_tokenizer(folder: str | Path) -> Any:
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     if not tokenizer.is_fast:
         raise StudyError(f"{folder}: expected a fast tokenizer (tokenizer.json), found a slow one; convert it")
+    tokenizer.backend_tokenizer.no_truncation()  # a checkpoint may have saved either; lengths are the study's
+    tokenizer.backend_tokenizer.no_padding()
     return tokenizer
 
 
@@ -56,12 +58,13 @@ def load_model(folder: str | Path, device: Any) -> Any:
     models here, so that both see the same numbers.
     """
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    for name, value in config.to_dict().items():
+        if "drop" in name and isinstance(value, float):
+            setattr(config, name, 0.0)
+    model = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=torch.float32, local_files_only=True)
     return model.to(device)
 
 
@@ -85,11 +88,17 @@ def publish(model: Any, tokenizer: Any, output: str | Path, manifest: str | Path
 
 
 def check_eos(model: Any, eos: int, folder: str | Path) -> None:
-    """Generation must stop on the study's EOS and no other. Raises `StudyError` if the model's own config disagrees."""
+    """Generation must stop on the study's EOS and no other; the model's further sampling defaults are dropped.
+
+    Raises `StudyError` if the model's own generation_config disagrees.
+    """
+    from transformers import GenerationConfig
+
     stops = model.generation_config.eos_token_id
     stops = stops if isinstance(stops, list) else [stops]
     if stops != [None] and stops != [eos]:
         raise StudyError(f"{folder}: generation_config.eos_token_id: expected {eos} (dialogue.eos), found {stops}")
+    model.generation_config = GenerationConfig(eos_token_id=eos, pad_token_id=eos)
 
 
 def best_device() -> Any:

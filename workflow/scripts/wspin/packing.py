@@ -16,6 +16,8 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
+LAYOUT = "padded"  # how items become rows; scoring and training must agree
+
 Lengths = tuple[int, ...]  # tokens of the prompt, then of each answer
 MicroBatch = list[int]  # indices of items
 Step = list[MicroBatch]

@@ -67,6 +67,11 @@ def run(main: Callable[[], None]) -> None:
     except OSError as error:
         print(f"{name}: error: {error.filename or 'system'}: {error.strerror or error}", file=sys.stderr)
         sys.exit(1)
+    except Exception as error:
+        if type(error).__name__ != "OutOfMemoryError":
+            raise
+        print(f"{name}: error: the GPU has too little memory; lower token_budget or batch_size", file=sys.stderr)
+        sys.exit(1)
 
 
 def manifest_hash(path: str | Path) -> str:

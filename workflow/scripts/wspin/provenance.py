@@ -37,19 +37,18 @@ PACKAGES = (
 )
 
 
+# Modules that read, check and record what is asked for, but compute nothing.
+AROUND = ("program", "flags", "checks", "config", "configfile", "provenance")
+
+
 def record_path(output: str | Path) -> Path:
     """Where the record of an output lies."""
     output = Path(output)
     return output / "provenance.json" if output.is_dir() else output.with_name(output.name + ".provenance.json")
 
 
-def record(
-    program: str, started: float, inputs: list[str], earlier_seconds: float = 0.0, **more: Any
-) -> dict[str, Any]:
-    """The record of a run that began at `started` (time.time()).
-
-    `earlier_seconds` is what interrupted attempts have cost; `more` is whatever else is worth keeping.
-    """
+def record(program: str, started: float, inputs: list[str], **more: Any) -> dict[str, Any]:
+    """The record of a run that began at `started` (time.time()); `more` is whatever else is worth keeping."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return {
         "program": program,
@@ -59,7 +58,7 @@ def record(
         "host": platform.node(),
         "threads": int(os.environ.get("OMP_NUM_THREADS", 0)) or os.cpu_count(),
         "started": datetime.datetime.fromtimestamp(started, datetime.UTC).isoformat(timespec="seconds"),
-        "seconds": round(time.time() - started + earlier_seconds, 1),
+        "seconds": round(time.time() - started, 1),
         "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
         "peak_memory_mb": usage.ru_maxrss // 1024,
         "versions": versions(),
@@ -84,11 +83,14 @@ def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
 
 
 def code_hash(program: str) -> str:
-    """Hash of a program and of every module of the library that it imports, comments and docstrings left out."""
+    """Hash of a program and of the modules of the library that it imports and that can change a result.
+
+    Comments and docstrings are left out, and so are the modules around the work: flags, checks, records.
+    """
     pending, modules = [SCRIPTS / f"{program}.py"], {}
     while pending:
         path = pending.pop()
-        if path in modules:
+        if path in modules or path.stem in AROUND:
             continue
         tree = ast.parse(path.read_text())
         pending += _imported(tree)

@@ -24,6 +24,11 @@ class Fit:
     context: int  # longest sequence of the model, tokens
     max_new_tokens: int  # generation budget
 
+    def described(self) -> dict[str, Any]:
+        """What a table's metadata keeps of it."""
+        tokenizer = models.tokenizer_hash(self.dialogue.tokenizer)
+        return {"tokenizer": tokenizer, "template": self.dialogue.settings.template, "context": self.context}
+
     def refuses(self, prompt: str, response: str) -> Reason:
         """Why a conversation does not fit; None if it does."""
         settings = self.dialogue.settings

@@ -43,7 +43,10 @@ def from_folder(path: str, splits: list[str], folder: Path) -> None:
         if parquet.exists():
             table = pq.read_table(parquet)
         elif jsonl.exists():
-            table = pyarrow.json.read_json(jsonl)
+            try:
+                table = pyarrow.json.read_json(jsonl)
+            except pa.ArrowInvalid as error:
+                raise StudyError(f"{jsonl}: expected one JSON object a line, found {_first(error)}") from None
         else:
             raise StudyError(f"{path}: expected {split}.parquet or {split}.jsonl, found neither")
         pq.write_table(table, folder / f"{split}.parquet", compression="zstd")
@@ -103,7 +106,7 @@ def first_turn(row: Row) -> Turn | None:
     Understands `messages` (role, content) and plain `prompt` with `response`.
     """
     if row.get("messages"):
-        said = [(turn["role"], turn["content"]) for turn in row["messages"] if turn["role"] != "system"]
+        said = [(turn.get("role"), turn.get("content")) for turn in row["messages"] if turn.get("role") != "system"]
         if [role for role, _ in said[:2]] != ["user", "assistant"]:
             return None
         prompt, response = said[0][1], said[1][1]
@@ -121,15 +124,15 @@ def unanswered(row: Row) -> tuple[str, str, None] | None:
 def preference(row: Row) -> tuple[str, str, str] | None:
     """(prompt, chosen, rejected); answers may be texts, or dialogues whose last turn is the answer."""
     chosen, rejected = (_answer(row.get(side)) for side in ("chosen", "rejected"))
-    if not row.get("prompt") or chosen is None or rejected is None:
+    if not isinstance(row.get("prompt"), str) or not row["prompt"] or chosen is None or rejected is None:
         return None
     return row["prompt"], chosen, rejected
 
 
 def _answer(value: Any) -> str | None:
     if isinstance(value, list):
-        return value[-1]["content"] if value and value[-1]["role"] == "assistant" else None
-    return value
+        return value[-1].get("content") if value and value[-1].get("role") == "assistant" else None
+    return value if isinstance(value, str) else None
 
 
 def _first(error: Exception) -> str:

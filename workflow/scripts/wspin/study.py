@@ -11,9 +11,15 @@ Two words carry it:
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import cached_property
 
 from . import config
+
+
+def alternatives(names: Iterable[str]) -> str:
+    """A pattern that matches the names and nothing else, the longest first; no names match nothing."""
+    return "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True)) or "(?!)"
 
 
 class Layout:

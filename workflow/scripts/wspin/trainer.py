@@ -57,11 +57,16 @@ class PlannedTrainer(Trainer):
         return DataLoader(self.train_dataset, batch_size=1, shuffle=False, collate_fn=operator.itemgetter(0))
 
     def training_step(self, model: Any, inputs: list[Batch], num_items_in_batch: Any = None) -> Tensor:
-        """Gradients of one optimiser step; returns its loss, a mean over pairs (sft: see `reduction`)."""
+        """Gradients of one optimiser step, scaled by pairs / global_batch; returns the mean over its pairs.
+
+        (Loss sft: over its tokens or rows, see `reduction`.)
+        """
         model.train()
         parts = [self._micro_step(model, batch.to(self.args.device), inputs) for batch in inputs]
         self._measure([part[1] for part in parts])
-        return torch.stack([part[0] for part in parts]).sum()
+        answers = sum(len(batch.counts) for batch in inputs)
+        items = answers if self.settings.loss == "sft" else answers // 2
+        return torch.stack([part[0] for part in parts]).sum() * self.settings.global_batch / items
 
     def _micro_step(self, model: Any, batch: Batch, step: list[Batch]) -> tuple[Tensor, dict[str, Tensor]]:
         with autocast(self.args.device, self.precision):
@@ -165,6 +170,7 @@ class Journal(TrainerCallback):
         with open(self.curve, "a") as file:
             file.write(json.dumps(entry) + "\n")
         if step % self.every == 0 or step == state.max_steps:
+            self._keep_time()
             left = (time.time() - self.began) / (step - self.first) * (state.max_steps - step)
             margin = f"  margin {logs['rewards/margin']:+.4f}" if "rewards/margin" in logs else ""
             print(
@@ -176,8 +182,11 @@ class Journal(TrainerCallback):
         saved = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         for file in (*saved.iterdir(), self.curve):
             sync(file)
-        write_json(self.spent, {"seconds": self.seconds()})
+        self._keep_time()
         (saved / COMPLETE).touch()
+
+    def _keep_time(self) -> None:
+        write_json(self.spent, {"seconds": self.seconds()})
 
     def seconds(self) -> float:
         """Time over all attempts."""
