@@ -277,5 +277,15 @@ def test_fingerprint_survives_use_and_saving(scratch_model, zephyr, tmp_path):
         assert models.tokenizer_hash(models.load_tokenizer(tmp_path / before)) == before
 
 
+def test_truncation_and_padding_of_a_checkpoint_do_not_enter(dialogue, scratch_model, tmp_path):
+    tokenizer = models.load_tokenizer(scratch_model)
+    tokenizer.backend_tokenizer.enable_truncation(3)
+    tokenizer.backend_tokenizer.enable_padding(length=50)
+    tokenizer.save_pretrained(tmp_path)
+    loaded = models.load_tokenizer(tmp_path)
+    assert models.tokenizer_hash(loaded) == models.tokenizer_hash(dialogue.tokenizer)
+    assert loaded("a longer text")["input_ids"] == dialogue.tokenizer("a longer text")["input_ids"]
+
+
 def test_fingerprint_tells_tokenizers_apart(dialogue, zephyr):
     assert models.tokenizer_hash(dialogue.tokenizer) != models.tokenizer_hash(zephyr.tokenizer)

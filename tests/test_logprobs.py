@@ -7,7 +7,7 @@ import pytest
 import torch
 import transformers
 
-from wspin import StudyError, losses
+from wspin import StudyError, losses, models
 from wspin.logprobs import autocast, check_head, score, token_logprobs
 from wspin.packing import Item, lay_out, micro_batches
 
@@ -169,6 +169,16 @@ def test_score_leaves_the_model_without_gradients(model, make_items):
     assert not model.training
     assert all(weight.grad is None for weight in model.parameters())
     scored[0][0][:] = 0.0  # the caller's own array
+
+
+@pytest.mark.parametrize("name", ["Qwen2", "GPT2"])
+def test_dropout_is_off_whatever_the_model_says(name, make_items, tmp_path):
+    """Policy and reference would differ by it, at every step."""
+    rates = {"attention_dropout": 0.5, "attn_pdrop": 0.5, "embd_pdrop": 0.5, "resid_pdrop": 0.5}
+    settings = getattr(transformers, f"{name}Config")(**{**SMALL, "vocab_size": 270}, **rates)
+    transformers.AutoModelForCausalLM.from_config(settings).save_pretrained(tmp_path)
+    model = models.load_model(tmp_path, CPU)
+    assert torch.equal(policy(model, make_items(4), "float32"), policy(model, make_items(4), "float32"))
 
 
 @pytest.mark.parametrize("key", ["final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier"])
