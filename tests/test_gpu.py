@@ -100,7 +100,7 @@ def test_sampled_answers_are_made_again(cuda):
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_training_resumes(monkeypatch, cuda, make_items, train_settings, tmp_path, precision):
+def test_a_training_resumes(monkeypatch, capsys, cuda, make_items, train_settings, tmp_path, precision):
     """Five steps, interrupted in the fourth, after a state was saved at the second."""
     items = with_reference(cuda, make_items(20), 4096, precision)
     models, settings = [copy.deepcopy(cuda) for _ in range(3)], train_settings(global_batch=4)
@@ -119,7 +119,9 @@ def test_a_training_resumes(monkeypatch, cuda, make_items, train_settings, tmp_p
     with pytest.raises(Killed):
         train(models[1], items, settings, precision, SEED, states[1])
     monkeypatch.undo()
+    capsys.readouterr()
     train(models[2], items, settings, precision, SEED, states[1])
+    assert capsys.readouterr().out.startswith("train: step 2 of 5, resumed")
     whole, parts = map(curve, states)
     assert [line["step"] for line in parts] == [line["step"] for line in whole] == [1, 2, 3, 4, 5]
     assert [line["loss"] for line in parts] == pytest.approx([line["loss"] for line in whole], rel=1e-3)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wspin import StudyError, tables
-from wspin.files import sha256, whole_file, whole_folder, write_json
+from wspin.files import naming, sha256, whole_file, whole_folder, write_json
 
 MADE_WITH = {"tokenizer": "aa", "model": "bb", "template": "zephyr", "settings": {"top_p": 1.0}}
 TEXTS = {"prompt": ["Hi", "日本\r\n", ""], "response": ["a", "", "\x00"], "split": ["train"] * 3}
@@ -261,6 +261,18 @@ def test_a_failed_write_leaves_what_was_there(path):
         write(path, {"seed": object()})
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(("message", "told"), [("no space\nat all", "no space"), ("", "RuntimeError")])
+def test_a_write_that_fails_names_the_file(path, message, told):
+    """Also where the library's own error says nothing."""
+    with pytest.raises(OSError) as error, naming(path, RuntimeError):
+        raise RuntimeError(message)
+    assert error.value.filename == str(path)
+    assert error.value.strerror == f"cannot be written, is the disk full? {told}"
+    with pytest.raises(OSError) as error, whole_file(path):
+        raise OSError(28, "No space left on device")
+    assert error.value.filename == str(path)
 
 
 def test_missing_folders_are_made(tmp_path):

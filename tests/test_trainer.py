@@ -272,7 +272,7 @@ def test_training_is_that_of_a_plain_loop(fresh, pairs, train_settings, tmp_path
     """Optimiser, schedule, weight decay and clipping are the settings' and no others."""
     schedule = {"warmup": 0.3, "decay": decay}
     settings = train_settings(
-        epochs=2, optimizer=optimizer, schedule=schedule, weight_decay=0.1, max_grad_norm=1.0, beta=0.1
+        epochs=2, optimizer=optimizer, schedule=schedule, weight_decay=0.2, max_grad_norm=1.0, beta=0.1
     )
     steps = plan([pair.lengths for pair in pairs], SEED, 4, settings.token_budget, epochs=2)
     expected = plain_training(fresh(), pairs, settings, steps)
@@ -317,9 +317,11 @@ def interrupted(monkeypatch, fresh, items, settings, state, at):
 
 
 @pytest.mark.parametrize("optimizer", ["rmsprop", "adamw"])
-@pytest.mark.parametrize("deaths", [[2], [4], [6, 6], [3, 5]])
+@pytest.mark.parametrize(
+    ("deaths", "start"), [([2], "0 of 6"), ([4], "2 of 6"), ([6, 6], "4 of 6"), ([3, 5], "4 of 6")]
+)
 def test_resumed_equals_uninterrupted_bit_for_bit(
-    monkeypatch, fresh, pairs, train_settings, tmp_path, optimizer, deaths
+    monkeypatch, capsys, fresh, pairs, train_settings, tmp_path, optimizer, deaths, start
 ):
     """Weights and curve; states are saved after steps 2, 4 and 6, the last."""
     settings = train_settings(epochs=2, optimizer=optimizer)
@@ -327,21 +329,25 @@ def test_resumed_equals_uninterrupted_bit_for_bit(
     for death in deaths:
         interrupted(monkeypatch, fresh, pairs, settings, tmp_path / "parts", death)
         assert len(curve(tmp_path / "parts")) == death - 1
+    capsys.readouterr()
     found = trained(fresh(), pairs, settings, tmp_path / "parts")
+    assert capsys.readouterr().out.startswith(f"train: step {start}")
     assert torch.equal(found, expected)
     assert curve(tmp_path / "parts") == curve(tmp_path / "whole")
     assert not torch.equal(expected, weights(fresh()))
 
 
-def test_a_finished_training_is_not_repeated(fresh, pairs, train_settings, tmp_path):
+def test_a_finished_training_is_not_repeated(capsys, fresh, pairs, train_settings, tmp_path):
     """Where only the publication failed: the weights are those of the last state."""
     expected = trained(fresh(), pairs, train_settings(), tmp_path)
     lines = curve(tmp_path)
+    capsys.readouterr()
     assert torch.equal(trained(fresh(), pairs, train_settings(), tmp_path), expected)
+    assert capsys.readouterr().out == "train: step 3 of 3, resumed\n"
     assert curve(tmp_path) == lines
 
 
-def test_a_save_that_was_interrupted_does_not_count(monkeypatch, fresh, pairs, train_settings, tmp_path):
+def test_a_save_that_was_interrupted_does_not_count(monkeypatch, capsys, fresh, pairs, train_settings, tmp_path):
     settings, saved = train_settings(epochs=2), trainer.Journal.on_save
     expected = trained(fresh(), pairs, settings, tmp_path / "whole")
 
@@ -357,7 +363,9 @@ def test_a_save_that_was_interrupted_does_not_count(monkeypatch, fresh, pairs, t
     monkeypatch.undo()
     assert {path.name for path in (tmp_path / "parts").glob("checkpoint-*")} == {"checkpoint-2", "checkpoint-4"}
     assert trainer.last_saved(tmp_path / "parts").name == "checkpoint-2"
+    capsys.readouterr()
     assert torch.equal(trained(fresh(), pairs, settings, tmp_path / "parts"), expected)
+    assert capsys.readouterr().out.startswith("train: step 2 of 6, resumed")
     assert curve(tmp_path / "parts") == curve(tmp_path / "whole")
 
 

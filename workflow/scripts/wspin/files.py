@@ -62,7 +62,8 @@ def naming(path: str | Path, *others: type[Exception]) -> Iterator[None]:
         error.filename = error.filename or str(path)
         raise
     except others as error:
-        raise OSError(None, f"cannot be written, is the disk full? {str(error).splitlines()[0]}", str(path)) from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise OSError(None, f"cannot be written, is the disk full? {reason}", str(path)) from error
 
 
 def sync(path: Path) -> None:
