@@ -20,10 +20,10 @@ $(ENV)/ready: constraints.txt envs/driver.in envs/torch.in envs/dev.in
 # file alone may clear the lock.
 UNLOCK = mkdir -p .snakemake && { flock --nonblock --exclusive .snakemake/alive rm -rf .snakemake/locks || true; }
 
-demo: setup                         ## the study on its embedded default, on the CPU; prints the table
+demo: setup                         ## the study on its embedded default, on the CPU; prints its tables
 	$(UNLOCK)
 	snakemake --profile local all --configfile config/demo.yaml
-	@cat results/demo/tables/scores.md
+	@cat results/demo/tables/scores.md; echo; cat results/demo/tables/differences.md
 
 report: setup                       ## Snakemake's report of the demo: tables, run times, the code of every step
 	snakemake --profile local all --configfile config/demo.yaml --report results/demo/report.zip

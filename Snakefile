@@ -1,7 +1,7 @@
 """The SPIN-versus-WSPIN study.
 
     snakemake --profile local all                    everything, on this machine
-    snakemake --profile slurm results/spin/ite3      one iteration and what it needs, on a cluster
+    snakemake --profile slurm results/wspin/ite3     one iteration and what it needs, on a cluster
 
 config/config.yaml says what is studied; the rules follow in the order in which they run.
 """
@@ -26,16 +26,18 @@ include: "rules/data.smk"
 include: "rules/train.smk"
 include: "rules/generate.smk"
 include: "rules/logprobs.smk"
+include: "rules/weigh.smk"
 include: "rules/eval.smk"
 include: "rules/report.smk"
 
 
 rule all:
-    """Every model of the study and its tables."""
+    """Every model of the study, its tables and figures."""
     default_target: True
     input:
         models=LAYOUT.all_models(),
         tables=LAYOUT.tables(),
+        figures=LAYOUT.figures(),
     localrule: True
 
 
@@ -50,6 +52,13 @@ rule tables:
     """The tables."""
     input:
         LAYOUT.tables(),
+    localrule: True
+
+
+rule figures:
+    """The figures."""
+    input:
+        LAYOUT.figures(),
     localrule: True
 
 

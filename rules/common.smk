@@ -1,11 +1,12 @@
 """What the rules share: the validated study, its layout, and the functions that rules take their inputs and flags from.
 
 Flags are functions of wildcards alone. Snakemake compares such params and re-runs a job when they change; a function
-that also takes resources is never compared, which is why the launcher does.
+that also takes resources is never compared.
 """
 
 import os
 import sys
+from inspect import signature
 from pathlib import Path
 
 sys.path.append(str(Path(workflow.basedir) / "workflow" / "scripts"))
@@ -13,7 +14,7 @@ sys.path.append(str(Path(workflow.basedir) / "workflow" / "scripts"))
 from wspin import StudyError, configfile
 from wspin.commands import Commands
 from wspin.files import show_alive, write_yaml
-from wspin.study import Layout, alternatives
+from wspin.study import GOLD, Layout, alternatives
 
 # Jobs run in the Python that runs snakemake, unless conda gives them another.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))
@@ -46,11 +47,6 @@ def minutes(stage):
     return lambda wildcards, attempt: attempt * resource(stage, "runtime")
 
 
-def launcher(wildcards, resources):
-    """How a training is started; the number of GPUs changes no result, so it must not be compared."""
-    return "python"
-
-
 def write_config():
     """Keep the resolved configuration beside the results."""
     write_yaml(f"{LAYOUT.results}/config.yaml", STUDY.model_dump(mode="json", by_alias=True, exclude_none=True))
@@ -61,13 +57,11 @@ def flags(rule):
     return lambda wildcards: getattr(COMMANDS, rule)(**wildcards)
 
 
-# Inputs
-
-
-def scratch_text(wildcards):
-    """The raw text that trains a scratch model's tokenizer; nothing for other models."""
-    scratch = STUDY.models[wildcards.model].scratch
-    return LAYOUT.fetched(scratch.text) if scratch else []
+def files(name):
+    """An input function: what the layout's method of that name finds for the wildcards that it takes."""
+    method = getattr(LAYOUT, name)
+    taken = signature(method).parameters
+    return lambda wildcards: method(**{key: wildcards[key] for key in taken})
 
 
 def local_files(path):
@@ -75,42 +69,6 @@ def local_files(path):
     return sorted(str(file) for file in Path(path).rglob("*") if file.is_file()) if path else []
 
 
-def parent_model(wildcards):
-    return LAYOUT.model(LAYOUT.parent(wildcards.model))
-
-
-def parent_manifest(wildcards):
-    return LAYOUT.manifest(LAYOUT.parent(wildcards.model))
-
-
-def training_rows(wildcards):
-    return LAYOUT.training_pairs(wildcards.model)[0]
-
-
-def training_reference(wildcards):
-    return LAYOUT.training_pairs(wildcards.model)[1]
-
-
 def unseen(wildcards, resources):
     """Flags of a training that must not be compared, hence the `resources`."""
     return COMMANDS.train_unseen(wildcards.model)
-
-
-def opponent_model(wildcards):
-    return LAYOUT.model(LAYOUT.generator(wildcards.responses))
-
-
-def opponent_manifest(wildcards):
-    return LAYOUT.manifest(LAYOUT.generator(wildcards.responses))
-
-
-def own_answers(wildcards):
-    return LAYOUT.file(LAYOUT.answers(wildcards.responses), "generations", wildcards.shard)
-
-
-def replayed_answers(wildcards):
-    return [LAYOUT.file(name, "generations", wildcards.shard) for name in LAYOUT.replays(wildcards.responses)]
-
-
-def heldout(wildcards):
-    return f"{LAYOUT.results}/data/heldout.parquet" if STUDY.eval.sources[wildcards.suite].heldout else []

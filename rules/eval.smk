@@ -11,7 +11,7 @@ rule eval:
         model=ancient("<results>/{model}/model"),
         manifest="<results>/{model}/manifest.json",
         tasks="<results>/fetched/tasks/{suite}",
-        heldout=heldout,
+        heldout=files("heldout"),
     output:
         scores="<results>/{model}/scores/{suite}.json",
         samples="<results>/{model}/scores/{suite}.samples.parquet",

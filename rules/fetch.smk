@@ -9,7 +9,7 @@ out: <results>/{model}/model/ and manifest.json of models that are not trained h
 rule fetch:
     """Fetch a model from the hub or a folder, or make a small one from scratch."""
     input:
-        text=scratch_text,
+        text=files("scratch_text"),
         files=lambda wildcards: local_files(STUDY.models[wildcards.model].path),
     output:
         model=directory("<results>/{model}/model"),

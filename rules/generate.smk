@@ -9,8 +9,8 @@ out: <results>/{start}/generations/{shard}.parquet for iteration 0, made once an
 rule generate:
     """Sample the opponent's answers to one shard of the prompts."""
     input:
-        model=ancient(opponent_model),
-        manifest=opponent_manifest,
+        model=ancient(files("generator_model")),
+        manifest=files("generator_manifest"),
         prompts="<results>/data/prompts.parquet",
     output:
         "<results>/{responses}/generations/{shard}.parquet",

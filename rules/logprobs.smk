@@ -2,6 +2,7 @@
 
 in:  a model, the answers it has to read
 out: <results>/{responses}/reference/{shard}.parquet the opponent's, of all that an iteration trains on
+     <results>/logprobs/{scorer}/{responses}/{shard}.parquet a teacher's, of the real answers (gold) or of generated ones
      <results>/{model}/preferences/{shard}.parquet the start model's, of the preference pairs
 """
 
@@ -9,11 +10,11 @@ out: <results>/{responses}/reference/{shard}.parquet the opponent's, of all that
 rule logprobs_reference:
     """Score the real, this iteration's and the replayed answers with the opponent, in one load of the model."""
     input:
-        model=ancient(opponent_model),
-        manifest=opponent_manifest,
+        model=ancient(files("generator_model")),
+        manifest=files("generator_manifest"),
         prompts="<results>/data/prompts.parquet",
-        generations=own_answers,
-        replayed=replayed_answers,
+        generations=files("own_answers"),
+        replayed=files("replayed_answers"),
     output:
         "<results>/{responses}/reference/{shard}.parquet",
     log:
@@ -37,6 +38,39 @@ rule logprobs_reference:
         python workflow/scripts/logprobs.py reference --model {input.model:q} --manifest {input.manifest:q} \
             --rows {input.prompts:q} --generations {input.generations:q} --replayed {input.replayed:q} \
             {params.flags:q} --output {output:q}
+        """
+
+
+rule logprobs_teacher:
+    """Score one response set with a teacher, which reads it as text; each text once per study."""
+    input:
+        model=ancient("<results>/{scorer}/model"),
+        manifest="<results>/{scorer}/manifest.json",
+        prompts="<results>/data/prompts.parquet",
+        generations=files("read_answers"),  # [] for the real answers
+    output:
+        "<results>/logprobs/{scorer}/{responses}/{shard}.parquet",
+    log:
+        "<logs>/logprobs/teacher/{scorer}/{responses}/{shard}.log",
+    benchmark:
+        "<benchmarks>/logprobs/teacher/{scorer}/{responses}/{shard}.tsv"
+    wildcard_constraints:
+        scorer=alternatives(LAYOUT.teachers),
+        responses=rf"{alternatives((GOLD, *LAYOUT.starts))}|{ITERATION}",
+    conda:
+        "../envs/torch.yaml"
+    threads: resource("logprobs", "threads")
+    resources:
+        gpu=resource("logprobs", "gpu"),
+        mem_mb=resource("logprobs", "mem_mb"),
+        runtime=minutes("logprobs"),
+    params:
+        flags=flags("logprobs_teacher"),
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+        python workflow/scripts/logprobs.py teacher --model {input.model:q} --manifest {input.manifest:q} \
+            --rows {input.prompts:q} --generations {input.generations:q} {params.flags:q} --output {output:q}
         """
 
 

@@ -1,17 +1,19 @@
 """Report: what the study shows, and the care of its folder.
 
-in:  every score
-out: <results>/tables/scores.csv, scores.md
+in:  every score, every file of samples; every token weight with the answers it belongs to
+out: <results>/tables/{scores,differences}.{csv,md,tex}, averages.csv, weights.{csv,md}
+     <results>/figures/averages.{pdf,svg,png}
 """
 
 
-rule report:
+rule report_scores:
     """Gather the scores in one table, with standard errors; refuse to mix ways of scoring."""
     input:
         LAYOUT.all_scores(),
     output:
         csv="<results>/tables/scores.csv",
         markdown=report("<results>/tables/scores.md", caption="../workflow/report/scores.rst", category="Scores"),
+        latex="<results>/tables/scores.tex",
     log:
         "<logs>/report/scores.log",
     benchmark:
@@ -24,11 +26,93 @@ rule report:
         mem_mb=resource("report", "mem_mb"),
         runtime=minutes("report"),
     params:
-        flags=flags("report"),
+        flags=flags("report_scores"),
     shell:
         r"""
         exec &> >(tee {log:q})
-        python workflow/scripts/report.py {params.flags:q} --csv {output.csv:q} --markdown {output.markdown:q}
+        python workflow/scripts/report.py scores {params.flags:q} \
+            --csv {output.csv:q} --markdown {output.markdown:q} --latex {output.latex:q}
+        """
+
+
+rule report_differences:
+    """Compare arms document by document, and average the tasks, with bootstrap intervals."""
+    input:
+        LAYOUT.all_scores(),
+        LAYOUT.all_samples(),
+    output:
+        csv="<results>/tables/differences.csv",
+        markdown=report("<results>/tables/differences.md", caption="../workflow/report/versus.rst", category="Scores"),
+        latex="<results>/tables/differences.tex",
+        averages="<results>/tables/averages.csv",
+    log:
+        "<logs>/report/differences.log",
+    benchmark:
+        "<benchmarks>/report/differences.tsv"
+    localrule: True
+    conda:
+        "../envs/driver.yaml"
+    threads: resource("report", "threads")
+    resources:
+        mem_mb=resource("report", "mem_mb"),
+        runtime=minutes("report"),
+    params:
+        flags=flags("report_differences"),
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+        python workflow/scripts/report.py differences {params.flags:q} --averages {output.averages:q} \
+            --csv {output.csv:q} --markdown {output.markdown:q} --latex {output.latex:q}
+        """
+
+
+rule report_weights:
+    """Tell what the token weights of every iteration look like."""
+    input:
+        **LAYOUT.weight_files(),
+        prompts="<results>/data/prompts.parquet",
+    output:
+        csv="<results>/tables/weights.csv",
+        markdown=report("<results>/tables/weights.md", caption="../workflow/report/weights.rst", category="Weights"),
+    log:
+        "<logs>/report/weights.log",
+    benchmark:
+        "<benchmarks>/report/weights.tsv"
+    localrule: True
+    conda:
+        "../envs/driver.yaml"
+    params:
+        flags=flags("report_weights"),
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+        python workflow/scripts/report.py weights {params.flags:q} --prompts {input.prompts:q} \
+            --weights {input.weights:q} --reference {input.reference:q} --generations {input.generations:q} \
+            --csv {output.csv:q} --markdown {output.markdown:q}
+        """
+
+
+rule report_figure:
+    """Draw every arm's average by iteration, with intervals."""
+    input:
+        "<results>/tables/averages.csv",
+    output:
+        "<results>/figures/averages.pdf",
+        "<results>/figures/averages.png",
+        report("<results>/figures/averages.svg", caption="../workflow/report/averages.rst", category="Scores"),
+    log:
+        "<logs>/report/figure.log",
+    benchmark:
+        "<benchmarks>/report/figure.tsv"
+    localrule: True
+    conda:
+        "../envs/driver.yaml"
+    params:
+        flags=flags("report_figure"),
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+        python workflow/scripts/report.py figure {params.flags:q} --averages {input:q} --output {output:q}
         """
 
 

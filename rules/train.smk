@@ -1,6 +1,7 @@
 """Train: one program for every model that is trained here; the loss is a flag.
 
-in:  the model to start from, <results>/data/prompts.parquet or preferences.parquet, its log-probabilities of the pairs
+in:  the model to start from, <results>/data/prompts.parquet or preferences.parquet, its log-probabilities of the pairs,
+     their token weights
 out: <results>/{model}/model/, manifest.json, metrics.jsonl
 """
 
@@ -8,10 +9,11 @@ out: <results>/{model}/model/, manifest.json, metrics.jsonl
 rule train:
     """Train a model of the registry, or iteration k of an arm; model/ loads with from_pretrained."""
     input:
-        model=ancient(parent_model),  # the opponent of the iteration, or the model a baseline starts from
-        parent=parent_manifest,  # small and checksum-aware: this is what triggers a re-run
-        rows=training_rows,
-        reference=training_reference,  # the start model's log-probabilities of the pairs; [] for sft
+        model=ancient(files("parent_model")),  # the opponent of the iteration, or the model a baseline starts from
+        parent=files("parent_manifest"),  # small and checksum-aware: this is what triggers a re-run
+        rows=files("training_rows"),
+        reference=files("training_reference"),  # the start model's log-probabilities of the pairs; [] for sft
+        weights=files("training_weights"),  # [] for losses without token weights
     output:
         model=directory("<results>/{model}/model"),
         manifest="<results>/{model}/manifest.json",
@@ -30,13 +32,12 @@ rule train:
         mem_mb=resource("train", "mem_mb"),
         runtime=minutes("train"),
     params:
-        launch=launcher,
         flags=flags("train"),
-        unseen=unseen,
+        unseen=unseen,  # never compared
     shell:
         r"""
         exec &> >(tee {log:q})
-        {params.launch} workflow/scripts/train.py --model {input.model:q} --manifest {input.parent:q} \
-            --rows {input.rows:q} --reference {input.reference:q} {params.flags:q} {params.unseen:q} \
-            --output {output.model:q} --output-manifest {output.manifest:q} --metrics {output.metrics:q}
+        python workflow/scripts/train.py --model {input.model:q} --manifest {input.parent:q} \
+            --rows {input.rows:q} --reference {input.reference:q} --weights {input.weights:q} {params.flags:q} \
+            {params.unseen:q} --output {output.model:q} --output-manifest {output.manifest:q} --metrics {output.metrics:q}
         """

@@ -62,7 +62,7 @@ def texts():
 def scratch_model(tmp_path_factory, texts):
     """Folder of a Qwen2 with 20 thousand random parameters and a byte-level BPE."""
     from wspin import models
-    from wspin.config import Scratch
+    from wspin.origins import Scratch
 
     folder = tmp_path_factory.mktemp("scratch")
     settings = Scratch(
@@ -95,6 +95,15 @@ def repository(tmp_path_factory):
 def finished(tmp_path_factory):
     """A finished study of two arms, made by stubs; for dry runs."""
     study = workflow.checkout(tmp_path_factory.mktemp("finished"), workflow.TWO_ARMS)
+    study.use_stubs()
+    study.make("all")
+    return study
+
+
+@pytest.fixture(scope="session")
+def weighed(tmp_path_factory):
+    """A finished study with arms that weigh their tokens, made by stubs; for dry runs."""
+    study = workflow.checkout(tmp_path_factory.mktemp("weighed"), workflow.TWO_ARMS, workflow.WEIGHED)
     study.use_stubs()
     study.make("all")
     return study

@@ -3,12 +3,17 @@
 import sys
 from pathlib import Path
 
-FILES = ["--output", "--output-manifest", "--metrics", "--scores", "--samples", "--csv", "--markdown"]
+FILES = ["--output", "--output-manifest", "--metrics", "--scores", "--samples", "--csv", "--markdown", "--latex"]
 if sys.argv[1] == "prompts":
     FILES.append("--heldout")  # an input of other programs
+if sys.argv[1] == "differences":
+    FILES.append("--averages")  # likewise
 
-for flag, value in zip(sys.argv, sys.argv[1:], strict=False):
-    if flag in FILES:
-        output = Path(value) if Path(value).suffix else Path(value) / "file"
+flag = ""
+for word in sys.argv[1:]:
+    if word.startswith("--"):
+        flag = word
+    elif flag in FILES:
+        output = Path(word) if Path(word).suffix else Path(word) / "file"
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(" ".join(sys.argv))

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from snakemake.utils import update_config
 
-from wspin import StudyError, config, configdoc, configfile
+from wspin import StudyError, config, configdoc, configfile, origins, sections
 from wspin.flags import add_flags, flags, from_flags
 
 CONFIG = Path(__file__).parent.parent / "config"
@@ -152,7 +152,7 @@ def test_values_from_the_command_line_are_placed_too():
             {"generate": {"max_new_tokens": 1025}},
             "generate.max_new_tokens: with dialogue.max_prompt_tokens it makes 2049 tokens",
         ),
-        ({"arms": {"spin": None}}, "arms: Dictionary should have at least 1 item"),
+        ({"arms": {"spin": None, "wspin": None, "wspin.paper": None}}, "arms: Dictionary should have at least 1 item"),
     ],
 )
 def test_wrong_values_are_refused(overlay, message):
@@ -254,10 +254,48 @@ def test_names_are_one_set_beside_the_folders_of_the_results():
             "models.sft.train.reduction: missing key; loss sft",
         ),
         ({"train": {"beta": None}}, "arms.spin.train.beta: missing key; loss spin reads it"),
+        ({"train": {"alpha": None}}, "arms.wspin.train.alpha: missing key; loss wspin reads it"),
+        ({"teacher": "nobody"}, "teacher: no model 'nobody'"),
+        ({"teacher": None}, "teacher: missing key; arm 'wspin' weighs its tokens by a teacher"),
+        ({"arms": {"wspin": {"teacher": "nobody"}}}, "arms.wspin.teacher: no model 'nobody'"),
+        ({"arms": {"spin": {"teacher": "base"}}}, "arms.spin.teacher: loss spin weighs no token; remove the key"),
+        ({"arms": {"spin": {"weigh": {"k": 2.0}}}}, "arms.spin.weigh: loss spin weighs no token; remove the key"),
+        (
+            {"arms": {"wspin": {"weigh": {"source": "equal"}, "teacher": "base"}}},
+            "arms.wspin.teacher: source equal asks no teacher",
+        ),
+        ({"arms": {"wspin": {"weigh": {"uper": 1.0}}}}, "arms.wspin.weigh.uper: unknown key; did you mean `upper`?"),
+        ({"arms": {"wspin": {"weigh": {"k": -1}}}}, "arms.wspin.weigh.k: Input should be greater than 0, found -1"),
+        ({"weigh": {"mu_rejected": None}}, "arms.wspin.weigh.mu_rejected: missing key; source teacher"),
+        ({"weigh": {"lower": 2.0}}, "arms.wspin.weigh.lower: found 2.0, above upper 1.5"),
+        ({"weigh": {"normalise": "sum_to"}}, "arms.wspin.weigh.normalise_to: missing key"),
+        (
+            {"arms": {"wspin": {"weigh": {"control": "one_minus", "normalise": "mean_one"}}}},
+            "arms.wspin.weigh.normalise: one_minus makes weights of either sign",
+        ),
+        ({"models": {"dpo": {"loss": "wspin"}}}, "models.dpo: loss wspin belongs to arms"),
+        ({"report": {"baseline": "nobody"}}, "report.baseline: no arm 'nobody'; there are spin, wspin, wspin.paper"),
     ],
 )
 def test_contradictions_between_sections_are_refused(overlay, message):
     assert message in refusal(overlay)
+
+
+@pytest.mark.parametrize("name", ["tis-dpo", "tisdpo", "wspin"])
+def test_the_published_names_of_the_loss_are_the_same_loss(name):
+    study = load({"arms": {"wspin": {"train": {"loss": name}}}})
+    assert study.weighted("wspin")
+    assert flags(study.arm_train("wspin"))[:2] == ["--loss", "wspin"]
+
+
+def test_weights_hold_what_they_are_made_from_alone():
+    """So that an edit of the rest makes none again."""
+    study = load({"arms": {"equal": {"train": {"loss": "wspin"}, "weigh": {"source": "equal"}}}})
+    assert set(study.arm_weigh("wspin").model_dump(exclude_none=True)) == set(config.Weigh.model_fields) - {
+        "normalise_to"
+    }
+    told = study.arm_weigh("equal").model_dump(exclude_none=True)
+    assert told == {"source": "equal", "control": "none", "normalise": "none", "eos_weight": 1.0}
 
 
 def test_both_members_of_a_cycle_are_named():
@@ -270,8 +308,8 @@ def test_both_members_of_a_cycle_are_named():
 
 
 def test_null_deletes_an_inherited_key():
-    study = load({"models": {"teacher": None}, "data": {"fits": ["base"]}})
-    assert list(study.models) == ["base", "sft", "dpo"]
+    study = load({"models": {"dpo": None}, "eval": {"models": ["base"]}})
+    assert list(study.models) == ["base", "sft", "teacher"]
     assert config.merge({"a": {"b": 1, "c": [1, 2]}}, {"a": {"b": None, "c": [3]}, "d": None}) == {"a": {"c": [3]}}
 
 
@@ -327,7 +365,7 @@ SECTIONS = {
     ),
     "generate": config.Generate(engine="transformers", temperature=0, top_p=0.95, max_new_tokens=5, batch_size=2),
     "logprobs": load().logprobs,
-    "scratch": config.Scratch(**SCRATCH, context=128),
+    "scratch": origins.Scratch(**SCRATCH, context=128),
 }
 
 
@@ -339,7 +377,7 @@ def test_flags_come_back_as_the_section_they_came_from(section):
 
 
 def test_a_percent_sign_in_a_description_is_no_format():
-    class Odd(config.Section):
+    class Odd(sections.Section):
         share: float = config.Field(description="100% of it")
 
     parser = argparse.ArgumentParser()

@@ -13,16 +13,19 @@ from wspin.commands import Commands
 from wspin.study import Layout
 
 RESULTS = "results/two"
-STAGES = ("fetch", "data", "train", "generate", "logprobs", "eval", "report")
-TABLES = {f"{RESULTS}/tables/scores.csv", f"{RESULTS}/tables/scores.md"}
+STAGES = ("fetch", "data", "train", "generate", "logprobs", "weigh", "eval", "report")
+REPORT = {"report_scores": 1, "report_differences": 1, "report_weights": 1, "report_figure": 1}
+COMPARED = {rule: 1 for rule in REPORT if rule != "report_weights"}  # what follows from scores
 FETCHES = {"fetch": 2, "fetch_data": 2, "fetch_tasks": 6}
 MODELS = {
     "data": 1,
     "data_preferences": 1,
-    "train": 6,
-    "generate": 20,
-    "logprobs_reference": 20,
+    "train": 14,
+    "generate": 50,
+    "logprobs_reference": 50,
+    "logprobs_teacher": 40,
     "logprobs_preferences": 5,
+    "weigh": 40,
 }
 ITERATION = {
     "fetch": 2,  # base, and the teacher, which decides which rows fit
@@ -34,6 +37,8 @@ ITERATION = {
     "logprobs_reference": 20,
     "eval": 6,
 }
+TABLES = {rule: 1 for rule in REPORT if rule != "report_figure"}
+WEIGHED = {**ITERATION, "logprobs_teacher": 25, "weigh": 20}  # the real answers, and those of ite0 to ite3
 
 
 def models(outputs, file="model"):
@@ -52,7 +57,8 @@ def shards(outputs):
 
 def only(arm, outputs):
     """Whether nothing but an arm's own files and the tables is made."""
-    return all(output.startswith(f"{RESULTS}/{arm}/") for output in outputs - TABLES)
+    shared = (f"{RESULTS}/tables/", f"{RESULTS}/figures/")
+    return all(output.startswith((f"{RESULTS}/{arm}/", *shared)) for output in outputs)
 
 
 # Targets of the study in config.yaml
@@ -72,9 +78,12 @@ def offline():
     [
         ("results/spin/ite3", ITERATION),
         ("results/spin/ite3/", ITERATION),
+        ("results/wspin/ite3", WEIGHED),
+        ("results/wspin/ite3/", WEIGHED),
+        ("results/wspin.paper/ite3", WEIGHED),
         ("models", {"fetch": 2, "fetch_data": 2, **MODELS}),
-        ("tables", {**FETCHES, **MODELS, "eval": 42, "report": 1}),  # six suites of base, sft, dpo, ite0 to ite3
-        ("all", {**FETCHES, **MODELS, "eval": 42, "report": 1}),
+        ("tables", {**FETCHES, **MODELS, "eval": 96, **TABLES}),  # six suites of four models and twelve iterations
+        ("all", {**FETCHES, **MODELS, "eval": 96, **REPORT}),
     ],
 )
 def test_a_target_plans_its_jobs_without_network(repository, offline, target, expected):
@@ -160,7 +169,7 @@ def test_an_edited_shell_command_plans_nothing(study):
 
 def test_an_arms_setting_plans_its_own_jobs_only(finished):
     planned = finished.overlay({"arms": {"spin2": {"train": {"beta": 0.3}}}}).plan("all")
-    assert planned.counts == {"train": 4, "generate": 6, "logprobs_reference": 6, "eval": 8, "report": 1, "all": 1}
+    assert planned.counts == {"train": 4, "generate": 6, "logprobs_reference": 6, "eval": 8, **COMPARED, "all": 1}
     assert only("spin2", planned.made())
 
 
@@ -181,24 +190,24 @@ def test_a_setting_of_one_iteration_trains_from_there(finished):
 
 def test_a_setting_of_the_evaluation_trains_nothing(finished):
     planned = finished.overlay({"eval": {"batch_size": 4}}).plan("all")
-    assert planned.counts == {"eval": 22, "report": 1, "all": 1}
+    assert planned.counts == {"eval": 24, **COMPARED, "all": 1}
 
 
 def test_shots_of_a_suite_score_that_suite_alone(finished):
     planned = finished.overlay({"eval": {"suites": {"slow": {"two": 1}}}}).plan("all")
-    assert planned.counts == {"eval": 11, "report": 1, "all": 1}
+    assert planned.counts == {"eval": 12, **COMPARED, "all": 1}
     assert all("scores/slow." in output for output in planned.made("eval"))
 
 
 def test_another_metric_writes_the_tables_alone(finished):
     planned = finished.overlay({"report": {"metrics": {"one": "exact_match,none"}}}).plan("all")
-    assert planned.counts == {"report": 1, "all": 1}
+    assert planned.counts == {**COMPARED, "all": 1}
 
 
 def test_one_more_iteration_plans_that_iteration_alone(finished):
     planned = finished.overlay({"iterations": 5}).plan("all")
-    assert planned.counts == {"train": 2, "generate": 4, "logprobs_reference": 4, "eval": 4, "report": 1, "all": 1}
-    assert all("/ite4/" in output for output in planned.made() - TABLES)
+    assert planned.counts == {"train": 2, "generate": 4, "logprobs_reference": 4, "eval": 4, **COMPARED, "all": 1}
+    assert all("/ite4/" in output for output in planned.made("train", "generate", "logprobs_reference", "eval"))
 
 
 def test_another_temperature_leaves_the_baselines_alone(finished):
@@ -209,20 +218,20 @@ def test_another_temperature_leaves_the_baselines_alone(finished):
 
 def test_an_arms_window_leaves_its_first_iteration_alone(finished):
     planned = finished.overlay({"arms": {"spin": {"data_window": 1}}}).plan("all")
-    assert planned.counts == {"train": 3, "generate": 4, "logprobs_reference": 6, "eval": 6, "report": 1, "all": 1}
+    assert planned.counts == {"train": 3, "generate": 4, "logprobs_reference": 6, "eval": 6, **COMPARED, "all": 1}
     assert only("spin", planned.made())
 
 
 def test_a_replicate_changes_no_job_there_is(finished):
     planned = finished.overlay({"arms": {"spin.s43": {"seed": 43}}}).plan("all")
-    assert planned.counts == {"train": 4, "generate": 8, "logprobs_reference": 8, "eval": 8, "report": 1, "all": 1}
+    assert planned.counts == {"train": 4, "generate": 8, "logprobs_reference": 8, "eval": 8, **COMPARED, "all": 1}
     assert only("spin.s43", planned.made())
 
 
 def test_a_fork_shares_the_answers_it_starts_with_and_changes_no_job_there_is(finished):
     late = {"fork": {"from": "spin", "at": 2}, "train": {"beta": 0.5}}
     planned = finished.overlay({"arms": {"spin.late": late}}).plan("all")
-    assert planned.counts == {"train": 2, "generate": 2, "logprobs_reference": 2, "eval": 4, "report": 1, "all": 1}
+    assert planned.counts == {"train": 2, "generate": 2, "logprobs_reference": 2, "eval": 4, **COMPARED, "all": 1}
     assert only("spin.late", planned.made())
 
 
@@ -230,7 +239,101 @@ def test_another_baseline_is_one_training_and_its_scores(finished):
     more = {"from": "sft", "loss": "dpo", "data": "preferences", "train": {"beta": 0.5}}
     edit = {"models": {"dpo.strong": more}, "eval": {"models": ["base", "sft", "dpo", "dpo.strong"]}}
     planned = finished.overlay(edit).plan("all")
-    assert planned.counts == {"train": 1, "eval": 2, "report": 1, "all": 1}
+    assert planned.counts == {"train": 1, "eval": 2, **COMPARED, "all": 1}
+
+
+# Arms that weigh their tokens
+
+
+def chain(arm, first=0):
+    """Folders that a weighed arm makes from its iteration `first` on, in three iterations, and what scoring follows."""
+    later = range(max(first, 1), 3)
+    return {f"{arm}/ite{k}/{kind}" for k in later for kind in ("generations", "reference")} | {
+        f"{arm}/ite{k}/{kind}" for k in range(first, 3) for kind in ("weights", "model", "manifest.json", "scores")
+    }
+
+
+def folders(planned):
+    """Folders of what is planned, below the results, without curves, tables and figures."""
+    made = {output.removeprefix("results/weighed/") for output in planned.made()}
+    made = {name.rsplit("/", 1)[0] if name.endswith((".parquet", "quick.json")) else name for name in made}
+    return {name for name in made if not name.startswith(("tables", "figures")) and not name.endswith("metrics.jsonl")}
+
+
+def readings(*sets, teacher="teacher"):
+    return {f"logprobs/{teacher}/{responses}" for responses in sets}
+
+
+def test_a_teacher_reads_each_text_once(weighed):
+    made = sorted(path.parent for path in weighed.folder.glob("results/weighed/logprobs/**/*.parquet"))
+    read = {str(path.relative_to(weighed.folder / "results/weighed/logprobs")) for path in made}
+    own = {f"teacher/{arm}/ite{k}" for arm in ("wspin", "wspin.paper") for k in (1, 2)}
+    assert read == {"teacher/gold", "teacher/sft", *own}
+    assert weighed.plan("all").jobs == []
+
+
+def test_an_arms_clamp_plans_its_weights_and_what_follows(weighed):
+    planned = weighed.overlay({"arms": {"wspin": {"weigh": {"upper": 1.0}}}}).plan("all")
+    assert folders(planned) == chain("wspin") | readings("wspin/ite1", "wspin/ite2")
+    assert planned.counts == {
+        "weigh": 3,
+        "train": 3,
+        "generate": 2,
+        "logprobs_reference": 2,
+        "logprobs_teacher": 2,
+        "eval": 3,
+        **REPORT,
+        "all": 1,
+    }
+
+
+def test_the_studys_clamp_leaves_equal_weights_alone(weighed):
+    planned = weighed.overlay({"weigh": {"lower": -1.0}}).plan("models")
+    assert planned.counts["weigh"] == planned.counts["train"] == 6
+    assert not any(name.startswith(("equal", "spin/")) for name in folders(planned))
+
+
+def test_another_teacher_of_one_arm_reads_what_it_has_not_read(weighed, tmp_path):
+    study = weighed.copy(tmp_path / "study")
+    one = study.overlay({"arms": {"wspin.paper": {"teacher": "sft"}}})
+    planned = one.plan("all")
+    sets = ("gold", "sft", "wspin.paper/ite1", "wspin.paper/ite2")
+    assert folders(planned) == chain("wspin.paper") | readings(*sets, teacher="sft")
+    one.make("all")
+    both = study.overlay({"arms": {"wspin.paper": {"teacher": "sft"}, "wspin": {"teacher": "sft"}}})
+    assert folders(both.plan("all")) == chain("wspin") | readings("wspin/ite1", "wspin/ite2", teacher="sft")
+
+
+def test_a_weighed_replicate_reads_its_own_answers_alone(weighed):
+    arm = {"seed": 43, "train": {"loss": "wspin"}}
+    planned = weighed.overlay({"arms": {"wspin.s43": arm}}).plan("all")
+    own = {f"wspin.s43/ite0/{kind}" for kind in ("generations", "reference")}
+    assert folders(planned) == chain("wspin.s43") | own | readings(*(f"wspin.s43/ite{k}" for k in range(3)))
+
+
+def test_a_weighed_fork_takes_over_its_parents_weights(weighed):
+    arm = {"fork": {"from": "wspin", "at": 1}, "train": {"loss": "wspin"}, "weigh": {"upper": 1.0}}
+    planned = weighed.overlay({"arms": {"wspin.late": arm}}).plan("all")
+    fork = chain("wspin.late", first=1) - {"wspin.late/ite1/generations", "wspin.late/ite1/reference"}
+    assert folders(planned) == fork | readings("wspin.late/ite2")
+
+
+def test_a_weighed_fork_of_a_plain_arm_weighs_what_it_replays(weighed):
+    arm = {"fork": {"from": "spin", "at": 1}, "train": {"loss": "wspin"}}
+    planned = weighed.overlay({"arms": {"late": arm}}).plan("all")
+    fork = chain("late", first=1) - {"late/ite1/generations", "late/ite1/reference"}
+    assert folders(planned) == fork | {"late/ite0/weights"} | readings("spin/ite1", "late/ite2")
+
+
+@pytest.mark.parametrize("name", ["tis-dpo", "tisdpo"])
+def test_the_published_names_of_the_loss_plan_nothing(weighed, name):
+    assert weighed.overlay({"arms": {"wspin": {"train": {"loss": name}}}}).plan("all").jobs == []
+
+
+def test_another_alpha_trains_again_without_other_weights_for_iteration_0(weighed):
+    planned = weighed.overlay({"arms": {"wspin": {"train": {"alpha": 0.5}}}}).plan("models")
+    assert planned.counts["train"] == 3
+    assert planned.counts["weigh"] == 2
 
 
 # Files that go missing
@@ -254,7 +357,7 @@ def test_another_model_in_its_place_is_followed(study):
     (study.folder / RESULTS / "spin/ite2/manifest.json").write_text("another")
     planned = study.plan("all")
     assert models(planned.made()) == {"spin/ite3"}
-    assert planned.counts == {"train": 1, "generate": 2, "logprobs_reference": 2, "eval": 4, "report": 1, "all": 1}
+    assert planned.counts == {"train": 1, "generate": 2, "logprobs_reference": 2, "eval": 4, **COMPARED, "all": 1}
 
 
 # Mistakes
@@ -291,7 +394,9 @@ def every_flag(made, arms):
         "logprobs_reference": [
             {"responses": name, "shard": "01"} for name in ("sft", *(f"{arm}/ite1" for arm in arms))
         ],
+        "logprobs_teacher": [{"scorer": "teacher", "responses": f"{arms[0]}/ite1", "shard": "01"}],
         "logprobs_preferences": [{"scorer": "sft", "shard": "00"}],
+        "weigh": [{"arm": arm, "k": "1", "shard": "01"} for arm in arms],
         "eval": [{"model": model, "suite": "slow"} for model in ("sft", *(f"{arm}/ite1" for arm in arms))],
     }
     return {(rule, json.dumps(job)): getattr(made, rule)(**job) for rule, jobs in rules.items() for job in jobs}
@@ -306,5 +411,5 @@ def test_flags_hold_no_resource():
 
 def test_flags_never_hold_an_arms_name():
     arms = {"spin": None, "spin2": None, "zebra": {"seed": 43}, "zebra.late": {"fork": {"from": "zebra", "at": 1}}}
-    given = every_flag(commands(arms=arms), ["zebra", "zebra.late"])
+    given = every_flag(commands(arms=arms, report={"baseline": "zebra"}), ["zebra", "zebra.late"])
     assert not [job for job, flags in given.items() if any("zebra" in flag for flag in flags)]

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, decoders, normalizers, processors
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
-from wspin import StudyError, config, models, pairs
+from wspin import StudyError, answers, config, models, origins
 from wspin.dialogue import TEMPLATES, Dialogue, render
 from wspin.packing import lay_out
 
@@ -63,7 +63,7 @@ def multilingual(tmp_path_factory):
     """A byte-level tokenizer whose tokens hold parts of characters, one's end with another's beginning among them."""
     folder = tmp_path_factory.mktemp("multilingual")
     size = {"vocabulary": 300, "hidden": 4, "intermediate": 4, "layers": 1, "heads": 1, "context": 8}
-    scratch = config.Scratch(architecture="qwen2", text="sft", **size)
+    scratch = origins.Scratch(architecture="qwen2", text="sft", **size)
     models.make_scratch(scratch, [nfc(MIXED), "日本日本", "👩‍👩‍👧‍👦👩‍👩‍👧‍👦", "été"] * 9, EOS, 1, folder)
     return Dialogue(models.load_tokenizer(folder), settings_of())
 
@@ -110,7 +110,7 @@ def test_prompt_ids_decode_to_the_rendered_prompt(dialogue, template, prompt):
 def test_generation_starts_from_a_prefix_of_the_training_ids(dialogue, prompt, response):
     """And the one EOS of the training ids is their last."""
     rows = pa.table({"prompt_id": ["a"], "prompt": [prompt], "chosen": [response], "rejected": [""]})
-    batch = lay_out(pairs.scoring_items(rows, pairs.preference_answers(rows, dialogue), dialogue), pad=1)
+    batch = lay_out(answers.of_preferences(rows, dialogue).items(dialogue), pad=1)
     asked = dialogue.prompt_ids(prompt)
     trained = batch.input_ids[0, : len(asked) + batch.counts[0]].tolist()
     assert trained[: len(asked)] == asked

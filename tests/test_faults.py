@@ -24,6 +24,7 @@ from wspin.config import merge
 from wspin.study import Layout
 
 DEMO = "results/demo"
+LAST = "wspin/ite1"  # the iteration that is interrupted
 SMALL = [workflow.ROOT / file for file in ("config/config.yaml", "config/demo.yaml", "tests/configs/small.yaml")]
 
 
@@ -229,7 +230,7 @@ def uninterrupted(tmp_path_factory):
 def unfinished(uninterrupted, tmp_path):
     """The same without the last iteration's model and what followed from it."""
     copy = uninterrupted.copy(tmp_path / "unfinished")
-    last = copy.folder / DEMO / "spin/ite1"
+    last = copy.folder / DEMO / LAST
     for name in ("model", "scores"):
         shutil.rmtree(last / name)
     for name in ("manifest.json", "metrics.jsonl"):
@@ -251,7 +252,23 @@ def test_two_runs_from_scratch_are_equal(uninterrupted, tmp_path, start):
     first, second = results(uninterrupted.folder), results(tmp_path / "again")
     assert {"sft/generations/00.parquet", "spin/ite1/model/model.safetensors", "spin/ite1/manifest.json"} <= set(first)
     assert {"sft/reference/00.parquet", "spin/ite1/scores/demo.samples.parquet", "tables/scores.md"} <= set(first)
+    assert {"wspin/ite1/weights/00.parquet", "logprobs/teacher/gold/00.parquet"} <= set(first)
+    assert {"tables/differences.tex", "tables/weights.csv", "figures/averages.pdf"} <= set(first)
     assert first == second
+
+
+@pytest.mark.faults
+def test_equal_weights_give_spins_models_byte_for_byte(uninterrupted):
+    """And its answers, log-probabilities, curves and scores; the weighted arm gives others."""
+    found = {name: digest for name, digest in results(uninterrupted.folder).items() if "/weights/" not in name}
+    arms = {
+        arm: {name.removeprefix(f"{arm}/"): digest for name, digest in found.items() if name.startswith(f"{arm}/")}
+        for arm in ("spin", "equal", "wspin")
+    }
+    assert {"ite0/model/model.safetensors", "ite1/model/model.safetensors", "ite1/metrics.jsonl"} <= set(arms["spin"])
+    assert arms["equal"] == arms["spin"]
+    assert arms["wspin"].keys() == arms["spin"].keys()
+    assert not [name for name in arms["spin"] if "manifest" in name and arms["wspin"][name] == arms["spin"][name]]
 
 
 @pytest.mark.faults
@@ -260,11 +277,11 @@ def test_killed_in_mid_training_the_study_resumes_and_ends_the_same(uninterrupte
     run = start(folder, "demo")
     run.wait_for(lambda: in_training(folder))
     run.kill()
-    assert not (folder / DEMO / "spin/ite1/model").exists()
+    assert not (folder / DEMO / LAST / "model").exists()
     assert list((folder / ".snakemake/locks").iterdir())
 
     start(folder, "demo").finish()
-    assert ", resumed" in (folder / DEMO / "logs/train/spin/ite1.log").read_text()
+    assert ", resumed" in (folder / DEMO / f"logs/train/{LAST}.log").read_text()
     assert results(folder) == results(uninterrupted.folder)
 
 

@@ -8,7 +8,7 @@ import torch
 from wspin import losses
 
 MARGINS = [-7.5, -1.0, -1e-3, 0.0, 0.25, 2.0, 30.0]
-PREFERENCE = pytest.mark.parametrize("loss", [losses.dpo, losses.spin])
+PREFERENCE = pytest.mark.parametrize("loss", [losses.dpo, losses.spin, losses.wspin])
 
 
 def softplus(x):
@@ -113,3 +113,68 @@ def test_answer_sums_pass_the_gradient_to_every_token():
 def test_answer_sums_refuse_counts_of_other_tokens():
     with pytest.raises(RuntimeError):
         losses.answer_sums(torch.ones(5), [2, 2])
+
+
+# Token weights and the KL term
+
+
+def weighted_margin(delta, weights):
+    """h_W of pairs of two answers: (B, 2, n) each."""
+    moved = (delta * weights).sum(-1)
+    return moved[:, 0] - moved[:, 1]
+
+
+@pytest.fixture
+def tokens():
+    """Delta, weights and KL of every token of five pairs."""
+    draw = torch.Generator().manual_seed(3)
+    delta, weights, kl = (torch.randn(5, 2, 7, generator=draw, dtype=torch.float64) for _ in range(3))
+    return delta, weights.exp(), kl.abs()
+
+
+def weighed_loss(tokens, beta, alpha, factor=1.0):
+    delta, weights, kl = tokens
+    margin, divergence = weighted_margin(delta, factor * weights), weighted_margin(kl, factor * weights)
+    return losses.wspin(margin, beta, 0.1, alpha, divergence)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5])
+@pytest.mark.parametrize("factor", [0.25, 3.0])
+def test_a_factor_of_all_weights_is_a_factor_of_beta(tokens, alpha, factor):
+    scaled, stronger = weighed_loss(tokens, 0.2, alpha, factor), weighed_loss(tokens, 0.2 * factor, alpha)
+    assert scaled.tolist() == pytest.approx(stronger.tolist(), rel=1e-12)
+    assert scaled.tolist() != pytest.approx(weighed_loss(tokens, 0.2, alpha).tolist(), rel=1e-3)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5])
+def test_swapped_sides_turn_the_margin_round(tokens, alpha):
+    """With their weights: the loss is then that of the other label, sigma(-x) for sigma(x)."""
+    swapped = [part.flip(1) for part in tokens]
+    delta, weights, kl = tokens
+    margin = weighted_margin(delta, weights) - alpha * weighted_margin(kl, weights)
+    assert weighted_margin(*swapped[:2]).tolist() == (-weighted_margin(delta, weights)).tolist()
+    expected = [softplus(0.3 * h) for h in margin.tolist()]
+    loss = losses.wspin(weighted_margin(*swapped[:2]), 0.3, 0.0, alpha, weighted_margin(swapped[2], swapped[1]))
+    assert loss.tolist() == pytest.approx(expected, rel=1e-12)
+
+
+def test_without_alpha_no_divergence_is_looked_at(tokens):
+    margin = weighted_margin(*tokens[:2])
+    assert torch.equal(losses.wspin(margin, 0.1), losses.spin(margin, 0.1))
+    assert torch.equal(losses.wspin(margin, 0.1, 0.0, 0.0, torch.full_like(margin, math.nan)), losses.spin(margin, 0.1))
+
+
+def test_kl_of_two_tokens_by_hand():
+    """p = (3/4, 1/4), q = (1/2, 1/2): 3/4 log 3/2 + 1/4 log 1/2 = 0.130812; the other way round 0.143841."""
+    p, q = torch.tensor([[3.0, 1.0]]).log(), torch.tensor([[1.0, 1.0]]).log()
+    assert losses.token_kl(p, q).item() == pytest.approx(0.75 * math.log(1.5) + 0.25 * math.log(0.5), rel=1e-6)
+    assert losses.token_kl(q, p).item() == pytest.approx(0.5 * math.log(2 / 3) + 0.5 * math.log(2), rel=1e-6)
+    assert losses.token_kl(p, p + 7.0).item() == pytest.approx(0.0, abs=1e-7)
+
+
+def test_kl_of_extreme_logits_is_finite():
+    extreme = torch.tensor([[1e4, -1e4, 0.0], [0.0, 0.0, 0.0]], requires_grad=True)
+    kl = losses.token_kl(extreme, extreme.detach().flip(-1))
+    kl.sum().backward()
+    assert torch.isfinite(kl).all()
+    assert torch.isfinite(extreme.grad).all()

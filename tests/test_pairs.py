@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from wspin import StudyError, pairs, tables
+from wspin import StudyError, answers, pairs, readings, tables
 from wspin.dialogue import Dialogue
 
 PROMPTS = ["sun", "moon", "star", ""]
@@ -33,32 +33,41 @@ def generations(folder, dialogue, name, made_with, **changes):
     tables.write(folder / f"{name}.parquet", "generations", {**columns, **changes}, made_with)
 
 
-def answers(folder, dialogue, replayed=(), opponent=OPPONENT):
+def found(folder, dialogue, replayed=(), opponent=OPPONENT):
     rows = tables.read(folder / "prompts.parquet", "prompts")
     paths = [str(folder / f"{name}.parquet") for name in replayed]
-    return pairs.iteration_answers(rows, str(folder / "this.parquet"), paths, dialogue, opponent, ANY)
+    return answers.of_iteration(rows, str(folder / "this.parquet"), paths, dialogue, opponent, ANY)
+
+
+def ids_of(made):
+    """Ids of every answer, by side."""
+    return {side: [tokens.ids for tokens in one] for side, one in made.sides.items()}
+
+
+def said(folder, dialogue, *more, **options):
+    return ids_of(found(folder, dialogue, *more, **options))
 
 
 def write_reference(folder, dialogue, replayed=(), made_with=REFERENCE, shards=(slice(0, 3), slice(3, 4))):
     """Shards of a reference in which every log-probability is a number of its own."""
-    rows, made = tables.read(folder / "prompts.parquet", "prompts"), answers(folder, dialogue, replayed)
+    made = found(folder, dialogue, replayed)
     numbers = iter(range(1, 10_000))
     scores = [
         [np.array([-next(numbers) / 64 for _ in ids], dtype=np.float32) for ids in one]
-        for one in zip(*made.values(), strict=True)
+        for one in zip(*ids_of(made).values(), strict=True)
     ]
-    columns = pairs.reference_columns(rows, made, scores, dialogue)
+    columns = made.columns(scores)
     paths = [str(folder / f"reference-{i}.parquet") for i in range(len(shards))]
     for path, some in zip(paths, shards, strict=True):
         tables.write(
             path, "reference", {name: column[some] for name, column in columns.items()}, made_with, len(replayed)
         )
-    return paths, made, scores
+    return paths, ids_of(made), scores
 
 
-def training(folder, dialogue, reference, replays=0, loss="spin", **expected):
+def training(folder, dialogue, reference, replays=0, loss="spin", weights=(), **expected):
     rows = str(folder / "prompts.parquet")
-    return pairs.training_items(loss, rows, reference, replays, dialogue, {**REFERENCE, **expected})
+    return pairs.training_items(loss, rows, reference, weights, replays, dialogue, {**REFERENCE, **expected})
 
 
 def lists(arrays):
@@ -69,14 +78,14 @@ def lists(arrays):
 
 
 def test_an_iteration_scores_real_generated_and_replayed_answers(folder, dialogue):
-    made = answers(folder, dialogue, ["before", "long ago"])
+    made = said(folder, dialogue, ["before", "long ago"])
     assert list(made) == ["chosen", "rejected", "replayed_1", "replayed_2"]
     assert [dialogue.text(ids) for ids in made["chosen"]] == REAL
     for side, name in (("rejected", "this"), ("replayed_1", "before"), ("replayed_2", "long ago")):
         stored = tables.read(folder / f"{name}.parquet", "generations")["token_ids"].to_pylist()
         assert made[side] == stored
-    assert list(answers(folder, dialogue)) == ["chosen", "rejected"]
-    assert list(answers(folder, dialogue, ["before"])) == ["chosen", "rejected", "replayed"]
+    assert list(said(folder, dialogue)) == ["chosen", "rejected"]
+    assert list(said(folder, dialogue, ["before"])) == ["chosen", "rejected", "replayed"]
 
 
 def test_answers_of_one_text_may_differ_in_ids(folder, dialogue):
@@ -84,11 +93,11 @@ def test_answers_of_one_text_may_differ_in_ids(folder, dialogue):
     spelled = [[*dialogue.tokenizer.convert_tokens_to_ids(list("nus")), dialogue.eos], *[[dialogue.eos]] * 3]
     assert dialogue.text(spelled[0]) == "nus"
     generations(folder, dialogue, "this", OPPONENT, token_ids=spelled)
-    assert answers(folder, dialogue)["rejected"] == spelled
+    assert said(folder, dialogue)["rejected"] == spelled
 
 
 def test_empty_and_equal_answers_are_kept(folder, dialogue):
-    made = answers(folder, dialogue, ["before"])
+    made = said(folder, dialogue, ["before"])
     assert made["chosen"][3] == made["replayed"][3] == [dialogue.eos]
     assert made["rejected"][0] == made["chosen"][0]
     assert {side: len(ids) for side, ids in made.items()} == {"chosen": 4, "rejected": 4, "replayed": 4}
@@ -97,38 +106,36 @@ def test_empty_and_equal_answers_are_kept(folder, dialogue):
 def test_cut_answers_have_eos_only_if_asked_for(folder, dialogue):
     asks = Dialogue(dialogue.tokenizer, dialogue.settings.model_copy(update={"eos_on_cut": True}))
     for side in ("rejected", "replayed"):
-        plain, asked = (answers(folder, either, ["before"])[side] for either in (dialogue, asks))
+        plain, asked = (said(folder, either, ["before"])[side] for either in (dialogue, asks))
         assert [len(b) - len(a) for a, b in zip(plain, asked, strict=True)] == [0, 0, 1, 0]
         assert asked[2] == [*plain[2], dialogue.eos]
         assert dialogue.eos not in plain[2]
 
 
 def test_one_item_holds_all_answers_to_a_prompt(folder, dialogue):
-    made = answers(folder, dialogue, ["before"])
-    items = pairs.scoring_items(tables.read(folder / "prompts.parquet", "prompts"), made, dialogue)
+    made = found(folder, dialogue, ["before"])
+    items = made.items(dialogue)
     assert lists(item.prompt for item in items) == [dialogue.prompt_ids(prompt) for prompt in PROMPTS]
-    assert [lists(item.responses) for item in items] == [list(one) for one in zip(*made.values(), strict=True)]
+    assert [lists(item.responses) for item in items] == [list(one) for one in zip(*ids_of(made).values(), strict=True)]
 
 
-@pytest.mark.parametrize(
-    ("key", "found"), [("model", "opponent"), ("tokenizer", "aa"), ("template", "human-assistant")]
-)
-def test_generations_of_another_origin_are_refused(folder, dialogue, key, found):
-    with pytest.raises(StudyError, match=rf"this\.parquet: {key}: expected 'other', found '{found}'"):
-        answers(folder, dialogue, opponent={**OPPONENT, key: "other"})
+@pytest.mark.parametrize("key", ["model", "tokenizer", "template"])
+def test_generations_of_another_origin_are_refused(folder, dialogue, key):
+    with pytest.raises(StudyError, match=rf"this\.parquet: {key}: expected 'other', found '{OPPONENT[key]}'"):
+        found(folder, dialogue, opponent={**OPPONENT, key: "other"})
 
 
 def test_replayed_answers_come_from_any_model_of_one_tokenizer(folder, dialogue):
     generations(folder, dialogue, "before", {**OPPONENT, "tokenizer": "bb"})
     with pytest.raises(StudyError, match=r"before\.parquet: tokenizer: expected 'aa', found 'bb'"):
-        answers(folder, dialogue, ["before"])
+        found(folder, dialogue, ["before"])
 
 
 @pytest.mark.parametrize("name", ["this", "before"])
 def test_generations_for_other_rows_are_refused(folder, dialogue, name):
     generations(folder, dialogue, name, OPPONENT, prompt_id=[*IDS[:3], "test-9"])
     with pytest.raises(StudyError, match=rf"{name}\.parquet: expected the 4 rows of .*; they differ in row 3"):
-        answers(folder, dialogue, ["before"])
+        found(folder, dialogue, ["before"])
 
 
 # What a model is trained on
@@ -172,12 +179,12 @@ def test_preference_pairs_end_by_themselves(folder, dialogue):
     path = folder / "preferences.parquet"
     tables.write(path, "preferences", {"prompt_id": IDS, **text}, {})
     rows = tables.read(path, "preferences")
-    made = pairs.preference_answers(rows, dialogue)
+    preferred = answers.of_preferences(rows, dialogue)
+    made = ids_of(preferred)
     assert made["rejected"] == [dialogue.response_ids(text) for text in SAID["this"]]
     scores = [[np.zeros(len(a)), np.ones(len(b))] for a, b in zip(*made.values(), strict=True)]
-    columns = pairs.reference_columns(rows, made, scores, dialogue)
-    tables.write(folder / "00.parquet", "reference", columns, REFERENCE)
-    items = pairs.training_items("dpo", str(path), [str(folder / "00.parquet")], 0, dialogue, REFERENCE)
+    tables.write(folder / "00.parquet", "reference", preferred.columns(scores), REFERENCE)
+    items = pairs.training_items("dpo", str(path), [str(folder / "00.parquet")], [], 0, dialogue, REFERENCE)
     assert [lists(item.responses) for item in items] == [list(one) for one in zip(*made.values(), strict=True)]
     assert [item.reference[1].tolist() for item in items] == [[1.0] * len(ids) for ids in made["rejected"]]
 
@@ -227,3 +234,82 @@ def test_a_log_probability_too_few_is_refused(folder, dialogue):
     tables.write(path, "reference", columns, REFERENCE)
     with pytest.raises(StudyError, match="reference, row 1, rejected: expected 3 log-probabilities, found 2"):
         training(folder, dialogue, [path])
+
+
+# Token weights
+
+
+def write_weights(folder, reference, side, name, first, **changes):
+    """Two shards of weights for the answers of one side; every weight is a number of its own, from `first` on."""
+    paths = []
+    for i, path in enumerate(reference):
+        table = tables.read(path, "reference", tables.replays(path))
+        ids = {"chosen": "chosen_token_ids", "rejected": f"{side}_token_ids"}
+        columns = {"prompt_id": table["prompt_id"].to_pylist(), "ids_hash": readings.ids_hashes(table, side)}
+        for place, (kind, column) in enumerate(ids.items()):
+            numbers = iter(range(first + 1000 * place + 100 * i, 10_000))
+            columns[f"{kind}_weights"] = [[next(numbers) for _ in ids] for ids in table[column].to_pylist()]
+        paths.append(str(folder / f"{name}-{i}.parquet"))
+        tables.write(paths[-1], "weights", {**columns, **changes}, {"tokenizer": "aa"})
+    return paths
+
+
+def test_weights_are_those_of_each_pair_and_old_ones_those_of_the_replayed(folder, dialogue):
+    reference, _, _ = write_reference(folder, dialogue, ["before"])
+    own = write_weights(folder, reference, "rejected", "own", 1)
+    old = write_weights(folder, reference, "replayed", "old", 5000)
+    items = training(folder, dialogue, reference, replays=1, loss="wspin", weights=[*own, *old])
+    assert all(list(map(len, item.weights)) == list(map(len, item.responses)) for item in items)
+    stored = [row for path in (*own, *old) for row in tables.read(path, "weights").to_pylist()]
+    expected = [[row["chosen_weights"], row["rejected_weights"]] for row in stored]
+    assert [lists(item.weights) for item in items] == expected
+
+
+def test_weights_change_nothing_else(folder, dialogue):
+    reference, _, _ = write_reference(folder, dialogue)
+    weights = write_weights(folder, reference, "rejected", "own", 1)
+    plain, weighed = (
+        training(folder, dialogue, reference, loss=loss, weights=some)
+        for loss, some in (("spin", []), ("wspin", weights))
+    )
+    for a, b in zip(plain, weighed, strict=True):
+        assert lists([a.prompt, *a.responses, *a.reference]) == lists([b.prompt, *b.responses, *b.reference])
+        assert a.weights == ()
+
+
+def test_wspin_without_weights_is_one_line(folder, dialogue):
+    """Missing weights are never ones."""
+    reference, _, _ = write_reference(folder, dialogue, ["before"])
+    own = write_weights(folder, reference, "rejected", "own", 1)
+    for some in ([], own, own[:1]):
+        with pytest.raises(StudyError) as error:
+            training(folder, dialogue, reference, replays=1, loss="wspin", weights=some)
+        needed = "token weights (--weights) of 2 response sets in 2 shards each"
+        told = f"train: loss wspin: expected {needed}, found {len(some)} files; weigh them first"
+        assert str(error.value) == told
+
+
+def test_weights_for_a_loss_that_reads_none_are_refused(folder, dialogue):
+    reference, _, _ = write_reference(folder, dialogue)
+    weights = write_weights(folder, reference, "rejected", "own", 1)
+    with pytest.raises(StudyError, match=r"loss spin: expected no token weights \(--weights\), found 2 files"):
+        training(folder, dialogue, reference, weights=weights)
+
+
+def test_weights_of_other_answers_are_refused(folder, dialogue):
+    """Of other ids, of other rows, in the wrong order, too few in a row, of another tokenizer."""
+    reference, _, _ = write_reference(folder, dialogue, ["before"])
+    own = write_weights(folder, reference, "rejected", "own", 1)
+    old = write_weights(folder, reference, "replayed", "old", 5000)
+
+    def refused(weights, match, **expected):
+        with pytest.raises(StudyError, match=match):
+            training(folder, dialogue, reference, replays=1, loss="wspin", weights=weights, **expected)
+
+    refused([*old, *own], r"old-0\.parquet: row 0, rejected: expected weights of other token ids")
+    refused([*own, *own], r"own-0\.parquet: row 0, replayed: expected weights of other token ids")
+    refused([*own[::-1], *old], r"own-1\.parquet: expected the 4 rows of reference, found 4; they differ in row 0")
+    short = write_weights(folder, reference[1:], "rejected", "short", 1, chosen_weights=[[]])
+    refused([own[0], *short, *old], r"own-0\.parquet: chosen_weights: expected one per token, found others")
+    tables.write(own[0], "weights", tables.read(own[0], "weights").to_pydict(), {"tokenizer": "bb"})
+    refused([*own, *old], r"own-0\.parquet: tokenizer: expected 'aa', found 'bb'")

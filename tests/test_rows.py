@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from wspin import StudyError, config, models, rows, seeds, sources
+from wspin import StudyError, models, origins, rows, seeds, sources
 from wspin.dialogue import Dialogue
 
 TASKS = {"spell_backward": {"min_word_len": 3, "max_word_len": 7}}
@@ -232,7 +232,7 @@ def test_a_missing_split_names_what_there_is(tmp_path):
 
 def fetch(folder, count, heldout=0.3, seed=1, tasks=TASKS):
     folder.mkdir()
-    settings = config.ReasoningGym(tasks=tasks, rows=count, heldout=heldout)
+    settings = origins.ReasoningGym(tasks=tasks, rows=count, heldout=heldout)
     sources.from_reasoning_gym(settings, seed, folder)
     return [{row["prompt"] for row in sources.read(folder, split, dict)} for split in ("train", "test")]
 

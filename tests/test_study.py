@@ -14,8 +14,14 @@ BASE = yaml.safe_load((Path(__file__).parent.parent / "config" / "config.yaml").
 
 
 def layout(arms=None, **overlay):
-    """The paper's study with other arms."""
-    return Layout(configfile.load(config.merge(BASE, {"arms": arms or {}}, overlay)))
+    """The paper's study with other arms beside `spin`."""
+    alone = {"wspin": None, "wspin.paper": None}
+    return Layout(configfile.load(config.merge(BASE, {"arms": {**alone, **(arms or {})}}, overlay)))
+
+
+def trained_on(study, model):
+    """Rows and reference shards of a training."""
+    return study.training_rows(model), study.training_reference(model)
 
 
 def names(paths):
@@ -116,7 +122,7 @@ def test_a_fork_like_its_parent_reads_its_parents_files():
     study = layout({"fork": {"fork": {"from": "spin", "at": 2}, "train": {"beta": 0.5}}})
     assert [study.responses("fork", k) for k in range(4)] == ["sft", "spin/ite1", "spin/ite2", "fork/ite3"]
     assert [study.scored("fork", k) for k in (2, 3)] == ["spin/ite2", "fork/ite3"]
-    assert study.training_pairs("fork/ite2") == study.training_pairs("spin/ite2")
+    assert trained_on(study, "fork/ite2") == trained_on(study, "spin/ite2")
     assert [study.replayed("fork", k) for k in (2, 3)] == [["spin/ite1"], ["spin/ite2"]]
 
 
@@ -155,7 +161,80 @@ def test_adding_arms_changes_no_file_of_another_arm():
     )
     for k in range(4):
         assert more.iteration_files("spin", k) == alone.iteration_files("spin", k)
-        assert more.training_pairs(f"spin/ite{k}") == alone.training_pairs(f"spin/ite{k}")
+        assert trained_on(more, f"spin/ite{k}") == trained_on(alone, f"spin/ite{k}")
+
+
+# Token weights
+
+
+WEIGHED = {"train": {"loss": "wspin"}}
+
+
+def folders(paths):
+    return [path.rsplit("/", 1)[0] for path in names(paths)]
+
+
+def test_a_weighed_arm_trains_with_its_own_weights_and_the_old_ones_of_what_it_replays():
+    study = layout({"wspin": WEIGHED}, data={"sft": {"prompts": 2, "shard": 1}})
+    assert names(study.training_weights("wspin/ite0")) == [f"wspin/ite0/weights/0{i}.parquet" for i in (0, 1)]
+    assert names(study.training_weights("wspin/ite2")) == [
+        f"wspin/ite{k}/weights/0{i}.parquet" for k in (2, 1) for i in (0, 1)
+    ]
+    assert study.training_weights("spin/ite2") == study.training_weights("sft") == []
+
+
+@pytest.mark.parametrize(("window", "sets"), [(1, [3]), (2, [3, 2]), (9, [3, 2, 1, 0])])
+def test_weights_and_reference_hold_the_same_sets(window, sets):
+    study = layout({"wspin": WEIGHED}, data={"sft": {"prompts": 1, "shard": 1}}, data_window=window)
+    assert folders(study.training_weights("wspin/ite3")) == [f"wspin/ite{k}/weights" for k in sets]
+    assert len(study.replays("wspin/ite3")) == len(sets) - 1
+
+
+def test_weights_come_from_the_student_and_the_teacher():
+    study = layout({"wspin": WEIGHED, "wspin.s43": {**WEIGHED, "seed": 43}})
+    assert names(study.teacher_reading("wspin", "0", "00")) == [
+        f"logprobs/teacher/{responses}/00.parquet" for responses in ("gold", "sft")
+    ]
+    assert names(study.teacher_reading("wspin", "2", "00"))[1] == "logprobs/teacher/wspin/ite2/00.parquet"
+    assert names(study.teacher_reading("wspin.s43", "0", "00"))[1] == "logprobs/teacher/wspin.s43/ite0/00.parquet"
+    assert study.weighed_reference("wspin", "0", "00") == "results/sft/reference/00.parquet"
+    assert study.weighed_answers("wspin", "2", "00") == "results/wspin/ite2/generations/00.parquet"
+
+
+def test_only_arms_that_weigh_have_a_teacher():
+    equal = {**WEIGHED, "weigh": {"source": "equal"}}
+    study = layout({"wspin": WEIGHED, "other": {**WEIGHED, "teacher": "base"}, "equal": equal})
+    assert [study.teacher(arm) for arm in study.study.arms] == [None, "teacher", "base", None]
+    assert study.teachers == ["base", "teacher"]
+    assert study.teacher_reading("equal", "0", "00") == study.teacher_reading("spin", "0", "00") == []
+    assert study.training_weights("equal/ite0")
+
+
+def test_a_fork_takes_over_its_parents_weights_or_makes_its_own():
+    arms = {"wspin": WEIGHED, "like": {**WEIGHED, "fork": {"from": "wspin", "at": 2}}}
+    arms["from.plain"] = {**WEIGHED, "fork": {"from": "spin", "at": 2}}
+    study = layout(arms, data={"sft": {"prompts": 1, "shard": 1}})
+    assert folders(study.training_weights("like/ite2")) == ["like/ite2/weights", "wspin/ite1/weights"]
+    assert folders(study.training_weights("like/ite3")) == ["like/ite3/weights", "like/ite2/weights"]
+    assert folders(study.training_weights("from.plain/ite2")) == ["from.plain/ite2/weights", "from.plain/ite1/weights"]
+    assert study.weighed_reference("from.plain", "1", "00") == "results/spin/ite1/reference/00.parquet"
+    assert names(study.teacher_reading("from.plain", "1", "00"))[1] == "logprobs/teacher/spin/ite1/00.parquet"
+
+
+def test_an_iteration_gathers_its_weights():
+    study = layout({"wspin": WEIGHED}, data={"sft": {"prompts": 1, "shard": 1}})
+    assert "results/wspin/ite1/weights/00.parquet" in study.iteration_files("wspin", 1)
+    assert not any("/weights/" in path for path in study.iteration_files("spin", 1))
+
+
+def test_every_arm_is_compared_to_the_baseline_where_both_have_an_iteration():
+    late = {"fork": {"from": "spin", "at": 2}, "train": {"beta": 0.5}}
+    study = layout({"short": {"iterations": 1}, "late": late})
+    assert study.comparisons() == [
+        ("short/ite0", "spin/ite0"),
+        ("late/ite2", "spin/ite2"),
+        ("late/ite3", "spin/ite3"),
+    ]
 
 
 # Seeds and settings
@@ -206,12 +285,12 @@ def test_shards_follow_from_the_configuration(prompts, shard, shards):
 
 def test_training_pairs_are_rows_and_the_start_models_log_probabilities():
     study = layout(data={"sft": {"prompts": 2, "shard": 1}, "preferences": {"pairs": 1, "shard": 1}})
-    assert study.training_pairs("sft") == ("results/data/prompts.parquet", [])
-    assert study.training_pairs("dpo") == ("results/data/preferences.parquet", ["results/sft/preferences/00.parquet"])
-    prompts, reference = study.training_pairs("spin/ite0")
+    assert trained_on(study, "sft") == ("results/data/prompts.parquet", [])
+    assert trained_on(study, "dpo") == ("results/data/preferences.parquet", ["results/sft/preferences/00.parquet"])
+    prompts, reference = trained_on(study, "spin/ite0")
     assert prompts == "results/data/prompts.parquet"
     assert names(reference) == ["sft/reference/00.parquet", "sft/reference/01.parquet"]
-    assert names(study.training_pairs("spin/ite3")[1]) == [
+    assert names(trained_on(study, "spin/ite3")[1]) == [
         "spin/ite3/reference/00.parquet",
         "spin/ite3/reference/01.parquet",
     ]
@@ -238,8 +317,9 @@ def test_an_iteration_gathers_all_its_files():
 
 def test_the_table_has_registry_models_and_every_iteration():
     study = layout({"b": {"iterations": 1}})
-    assert study.table_models() == ["base", "sft", "dpo", "spin/ite0", "spin/ite1", "spin/ite2", "spin/ite3", "b/ite0"]
-    assert len(study.all_scores()) == 8 * 6
+    spin = [f"spin/ite{k}" for k in range(4)]
+    assert study.table_models() == ["base", "sft", "dpo", "teacher", *spin, "b/ite0"]
+    assert len(study.all_scores()) == len(study.all_samples()) == 9 * 6
     assert names(study.scores("b/ite0"))[0] == "b/ite0/scores/arc.json"
 
 

@@ -202,6 +202,119 @@ def test_only_the_first_step_is_bound(fresh, pairs, train_settings, tmp_path):
     assert curve(tmp_path)[-1]["margin/largest"] > 1.0
 
 
+# Token weights
+
+
+def weighed(items, seed=5):
+    """With a random weight for every token."""
+    rng = np.random.default_rng(seed)
+    made = [tuple(rng.uniform(0.2, 4.0, len(ids)).astype(np.float32) for ids in item.responses) for item in items]
+    return [replace(item, weights=own) for item, own in zip(items, made, strict=True)]
+
+
+def plain_logits(model, item, side):
+    ids = torch.from_numpy(np.concatenate([item.prompt, item.responses[side]]).astype(np.int64))
+    return model(input_ids=ids[None]).logits[0, len(item.prompt) - 1 : -1].log_softmax(-1), ids[len(item.prompt) :]
+
+
+def plain_weighed(model, reference, item, alpha):
+    """h_W - alpha (KL_W(chosen) - KL_W(rejected)) from whole forward passes, token by token."""
+    sums = []
+    for side, (weights, stored) in enumerate(zip(item.weights, item.reference, strict=True)):
+        (own, ids), (other, _) = plain_logits(model, item, side), plain_logits(reference, item, side)
+        total = 0.0
+        for i, token in enumerate(ids.tolist()):
+            kl = (own[i].exp() * (own[i] - other[i].detach())).sum()
+            total = total + float(weights[i]) * (own[i, token] - float(stored[i]) - alpha * kl)
+        sums.append(total)
+    return sums[0] - sums[1]
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5])
+@pytest.mark.parametrize("token_budget", [1, 4096])
+def test_a_weighed_step_is_the_formula(fresh, pairs, train_settings, tmp_path, token_budget, alpha):
+    """With a policy that has left the reference, so that the KL term is not zero."""
+    settings = train_settings(
+        loss="wspin", alpha=alpha, token_budget=token_budget, margin_bound={"float32": 99, "bfloat16": 99}
+    )
+    items, policy, reference = weighed(moved(pairs)), fresh(), fresh()
+    with torch.no_grad():
+        for weight in policy.parameters():
+            weight.add_(0.05 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)))
+    exact = copy.deepcopy(policy).double()
+    steps = plan([item.lengths for item in items], SEED, 4, token_budget)
+    made = trainer.PlannedTrainer(
+        settings,
+        "float32",
+        model=reference,  # what is kept as the frozen reference
+        args=trainer.arguments(settings, len(steps), 0, tmp_path, on_cpu=True),
+        train_dataset=trainer.Steps(items, steps),
+    )
+    loss = made.training_step(policy, made.train_dataset[0]).item()
+    found = loss, torch.cat([weight.grad.flatten() for weight in policy.parameters()])
+    total = 0.0
+    for item in (items[i] for batch in steps[0] for i in batch):
+        total = total + torch.log1p(torch.exp(-0.5 * plain_weighed(exact, fresh().double(), item, alpha)))
+    agree(found, plain_gradient(exact, total / 4), 1.0)
+
+
+def test_weights_of_one_are_spin_bit_for_bit(fresh, pairs, train_settings, tmp_path):
+    """Models and curves."""
+    ones = [replace(item, weights=tuple(np.ones_like(one) for one in item.reference)) for item in pairs]
+    plain = trained(fresh(), pairs, train_settings(epochs=3), tmp_path / "spin")
+    same = trained(fresh(), ones, train_settings(epochs=3, loss="wspin", alpha=0.0), tmp_path / "wspin")
+    assert torch.equal(plain, same)
+    assert curve(tmp_path / "spin") == curve(tmp_path / "wspin")
+    other = trained(fresh(), weighed(pairs), train_settings(epochs=3, loss="wspin", alpha=0.0), tmp_path / "other")
+    assert not torch.allclose(plain, other)
+
+
+def test_without_alpha_there_is_no_reference_and_no_divergence(monkeypatch, fresh, pairs, train_settings, tmp_path):
+    def computed(*_):
+        raise AssertionError("a KL was computed")
+
+    monkeypatch.setattr(trainer.losses, "token_kl", computed)
+    trained(fresh(), weighed(pairs), train_settings(loss="wspin", alpha=0.0), tmp_path / "none")
+    with pytest.raises(AssertionError, match="a KL was computed"):
+        trained(fresh(), weighed(pairs), train_settings(loss="wspin", alpha=0.1), tmp_path / "some")
+
+
+def test_rewards_are_told_weighed_and_unweighed(fresh, pairs, train_settings, tmp_path):
+    items = weighed(moved(pairs))
+    bound = {"float32": 99, "bfloat16": 99}
+    trained(
+        fresh(), items, train_settings(loss="wspin", alpha=0.0, margin_bound=bound, global_batch=10), tmp_path / "one"
+    )
+    delta = [
+        [own - then for own, then in zip(now.reference, left.reference, strict=True)]
+        for now, left in zip(pairs, items, strict=True)
+    ]
+    plain = np.array([[one.sum() for one in sides] for sides in delta])
+    heavy = np.array(
+        [
+            [(w * one).sum() for w, one in zip(item.weights, sides, strict=True)]
+            for item, sides in zip(items, delta, strict=True)
+        ]
+    )
+    (line,) = curve(tmp_path / "one")
+    for name, sums in (("rewards", heavy), ("unweighted", plain)):
+        told = {key: line[f"{name}/{key}"] for key in ("chosen", "rejected", "margin", "accuracy")}
+        margin = sums[:, 0] - sums[:, 1]
+        expected = {"chosen": 0.5 * sums[:, 0].mean(), "rejected": 0.5 * sums[:, 1].mean()}
+        expected |= {"margin": 0.5 * margin.mean(), "accuracy": (margin > 0).mean()}
+        assert told == pytest.approx(expected, rel=1e-4)
+    assert line["margin/largest"] == pytest.approx(abs(plain[:, 0] - plain[:, 1]).max(), rel=1e-4)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5])
+def test_a_weighed_training_resumes_bit_for_bit(monkeypatch, fresh, pairs, train_settings, tmp_path, alpha):
+    """The frozen reference is the start model, also after an interruption."""
+    settings, items = train_settings(epochs=2, loss="wspin", alpha=alpha), weighed(pairs)
+    expected = trained(fresh(), items, settings, tmp_path / "whole")
+    interrupted(monkeypatch, fresh, items, settings, tmp_path / "parts", 4)
+    assert torch.equal(trained(fresh(), items, settings, tmp_path / "parts"), expected)
+
+
 # Curves
 
 
@@ -225,6 +338,10 @@ def test_the_curve_tells_what_was_measured(fresh, pairs, train_settings, tmp_pat
         "rewards/rejected": 0.5 * rejected.mean(),
         "rewards/margin": 0.5 * (chosen - rejected).mean(),
         "rewards/accuracy": (chosen > rejected).mean(),
+        "unweighted/chosen": 0.5 * chosen.mean(),
+        "unweighted/rejected": 0.5 * rejected.mean(),
+        "unweighted/margin": 0.5 * (chosen - rejected).mean(),
+        "unweighted/accuracy": (chosen > rejected).mean(),
         "margin/largest": abs(chosen - rejected).max(),
         "logprobs/chosen": policy[:, 0].mean(),
         "logprobs/rejected": policy[:, 1].mean(),

@@ -1,6 +1,6 @@
 """Rewrite what is generated from code and results: `python tests/update.py`.
 
-Always `config/schema.json` and `config/README.md`; the README's table if the demo has been run here.
+Always `config/schema.json` and `config/README.md`; the README's tables if the demo has been run here.
 """
 
 import re
@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-TABLE = ROOT / "results" / "demo" / "tables" / "scores.md"
+TABLES = {"table": "scores.md", "differences": "differences.md"}  # mark in the README: the demo's table
 
 
-def with_table(readme: str, table: str) -> str:
-    """The README with the demo's table between its two marks."""
-    marks = r"(<!-- demo table -->\n).*?(<!-- demo table end -->)"
+def with_table(readme: str, mark: str, table: str) -> str:
+    """The README with a table of the demo between its two marks."""
+    marks = rf"(<!-- demo {mark} -->\n).*?(<!-- demo {mark} end -->)"
     return re.sub(marks, lambda found: f"{found[1]}{table}{found[2]}", readme, count=1, flags=re.DOTALL)
 
 
@@ -24,7 +24,8 @@ if __name__ == "__main__":
     for name, text in configdoc.render_for(ROOT / "config").items():
         (ROOT / "config" / name).write_text(text)
         print(f"config/{name}")
-    if TABLE.exists():
-        readme = ROOT / "README.md"
-        readme.write_text(with_table(readme.read_text(), TABLE.read_text()))
-        print("README.md: the demo's table")
+    for mark, name in TABLES.items():
+        readme, table = ROOT / "README.md", ROOT / "results" / "demo" / "tables" / name
+        if table.exists():
+            readme.write_text(with_table(readme.read_text(), mark, table.read_text()))
+            print(f"README.md: the demo's {name}")

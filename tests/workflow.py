@@ -16,6 +16,7 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 TWO_ARMS = "tests/configs/two_arms.yaml"
+WEIGHED = "tests/configs/weighed.yaml"
 JOB = re.compile(r"^\w*rule (?P<rule>\S+):\n(?P<lines>(?:    .*\n)+)", re.MULTILINE)
 TABLE = re.compile(r"^Job stats:\njob +count\n[- ]+\n(?P<rows>(?:\S+ +\d+\n)+?)total +(?P<total>\d+)$", re.MULTILINE)
 

@@ -8,8 +8,8 @@ python workflow/scripts/fetch.py tasks --hub Rowan/hellaswag --revision 218e... 
 import json
 
 from wspin import program
-from wspin.config import Model, ReasoningGym, Scratch, TaskSource
 from wspin.files import whole_folder
+from wspin.origins import Model, ReasoningGym, Scratch, TaskSource
 
 
 def main(argv=None):

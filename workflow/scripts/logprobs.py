@@ -1,7 +1,8 @@
 """Score answers with a model: log-probability of every token, stored with the ids it belongs to.
 
 `reference` scores all that an iteration needs of its opponent in one load of the model: the real, this iteration's
-and the replayed answers. `preferences` scores the pairs of the preference baselines.
+and the replayed answers. `teacher` scores the real answers, or generated ones, as text in its own tokenizer and
+template. `preferences` scores the pairs of the preference baselines.
 
     python workflow/scripts/logprobs.py reference --model results/sft/model --manifest results/sft/manifest.json \
         --rows results/data/prompts.parquet --shard 0 --shard-size 10000 \
@@ -11,54 +12,58 @@ and the replayed answers. `preferences` scores the pairs of the preference basel
 from wspin import program, tables
 from wspin.config import Dialogue, Logprobs
 
+READS = {"reference": "prompts", "teacher": "prompts", "preferences": "preferences"}
+
 
 def main(argv=None):
     parser = program.parser("logprobs", __doc__)
-    commands = parser.add_subparsers(required=True, metavar="reference|preferences")
-    for name, kind in (("reference", "prompts"), ("preferences", "preferences")):
-        command = commands.add_parser(name, help=f"score the answers of {kind}.parquet")
+    commands = parser.add_subparsers(required=True, metavar="|".join(READS), dest="kind")
+    for name, rows in READS.items():
+        command = commands.add_parser(name, help=f"score answers to {rows}.parquet")
         program.add_flags(command, Logprobs)
         program.add_flags(command, Dialogue)
-        command.set_defaults(kind=kind, generations=None, replayed=[])
+        command.set_defaults(generations=[], replayed=[])
         for flag in ("--model", "--manifest", "--rows", "--output"):
             command.add_argument(flag, required=True)
         command.add_argument("--shard", required=True, type=int)
         command.add_argument("--shard-size", required=True, type=int)
-    reference = commands.choices["reference"]
-    reference.add_argument("--generations", required=True, help="this iteration's answers, made by the model")
+    reference, teacher = commands.choices["reference"], commands.choices["teacher"]
+    reference.add_argument("--generations", required=True, nargs=1, help="this iteration's answers, made by the model")
     reference.add_argument("--replayed", nargs="*", default=[], help="earlier iterations' answers, the latest first")
+    teacher.add_argument("--generations", nargs="*", default=[], help="generated answers; none: the real ones")
     arguments = parser.parse_args(argv)
     score(arguments, program.settings(arguments, Logprobs), program.settings(arguments, Dialogue))
-    generations = [arguments.generations] if arguments.generations else []
-    program.leave_record(
-        arguments, [arguments.output], [arguments.manifest, arguments.rows, *generations, *arguments.replayed]
-    )
+    inputs = [arguments.manifest, arguments.rows, *arguments.generations, *arguments.replayed]
+    program.leave_record(arguments, [arguments.output], inputs)
 
 
 def score(arguments, settings, dialogue_settings):
     """Score one shard and write it with what made it."""
     program.offline()
-    from wspin import logprobs, models, pairs
+    from wspin import answers, logprobs, models
     from wspin.dialogue import Dialogue as Conversation
     from wspin.packing import LAYOUT
 
-    rows = tables.shard(tables.read(arguments.rows, arguments.kind), arguments.shard, arguments.shard_size)
+    rows = tables.shard(tables.read(arguments.rows, READS[arguments.kind]), arguments.shard, arguments.shard_size)
     tokenizer = models.load_tokenizer(arguments.model)
     dialogue = Conversation(tokenizer, dialogue_settings)
     common = {"tokenizer": models.tokenizer_hash(tokenizer), "template": dialogue_settings.template}
     own = {**common, "model": program.manifest_hash(arguments.manifest)}
-    if arguments.kind == "prompts":
-        answers = pairs.iteration_answers(rows, arguments.generations, arguments.replayed, dialogue, own, common)
+    if arguments.kind == "teacher":
+        context = models.context(arguments.model)
+        found = answers.of_teacher(rows, arguments.generations, dialogue, common["tokenizer"], context)
+    elif arguments.kind == "reference":
+        found = answers.of_iteration(rows, arguments.generations[0], arguments.replayed, dialogue, own, common)
     else:
-        answers = pairs.preference_answers(rows, dialogue)
-    items = pairs.scoring_items(rows, answers, dialogue)
+        found = answers.of_preferences(rows, dialogue)
+    items = found.items(dialogue)
     model = models.load_model(arguments.model, models.best_device())
     told = program.progress("logprobs", len(items))
     scores = logprobs.score(model, items, settings.token_budget, settings.autocast, told)
-    columns = pairs.reference_columns(rows, answers, scores, dialogue)
-    made_with = {**own, "dtype": "float32", "autocast": settings.autocast, "layout": LAYOUT}
-    made_with |= {"attention": model.config._attn_implementation, "eos_on_cut": dialogue_settings.eos_on_cut}
-    tables.write(arguments.output, "reference", columns, made_with, replays=len(arguments.replayed))
+    made_with = {**own, "dtype": "float32", "autocast": settings.autocast, "layout": LAYOUT, **found.made_with}
+    made_with["attention"] = model.config._attn_implementation
+    kind = "logprobs" if arguments.kind == "teacher" else "reference"
+    tables.write(arguments.output, kind, found.columns(scores), made_with, replays=len(arguments.replayed))
 
 
 if __name__ == "__main__":

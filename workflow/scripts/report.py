@@ -1,57 +1,75 @@
-"""Gather the scores of models in one table: tidy CSV, and Markdown in points with standard errors.
+"""Report: tables and figures of what the study measured.
 
-Scores that were made in different ways (engine, versions, batch size, seeds, template, shots, prompts) are refused.
+Scores that were made in different ways (engine, versions, batch size, seeds, template, prompts) are refused.
 
-    python workflow/scripts/report.py --results results --models base sft spin/ite0 spin/ite1 --suites arc gsm8k \
+    python workflow/scripts/report.py scores --results results --models base sft spin/ite0 --suites arc gsm8k \
         --metrics arc_challenge=acc_norm,none gsm8k=exact_match,strict-match \
-        --csv results/tables/scores.csv --markdown results/tables/scores.md
+        --csv results/tables/scores.csv --markdown results/tables/scores.md --latex results/tables/scores.tex
 """
 
-import argparse
-
-from wspin import program, report
+from wspin import comparison, figures, items, program, report, weightstats
 from wspin.files import whole_file
+from wspin.scores import pairs, read
 
 
 def main(argv=None):
     parser = program.parser("report", __doc__)
-    parser.add_argument("--results", required=True, help="folder of the results")
-    parser.add_argument(
-        "--models", required=True, nargs="+", help="registry models and {arm}/ite{k}, in the table's order"
-    )
-    parser.add_argument(
-        "--suites", required=True, nargs="+", help="suites of tasks, a score file of each model for each"
-    )
-    parser.add_argument(
-        "--metrics",
-        required=True,
-        nargs="+",
-        type=metric,
-        metavar="TASK=METRIC",
-        help="metric of each task, in the table's order",
-    )
-    parser.add_argument("--csv", required=True, help="tidy table of every metric, as fractions")
-    parser.add_argument("--markdown", required=True, help="table of the chosen metrics, in points")
+    commands = parser.add_subparsers(required=True, metavar="scores|differences|weights|figure")
+    for name, action in (("scores", scores), ("differences", differences), ("weights", weights), ("figure", figure)):
+        commands.add_parser(name, help=action.__doc__).set_defaults(action=action)
+    compare, draw = commands.choices["differences"], commands.choices["figure"]
+    for command in (commands.choices["scores"], compare):
+        for flag in ("--results", "--csv", "--markdown", "--latex"):
+            command.add_argument(flag, required=True)
+        for flag, name in (("--models", "MODEL"), ("--suites", "SUITE"), ("--metrics", "TASK=METRIC")):
+            command.add_argument(flag, required=True, nargs="+", metavar=name)
+    compare.add_argument("--against", nargs="*", default=[], metavar="MODEL=BASELINE")
+    compare.add_argument("--bootstrap", required=True, type=int, help="draws behind an interval")
+    compare.add_argument("--seed", required=True, type=int)
+    weigh = commands.choices["weights"]
+    for flag in ("--prompts", "--csv", "--markdown"):
+        weigh.add_argument(flag, required=True)
+    for flag in ("--iterations", "--weights", "--reference", "--generations"):
+        weigh.add_argument(flag, nargs="*", default=[], help="iteration by iteration, with equally many shards")
+    draw.add_argument("--output", required=True, nargs="+", help="figures: .pdf, .svg, .png")
+    for command in (compare, draw):
+        command.add_argument("--confidence", required=True, type=float, help="share of the draws in an interval")
+        command.add_argument("--averages", required=True, help="every model's average: made by `differences`")
     arguments = parser.parse_args(argv)
-
-    scored = report.read(arguments.results, arguments.models, arguments.suites)
-    tables = {
-        arguments.csv: report.to_csv(report.tidy(scored)),
-        arguments.markdown: report.to_markdown(scored, dict(arguments.metrics)),
-    }
-    for path, text in tables.items():
+    outputs, inputs = arguments.action(arguments)
+    for path, content in outputs.items():
         with whole_file(path) as temporary:
-            temporary.write_text(text)
-    print(f"report: {len(arguments.models)} models, {len(arguments.metrics)} tasks: {arguments.markdown}", flush=True)
-    program.leave_record(arguments, tables, [str(one.path) for one in scored])
+            temporary.write_bytes(content)
+    print(f"report: {', '.join(outputs)}", flush=True)
+    program.leave_record(arguments, outputs, inputs)
 
 
-def metric(text):
-    """`TASK=METRIC` as a pair"""
-    task, found, name = text.partition("=")
-    if not found:
-        raise argparse.ArgumentTypeError(f"expected TASK=METRIC, found {text!r}")
-    return task, name
+def scores(flags):
+    """every score with its standard error"""
+    scored = read(flags.results, flags.models, flags.suites)
+    made = report.scores(scored, dict(pairs("TASK=METRIC", flags.metrics)))
+    return dict(zip((flags.csv, flags.markdown, flags.latex), made, strict=True)), [str(one.path) for one in scored]
+
+
+def differences(flags):
+    """models compared document by document, with intervals"""
+    scored = read(flags.results, flags.models, flags.suites)
+    models = items.read(scored, dict(pairs("TASK=METRIC", flags.metrics)))
+    draws = comparison.Draws(flags.bootstrap, flags.confidence, flags.seed)
+    made = report.differences(models, pairs("MODEL=BASELINE", flags.against), draws)
+    return dict(zip((flags.csv, flags.markdown, flags.latex, flags.averages), made, strict=True)), items.paths(scored)
+
+
+def weights(flags):
+    """what token weights look like"""
+    made = weightstats.table(flags.iterations, [flags.weights, flags.reference, flags.generations], flags.prompts)
+    return dict(zip((flags.csv, flags.markdown), made, strict=True)), [flags.prompts, *flags.weights]
+
+
+def figure(flags):
+    """the averages by iteration"""
+    drawn = figures.averages(comparison.read_averages(flags.averages), flags.confidence)
+    return {path: figures.render(drawn, path) for path in flags.output}, [flags.averages]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Train one model: sft on real answers, or a preference loss (spin, dpo) on pairs with a stored reference.
+"""Train one model: sft on real answers, or a preference loss (spin, wspin, dpo) on pairs with a stored reference.
 
 Interrupted, it continues from its last saved state; `model/` and the manifest appear when all is done.
 
@@ -6,8 +6,6 @@ Interrupted, it continues from its last saved state; `model/` and the manifest a
         --rows results/data/prompts.parquet --reference results/sft/reference/00.parquet --replays 0 \
         --output results/spin/ite0/model --output-manifest results/spin/ite0/manifest.json \
         --metrics results/spin/ite0/metrics.jsonl --state results/.state/train/spin/ite0 --seed 42 0 --loss spin ...
-
-One process and one GPU, or the CPU.
 """
 
 from pathlib import Path
@@ -24,6 +22,9 @@ def main(argv=None):
     parser.add_argument("--manifest", required=True, help="its manifest")
     parser.add_argument("--rows", required=True, help="prompts.parquet, or preferences.parquet for baselines")
     parser.add_argument("--reference", nargs="*", default=[], help="the start model's log-probabilities; none for sft")
+    parser.add_argument(
+        "--weights", nargs="*", default=[], help="token weights, for loss wspin: own answers', replayed"
+    )
     parser.add_argument("--replays", type=int, default=0, help="earlier iterations' answers that the reference holds")
     parser.add_argument("--autocast", required=True, choices=Logprobs.model_fields["autocast"].annotation.__args__)
     parser.add_argument("--seed", required=True, type=int, nargs=2, metavar=("SEED", "ITERATION"))
@@ -34,7 +35,7 @@ def main(argv=None):
     arguments = parser.parse_args(argv)
     settings, dialogue = program.settings(arguments, Train), program.settings(arguments, Dialogue)
 
-    inputs = [arguments.manifest, arguments.rows, *arguments.reference]
+    inputs = [arguments.manifest, arguments.rows, *arguments.reference, *arguments.weights]
     resolved = {"train": settings.model_dump(exclude=set(WATCH)), "dialogue": dialogue.model_dump()}
     resolved |= {"seed": arguments.seed, "autocast": arguments.autocast}
     made_by = [provenance.code_hash("train"), provenance.versions(("torch", "transformers"))]
@@ -64,7 +65,7 @@ def train(arguments, settings, dialogue_settings, state):
         "autocast": arguments.autocast,
         "layout": LAYOUT,
     }
-    scored = (arguments.rows, arguments.reference, arguments.replays)
+    scored = (arguments.rows, arguments.reference, arguments.weights, arguments.replays)
     items = pairs.training_items(settings.loss, *scored, dialogue, expected)
     model = models.load_model(arguments.model, models.best_device())
     models.check_eos(model, dialogue.eos, arguments.model)

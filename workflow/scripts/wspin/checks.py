@@ -10,8 +10,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from .config import RESERVED, Section, Study, Train
+from .config import RESERVED, Study, Train, Weigh, reads
 from .dialogue import TEMPLATES
+from .sections import ALIASES, Section
 
 Place = tuple[str, ...]
 Complaint = tuple[Place, str]  # place in the configuration, what is wrong there
@@ -25,6 +26,7 @@ def complaints(study: Study) -> Iterator[Complaint]:
     yield from _templates(study)
     yield from _lengths(study)
     yield from _arms(study)
+    yield from _weights(study)
     yield from _evaluation(study)
 
 
@@ -122,7 +124,7 @@ def _training(study: Study, place: Place, resolve: Callable[[], Train], iteratio
     except ValidationError as error:
         yield from (((*place, *below), message) for below, message in mistakes(error, Train))
         return
-    for key in ("beta", "label_smoothing") if train.loss != "sft" else ("reduction",):
+    for key in sorted(reads(train.loss)):
         if getattr(train, key) is None:
             yield (*place, key), f"missing key; loss {train.loss} reads it, and nothing is defaulted silently"
     for key, value in train:
@@ -155,6 +157,41 @@ def _arms(study: Study) -> Iterator[Complaint]:
             yield from _fork(study, name)
 
 
+def _weights(study: Study) -> Iterator[Complaint]:
+    """Teachers are models of the registry, and whoever weighs tokens has all that its weights are made from."""
+    if study.teacher and study.teacher not in study.models:
+        yield ("teacher",), f"no model {study.teacher!r} in the registry; it holds {', '.join(study.models)}"
+    for name, arm in study.arms.items():
+        if arm.teacher and arm.teacher not in study.models:
+            place = ("arms", name, "teacher")
+            yield place, f"no model {arm.teacher!r} in the registry; it holds {', '.join(study.models)}"
+        yield from _weigh(study, name)
+
+
+def _weigh(study: Study, name: str) -> Iterator[Complaint]:
+    place: Place = ("arms", name, "weigh")
+    try:
+        weigh = study.arm_weigh(name)
+    except ValidationError as error:
+        yield from (((*place, *below), message) for below, message in mistakes(error, Weigh))
+        return
+    for key in weigh.reads:
+        if getattr(weigh, key) is None:
+            yield (*place, key), f"missing key; source {weigh.source}, normalise {weigh.normalise} read it"
+    if weigh.lower is not None and weigh.upper is not None and weigh.lower > weigh.upper:
+        yield (*place, "lower"), f"found {weigh.lower}, above upper {weigh.upper}"
+    if weigh.control in ("one_minus", "random") and weigh.normalise != "none":
+        yield (*place, "normalise"), f"{weigh.control} makes weights of either sign, whose mean is nothing to go by"
+    arm, loss = study.arms[name], study.arms[name].train.get("loss", study.train.loss)
+    for key in ("weigh", "teacher"):
+        if getattr(arm, key) and loss not in ("wspin", *ALIASES):
+            yield (*place[:2], key), f"loss {loss} weighs no token; remove the key, or give the arm loss wspin"
+    if weigh.source == "equal" and arm.teacher:
+        yield (*place[:2], "teacher"), "source equal asks no teacher; remove the key"
+    if weigh.source == "teacher" and loss in ("wspin", *ALIASES) and not (arm.teacher or study.teacher):
+        yield ("teacher",), f"missing key; arm {name!r} weighs its tokens by a teacher"
+
+
 def _fork(study: Study, name: str) -> Iterator[Complaint]:
     arm, place = study.arms[name], ("arms", name, "fork")
     parent = study.arms.get(arm.fork.from_)
@@ -174,6 +211,8 @@ def _evaluation(study: Study) -> Iterator[Complaint]:
     for name in study.eval.models:
         if name not in study.models:
             yield ("eval", "models"), f"no model {name!r} in the registry; it holds {', '.join(study.models)}"
+    if study.report.baseline not in study.arms:
+        yield ("report", "baseline"), f"no arm {study.report.baseline!r}; there are {', '.join(study.arms)}"
     tasks = [task for suite in study.eval.suites.values() for task in suite]
     for suite in study.eval.suites:
         if suite not in study.eval.sources:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 
-from .config import Dialogue, Source
+from .config import Dialogue
 from .flags import flags
+from .origins import Source
 from .study import Layout
 
 WATCH = ("save_every", "margin_bound")  # what a training watches over, without a trace in its result
@@ -74,8 +75,16 @@ class Commands:
     def logprobs_reference(self, responses: str, shard: str) -> list[str]:
         return [*_shard(shard, self.study.data.sft.shard), *self._logprobs(self.layout.generator(responses))]
 
+    def logprobs_teacher(self, scorer: str, responses: str, shard: str) -> list[str]:
+        return [*_shard(shard, self.study.data.sft.shard), *self._logprobs(scorer)]
+
     def logprobs_preferences(self, scorer: str, shard: str) -> list[str]:
         return [*_shard(shard, self.study.data.preferences.shard), *self._logprobs(scorer)]
+
+    def weigh(self, arm: str, k: str, shard: str) -> list[str]:
+        scored = self.layout.scored(arm, int(k))
+        rest = ["--replays", str(len(self.layout.replays(scored))), "--seed", str(self.layout.seed(arm)), k]
+        return [*_shard(shard, self.study.data.sft.shard), *rest, *flags(self.study.arm_weigh(arm))]
 
     def eval(self, model: str, suite: str) -> list[str]:
         settings, source = self.study.eval, self.study.eval.sources[suite]
@@ -103,10 +112,23 @@ class Commands:
             dialogue.eos,
         ]
 
-    def report(self) -> list[str]:
+    def report_scores(self) -> list[str]:
         metrics = [f"{task}={metric}" for task, metric in sorted(self.study.report.metrics.items())]
         tasks = ["--suites", *sorted(self.study.eval.suites), "--metrics", *metrics]
         return ["--results", self.study.results, "--models", *self.layout.table_models(), *tasks]
+
+    def report_differences(self) -> list[str]:
+        settings = self.study.report
+        against = ["--against", *(f"{model}={baseline}" for model, baseline in self.layout.comparisons())]
+        draws = ["--bootstrap", str(settings.bootstrap), "--seed", str(self.study.seed)]
+        return [*self.report_scores(), *against, *draws, *self.report_figure()]
+
+    def report_figure(self) -> list[str]:
+        return ["--confidence", str(self.study.report.confidence)]
+
+    def report_weights(self) -> list[str]:
+        iterations = [f"{arm}/ite{k}" for arm, k in self.layout.weighted_iterations()]
+        return ["--iterations", *iterations]
 
     def _fits(self) -> list[str]:
         templates = [self.layout.template(model) for model in self.study.data.fits]

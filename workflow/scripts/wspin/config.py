@@ -2,152 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from .origins import Data, Model, TaskSource
+from .sections import Loss, Name, NotNegative, PerIteration, Precision, Section, Share
 
 RESERVED = frozenset(
     ("data", "fetched", "logprobs", "logs", "benchmarks", "tables", "figures", "pages", "gold", "preferences", "demo")
 ) | {"config.yaml"}
-
-T = TypeVar("T")
-PerIteration = Annotated[T | list[T], Field(union_mode="left_to_right")]
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-NotNegative = Annotated[float, Field(ge=0.0)]
-Revision = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.-]*$")]
-Precision = Literal["float32", "bfloat16"]
-Loss = Literal["sft", "dpo", "spin"]
-
-
-class Section(BaseModel):
-    """A part of the configuration. Unknown keys are refused, values never change after validation."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
-
-
-def one_of(section: Section, *keys: str) -> str:
-    """The one key of `keys` that is given; anything but exactly one is an error."""
-    given = [key for key in keys if getattr(section, key) is not None]
-    if len(given) != 1:
-        raise ValueError(f"give exactly one of {', '.join(keys)}; found {', '.join(given) or 'none'}")
-    return given[0]
-
-
-def needs_revision(section: Section) -> None:
-    """A hub name without a commit hash would let the study change under its feet."""
-    if (section.hub is None) != (section.revision is None):
-        raise ValueError("hub and revision belong together: a name on the hub and the 40 hex digits of a commit")
-
-
-class Scratch(Section):
-    """A small model with random weights and a tokenizer trained on a data set's raw text."""
-
-    architecture: Literal["qwen2"] = Field(description="model class of transformers")
-    text: str = Field(description="data set whose raw text trains the tokenizer")
-    vocabulary: PositiveInt = Field(description="tokens of the byte-level BPE, special tokens included (at least 257)")
-    hidden: PositiveInt = Field(description="width of the residual stream")
-    intermediate: PositiveInt = Field(description="width of the feed-forward layer")
-    layers: PositiveInt = Field(description="transformer blocks")
-    heads: PositiveInt = Field(description="attention heads, each with its own keys and values")
-    context: PositiveInt = Field(description="longest sequence in tokens")
-
-
-class Model(Section):
-    """An entry of the registry: on the hub, in a local folder, made from scratch, or trained from another model."""
-
-    hub: str | None = Field(None, description="name on the model hub, with `revision`")
-    revision: Revision | None = Field(None, description="commit hash of the hub model; branches are refused")
-    path: str | None = Field(None, description="local folder that `from_pretrained` loads")
-    scratch: Scratch | None = Field(None, description="random weights and a tokenizer trained on given text")
-    from_: str | None = Field(None, alias="from", description="registry model this one is trained from")
-    loss: Loss | None = Field(None, description="loss of the training (with `from`)")
-    data: Literal["sft", "preferences"] | None = Field(None, description="data of the training (with `from`)")
-    train: dict[str, Any] = Field({}, description="settings of `train` that this model overrides (with `from`)")
-    template: str | None = Field(None, description="how this model sees a prompt; default: `dialogue.template`")
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Model:
-        kind = one_of(self, "hub", "path", "scratch", "from_")
-        needs_revision(self)
-        trained = self.loss is not None and self.data is not None
-        if (kind == "from_") != trained or (kind != "from_" and (self.loss or self.data or self.train)):
-            raise ValueError("`from`, `loss` and `data` belong together, and `train` goes with them only")
-        if trained and (self.loss == "sft") != (self.data == "sft"):
-            raise ValueError("loss sft trains on data sft, and a preference loss on data preferences")
-        return self
-
-    @property
-    def trained(self) -> bool:
-        return self.from_ is not None
-
-
-class ReasoningGym(Section):
-    """Procedurally generated tasks with answers, from the package reasoning-gym."""
-
-    tasks: dict[str, dict[str, int | float | str | bool]] = Field(
-        min_length=1, description="name of a task: its settings, as reasoning-gym calls them"
-    )
-    rows: PositiveInt = Field(description="rows drawn of each task; repeated prompts are kept once")
-    heldout: Share = Field(description="share of the rows in split `test`, chosen by a hash of the prompt")
-
-
-class Source(Section):
-    hub: str | None = Field(None, description="data set on the hub, with `revision`")
-    revision: Revision | None = Field(None, description="commit hash of the hub data set; branches are refused")
-    path: str | None = Field(None, description="local folder with one {split}.parquet or {split}.jsonl per split")
-
-
-class Sft(Source):
-    """Prompts and real answers."""
-
-    reasoning_gym: ReasoningGym | None = Field(None, description="rows made by the package reasoning-gym")
-    split: str = Field(description="split the prompts are drawn from")
-    prompts: PositiveInt = Field(description="rows of the study: drawn by the seed until so many fit, or an error")
-    shard: PositiveInt = Field(description="prompts per file of generations and log-probabilities")
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Sft:
-        one_of(self, "hub", "path", "reasoning_gym")
-        needs_revision(self)
-        return self
-
-
-class Heldout(Section):
-    """Rows that no training sees."""
-
-    from_: Literal["sft"] = Field(alias="from", description="data set of the held-out rows")
-    split: str = Field(description="split they are drawn from")
-    prompts: PositiveInt = Field(description="number of rows")
-
-
-class Preferences(Source):
-    """Chosen and rejected answers, for the preference baselines."""
-
-    from_: Literal["sft"] | None = Field(
-        None,
-        alias="from",
-        description="make pairs from this data set: chosen = its answer, rejected = a corruption of it",
-    )
-    split: str = Field(description="split the pairs are drawn from")
-    pairs: PositiveInt = Field(description="number of pairs: drawn by the seed until so many fit, or an error")
-    shard: PositiveInt = Field(description="pairs per file of log-probabilities")
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Preferences:
-        one_of(self, "hub", "path", "from_")
-        needs_revision(self)
-        return self
-
-
-class Data(Section):
-    fits: list[str] = Field(
-        min_length=1,
-        description="registry models (none trained here) in whose context a row must fit; others drop no row",
-    )
-    sft: Sft
-    heldout: Heldout
-    preferences: Preferences
 
 
 class Dialogue(Section):
@@ -181,6 +45,43 @@ class Logprobs(Section):
     token_budget: PositiveInt = Field(description="tokens of a scoring batch, padding included")
 
 
+class Weigh(Section):
+    """How log-probabilities become token weights: k exp(mu clamp(r, lower, upper)) of r = log teacher - log student."""
+
+    source: Literal["teacher", "equal"] = Field(
+        description="teacher: from its log-probabilities; equal: every weight 1"
+    )
+    form: Literal["exp_clamp"] | None = Field(None, description="source teacher: k exp(mu clamp(r, lower, upper))")
+    k: PositiveFloat | None = Field(None, description="source teacher: factor of every weight; acts as beta does")
+    mu_chosen: float | None = Field(None, description="source teacher: sign and strength on chosen answers")
+    mu_rejected: float | None = Field(None, description="source teacher: the same on rejected answers")
+    lower: float | None = Field(None, description="source teacher: r is clamped from below, nat; before mu acts")
+    upper: float | None = Field(None, description="source teacher: r is clamped from above, nat")
+    segment_agg: Literal["paper_mean", "log_mean", "sum_spread"] | None = Field(
+        None, description="source teacher: how a word's tokens share its weight where the tokenizers differ"
+    )
+    control: Literal["none", "one_minus", "inverse", "permuted", "random", "random_matched", "noise"] = Field(
+        description="what is done to the weights to see whether they matter (docs/token-weights.md)"
+    )
+    normalise: Literal["none", "mean_one", "sum_to"] = Field(
+        description="within each answer, its EOS left out: mean one, or a fixed sum (a hidden length normalisation)"
+    )
+    normalise_to: PositiveFloat | None = Field(None, description="normalise sum_to: the sum")
+    eos_weight: NotNegative = Field(description="weight of the closing EOS")
+
+    @property
+    def reads(self) -> list[str]:
+        """Of the settings that only some weights have, those that these are made from, and that must be given."""
+        scores = ["form", "k", "mu_chosen", "mu_rejected", "lower", "upper", "segment_agg"]
+        total = ["normalise_to"] if self.normalise == "sum_to" else []
+        return [*(scores if self.source == "teacher" else []), *total]
+
+    def for_its_source(self) -> Weigh:
+        """The same weights without the settings that they are not made from: an edit of those makes none again."""
+        optional = {name for name, info in Weigh.model_fields.items() if not info.is_required()}
+        return self.model_copy(update=dict.fromkeys(optional.difference(self.reads)))
+
+
 class Schedule(Section):
     warmup: Share = Field(description="share of the steps over which the learning rate rises linearly")
     decay: Literal["linear", "constant"] = Field(description="after the warm-up: linear to zero, or constant")
@@ -194,7 +95,9 @@ class MarginBound(Section):
 class Train(Section):
     """The settings of one training. `PerIteration` values are a scalar, or a list with one value per iteration."""
 
-    loss: Loss = Field(description="sft; dpo; spin (logistic loss on real versus generated answers)")
+    loss: Loss = Field(
+        description="sft; dpo; spin (logistic loss on real versus generated answers); wspin (spin with weighed tokens)"
+    )
     beta: PerIteration[PositiveFloat] | None = Field(
         None, description="strength of the tie to the reference (SPIN's lambda)"
     )
@@ -211,6 +114,9 @@ class Train(Section):
     label_smoothing: Annotated[float, Field(ge=0.0, lt=0.5)] | None = Field(
         None, description="probability that a pair's labels are swapped (conservative DPO); 0 is plain"
     )
+    alpha: NotNegative | None = Field(
+        None, description="loss wspin: weight of the weighted KL term; 0 computes none, more keeps the reference loaded"
+    )
     reduction: Literal["token_mean", "sum"] | None = Field(
         None, description="loss sft: mean over the response tokens of a step, or sum per answer"
     )
@@ -221,8 +127,16 @@ class Train(Section):
 
     def for_its_loss(self) -> Train:
         """The same training without the settings that its loss does not read: an edit of those re-trains nothing."""
-        unread = ("beta", "label_smoothing") if self.loss == "sft" else ("reduction",)
-        return self.model_copy(update=dict.fromkeys(unread))
+        return self.model_copy(update=dict.fromkeys(LOSS_KEYS - reads(self.loss)))
+
+
+LOSS_KEYS = frozenset(("beta", "label_smoothing", "alpha", "reduction"))
+
+
+def reads(loss: str) -> frozenset[str]:
+    """Of the settings that only some losses have, those that a loss reads, and that must be given for it."""
+    of_pairs = frozenset(("beta", "label_smoothing"))
+    return {"sft": frozenset(("reduction",)), "wspin": of_pairs | {"alpha"}}.get(loss, of_pairs)
 
 
 class TrainSection(Train):
@@ -230,21 +144,6 @@ class TrainSection(Train):
 
     sft: dict[str, Any] = Field({}, description="overrides for registry models trained with loss sft")
     dpo: dict[str, Any] = Field({}, description="overrides for registry models trained with loss dpo")
-
-
-class TaskSource(Section):
-    """Where the tasks of a suite come from."""
-
-    hub: str | None = Field(None, description="data set on the hub that lm-eval's own tasks read, with `revision`")
-    revision: Revision | None = Field(None, description="commit hash of the hub data set; branches are refused")
-    path: str | None = Field(None, description="folder of task files (YAML) of lm-eval's format")
-    heldout: bool = Field(False, description="the task files read the study's held-out rows")
-
-    @model_validator(mode="after")
-    def _one_source(self) -> TaskSource:
-        one_of(self, "hub", "path")
-        needs_revision(self)
-        return self
 
 
 class Eval(Section):
@@ -269,6 +168,8 @@ class Arm(Section):
     """What an arm changes. Everything else is the study's."""
 
     train: dict[str, Any] = Field({}, description="settings of `train` that this arm overrides")
+    weigh: dict[str, Any] = Field({}, description="settings of `weigh` that this arm overrides")
+    teacher: str | None = Field(None, description="registry model that weighs tokens; default: the study's `teacher`")
     start: str | None = Field(None, description="registry model the arm starts from; default: the study's `start`")
     seed: int | None = Field(None, description="seed of a replicate; default: the study's `seed`")
     data_window: PositiveInt | None = Field(None, description="default: the study's `data_window`")
@@ -289,6 +190,7 @@ class Resources(Section):
     train: Resource
     generate: Resource
     logprobs: Resource
+    weigh: Resource
     eval: Resource
     report: Resource
 
@@ -297,6 +199,9 @@ class Report(Section):
     metrics: dict[str, str] = Field(
         description="task: its metric in the tables, as lm-eval writes it (`acc_norm,none`)"
     )
+    baseline: str = Field(description="arm that every other arm is compared to, iteration by iteration")
+    bootstrap: PositiveInt = Field(description="draws of the paired bootstrap over items")
+    confidence: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(description="level of the intervals")
 
 
 class Study(Section):
@@ -306,10 +211,12 @@ class Study(Section):
     seed: int = Field(description="seed of everything random; an arm may have its own")
     models: dict[Name, Model] = Field(description="the registry")
     start: str = Field(description="registry model every arm starts from")
+    teacher: str | None = Field(None, description="registry model that weighs tokens; arms with source equal need none")
     data: Data
     dialogue: Dialogue
     generate: Generate
     logprobs: Logprobs
+    weigh: Weigh
     train: TrainSection
     eval: Eval
     arms: dict[Name, Arm] = Field(min_length=1, description="the arms of the study, each with what it changes")
@@ -323,6 +230,14 @@ class Study(Section):
     def arm_train(self, arm: str) -> Train:
         """An arm's training, with per-iteration values still lists."""
         return Train.model_validate(merge(_plain(self.train), self.arms[arm].train)).for_its_loss()
+
+    def arm_weigh(self, arm: str) -> Weigh:
+        """How an arm's tokens are weighed; of consequence for arms whose loss reads weights."""
+        return Weigh.model_validate(merge(self.weigh.model_dump(), self.arms[arm].weigh)).for_its_source()
+
+    def weighted(self, arm: str) -> bool:
+        """Whether an arm's loss reads token weights."""
+        return self.arm_train(arm).loss == "wspin"
 
     def model_train(self, model: str) -> Train:
         """The training of a registry model: `train`, then `train.<loss>`, then the model's own overrides."""

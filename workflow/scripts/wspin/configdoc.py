@@ -20,7 +20,7 @@ Node = dict[str, Any]  # a part of a JSON schema
 INTRODUCTION = """\
 # Configuration
 
-<!-- Generated from workflow/scripts/wspin/config.py by `python tests/update.py`; edit it there. -->
+<!-- Generated from workflow/scripts/wspin/{config,origins}.py by `python tests/update.py`; edit it there. -->
 
 | file | what it is |
 | --- | --- |
@@ -53,8 +53,8 @@ snakemake --profile local all --configfile config/demo.yaml --config 'train={"be
   the run before the first job, with file, line and key.
 * **What re-runs** is what depends on the changed keys, and nothing else: `snakemake --profile local all -n` tells.
 
-An arm overrides the settings of `train` and the few keys that its table lists. Everything else is the study's: a study
-with other data or another evaluation has a `results` folder of its own.
+An arm overrides settings of `train` and `weigh`, and the few keys that its table lists. All else is the study's: a
+study with other data or another evaluation has a `results` folder of its own.
 
 ## Keys
 
@@ -115,17 +115,18 @@ def _partial(node: Any) -> Any:
     kept = {key: value for key, value in node.items() if key not in ("required", "title", "default", "minProperties")}
     for key, value in kept.items():
         if key in ("properties", "patternProperties"):
-            kept[key] = {name: _or_null(below) for name, below in value.items()}
+            kept[key] = {name: _or_null(below, name) for name, below in value.items()}
         elif key == "additionalProperties":
-            kept[key] = _or_null(value) if isinstance(value, dict) else value
+            kept[key] = _or_null(value, key) if isinstance(value, dict) else value
         else:
             kept[key] = _partial(value)
     return kept
 
 
-def _or_null(node: Node) -> Node:
-    if node.get("additionalProperties") is True:  # overrides of `train`, wherever they stand
-        return {"description": node["description"], "anyOf": [{"$ref": "#/$defs/Train"}, {"type": "null"}]}
+def _or_null(node: Node, name: str) -> Node:
+    if node.get("additionalProperties") is True:  # overrides of `train` and `weigh`, wherever they stand
+        section = "Weigh" if name == "weigh" else "Train"
+        return {"description": node["description"], "anyOf": [{"$ref": f"#/$defs/{section}"}, {"type": "null"}]}
     partial, null = _partial(node), {"type": "null"}
     about = {"description": partial.pop("description")} if "description" in partial else {}
     alternatives = partial.get("anyOf", [partial])

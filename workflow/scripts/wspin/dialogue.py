@@ -6,6 +6,7 @@ one EOS. They are tokenised apart and joined, so the ids that a model answers ar
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -70,11 +71,30 @@ class Dialogue:
 
     def response_ids(self, response: str) -> list[int]:
         """Ids of a real answer, which always ended by itself: its tokens and EOS."""
-        return [*self._plain(response), self.eos]
+        return [*self.continued(response)[0], self.eos]
+
+    def continued(self, response: str) -> tuple[list[int], list[int]]:
+        """(ids, ends) of an answer's text as it follows a prompt; ends of tokens in the text itself, in characters.
+
+        Sentencepiece-like tokenizers put a blank before a text, which no answer begins with: a line break takes it.
+        """
+        for anchor in ("\n", "") if self._prepends else ("",):
+            before = len(self._plain(anchor))
+            encoded = self._encode(anchor + response, return_offsets_mapping=True)
+            ends = [end - len(anchor) for _, end in encoded["offset_mapping"]]
+            if all(end <= 0 for end in ends[:before]) and all(end > 0 for end in ends[before:]):
+                break
+        ids = encoded["input_ids"][before:]
+        return ids, list(itertools.accumulate(ends[before:], max))
+
+    @cached_property
+    def _prepends(self) -> bool:
+        """Whether the tokenizer puts a blank before a text."""
+        return self._plain("\na")[-1:] != self._plain("a")[-1:] or len(self._plain("a")) > 1
 
     def lengths(self, prompt: str, response: str) -> tuple[int, int]:
         """Tokens of a prompt and of its answer with EOS, in a tokenizer that need not hold the study's EOS."""
-        return len(self.prompt_ids(prompt)), len(self._plain(response)) + 1
+        return len(self.prompt_ids(prompt)), len(self.continued(response)[0]) + 1
 
     def completed(self, ids: list[int], finish_reason: str) -> list[int]:
         """Ids of a generated answer as it is trained on: cut answers have no EOS unless `eos_on_cut` asks for one."""
@@ -102,11 +122,17 @@ class Dialogue:
             done += len(now) - len(before)
             ends += [done] * (i + 1 - len(ends))
             window, fresh = fresh, i + 1
+        if done != (whole := len(self._decode(body))):  # bytes that are no text can change what stands before them
+            ends = [min(len(self._decode(body[: i + 1])), whole) for i in range(len(body) - 1)]
+            ends, done = [*itertools.accumulate(ends, max), whole], whole
         return ends + [done] * (len(ids) - len(body))
 
     def _plain(self, text: str) -> list[int]:
+        return self._encode(text)["input_ids"]
+
+    def _encode(self, text: str, **options: bool) -> Any:
         """Tokens of a text in which strings of special tokens stay text."""
-        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True, **options)
 
     def _decode(self, ids: list[int]) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)

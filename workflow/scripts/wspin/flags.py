@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from . import StudyError
 from .checks import mistakes
-from .config import Section
+from .sections import Section
 
 S = TypeVar("S", bound=Section)
 

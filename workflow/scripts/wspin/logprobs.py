@@ -31,9 +31,18 @@ def token_logprobs(model: Any, batch: Batch) -> Tensor:
     The head runs on the T positions that predict an answer token and on no other. Logits go to float32 before the
     log-softmax, which is computed as such: finite wherever the logits are.
     """
+    return chosen(token_logits(model, batch), batch)
+
+
+def token_logits(model: Any, batch: Batch) -> Tensor:
+    """Logits of the next token before each answer token: (T, V) float32."""
     # Without a cache and with padding on the right, causal attention keeps every row to itself: no mask is needed.
     hidden = model.base_model(input_ids=batch.input_ids, use_cache=False).last_hidden_state
-    logits = model.get_output_embeddings()(hidden[batch.rows, batch.positions]).float()
+    return model.get_output_embeddings()(hidden[batch.rows, batch.positions]).float()
+
+
+def chosen(logits: Tensor, batch: Batch) -> Tensor:
+    """Log-probability of each answer token (T,), nats, from logits (T, V)."""
     return -torch.nn.functional.cross_entropy(logits, batch.targets, reduction="none")
 
 
@@ -54,18 +63,22 @@ def score(
     precision: str,
     progress: Callable[[int], None] = lambda done: None,
 ) -> list[list[np.ndarray]]:
-    """Log-probabilities of every item's answers: for each item one float32 array per answer, nats per token."""
+    """Log-probabilities of every item's answers: for each item one float32 array per answer, nats per token.
+
+    An item whose answers are all empty is not read.
+    """
     check_head(model)
     model.eval()
-    scored: list[list[np.ndarray]] = [[] for _ in items]
-    done = 0
-    for chosen in micro_batches([item.lengths for item in items], range(len(items)), token_budget):
-        batch = lay_out([items[i] for i in chosen], pad=0).to(model.device)
+    scored = [[np.empty(0, dtype=np.float32) for _ in item.responses] for item in items]
+    told = [i for i, item in enumerate(items) if any(map(len, item.responses))]
+    done = len(items) - len(told)
+    for together in micro_batches([item.lengths for item in items], told, token_budget):
+        batch = lay_out([items[i] for i in together], pad=0).to(model.device)
         with autocast(model.device, precision):
             flat = token_logprobs(model, batch).float().cpu()
         answers = iter(flat.split(batch.counts))
-        for i in chosen:
+        for i in together:
             scored[i] = [next(answers).numpy().copy() for _ in items[i].responses]
-        done += len(chosen)
+        done += len(together)
         progress(done)
     return scored

@@ -1,7 +1,8 @@
 """Losses, each a pure function of per-answer sums, with its source.
 
 Notation: Delta_i = log pi(y_i | x, y_<i) - log ref(y_i | x, y_<i); M(y) = sum of Delta over the tokens of answer y, its
-one EOS included, nothing normalised by length; h = M(chosen) - M(rejected), the margin before beta. B pairs.
+one EOS included, nothing normalised by length; h = M(chosen) - M(rejected), the margin before beta. B pairs. With
+token weights w, constants without gradient, M_W(y) is the sum of w_i Delta_i and h_W its difference.
 """
 
 from __future__ import annotations
@@ -43,4 +44,22 @@ def spin(margin: Tensor, beta: float, label_smoothing: float = 0.0) -> Tensor:
     return dpo(margin, beta, label_smoothing)
 
 
-PREFERENCE = {"dpo": dpo, "spin": spin}
+def wspin(
+    margin: Tensor, beta: float, label_smoothing: float = 0.0, alpha: float = 0.0, divergence: Tensor | None = None
+) -> Tensor:
+    """-log sigma(beta (h_W - alpha (KL_W(chosen) - KL_W(rejected)))), per pair (B,).
+
+    `margin` is h_W = M_W(chosen) - M_W(rejected), M_W(y) the sum of w_i Delta_i; `divergence` (B,) the difference of
+    the weighted sums of `token_kl`, which alpha = 0 does not need. Weights of one make this `spin`. TIS-DPO (Liu et al.
+    2025, arXiv 2410.04350) as released; label smoothing as in `dpo`.
+    """
+    return dpo(margin if alpha == 0.0 else margin - alpha * divergence, beta, label_smoothing)
+
+
+def token_kl(policy: Tensor, reference: Tensor) -> Tensor:
+    """KL(policy || reference) of the next token at every answer token, nats: (T,) of logits (T, V)."""
+    policy, reference = policy.log_softmax(-1), reference.log_softmax(-1)
+    return (policy.exp() * (policy - reference)).sum(-1)
+
+
+PREFERENCE = {"dpo": dpo, "spin": spin, "wspin": wspin}

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from . import StudyError
-from .config import Model, Scratch
 from .files import digest, naming, sha256, whole_folder, write_json
+from .origins import Model, Scratch
 
 # What `from_pretrained` reads. Cards, provenance and pickles beside it are not part of a model.
 READ = (

@@ -7,7 +7,7 @@ item, answer by answer. A plan depends on lengths and seed alone, never on the n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,11 +25,12 @@ Step = list[MicroBatch]
 
 @dataclass(frozen=True)
 class Item:
-    """A prompt and the answers to it, as ids; with the reference's log-probabilities where they exist."""
+    """A prompt and the answers to it, as ids; with the reference's log-probabilities and token weights where given."""
 
     prompt: np.ndarray
     responses: tuple[np.ndarray, ...]
     reference: tuple[np.ndarray, ...] = ()
+    weights: tuple[np.ndarray, ...] = ()
 
     @property
     def lengths(self) -> Lengths:
@@ -41,7 +42,7 @@ class Batch:
     """Items as tensors. R answers with T tokens together, in rows of width W.
 
     input_ids (R, W) int64, padded on the right; rows, positions (T,): where the hidden state lies that predicts each
-    answer token; targets (T,): the token; counts: tokens of each answer; reference (T,) float32 or None.
+    answer token; targets (T,): the token; counts: tokens of each answer; reference, weights (T,) float32 or None.
     """
 
     input_ids: torch.Tensor
@@ -50,10 +51,11 @@ class Batch:
     targets: torch.Tensor
     counts: list[int]
     reference: torch.Tensor | None
+    weights: torch.Tensor | None
 
     def to(self, device: torch.device) -> Batch:
-        moved = {name: getattr(self, name) for name in ("input_ids", "rows", "positions", "targets", "reference")}
-        moved = {name: None if value is None else value.to(device) for name, value in moved.items()}
+        tensors = {name: value for name, value in vars(self).items() if name != "counts"}
+        moved = {name: None if value is None else value.to(device) for name, value in tensors.items()}
         return Batch(counts=self.counts, **moved)
 
 
@@ -105,12 +107,17 @@ def lay_out(items: Sequence[Item], pad: int) -> Batch:
         input_ids[row, len(prompt) : len(prompt) + len(response)] = response
     counts = [len(response) for _, response in sequences]
     positions = np.concatenate([np.arange(len(p) - 1, len(p) + len(r) - 1) for p, r in sequences])
-    reference = [one for item in items for one in item.reference]
+
+    def flat(parts: Iterable[tuple[np.ndarray, ...]]) -> torch.Tensor | None:
+        values = [one for part in parts for one in part]
+        return torch.from_numpy(np.concatenate(values).astype(np.float32)) if values else None
+
     return Batch(
         input_ids=torch.from_numpy(input_ids),
         rows=torch.from_numpy(np.repeat(np.arange(len(sequences)), counts)),
         positions=torch.from_numpy(positions),
         targets=torch.from_numpy(np.concatenate([r for _, r in sequences]).astype(np.int64)),
         counts=counts,
-        reference=torch.from_numpy(np.concatenate(reference).astype(np.float32)) if reference else None,
+        reference=flat(item.reference for item in items),
+        weights=flat(item.weights for item in items),
     )

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from . import StudyError, provenance
-from .config import Section
 from .flags import add_flags, from_flags
+from .sections import Section
 
 
 def parser(program: str, description: str | None, *sections: type[Section]) -> argparse.ArgumentParser:

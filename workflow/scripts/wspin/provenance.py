@@ -32,13 +32,15 @@ PACKAGES = (
     "datasets",
     "pyarrow",
     "numpy",
+    "scipy",
+    "matplotlib",
     "lm_eval",
     "reasoning-gym",
 )
 
 
 # Modules that read, check and record what is asked for, but compute nothing.
-AROUND = ("program", "flags", "checks", "config", "configfile", "provenance")
+AROUND = ("program", "flags", "checks", "sections", "origins", "config", "configfile", "provenance")
 
 
 def record_path(output: str | Path) -> Path:

@@ -1,8 +1,8 @@
-"""Puts the scores of several models into one table, if they were made alike, as tidy rows and as Markdown.
+"""Renders what the study measured: tidy rows as CSV, tables in Markdown and LaTeX.
 
-Values are fractions in the score files and in the rows, points (times 100) in the Markdown table. Its average is the
-plain mean of the T tasks, with the standard error sqrt(se_1^2 + ... + se_T^2) / T: that of independent tasks. Tasks on
-the same items are not independent, and theirs is larger if the scores move together.
+Values are fractions in the rows, points (times 100) in Markdown and LaTeX. The average of T tasks is their plain mean;
+in the table of scores its standard error is sqrt(se_1^2 + ... + se_T^2) / T: that of independent tasks. Tasks on the
+same items are not independent, and theirs is larger if the scores move together.
 """
 
 from __future__ import annotations
@@ -10,58 +10,15 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from tabulate import tabulate
 
-from . import StudyError
-from .checks import explain
-
-
-class TaskScores(BaseModel):
-    """One task's result. Keys of `metrics` and `stderr` are lm-eval's `{metric},{filter}`."""
-
-    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
-
-    shots: int
-    version: int | float | str
-    n: int
-    prompt_hash: str
-    metrics: dict[str, float]
-    stderr: dict[str, float | None]
-
-    @model_validator(mode="after")
-    def _same_keys(self) -> TaskScores:
-        if self.metrics.keys() != self.stderr.keys():
-            raise ValueError(
-                f"stderr holds {', '.join(self.stderr)}; expected {', '.join(self.metrics)}, as in metrics"
-            )
-        return self
-
-
-class Scores(BaseModel):
-    """A score file: the result of one suite for one model. `model` is the model's fingerprint."""
-
-    model_config = ConfigDict(strict=True, frozen=True)
-
-    suite: str
-    model: str
-    engine: str
-    batch_size: int
-    seeds: list[int]
-    versions: dict[str, str]
-    template: str | None
-    tasks: dict[str, TaskScores]
-
-
-class Scored(NamedTuple):
-    """A score file, where it lies, and the name of its model in the study."""
-
-    model: str
-    path: Path
-    scores: Scores
+from . import comparison
+from .comparison import AVERAGE, Average, Difference, Draws, Models
+from .scores import Cell, Scored, TaskScores, arm_and_iteration, select
 
 
 class Row(NamedTuple):
@@ -78,65 +35,12 @@ class Row(NamedTuple):
     n: int
 
 
-class Cell(NamedTuple):
-    """A value with its standard error, as fractions."""
+class Table(NamedTuple):
+    """A table to be read: its first column is text, the others are numbers; the legend is one line."""
 
-    value: float
-    stderr: float | None
-
-
-# Reading
-
-
-def read(results: str | Path, models: Sequence[str], suites: Sequence[str]) -> list[Scored]:
-    """The scores of every model on every suite, models in the order given.
-
-    Raises `StudyError` if a file is missing or malformed, or if two were made in different ways.
-    """
-    paths = [(model, suite, Path(results) / model / "scores" / f"{suite}.json") for model in models for suite in suites]
-    scored = [Scored(model, path, _read_one(path, suite)) for model, suite, path in paths]
-    check_comparable(scored)
-    return scored
-
-
-def _read_one(path: Path, suite: str) -> Scores:
-    try:
-        scores = Scores.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        raise StudyError(
-            f"{path}: expected the scores of suite {suite!r}, found no file; evaluate the model first"
-        ) from None
-    except ValidationError as error:
-        one = error.errors()[0]
-        place = ".".join(map(str, one["loc"])) or "file"
-        raise StudyError(f"{path}: {place}: {explain(one, Scores)}; evaluate the model again") from None
-    if scores.suite != suite:
-        raise StudyError(f"{path}: suite: expected {suite!r}, found {scores.suite!r}; evaluate the model again")
-    return scores
-
-
-def check_comparable(scored: Iterable[Scored]) -> None:
-    """Refuse scores made in different ways. Raises `StudyError` with both files and the values that differ."""
-    first: dict[str, tuple[Path, Any]] = {}
-    for one in scored:
-        for place, value in _conditions(one):
-            there, expected = first.setdefault(place, (one.path, value))
-            if value != expected:
-                raise StudyError(
-                    f"{one.path}: {place}: found {value!r}, expected {expected!r} as in {there}; "
-                    "scores made in different ways do not compare: evaluate one of the two again"
-                )
-
-
-def _conditions(one: Scored) -> Iterator[tuple[str, Any]]:
-    """(place, value) of all that must be equal wherever it occurs in the table."""
-    yield f"model (of {one.model})", one.scores.model
-    for key in ("engine", "versions", "batch_size", "seeds", "template"):
-        yield key, getattr(one.scores, key)
-    for task, result in one.scores.tasks.items():
-        yield f"tasks.{task} (suite)", one.scores.suite
-        for key in ("shots", "version", "n", "prompt_hash"):
-            yield f"tasks.{task}.{key}", getattr(result, key)
+    header: list[str]
+    lines: list[list[str]]
+    legend: str
 
 
 # Tidy rows
@@ -153,58 +57,55 @@ def tidy(scored: Iterable[Scored]) -> list[Row]:
 
 
 def _row(model: str, task: str, key: str, result: TaskScores) -> Row:
-    arm, _, iteration = model.rpartition("/ite")
     metric, _, chosen = key.partition(",")
-    return Row(
-        model, arm, iteration if arm else "", task, chosen, metric, result.metrics[key], result.stderr[key], result.n
-    )
+    place = (model, *arm_and_iteration(model), task, chosen, metric)
+    return Row(*place, result.metrics[key], result.stderr[key], result.n)
 
 
-def to_csv(rows: Iterable[Row]) -> str:
-    """The rows as CSV: full precision, an empty field where there is no value."""
+def to_csv(kind: type[NamedTuple], rows: Iterable[NamedTuple]) -> str:
+    """Rows of a kind as CSV: full precision, an empty field where there is no value."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(Row._fields)
+    writer.writerow(kind._fields)
     writer.writerows(rows)
     return text.getvalue()
 
 
-# The Markdown table
+# Tables to be read
 
 
-def select(scored: Iterable[Scored], metrics: dict[str, str]) -> dict[str, dict[str, Cell]]:
-    """{model: {task: cell}} of the metric chosen for each task, in the order of `metrics`.
-
-    Raises `StudyError` if a model lacks a task or its metric, if a task has no metric, or if a value is no fraction.
-    """
-    found: dict[str, dict[str, Cell]] = {}
-    for one in scored:
-        cells = found.setdefault(one.model, {})
-        for task, result in one.scores.tasks.items():
-            cells[task] = _cell(one.path, task, result, metrics)
-    for model, cells in found.items():
-        for task in metrics:
-            if task not in cells:
-                raise StudyError(
-                    f"{model}: no scores of task {task!r}, found {', '.join(sorted(cells))}; evaluate its suite"
-                )
-    return {model: {task: cells[task] for task in metrics} for model, cells in found.items()}
+def _rendered(table: Table) -> tuple[str, str]:
+    """(Markdown, LaTeX with booktabs): aligned columns, legend below; the legend alone if there are no lines."""
+    if not table.lines:
+        return f"{table.legend}\n", f"% {table.legend}\n"
+    sides = ["left", *["right"] * (len(table.header) - 1)]
+    made = partial(tabulate, table.lines, table.header, disable_numparse=True, colalign=sides)
+    return f"{made(tablefmt='pipe')}\n\n{table.legend}\n", f"{made(tablefmt='latex_booktabs')}\n% {table.legend}\n"
 
 
-def _cell(path: Path, task: str, result: TaskScores, metrics: dict[str, str]) -> Cell:
-    if task not in metrics:
-        raise StudyError(f"{path}: tasks.{task}: no metric is chosen for it; name one in report.metrics")
-    key = metrics[task]
-    if key not in result.metrics:
-        known = ", ".join(sorted(result.metrics))
-        raise StudyError(
-            f"{path}: tasks.{task}.metrics: expected {key!r}, found {known}; choose one of them in report.metrics"
-        )
-    if not 0.0 <= result.metrics[key] <= 1.0:
-        raise StudyError(
-            f"{path}: tasks.{task}.metrics.{key}: expected a fraction, found {result.metrics[key]!r}; choose another"
-        )
-    return Cell(result.metrics[key], result.stderr[key])
+def _encoded(*texts: str) -> list[bytes]:
+    return [text.encode() for text in texts]
+
+
+def scores(scored: Sequence[Scored], metrics: dict[str, str]) -> list[bytes]:
+    """Every score as CSV, and the chosen ones as Markdown and LaTeX. Raises `StudyError` as `scores.select`."""
+    return _encoded(to_csv(Row, tidy(scored)), *_rendered(_score_table(scored, metrics)))
+
+
+def differences(models: Models, pairs: Iterable[tuple[str, str]], draws: Draws) -> list[bytes]:
+    """The differences as CSV, Markdown and LaTeX, and the averages as CSV. Raises `StudyError` as `comparison`."""
+    rows, averages = comparison.differences(models, pairs, draws), comparison.averages(models, draws)
+    table = _rendered(_difference_table(rows, draws))
+    return _encoded(to_csv(Difference, rows), *table, to_csv(Average, averages))
+
+
+def _score_table(scored: Sequence[Scored], metrics: dict[str, str]) -> Table:
+    """Models by tasks in points, with one standard error."""
+    lines = [
+        [model, *map(_points, cells.values()), _points(average(list(cells.values())))]
+        for model, cells in select(scored, metrics).items()
+    ]
+    return Table(["model", *metrics, AVERAGE], lines, _legend(scored, metrics))
 
 
 def average(cells: Sequence[Cell]) -> Cell:
@@ -216,28 +117,8 @@ def average(cells: Sequence[Cell]) -> Cell:
     )
 
 
-def to_markdown(scored: Sequence[Scored], metrics: dict[str, str]) -> str:
-    """Models by tasks in points, with one standard error, and below it what the numbers are."""
-    chosen = select(scored, metrics)
-    lines = [["model", *metrics, "average"]]
-    for model, cells in chosen.items():
-        lines.append([model, *map(_points, cells.values()), _points(average(list(cells.values())))])
-    return f"{_aligned(lines)}\n\n{_legend(scored, metrics)}\n"
-
-
 def _points(cell: Cell) -> str:
     return f"{100 * cell.value:.2f}" + ("" if cell.stderr is None else f" ± {100 * cell.stderr:.2f}")
-
-
-def _aligned(lines: list[list[str]]) -> str:
-    """A Markdown table whose columns are aligned in the text too: the first one left, the others right."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    padded = [
-        [line[0].ljust(widths[0]), *(text.rjust(width) for text, width in zip(line[1:], widths[1:], strict=True))]
-        for line in lines
-    ]
-    return "\n".join("| " + " | ".join(line) + " |" for line in (padded[0], rule, *padded[1:]))
 
 
 def _legend(scored: Iterable[Scored], metrics: dict[str, str]) -> str:
@@ -246,4 +127,32 @@ def _legend(scored: Iterable[Scored], metrics: dict[str, str]) -> str:
     return (
         f"{'; '.join(tasks)}. Points; ± is one standard error over items. The average is the plain mean of the tasks; "
         "its standard error takes them as independent: sqrt(sum of squares) / number of tasks."
+    )
+
+
+def _difference_table(rows: Sequence[Difference], draws: Draws) -> Table:
+    """Pairs of models by tasks in points, with the bounds of the interval; no lines if there is no pair."""
+    if not rows:
+        return Table([], [], "There is no arm to compare: no arm shares an iteration with the baseline arm.")
+    cells: dict[str, dict[str, str]] = {}
+    for row in rows:
+        change, low, high = (_signed(value) for value in (row.difference, row.low, row.high))
+        cells.setdefault(f"{row.model} - {row.baseline}", {})[row.task] = f"{change} [{low}, {high}]"
+    sizes = {row.task: row.n for row in rows}
+    lines = [[pair, *by_task.values()] for pair, by_task in cells.items()]
+    return Table(["model - baseline", *sizes], lines, _difference_legend(sizes, draws))
+
+
+def _signed(value: float) -> str:
+    return f"{round(100 * value, 2) + 0.0:+.2f}"  # + 0.0: no negative zero
+
+
+def _difference_legend(sizes: dict[str, int], draws: Draws) -> str:
+    tasks = ", ".join(f"{task} n = {n}" for task, n in sizes.items() if task != AVERAGE)
+    return (
+        f"Points: model minus baseline [low, high], on the same documents after the same prompts: {tasks}. "
+        f"The interval holds {100 * draws.confidence:g} % of {draws.count} draws of a paired bootstrap (percentiles, "
+        f"seed {draws.seed}) that resamples the documents of each task, in a group of each subtask. The average is the "
+        "plain mean of the tasks. The interval tells how far other documents would move a difference, not how far "
+        "other seeds of the training would; nor is it widened for the number of comparisons."
     )

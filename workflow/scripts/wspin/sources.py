@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from . import StudyError, seeds
-from .config import ReasoningGym
+from .origins import ReasoningGym
 
 Row = dict[str, Any]
 Turn = tuple[str, str]

@@ -16,6 +16,8 @@ from functools import cached_property
 
 from . import config
 
+GOLD = "gold"  # in place of a response set: the real answers
+
 
 def alternatives(names: Iterable[str]) -> str:
     """A pattern that matches the names and nothing else, the longest first; no names match nothing."""
@@ -45,6 +47,11 @@ class Layout:
         return sorted({arm.start or self.study.start for arm in self.study.arms.values()})
 
     @cached_property
+    def teachers(self) -> list[str]:
+        """Models that read every text which some arm weighs by them."""
+        return sorted({self.teacher(arm) for arm in self.study.arms} - {None})
+
+    @cached_property
     def preference_references(self) -> list[str]:
         """Models whose log-probabilities of the preference pairs are the reference of a baseline."""
         return sorted({m.from_ for m in self.study.models.values() if m.data == "preferences"})
@@ -65,6 +72,12 @@ class Layout:
     def seed(self, arm: str) -> int:
         own = self.study.arms[arm].seed
         return self.study.seed if own is None else own
+
+    def teacher(self, arm: str) -> str | None:
+        """The model that weighs an arm's tokens; none where nothing is weighed, or all alike."""
+        if not self.study.weighted(arm) or self.study.arm_weigh(arm).source != "teacher":
+            return None
+        return self.study.arms[arm].teacher or self.study.teacher
 
     def window(self, arm: str) -> int:
         return self.study.arms[arm].data_window or self.study.data_window
@@ -99,6 +112,15 @@ class Layout:
         if fork and k == fork.at and self.window(arm) != self.window(fork.from_):
             return f"{arm}/ite{k}"
         return self.responses(arm, k)
+
+    def weighed(self, arm: str, k: int) -> str:
+        """The folder whose `weights/` holds the weights of iteration k's answers, once made and never renewed.
+
+        A fork takes over its parent's; from a parent without any it makes its own for the answers that it replays.
+        """
+        fork = self.study.arms[arm].fork
+        taken_over = fork and k < fork.at and self.study.weighted(fork.from_)
+        return f"{fork.from_ if taken_over else arm}/ite{k}"
 
     # From a folder name back to what made it
 
@@ -146,16 +168,6 @@ class Layout:
     def file(self, folder: str, kind: str, shard: str) -> str:
         return f"{self.results}/{folder}/{kind}/{shard}.parquet"
 
-    def training_pairs(self, model: str) -> tuple[str, list[str]]:
-        """(rows, reference shards) that a model is trained on; sft needs no reference."""
-        arm, k = self.origin(model)
-        if arm:
-            return f"{self.results}/data/prompts.parquet", self.files(self.scored(arm, k), "reference")
-        entry = self.study.models[model]
-        if entry.data == "preferences":
-            return f"{self.results}/data/preferences.parquet", self.files(entry.from_, "preferences", "pairs")
-        return f"{self.results}/data/prompts.parquet", []
-
     def scores(self, model: str) -> list[str]:
         return [f"{self.results}/{model}/scores/{suite}.json" for suite in self.study.eval.suites]
 
@@ -167,10 +179,37 @@ class Layout:
         return f"{self.results}/fetched/{dataset}"
 
     def tables(self) -> list[str]:
-        return [f"{self.results}/tables/scores.{kind}" for kind in ("csv", "md")]
+        names = [f"{name}.{kind}" for name in ("scores", "differences") for kind in ("csv", "md", "tex")]
+        return [f"{self.results}/tables/{name}" for name in (*names, "weights.csv", "weights.md")]
+
+    def figures(self) -> list[str]:
+        return [f"{self.results}/figures/averages.{kind}" for kind in ("pdf", "svg", "png")]
 
     def all_scores(self) -> list[str]:
         return [path for model in self.table_models() for path in self.scores(model)]
+
+    def all_samples(self) -> list[str]:
+        return [f"{path.removesuffix('.json')}.samples.parquet" for path in self.all_scores()]
+
+    def weighted_iterations(self) -> list[tuple[str, int]]:
+        """(arm, k) of every iteration whose tokens are weighed."""
+        return [(arm, k) for arm in self.study.arms if self.study.weighted(arm) for k in self.iterations(arm)]
+
+    def weight_files(self) -> dict[str, list[str]]:
+        """Shards of the weights, references and generations of these iterations, iteration by iteration."""
+        folders = {"weights": self.weighed, "reference": self.scored, "generations": self.responses}
+        found = {kind: [of(*one) for one in self.weighted_iterations()] for kind, of in folders.items()}
+        return {kind: [path for one in names for path in self.files(one, kind)] for kind, names in found.items()}
+
+    def comparisons(self) -> list[tuple[str, str]]:
+        """(iteration, the baseline arm's same iteration) of every other arm."""
+        baseline = self.study.report.baseline
+        return [
+            (f"{arm}/ite{k}", f"{baseline}/ite{k}")
+            for arm in self.study.arms
+            for k in self.iterations(arm)
+            if arm != baseline and k in self.iterations(baseline)
+        ]
 
     def fits_models(self) -> list[str]:
         return [self.model(name) for name in self.study.data.fits]
@@ -194,13 +233,79 @@ class Layout:
         """What the target `<results>/{arm}/ite{k}` gathers."""
         name = f"{arm}/ite{k}"
         generations = self.files(self.responses(arm, k), "generations")
+        weights = self.files(self.weighed(arm, k), "weights") if self.study.weighted(arm) else []
         return [
             *generations,
+            *weights,
             self.model(name),
             self.manifest(name),
             f"{self.results}/{name}/metrics.jsonl",
             *self.scores(name),
         ]
+
+    # Inputs of the rules, by the names of their wildcards
+
+    def scratch_text(self, model: str) -> list[str]:
+        """The raw text that trains a scratch model's tokenizer; nothing for other models."""
+        scratch = self.study.models[model].scratch
+        return [self.fetched(scratch.text)] if scratch else []
+
+    def parent_model(self, model: str) -> str:
+        return self.model(self.parent(model))
+
+    def parent_manifest(self, model: str) -> str:
+        return self.manifest(self.parent(model))
+
+    def training_rows(self, model: str) -> str:
+        preferences = not self.origin(model)[0] and self.study.models[model].data == "preferences"
+        return f"{self.results}/data/{'preferences' if preferences else 'prompts'}.parquet"
+
+    def training_reference(self, model: str) -> list[str]:
+        """Shards of the start model's log-probabilities of the pairs; sft needs none."""
+        arm, k = self.origin(model)
+        if arm:
+            return self.files(self.scored(arm, k), "reference")
+        entry = self.study.models[model]
+        return self.files(entry.from_, "preferences", "pairs") if entry.data == "preferences" else []
+
+    def training_weights(self, model: str) -> list[str]:
+        """Shards of the weights of all that an iteration trains on: its own answers', then those of the replayed."""
+        arm, k = self.origin(model)
+        if not arm or not self.study.weighted(arm):
+            return []
+        weighed = [self.weighed(arm, j) for j in range(k, max(-1, k - self.window(arm)), -1)]
+        return [path for folder in weighed for path in self.files(folder, "weights")]
+
+    def generator_model(self, responses: str) -> str:
+        return self.model(self.generator(responses))
+
+    def generator_manifest(self, responses: str) -> str:
+        return self.manifest(self.generator(responses))
+
+    def own_answers(self, responses: str, shard: str) -> str:
+        return self.file(self.answers(responses), "generations", shard)
+
+    def replayed_answers(self, responses: str, shard: str) -> list[str]:
+        return [self.file(name, "generations", shard) for name in self.replays(responses)]
+
+    def read_answers(self, responses: str, shard: str) -> list[str]:
+        """What a teacher reads beside the prompts; nothing for the real answers."""
+        return [] if responses == GOLD else [self.file(responses, "generations", shard)]
+
+    def weighed_answers(self, arm: str, k: str, shard: str) -> str:
+        return self.file(self.responses(arm, int(k)), "generations", shard)
+
+    def weighed_reference(self, arm: str, k: str, shard: str) -> str:
+        return self.file(self.scored(arm, int(k)), "reference", shard)
+
+    def teacher_reading(self, arm: str, k: str, shard: str) -> list[str]:
+        """A teacher's log-probabilities of iteration k's real and generated answers; none where nobody reads."""
+        teacher = self.teacher(arm)
+        sets = (GOLD, self.responses(arm, int(k))) if teacher else ()
+        return [self.file(f"logprobs/{teacher}", responses, shard) for responses in sets]
+
+    def heldout(self, suite: str) -> list[str]:
+        return [f"{self.results}/data/heldout.parquet"] if self.study.eval.sources[suite].heldout else []
 
     # What the programs are told
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -40,6 +41,8 @@ def schema(kind: str, replays: int = 0) -> dict[str, pa.DataType]:
         "preferences": {"prompt": pa.string(), "chosen": pa.string(), "rejected": pa.string(), "split": pa.string()},
         "generations": {"response": pa.string(), "token_ids": IDS, "finish_reason": pa.string()},
         "reference": scored("chosen", "rejected", *replayed_sides(replays)),
+        "logprobs": {"token_ids": IDS, "ends": IDS, "logprobs": FLOATS},
+        "weights": {"ids_hash": pa.string(), "chosen_weights": FLOATS, "rejected_weights": FLOATS},
     }[kind]
 
 
@@ -97,9 +100,26 @@ def read_shards(paths: Iterable[str | Path], kind: str, replays: int = 0, **expe
     return table
 
 
+def replays(path: str | Path) -> int:
+    """How many replayed sides a reference file holds."""
+    return sum(name.startswith("replayed") and name.endswith("_token_ids") for name in pq.read_schema(path).names)
+
+
+def lists(table: pa.Table, column: str) -> list[np.ndarray]:
+    """A column of lists as one array per row, without copies."""
+    array = table[column].combine_chunks()
+    return np.split(array.flatten().to_numpy(), np.cumsum(array.value_lengths().to_numpy()))[:-1]
+
+
 def metadata(table: pa.Table) -> dict[str, Any]:
     """What the file was made with."""
     return json.loads((table.schema.metadata or {}).get(b"wspin", b"{}"))
+
+
+def made_with(table: pa.Table, *keys: str) -> dict[str, Any]:
+    """Some of what the file was made with."""
+    told = metadata(table)
+    return {key: told[key] for key in keys}
 
 
 def same_rows(first: str | Path, first_ids: Sequence[str], second: str | Path, second_ids: Sequence[str]) -> None:

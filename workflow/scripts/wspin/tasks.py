@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from . import StudyError
-from .config import TaskSource
+from .origins import TaskSource
 
 # What a task is made of: its definition and templates it includes (`_default_yaml`), functions it names, its data.
 FILES = ("yaml", ".yml", ".py", ".jsonl", ".parquet")

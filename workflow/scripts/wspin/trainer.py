@@ -7,6 +7,7 @@ the same on any number of devices, and to resume is to continue the plan at an i
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import operator
@@ -24,7 +25,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from . import StudyError, losses
 from .config import Train
 from .files import naming, sync, write_json
-from .logprobs import autocast, check_head, token_logprobs
+from .logprobs import autocast, check_head, chosen, token_logits
 from .packing import Batch, Item, Step, lay_out, plan
 
 COMPLETE = "complete"  # marks a saved state whose files are all on the disk
@@ -50,6 +51,7 @@ class PlannedTrainer(Trainer):
     def __init__(self, settings: Train, precision: str, **trainer: Any):
         super().__init__(**trainer)
         self.settings, self.precision = settings, precision
+        self.frozen = copy.deepcopy(self.model).requires_grad_(False).eval() if settings.alpha else None
         self.measured: dict[str, float] = {}
 
     def get_train_dataloader(self) -> DataLoader:
@@ -70,35 +72,48 @@ class PlannedTrainer(Trainer):
 
     def _micro_step(self, model: Any, batch: Batch, step: list[Batch]) -> tuple[Tensor, dict[str, Tensor]]:
         with autocast(self.args.device, self.precision):
-            logprobs = token_logprobs(model, batch)
+            logits = token_logits(model, batch)
+        logprobs = chosen(logits, batch)
         if self.settings.loss == "sft":
             loss, measured = losses.sft(logprobs) * sft_scale(step, self.settings), {}
         else:
-            loss, measured = self._preference(logprobs, batch)
+            loss, measured = self._preference(logprobs, batch, self._divergence(logits, batch))
         self.accelerator.backward(loss)
         return loss.detach(), measured
 
-    def _preference(self, logprobs: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        moved = losses.answer_sums(logprobs - batch.reference, batch.counts)  # M, chosen and rejected in turn
-        margin = moved[0::2] - moved[1::2]
-        per_pair = losses.PREFERENCE[self.settings.loss](margin, self.settings.beta, self.settings.label_smoothing)
-        measured = {"moved": moved.detach(), "logprobs": losses.answer_sums(logprobs.detach(), batch.counts)}
-        return per_pair.sum() / self.settings.global_batch, measured
+    def _divergence(self, logits: Tensor, batch: Batch) -> dict[str, Any]:
+        """What the KL term needs: nothing without one, and then no reference is asked."""
+        if not self.settings.alpha:
+            return {}
+        with torch.no_grad(), autocast(self.args.device, self.precision):
+            reference = token_logits(self.frozen, batch)
+        sums = losses.answer_sums(losses.token_kl(logits, reference) * batch.weights, batch.counts)
+        return {"alpha": self.settings.alpha, "divergence": sums[0::2] - sums[1::2]}
+
+    def _preference(
+        self, logprobs: Tensor, batch: Batch, divergence: dict[str, Any]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        delta = logprobs - batch.reference
+        plain = losses.answer_sums(delta, batch.counts)  # M, chosen and rejected in turn
+        moved = plain if batch.weights is None else losses.answer_sums(delta * batch.weights, batch.counts)
+        loss, settings = losses.PREFERENCE[self.settings.loss], self.settings
+        per_pair = loss(moved[0::2] - moved[1::2], settings.beta, settings.label_smoothing, **divergence)
+        measured = {"moved": moved.detach(), "plain": plain.detach()}
+        measured["logprobs"] = losses.answer_sums(logprobs.detach(), batch.counts)
+        return per_pair.sum() / settings.global_batch, measured
 
     def _measure(self, parts: list[dict[str, Tensor]]) -> None:
-        """Rewards (beta M, nat), accuracy and sequence log-probabilities of a step; guards its first margin."""
+        """Rewards as the loss sees them and unweighted, sequence log-probabilities; guards a step's first margin."""
         if self.settings.loss == "sft":
             return
-        moved, logprobs = (torch.cat([part[key] for part in parts]) for key in ("moved", "logprobs"))
-        margin = moved[0::2] - moved[1::2]
+        moved, plain, logprobs = (torch.cat([part[key] for part in parts]) for key in ("moved", "plain", "logprobs"))
+        largest = float((plain[0::2] - plain[1::2]).abs().max())
         if self.state.global_step == 0:
-            check_first_margin(float(margin.abs().max()), self.settings, self.precision)
+            check_first_margin(largest, self.settings, self.precision)
         self.measured = {
-            "rewards/chosen": self.settings.beta * float(moved[0::2].mean()),
-            "rewards/rejected": self.settings.beta * float(moved[1::2].mean()),
-            "rewards/margin": self.settings.beta * float(margin.mean()),
-            "rewards/accuracy": float((margin > 0).float().mean()),
-            "margin/largest": float(margin.abs().max()),
+            **rewards("rewards", moved, self.settings.beta),
+            **rewards("unweighted", plain, self.settings.beta),
+            "margin/largest": largest,
             "logprobs/chosen": float(logprobs[0::2].mean()),
             "logprobs/rejected": float(logprobs[1::2].mean()),
         }
@@ -119,6 +134,17 @@ class PlannedTrainer(Trainer):
 
     def floating_point_ops(self, inputs: Any) -> int:
         return 0  # the Trainer's estimate is made for a dictionary of padded inputs
+
+
+def rewards(name: str, moved: Tensor, beta: float) -> dict[str, float]:
+    """Means over pairs of beta M, nats, from M of chosen and rejected in turn (2 B,); share of positive margins."""
+    margin = moved[0::2] - moved[1::2]
+    return {
+        f"{name}/chosen": beta * float(moved[0::2].mean()),
+        f"{name}/rejected": beta * float(moved[1::2].mean()),
+        f"{name}/margin": beta * float(margin.mean()),
+        f"{name}/accuracy": float((margin > 0).float().mean()),
+    }
 
 
 def sft_scale(step: Sequence[Batch], settings: Train) -> float:

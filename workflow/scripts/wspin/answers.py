@@ -1,0 +1,124 @@
+"""From the study's files to what is scored: answers as tokens, and back to the columns of a file of log-probabilities.
+
+Token ids are made once and kept. Real answers are tokenised when they are scored, generated ones keep the engine's ids.
+A teacher with another tokenizer reads their text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from . import readings, tables
+from .dialogue import Dialogue
+from .packing import Item
+
+
+class Tokens(NamedTuple):
+    """An answer's ids, and where each token ends in its text, in characters."""
+
+    ids: list[int]
+    ends: list[int]
+
+    def first(self, count: int) -> Tokens:
+        return Tokens(self.ids[:count], self.ends[:count])
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Answers to one shard of prompts, by side (a teacher's have none: ""), and what a file of them has to tell."""
+
+    rows: pa.Table
+    sides: dict[str, list[Tokens]]
+    made_with: dict[str, Any] = field(default_factory=dict)
+
+    def items(self, dialogue: Dialogue) -> list[Item]:
+        """One item per prompt with all its answers, in the order of the sides."""
+        prompts = [np.array(dialogue.prompt_ids(prompt), dtype=np.int32) for prompt in self.rows["prompt"].to_pylist()]
+        answers = [[np.array(tokens.ids, dtype=np.int32) for tokens in side] for side in self.sides.values()]
+        return [Item(prompt, responses) for prompt, *responses in zip(prompts, *answers, strict=True)]
+
+    def columns(self, scores: Sequence[Sequence[np.ndarray]]) -> dict[str, Any]:
+        """Columns of the file: ids, ends and, from the items' scores, log-probabilities of each side."""
+        columns: dict[str, Any] = {"prompt_id": self.rows["prompt_id"].to_pylist()}
+        for place, (side, answers) in enumerate(self.sides.items()):
+            prefix = f"{side}_" if side else ""
+            columns[f"{prefix}token_ids"] = [tokens.ids for tokens in answers]
+            columns[f"{prefix}ends"] = [tokens.ends for tokens in answers]
+            columns[f"{prefix}logprobs"] = [score[place] for score in scores]
+        return columns
+
+
+def of_iteration(
+    rows: pa.Table,
+    generations: str,
+    replayed: Sequence[str],
+    dialogue: Dialogue,
+    opponent: dict[str, Any],
+    any_model: dict[str, Any],
+) -> Answers:
+    """Answers that iteration k needs of its opponent: real, this iteration's, and those replayed (the latest first).
+
+    `rows` are the prompts of one shard; `opponent` is what this iteration's generations must have been made with,
+    `any_model` what all must. Raises `StudyError` where a file belongs to other rows, another model or tokenizer.
+    """
+    sides = {"chosen": [_real(text, dialogue) for text in rows["response"].to_pylist()]}
+    names = tables.replayed_sides(len(replayed)) if replayed else []
+    files = [("rejected", generations, opponent), *((*one, any_model) for one in zip(names, replayed, strict=True))]
+    for side, path, expected in files:
+        table = _generated(rows, path, **expected)
+        ended = zip(table["token_ids"].to_pylist(), table["finish_reason"].to_pylist(), strict=True)
+        ids = [dialogue.completed(ids, reason) for ids, reason in ended]
+        sides[side] = [Tokens(one, dialogue.ends(one)) for one in ids]
+    return Answers(rows, sides, _closing(dialogue))
+
+
+def of_preferences(rows: pa.Table, dialogue: Dialogue) -> Answers:
+    """Chosen and rejected answers of preference pairs; both ended by themselves."""
+    sides = {side: [_real(text, dialogue) for text in rows[side].to_pylist()] for side in readings.SIDES}
+    return Answers(rows, sides, _closing(dialogue))
+
+
+def of_teacher(rows: pa.Table, generations: Sequence[str], dialogue: Dialogue, tokenizer: str, context: int) -> Answers:
+    """The real answers, or those of a file of generations, as a teacher reads them: without EOS.
+
+    Where the generations were made with the teacher's own `tokenizer` (its fingerprint), it reads their very ids. A
+    conversation longer than its `context` is read as far as that goes.
+    """
+    table = _generated(rows, generations[0]) if generations else rows
+    texts = table["response"].to_pylist()
+    if generations and tables.metadata(table)["tokenizer"] == tokenizer:
+        closed = [reason == "stop" for reason in table["finish_reason"].to_pylist()]
+        ids = [one[: len(one) - end] for one, end in zip(table["token_ids"].to_pylist(), closed, strict=True)]
+        tokens = [Tokens(one, dialogue.ends(one)) for one in ids]
+    else:
+        tokens = [Tokens(*dialogue.continued(text)) for text in texts]
+    rooms = [max(0, context - len(dialogue.prompt_ids(prompt))) for prompt in rows["prompt"].to_pylist()]
+    made_with = {"texts": readings.texts_hash(texts), "unread": sum(map(_beyond, tokens, rooms))}
+    return Answers(rows, {"": [one.first(room) for one, room in zip(tokens, rooms, strict=True)]}, made_with)
+
+
+def _beyond(tokens: Tokens, room: int) -> int:
+    return max(0, len(tokens.ids) - room)
+
+
+def _real(text: str, dialogue: Dialogue) -> Tokens:
+    """A real answer always ended by itself; its tokens end in the text as the source has it."""
+    ids, ends = dialogue.continued(text)
+    return Tokens([*ids, dialogue.eos], [*ends, len(text)])
+
+
+def _generated(rows: pa.Table, path: str, **expected: Any) -> pa.Table:
+    table = tables.read(path, "generations", **expected)
+    tables.same_rows("data/prompts.parquet", rows["prompt_id"].to_pylist(), path, table["prompt_id"].to_pylist())
+    return table
+
+
+def _closing(dialogue: Dialogue) -> dict[str, Any]:
+    """What a reader without tokenizer needs to tell text from what is none."""
+    special = sorted(set(dialogue.tokenizer.all_special_ids))
+    return {"eos": dialogue.eos, "special_ids": special, "eos_on_cut": dialogue.settings.eos_on_cut}

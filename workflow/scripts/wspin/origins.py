@@ -1,0 +1,136 @@
+"""Where the study's models, rows and tasks come from: the hub, this machine, or made here."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+from .sections import Loss, Revision, Section, Share, needs_revision, one_of
+
+
+class Scratch(Section):
+    """A small model with random weights and a tokenizer trained on a data set's raw text."""
+
+    architecture: Literal["qwen2"] = Field(description="model class of transformers")
+    text: str = Field(description="data set whose raw text trains the tokenizer")
+    vocabulary: PositiveInt = Field(description="tokens of the byte-level BPE, special tokens included (at least 257)")
+    hidden: PositiveInt = Field(description="width of the residual stream")
+    intermediate: PositiveInt = Field(description="width of the feed-forward layer")
+    layers: PositiveInt = Field(description="transformer blocks")
+    heads: PositiveInt = Field(description="attention heads, each with its own keys and values")
+    context: PositiveInt = Field(description="longest sequence in tokens")
+
+
+class Model(Section):
+    """An entry of the registry: on the hub, in a local folder, made from scratch, or trained from another model."""
+
+    hub: str | None = Field(None, description="name on the model hub, with `revision`")
+    revision: Revision | None = Field(None, description="commit hash of the hub model; branches are refused")
+    path: str | None = Field(None, description="local folder that `from_pretrained` loads")
+    scratch: Scratch | None = Field(None, description="random weights and a tokenizer trained on given text")
+    from_: str | None = Field(None, alias="from", description="registry model this one is trained from")
+    loss: Loss | None = Field(None, description="loss of the training (with `from`)")
+    data: Literal["sft", "preferences"] | None = Field(None, description="data of the training (with `from`)")
+    train: dict[str, Any] = Field({}, description="settings of `train` that this model overrides (with `from`)")
+    template: str | None = Field(None, description="how this model sees a prompt; default: `dialogue.template`")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Model:
+        kind = one_of(self, "hub", "path", "scratch", "from_")
+        needs_revision(self)
+        trained = self.loss is not None and self.data is not None
+        if (kind == "from_") != trained or (kind != "from_" and (self.loss or self.data or self.train)):
+            raise ValueError("`from`, `loss` and `data` belong together, and `train` goes with them only")
+        if self.loss == "wspin":
+            raise ValueError("loss wspin belongs to arms: no teacher reads what a registry model is trained on")
+        if trained and (self.loss == "sft") != (self.data == "sft"):
+            raise ValueError("loss sft trains on data sft, and a preference loss on data preferences")
+        return self
+
+    @property
+    def trained(self) -> bool:
+        return self.from_ is not None
+
+
+class ReasoningGym(Section):
+    """Procedurally generated tasks with answers, from the package reasoning-gym."""
+
+    tasks: dict[str, dict[str, int | float | str | bool]] = Field(
+        min_length=1, description="name of a task: its settings, as reasoning-gym calls them"
+    )
+    rows: PositiveInt = Field(description="rows drawn of each task; repeated prompts are kept once")
+    heldout: Share = Field(description="share of the rows in split `test`, chosen by a hash of the prompt")
+
+
+class Source(Section):
+    hub: str | None = Field(None, description="data set on the hub, with `revision`")
+    revision: Revision | None = Field(None, description="commit hash of the hub data set; branches are refused")
+    path: str | None = Field(None, description="local folder with one {split}.parquet or {split}.jsonl per split")
+
+
+class Sft(Source):
+    """Prompts and real answers."""
+
+    reasoning_gym: ReasoningGym | None = Field(None, description="rows made by the package reasoning-gym")
+    split: str = Field(description="split the prompts are drawn from")
+    prompts: PositiveInt = Field(description="rows of the study: drawn by the seed until so many fit, or an error")
+    shard: PositiveInt = Field(description="prompts per file of generations and log-probabilities")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Sft:
+        one_of(self, "hub", "path", "reasoning_gym")
+        needs_revision(self)
+        return self
+
+
+class Heldout(Section):
+    """Rows that no training sees."""
+
+    from_: Literal["sft"] = Field(alias="from", description="data set of the held-out rows")
+    split: str = Field(description="split they are drawn from")
+    prompts: PositiveInt = Field(description="number of rows")
+
+
+class Preferences(Source):
+    """Chosen and rejected answers, for the preference baselines."""
+
+    from_: Literal["sft"] | None = Field(
+        None,
+        alias="from",
+        description="make pairs from this data set: chosen = its answer, rejected = a corruption of it",
+    )
+    split: str = Field(description="split the pairs are drawn from")
+    pairs: PositiveInt = Field(description="number of pairs: drawn by the seed until so many fit, or an error")
+    shard: PositiveInt = Field(description="pairs per file of log-probabilities")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Preferences:
+        one_of(self, "hub", "path", "from_")
+        needs_revision(self)
+        return self
+
+
+class Data(Section):
+    fits: list[str] = Field(
+        min_length=1,
+        description="registry models (none trained here) in whose context a row must fit; others drop no row",
+    )
+    sft: Sft
+    heldout: Heldout
+    preferences: Preferences
+
+
+class TaskSource(Section):
+    """Where the tasks of a suite come from."""
+
+    hub: str | None = Field(None, description="data set on the hub that lm-eval's own tasks read, with `revision`")
+    revision: Revision | None = Field(None, description="commit hash of the hub data set; branches are refused")
+    path: str | None = Field(None, description="folder of task files (YAML) of lm-eval's format")
+    heldout: bool = Field(False, description="the task files read the study's held-out rows")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> TaskSource:
+        one_of(self, "hub", "path")
+        needs_revision(self)
+        return self

@@ -1,0 +1,134 @@
+"""Answers as both models have read them: from the study's files to what weights are made of.
+
+The student is the model that generated this iteration's answers; its log-probabilities are the reference's. The teacher
+has read the same texts in its own tokenizer. Files that do not belong together are refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from . import StudyError, tables
+from .alignment import Alignment, align, align_ids
+from .files import digest
+
+SIDES = ("chosen", "rejected")
+TEACHER = ("model", "tokenizer", "template", "autocast")  # what a teacher's reading is known by
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer without its closing EOS: log-probabilities of N student and M teacher tokens, nats.
+
+    `teacher` and `alignment` are None where nobody else has read it.
+    """
+
+    prompt_id: str
+    closed: bool  # whether EOS follows
+    student: np.ndarray
+    teacher: np.ndarray | None = None
+    alignment: Alignment | None = None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A teacher's log-probabilities of one response set."""
+
+    path: str
+    table: pa.Table
+
+    @property
+    def made_with(self) -> dict[str, Any]:
+        """What must be the same for all that one teacher has read."""
+        return tables.made_with(self.table, *TEACHER)
+
+
+def read_teacher(paths: Sequence[str], ids: Sequence[str], texts: dict[str, list[str]]) -> dict[str, Reading]:
+    """A teacher's readings of the answers of both sides, `paths` in the order of `SIDES`.
+
+    Raises `StudyError` if one is missing, is of other rows, texts or another teacher than the first.
+    """
+    if len(paths) != len(SIDES):
+        raise StudyError(f"weigh: source teacher: expected its readings of both sides (--teacher), found {len(paths)}")
+    first: dict[str, Any] = {}
+    found = {}
+    for side, path in zip(SIDES, paths, strict=True):
+        table = tables.read(path, "logprobs", texts=texts_hash(texts[side]), **first)
+        tables.same_rows("data/prompts.parquet", ids, path, table["prompt_id"].to_pylist())
+        found[side] = Reading(path, table)
+        first = found[side].made_with
+    return found
+
+
+def texts_hash(texts: Sequence[str]) -> str:
+    """Fingerprint of the answers that a teacher reads."""
+    return digest(list(texts))
+
+
+def ids_hashes(reference: pa.Table, rejected: str) -> list[str]:
+    """Fingerprint of the token ids of each row's pair, every EOS included: what its weights belong to.
+
+    `rejected` is the side of the answers: `rejected`, or one of the replayed ones.
+    """
+    pairs = zip(
+        tables.lists(reference, "chosen_token_ids"), tables.lists(reference, f"{rejected}_token_ids"), strict=True
+    )
+    return [hashlib.sha256(b"|".join(ids.astype("<i4").tobytes() for ids in pair)).hexdigest()[:16] for pair in pairs]
+
+
+def answers(side: str, texts: Sequence[str], reference: pa.Table, teacher: Reading | None) -> Iterator[Answer]:
+    """The answers of one of `SIDES`, in the order of the rows.
+
+    Raises `StudyError` where a text is shorter than its tokens say, or where both models share a tokenizer but not the
+    ids of an answer.
+    """
+    told = tables.metadata(reference)
+    shared = teacher is not None and teacher.made_with["tokenizer"] == told["tokenizer"]
+    # A model compared with itself: one reading stands for both, so that their batches' rounding makes no weight.
+    same = teacher is not None and teacher.made_with == tables.made_with(reference, *TEACHER)
+    ours = _parts(reference, f"{side}_")
+    theirs = _parts(teacher.table) if teacher else [None] * len(texts)
+    for row, (prompt_id, text) in enumerate(zip(reference["prompt_id"].to_pylist(), texts, strict=True)):
+        closed = len(ours[row].ids) > 0 and int(ours[row].ids[-1]) == told["eos"]
+        own = ours[row].first(len(ours[row].ids) - closed)
+        if theirs[row] is None:
+            yield Answer(prompt_id, closed, own.logprobs)
+            continue
+        try:
+            alignment = _align(text, own, theirs[row], shared, told["special_ids"])
+        except StudyError as error:
+            raise StudyError(f"{teacher.path}: {prompt_id}, {side}: {error}") from None
+        teacher_logprobs = own.logprobs[: len(theirs[row].ids)] if same else theirs[row].logprobs
+        yield Answer(prompt_id, closed, own.logprobs, teacher_logprobs, alignment)
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    ids: np.ndarray
+    ends: np.ndarray
+    logprobs: np.ndarray
+
+    def first(self, count: int) -> _Tokens:
+        return _Tokens(self.ids[:count], self.ends[:count], self.logprobs[:count])
+
+
+def _parts(table: pa.Table, prefix: str = "") -> list[_Tokens]:
+    ids, ends, logprobs = (tables.lists(table, f"{prefix}{part}") for part in ("token_ids", "ends", "logprobs"))
+    return [_Tokens(*row[:2], row[2].astype(np.float64)) for row in zip(ids, ends, logprobs, strict=True)]
+
+
+def _align(text: str, own: _Tokens, their: _Tokens, shared: bool, special: Sequence[int]) -> Alignment:
+    if shared:
+        if not np.array_equal(their.ids, own.ids[: len(their.ids)]):
+            raise StudyError("expected the student's own token ids, found others; let the teacher read it again")
+        return align_ids(len(own.ids), len(their.ids))
+    for tokens in (own, their):
+        if len(tokens.ends) and tokens.ends[-1] > len(text):
+            raise StudyError(f"expected tokens of {len(text)} characters, found {tokens.ends[-1]}; score it again")
+    return align(text, own.ends, their.ends, np.flatnonzero(np.isin(own.ids, special)))
