@@ -35,6 +35,7 @@ def weigh(arguments, settings):
     reference = tables.read(arguments.reference, "reference", arguments.replays, **student)
     for path, table in ((arguments.generations, generations), (arguments.reference, reference)):
         tables.same_rows(arguments.rows, ids, path, table["prompt_id"].to_pylist())
+    readings.check_answers(arguments.reference, generations, reference)
     texts = {"chosen": rows["response"].to_pylist(), "rejected": generations["response"].to_pylist()}
     teacher = readings.read_teacher(arguments.teacher, ids, texts) if settings.source == "teacher" else {}
 

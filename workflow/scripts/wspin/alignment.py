@@ -55,7 +55,7 @@ def align(text: str, student: Sequence[int], teacher: Sequence[int], special: Se
     borders = borders[_between_tokens(borders, ours) & _between_tokens(borders, theirs) & (borders < len(text))]
     ends = np.append(borders, len(text))
     # The segment of the last character: a token without any, at the very start, goes with the first.
-    of_student, of_teacher = (np.searchsorted(ends, np.maximum(side, 1)) for side in (ours, theirs))
+    of_student, of_teacher = (np.searchsorted(ends, np.clip(side, 1, ends[-1])) for side in (ours, theirs))
     read = np.bincount(of_teacher, minlength=len(ends)) > 0
     reach = int(theirs[-1]) if len(theirs) else 0
     last = np.searchsorted(ends, reach)  # where the teacher's context ends, its last segment may be half read

@@ -24,8 +24,11 @@ class Tokens(NamedTuple):
     ids: list[int]
     ends: list[int]
 
-    def first(self, count: int) -> Tokens:
-        return Tokens(self.ids[:count], self.ends[:count])
+    def within(self, room: int) -> Tokens:
+        """The first tokens, at most `room`, without those that hold only some bytes of their last character."""
+        while 0 < room < len(self.ids) and self.ends[room - 1] == self.ends[room]:
+            room -= 1
+        return Tokens(self.ids[:room], self.ends[:room])
 
 
 @dataclass(frozen=True)
@@ -98,12 +101,9 @@ def of_teacher(rows: pa.Table, generations: Sequence[str], dialogue: Dialogue, t
     else:
         tokens = [Tokens(*dialogue.continued(text)) for text in texts]
     rooms = [max(0, context - len(dialogue.prompt_ids(prompt))) for prompt in rows["prompt"].to_pylist()]
-    made_with = {"texts": readings.texts_hash(texts), "unread": sum(map(_beyond, tokens, rooms))}
-    return Answers(rows, {"": [one.first(room) for one, room in zip(tokens, rooms, strict=True)]}, made_with)
-
-
-def _beyond(tokens: Tokens, room: int) -> int:
-    return max(0, len(tokens.ids) - room)
+    read = [one.within(room) for one, room in zip(tokens, rooms, strict=True)]
+    unread = sum(len(one.ids) for one in tokens) - sum(len(one.ids) for one in read)
+    return Answers(rows, {"": read}, {"texts": readings.texts_hash(texts), "unread": unread})
 
 
 def _real(text: str, dialogue: Dialogue) -> Tokens:

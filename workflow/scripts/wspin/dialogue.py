@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import unicodedata
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -34,6 +35,9 @@ def _text(template: str) -> str:
             f"template {template!r}: expected one of {', '.join(TEMPLATES)}, or a text that holds {{prompt}} once"
         )
     return text
+
+
+ANCHORS = ("\n", "a", ".")  # may stand before an answer that is tokenised: one of them is cut off cleanly
 
 
 @dataclass(frozen=True)
@@ -76,21 +80,22 @@ class Dialogue:
     def continued(self, response: str) -> tuple[list[int], list[int]]:
         """(ids, ends) of an answer's text as it follows a prompt; ends of tokens in the text itself, in characters.
 
-        Sentencepiece-like tokenizers put a blank before a text, which no answer begins with: a line break takes it.
+        Sentencepiece-like tokenizers put a blank before a text, which no answer begins with: something before it takes
+        the blank, if a token ends there.
         """
-        for anchor in ("\n", "") if self._prepends else ("",):
-            before = len(self._plain(anchor))
+        for anchor in (*ANCHORS, "") if self._prepends else ("",):
             encoded = self._encode(anchor + response, return_offsets_mapping=True)
-            ends = [end - len(anchor) for _, end in encoded["offset_mapping"]]
-            if all(end <= 0 for end in ends[:before]) and all(end > 0 for end in ends[before:]):
+            spans = [(begin - len(anchor), end - len(anchor)) for begin, end in encoded["offset_mapping"]]
+            before = sum(end <= 0 for _, end in spans) if anchor else 0
+            if all(begin >= 0 for begin, _ in spans[before:]):
                 break
-        ids = encoded["input_ids"][before:]
-        return ids, list(itertools.accumulate(ends[before:], max))
+        return encoded["input_ids"][before:], _ends(response, spans[before:])
 
     @cached_property
     def _prepends(self) -> bool:
         """Whether the tokenizer puts a blank before a text."""
-        return self._plain("\na")[-1:] != self._plain("a")[-1:] or len(self._plain("a")) > 1
+        alone, after = self._plain("a"), self._plain("\na")
+        return len(alone) > 1 or alone != after[-1:]
 
     def lengths(self, prompt: str, response: str) -> tuple[int, int]:
         """Tokens of a prompt and of its answer with EOS, in a tokenizer that need not hold the study's EOS."""
@@ -136,3 +141,17 @@ class Dialogue:
 
     def _decode(self, ids: list[int]) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+
+def _ends(text: str, spans: list[tuple[int, int]]) -> list[int]:
+    """Where tokens end, given the (begin, end) that the tokenizer tells; never falling.
+
+    A mark that normalisation has put into the letter before it belongs to the token of that letter.
+    """
+    begins = [*(begin for begin, _ in spans[1:]), len(text)][: len(spans)]
+    ends = []
+    for (_, end), following in zip(spans, begins, strict=True):
+        while 0 < end < following and unicodedata.category(text[end]).startswith("M"):
+            end += 1
+        ends.append(end)
+    return list(itertools.accumulate(ends, max))

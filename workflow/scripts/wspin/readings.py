@@ -66,6 +66,16 @@ def read_teacher(paths: Sequence[str], ids: Sequence[str], texts: dict[str, list
     return found
 
 
+def check_answers(path: str, generations: pa.Table, reference: pa.Table) -> None:
+    """The reference's rejected answers are the generated ones, with an EOS that was asked for. Raises `StudyError`."""
+    made, scored = tables.lists(generations, "token_ids"), tables.lists(reference, "rejected_token_ids")
+    for prompt_id, own, ids in zip(generations["prompt_id"].to_pylist(), made, scored, strict=True):
+        if len(ids) - len(own) not in (0, 1) or not np.array_equal(ids[: len(own)], own):
+            raise StudyError(
+                f"{path}: {prompt_id}: expected the generated answer's token ids, found others; score again"
+            )
+
+
 def texts_hash(texts: Sequence[str]) -> str:
     """Fingerprint of the answers that a teacher reads."""
     return digest(list(texts))
