@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import unicodedata
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -87,7 +86,7 @@ class Dialogue:
             encoded = self._encode(anchor + response, return_offsets_mapping=True)
             spans = [(begin - len(anchor), end - len(anchor)) for begin, end in encoded["offset_mapping"]]
             before = sum(end <= 0 for _, end in spans) if anchor else 0
-            if all(begin >= 0 for begin, _ in spans[before:]):
+            if before and spans[before - 1][1] == 0 and all(begin >= 0 for begin, _ in spans[before:]):
                 break
         return encoded["input_ids"][before:], _ends(response, spans[before:])
 
@@ -146,12 +145,13 @@ class Dialogue:
 def _ends(text: str, spans: list[tuple[int, int]]) -> list[int]:
     """Where tokens end, given the (begin, end) that the tokenizer tells; never falling.
 
-    A mark that normalisation has put into the letter before it belongs to the token of that letter.
+    What no token claims, marks and letters that normalisation has put into the one before them, belongs to the token
+    before it; white space that was dropped belongs to the one behind it.
     """
     begins = [*(begin for begin, _ in spans[1:]), len(text)][: len(spans)]
     ends = []
     for (_, end), following in zip(spans, begins, strict=True):
-        while 0 < end < following and unicodedata.category(text[end]).startswith("M"):
+        while 0 < end < following and not text[end].isspace():
             end += 1
         ends.append(end)
     return list(itertools.accumulate(ends, max))

@@ -69,8 +69,9 @@ def read_teacher(paths: Sequence[str], ids: Sequence[str], texts: dict[str, list
 def check_answers(path: str, generations: pa.Table, reference: pa.Table) -> None:
     """The reference's rejected answers are the generated ones, with an EOS that was asked for. Raises `StudyError`."""
     made, scored = tables.lists(generations, "token_ids"), tables.lists(reference, "rejected_token_ids")
+    eos = tables.metadata(reference)["eos"]
     for prompt_id, own, ids in zip(generations["prompt_id"].to_pylist(), made, scored, strict=True):
-        if len(ids) - len(own) not in (0, 1) or not np.array_equal(ids[: len(own)], own):
+        if not np.array_equal(ids[: len(own)], own) or ids[len(own) :].tolist() not in ([], [eos]):
             raise StudyError(
                 f"{path}: {prompt_id}: expected the generated answer's token ids, found others; score again"
             )

@@ -107,11 +107,11 @@ def _numbers(weights: np.ndarray, counts: dict[str, float]) -> Row:
 
 
 def _heaviest(weights: np.ndarray, ids: np.ndarray, named: dict[int, str]) -> list[tuple[str, float]]:
-    """(token, mean weight) of those that weigh most on average."""
+    """(token, mean weight) of those that weigh most on average; bytes that end no character have no text to show."""
     often = np.bincount(ids)
     means = np.where(often >= SELDOM, np.bincount(ids, weights=weights) / often.clip(min=1), -np.inf)
     chosen = [token for token in np.argsort(-means, kind="stable")[:TOP].tolist() if often[token] >= SELDOM]
-    return [(named[token], round(float(means[token]), 4)) for token in chosen]
+    return [(named[token], round(float(means[token]), 4)) for token in chosen if named[token]]
 
 
 def to_csv(made: Sequence[Row]) -> str:
@@ -146,7 +146,7 @@ def to_markdown(made: Sequence[Row]) -> str:
 def _line(row: Row) -> tuple[str, ...]:
     name = (f"{row['arm']}/ite{row['iteration']}", row["side"], str(row["tokens"]))
     shares = [f"{100 * row[key]:.1f} %" for key in ("at_lower", "at_upper")]
-    heaviest = " ".join(f"`{json.dumps(token, ensure_ascii=False)[1:-1]}`" for token, _ in row["heaviest"][:5])
+    heaviest = " ".join(_code(token) for token, _ in row["heaviest"][:5])
     if not row["tokens"]:
         return (*name, *["-"] * 6)
     spread = f"{row['q05']:.2f} to {row['q95']:.2f}"
@@ -156,5 +156,11 @@ def _line(row: Row) -> tuple[str, ...]:
         f"{row['median']:.2f}",
         spread,
         *shares,
-        heaviest.replace("|", r"\|"),
+        heaviest,
     )
+
+
+def _code(token: str) -> str:
+    """A token in Markdown, its line breaks and blanks visible, in a cell of a table."""
+    text = json.dumps(token, ensure_ascii=False)[1:-1].replace("|", r"\|")
+    return f"`` {text} ``" if "`" in text else f"`{text}`"
