@@ -73,8 +73,8 @@ def test_iterations_are_the_arms_own_or_the_studys():
     study = layout({"short": {"iterations": 2}, "long": {"iterations": 5, "train": {"learning_rate": 1e-7}}})
     assert [len(study.iterations(arm)) for arm in ("spin", "short", "long")] == [4, 2, 5]
     models = study.iteration_models()
-    assert models[:5] == ["spin/ite0", "spin/ite1", "spin/ite2", "spin/ite3", "short/ite0"]
-    assert models[-1] == "long/ite4"
+    assert models[:5] == ["spin/ite0", "spin/ite1", "spin/ite2", "spin/ite3", "long/ite0"]
+    assert models[-1] == "short/ite1"
 
 
 # Arms that share
@@ -231,10 +231,17 @@ def test_every_arm_is_compared_to_the_baseline_where_both_have_an_iteration():
     late = {"fork": {"from": "spin", "at": 2}, "train": {"beta": 0.5}}
     study = layout({"short": {"iterations": 1}, "late": late})
     assert study.comparisons() == [
-        ("short/ite0", "spin/ite0"),
         ("late/ite2", "spin/ite2"),
         ("late/ite3", "spin/ite3"),
+        ("short/ite0", "spin/ite0"),
     ]
+
+
+def test_tables_show_the_baseline_first_and_the_others_by_name():
+    """Whatever the order of the files, so that it makes no table again."""
+    study = layout({"b": {}, "a": {}, "tail": {}}, report={"baseline": "tail"})
+    assert study.arms == ["tail", "a", "b", "spin"]
+    assert study.table_models()[4:6] == ["tail/ite0", "tail/ite1"]
 
 
 # Seeds and settings

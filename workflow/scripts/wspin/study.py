@@ -82,8 +82,13 @@ class Layout:
     def window(self, arm: str) -> int:
         return self.study.arms[arm].data_window or self.study.data_window
 
+    @cached_property
+    def arms(self) -> list[str]:
+        """The arms in the order of tables and figures: the baseline first, the others by name."""
+        return sorted(self.study.arms, key=lambda arm: (arm != self.study.report.baseline, arm))
+
     def iteration_models(self) -> list[str]:
-        return [f"{arm}/ite{k}" for arm in self.study.arms for k in self.iterations(arm)]
+        return [f"{arm}/ite{k}" for arm in self.arms for k in self.iterations(arm)]
 
     def opponent(self, arm: str, k: int) -> str:
         """Opponent, generator, reference and start of iteration k: one model."""
@@ -193,7 +198,7 @@ class Layout:
 
     def weighted_iterations(self) -> list[tuple[str, int]]:
         """(arm, k) of every iteration whose tokens are weighed."""
-        return [(arm, k) for arm in self.study.arms if self.study.weighted(arm) for k in self.iterations(arm)]
+        return [(arm, k) for arm in self.arms if self.study.weighted(arm) for k in self.iterations(arm)]
 
     def weight_files(self) -> dict[str, list[str]]:
         """Shards of the weights, references and generations of these iterations, iteration by iteration."""
@@ -206,7 +211,7 @@ class Layout:
         baseline = self.study.report.baseline
         return [
             (f"{arm}/ite{k}", f"{baseline}/ite{k}")
-            for arm in self.study.arms
+            for arm in self.arms
             for k in self.iterations(arm)
             if arm != baseline and k in self.iterations(baseline)
         ]
