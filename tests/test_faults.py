@@ -310,5 +310,6 @@ def test_a_finished_demo_has_nothing_to_do(uninterrupted, start):
     run = start(uninterrupted.folder, "demo")
     run.finish()
     assert "Nothing to be done" in run.told()
-    assert "| spin/ite1 |" in run.told()
+    assert "\n| spin/ite1 " in run.told()
+    assert "\n| wspin/ite1 - spin/ite1 " in run.told()
     assert results(uninterrupted.folder) == before

@@ -108,7 +108,7 @@ def _numbers(weights: np.ndarray, counts: dict[str, float]) -> Row:
 
 def _heaviest(weights: np.ndarray, ids: np.ndarray, named: dict[int, str]) -> list[tuple[str, float]]:
     """(token, mean weight) of those that weigh most on average; bytes that end no character have no text to show."""
-    if len(set(weights.tolist())) < 2:  # none weighs more than another
+    if not len(weights) or weights.min() == weights.max():  # none weighs more than another
         return []
     often = np.bincount(ids)
     means = np.where(often >= SELDOM, np.bincount(ids, weights=weights) / often.clip(min=1), -np.inf)
