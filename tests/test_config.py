@@ -138,7 +138,7 @@ def test_values_from_the_command_line_are_placed_too():
         ),
         (
             {"models": {"base": {"path": "here"}}},
-            "models.base: give exactly one of hub, path, scratch, from_; found hub, path",
+            "models.base: give exactly one of hub, path, scratch, from; found hub, path",
         ),
         ({"models": {"Base": {"path": "here"}}}, "models.Base: String should match pattern"),
         ({"models": {"sft": {"data": None}}}, "models.sft: `from`, `loss` and `data` belong together"),
@@ -266,9 +266,24 @@ def test_names_are_one_set_beside_the_folders_of_the_results():
         ),
         ({"arms": {"wspin": {"weigh": {"uper": 1.0}}}}, "arms.wspin.weigh.uper: unknown key; did you mean `upper`?"),
         ({"arms": {"wspin": {"weigh": {"k": -1}}}}, "arms.wspin.weigh.k: Input should be greater than 0, found -1"),
-        ({"weigh": {"mu_rejected": None}}, "arms.wspin.weigh.mu_rejected: missing key; source teacher"),
-        ({"weigh": {"lower": 2.0}}, "arms.wspin.weigh.lower: found 2.0, above upper 1.5"),
-        ({"weigh": {"normalise": "sum_to"}}, "arms.wspin.weigh.normalise_to: missing key"),
+        ({"weigh": {"mu_rejected": None}}, ": weigh.mu_rejected: missing key; source teacher"),
+        ({"weigh": {"lower": 2.0}}, ": weigh.lower: found 2.0, above upper 1.5"),
+        ({"weigh": {"normalise": "sum_to"}}, ": weigh.normalise_to: missing key"),
+        ({"weigh": {"k": float("inf")}}, "weigh.k: Input should be a finite number"),
+        ({"arms": {"spin": {"train": {"alpha": 0.5}}}}, "arms.spin.train.alpha: loss spin does not read it"),
+        (
+            {"arms": {"wspin": {"weigh": {"source": "equal", "upper": 9.0}}}},
+            "arms.wspin.weigh.upper: source equal, normalise none do not read it",
+        ),
+        (
+            {"arms": {"wspin": {"weigh": {"source": "equal", "control": "one_minus"}}}},
+            "arms.wspin.weigh.control: one_minus of equal weights tells nothing",
+        ),
+        ({"arms": {"wspin": {"weigh": {"control": "random"}}}}, "weigh.source: control random asks no teacher"),
+        (
+            {"eval": {"sources": {"arc": {"hub": None, "revision": None, "path": "here", "heldout": True}}}},
+            "eval.models: 'teacher' has template 'zephyr'; tasks on held-out rows compare models in dialogue.template",
+        ),
         (
             {"arms": {"wspin": {"weigh": {"control": "one_minus", "normalise": "mean_one"}}}},
             "arms.wspin.weigh.normalise: one_minus makes weights of either sign",
@@ -279,6 +294,12 @@ def test_names_are_one_set_beside_the_folders_of_the_results():
 )
 def test_contradictions_between_sections_are_refused(overlay, message):
     assert message in refusal(overlay)
+
+
+def test_a_mistake_for_all_arms_is_told_once():
+    """And not for arms that weigh nothing."""
+    assert len(refusal({"weigh": {"lower": 2.0}}).splitlines()) == 1
+    assert load({"arms": {"wspin": None, "wspin.paper": None}, "weigh": {"lower": 2.0}})
 
 
 @pytest.mark.parametrize("name", ["tis-dpo", "tisdpo", "wspin"])

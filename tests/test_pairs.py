@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from wspin import StudyError, answers, pairs, readings, tables
+from wspin import StudyError, answers, pairs, tables
 from wspin.dialogue import Dialogue
 
 PROMPTS = ["sun", "moon", "star", ""]
@@ -243,9 +243,9 @@ def write_weights(folder, reference, side, name, first, **changes):
     """Two shards of weights for the answers of one side; every weight is a number of its own, from `first` on."""
     paths = []
     for i, path in enumerate(reference):
-        table = tables.read(path, "reference", tables.replays(path))
+        table = tables.read_reference(path)
         ids = {"chosen": "chosen_token_ids", "rejected": f"{side}_token_ids"}
-        columns = {"prompt_id": table["prompt_id"].to_pylist(), "ids_hash": readings.ids_hashes(table, side)}
+        columns = {"prompt_id": table["prompt_id"].to_pylist(), "ids_hash": tables.ids_hashes(table, side)}
         for place, (kind, column) in enumerate(ids.items()):
             numbers = iter(range(first + 1000 * place + 100 * i, 10_000))
             columns[f"{kind}_weights"] = [[next(numbers) for _ in ids] for ids in table[column].to_pylist()]

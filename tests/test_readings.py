@@ -11,7 +11,7 @@ import torch
 
 import logprobs as scorer
 import weigh as program
-from wspin import StudyError, answers, models, readings, tables, weights, weightstats
+from wspin import StudyError, answers, models, tables, weights, weightstats
 from wspin.alignment import align, align_ids
 from wspin.config import Dialogue as DialogueSettings
 from wspin.config import Logprobs, Weigh
@@ -115,21 +115,19 @@ def study(tmp_path_factory, scratch_model, texts):
     return folder
 
 
-def weighed(
-    study, output, teacher="far", replays=0, size=100, seed=(42, 0), generations=None, reference=None, **changes
-):
+def weighed(study, output, teacher="far", size=100, seed=(42, 0), generations=None, reference=None, **changes):
     """Run the program that weighs, and read its weights. `teacher`: its name, or its files."""
     if not isinstance(teacher, list):
         teacher = [study / f"{teacher}-{one}.parquet" for one in ("gold", "said")]
     told = ["--rows", study / "prompts.parquet", "--generations", generations or study / "generations.parquet"]
-    told += ["--reference", reference or study / "reference.parquet", "--replays", replays, "--teacher", *teacher]
+    told += ["--reference", reference or study / "reference.parquet", "--teacher", *teacher]
     told += ["--shard", 0, "--shard-size", size, "--seed", *seed, "--output", output]
     program.main([*map(str, told), *flags(Weigh(**{**SETTINGS, **changes}))])
     return tables.read(output, "weights")
 
 
 def by_side(table):
-    return {side: tables.lists(table, f"{side}_weights") for side in readings.SIDES}
+    return {side: tables.lists(table, f"{side}_weights") for side in tables.SIDES}
 
 
 def texts_of(study):
@@ -162,7 +160,7 @@ def plainly(folder, prompts, answers):
         yield logits.log_softmax(-1)[torch.arange(len(ids)), whole[0, len(prompt) :]].numpy()
 
 
-SIDES = pytest.mark.parametrize("side", readings.SIDES)
+SIDES = pytest.mark.parametrize("side", tables.SIDES)
 
 
 # What a teacher reads
@@ -178,7 +176,7 @@ def test_a_teacher_reads_the_text_in_its_own_tokenizer(study, side):
     prompts = [speaker.prompt_ids(prompt) for prompt, _, _ in PAIRS]
     for ours, by_hand in zip(found["logprobs"], plainly(study / "far", prompts, found["token_ids"]), strict=True):
         np.testing.assert_allclose(ours, by_hand, atol=1e-5, rtol=1e-5)
-    assert tables.metadata(table)["texts"] == readings.texts_hash(texts_of(study)[side])
+    assert tables.metadata(table)["texts"] == tables.texts_hash(texts_of(study)[side])
     assert tables.metadata(table)["unread"] == 0
 
 
@@ -312,21 +310,21 @@ def test_every_token_has_a_weight_and_the_answers_own_name(study, tmp_path):
     table, reference = weighed(study, tmp_path / "a.parquet"), tables.read(study / "reference.parquet", "reference")
     for side, found in by_side(table).items():
         assert list(map(len, found)) == list(map(len, tables.lists(reference, f"{side}_token_ids")))
-    assert table["ids_hash"].to_pylist() == readings.ids_hashes(reference, "rejected")
+    assert table["ids_hash"].to_pylist() == tables.ids_hashes(reference, "rejected")
     assert len(set(table["ids_hash"].to_pylist())) == len(PAIRS)
     assert table["prompt_id"].to_pylist() == IDS
 
 
 def test_a_hash_of_ids_sees_every_id_and_where_an_answer_ends(study, tmp_path):
     reference = tables.read(study / "reference.parquet", "reference")
-    told = readings.ids_hashes(reference, "rejected")
+    told = tables.ids_hashes(reference, "rejected")
     columns = reference.to_pydict()
     columns["chosen_token_ids"][0][0] += 1
     columns["rejected_token_ids"][1].append(columns["rejected_token_ids"][1][0])
     columns["chosen_token_ids"][2].append(columns["rejected_token_ids"][2].pop(0))  # moved to the other answer
     made = tables.made_with(reference, "eos")
     tables.write(tmp_path / "a.parquet", "reference", columns, made)
-    found = readings.ids_hashes(tables.read(tmp_path / "a.parquet", "reference"), "rejected")
+    found = tables.ids_hashes(tables.read(tmp_path / "a.parquet", "reference"), "rejected")
     assert [a == b for a, b in zip(told, found, strict=True)] == [False] * 3 + [True] * 3
 
 
@@ -338,9 +336,9 @@ def test_weights_tell_what_made_them(study, tmp_path):
     assert told["teacher"] == {key: far[key] for key in ("model", "tokenizer", "template", "autocast")}
     assert told["settings"] == Weigh(**{**SETTINGS, "lower": -0.25}).model_dump()
     assert told["seed"] == [7, 3]
-    tokens = {side: sum(map(len, student(study, side)["logprobs"])) for side in readings.SIDES}
-    assert {side: told["counts"][side]["tokens"] for side in readings.SIDES} == tokens
-    assert [told["counts"][side]["unread"] for side in readings.SIDES] == [0, 0]  # accents of either form are read
+    tokens = {side: sum(map(len, student(study, side)["logprobs"])) for side in tables.SIDES}
+    assert {side: told["counts"][side]["tokens"] for side in tables.SIDES} == tokens
+    assert [told["counts"][side]["unread"] for side in tables.SIDES] == [0, 0]  # accents of either form are read
 
 
 def test_a_broken_character_is_neutral_and_counted_for_another_tokenizer_alone(study, tmp_path):
@@ -519,10 +517,6 @@ def test_answers_to_other_rows_are_refused(study, tmp_path, kind):
     refused(study, tmp_path, study / "generations.parquet", "expected the 4 rows of", size=4)
 
 
-def test_another_number_of_replays_is_refused(study, tmp_path):
-    refused(study, tmp_path, study / "reference.parquet", "wrong: replayed_token_ids", replays=1)
-
-
 @pytest.mark.parametrize("change", [lambda ids: [ids[0] + 1, *ids[1:]], lambda ids: ids[:-2], lambda ids: []])
 def test_a_reference_of_other_answers_by_the_same_model_is_refused(study, tmp_path, change):
     """A text would be aligned with the tokens of another."""
@@ -540,7 +534,7 @@ def test_a_teacher_with_the_students_tokenizer_but_other_ids_is_refused(study, t
     def swapped(rows):
         return [rows[0][::-1], *rows[1:]]
 
-    place = readings.SIDES.index(side)
+    place = tables.SIDES.index(side)
     other = tmp_path / "other.parquet"
     teacher[place] = changed(teacher[place], other, "logprobs", token_ids=swapped)
     told = f"train-0, {side}: expected the student's own token ids, found others"
@@ -659,11 +653,11 @@ def written(folder, said, found, ids, ends):
     columns = {"prompt_id": names, "response": said, "token_ids": ids, "finish_reason": ["stop"] * len(said)}
     tables.write(folder / "generations.parquet", "generations", columns, {})
     parts = {"token_ids": ids, "ends": ends, "logprobs": found}
-    columns = {f"{side}_{part}": values for side in readings.SIDES for part, values in parts.items()}
+    columns = {f"{side}_{part}": values for side in tables.SIDES for part, values in parts.items()}
     tables.write(folder / "reference.parquet", "reference", {"prompt_id": names, **columns}, {"eos": 0})
     counts = {"tokens": sum(map(len, ids)) - len(ids)}
-    columns = {f"{side}_weights": found for side in readings.SIDES} | {"ids_hash": names, "prompt_id": names}
-    made_with = {"counts": dict.fromkeys(readings.SIDES, counts)}
+    columns = {f"{side}_weights": found for side in tables.SIDES} | {"ids_hash": names, "prompt_id": names}
+    made_with = {"counts": dict.fromkeys(tables.SIDES, counts)}
     tables.write(folder / "weights.parquet", "weights", columns, made_with)
     return weightstats.rows("a/ite0", [shard_of(folder, folder / "weights.parquet")], folder / "prompts.parquet")
 

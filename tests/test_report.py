@@ -151,8 +151,20 @@ def test_scores_made_in_different_ways_are_refused(results, place, value):
     found, expected = repr(value), SCORES
     for key in place.split("."):
         expected = expected[key]
-    for part in (str(path), str(results / "sft/scores/demo.json"), f"{place}: found {found}", f"expected {expected!r}"):
+    told = {"template": "template (of suite demo)"}.get(place, place)
+    for part in (str(path), str(results / "sft/scores/demo.json"), f"{told}: found {found}", f"expected {expected!r}"):
         assert part in message
+
+
+def test_suites_may_differ_in_template(results):
+    """lm-eval's own tasks have none, those on held-out rows have the study's."""
+
+    def change(scores):
+        scores.update(suite="more", template=None, model="f0")
+        scores["tasks"] = {"arc": scores["tasks"].pop("spell")}
+
+    put(results, "sft", change, suite="more")
+    assert len(scores.read(results, ["sft"], ["demo", "more"])) == 2
 
 
 def test_suites_of_one_model_belong_to_one_fingerprint(results):

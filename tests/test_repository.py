@@ -10,6 +10,9 @@ import pytest
 import workflow
 import yaml
 
+from wspin import configfile
+from wspin.study import Layout
+
 ROOT = Path(__file__).parent.parent
 RULE_FILES = sorted(ROOT.glob("rules/*.smk"))
 PROGRAMS = sorted(ROOT.glob("workflow/scripts/*.py"))
@@ -81,6 +84,13 @@ def test_a_shell_command_quotes_what_it_is_given(name):
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda file: file.parent.name)
 def test_a_profile_sets_resources_of_rules_there_are(profile):
     assert set(yaml.safe_load(profile.read_text()).get("set-resources", {})) <= set(WORKING)
+
+
+def test_every_job_on_a_gpu_has_its_partition():
+    """A rule that the profile forgets would go to the CPU partition."""
+    asking = {name for name, body in RULES.items() if "\n        gpu=" in body}
+    assert asking == set(yaml.safe_load(PROFILES[1].read_text())["set-resources"])
+    assert {"train", "logprobs_teacher"} <= asking
 
 
 def test_both_profiles_re_run_for_the_same_reasons():
@@ -164,3 +174,17 @@ def test_a_make_command_of_the_readme_is_a_target(command):
 def test_the_readme_has_its_two_commands():
     assert {"make demo", "make test"} <= set(commands("make"))
     assert commands("snakemake")
+
+
+def table(mark):
+    """First column of a table of the demo in the README."""
+    readme = (ROOT / "README.md").read_text()
+    lines = re.search(rf"<!-- demo {mark} -->\n(.*?)\n\n", readme, re.DOTALL)[1].splitlines()
+    return [line.split("|")[1].strip() for line in lines[2:]]
+
+
+def test_the_readme_shows_every_model_and_comparison_of_the_demo():
+    files = [yaml.safe_load((ROOT / "config" / name).read_text()) for name in ("config.yaml", "demo.yaml")]
+    demo = Layout(configfile.load(configfile.merge(*files)))
+    assert table("table") == demo.table_models()
+    assert table("differences") == [f"{model} - {baseline}" for model, baseline in demo.comparisons()]

@@ -1,6 +1,7 @@
 """pytest tests/test_stale.py: `stale` names what other code made; `clean_state` removes states that nobody holds."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -116,3 +117,28 @@ def test_two_runs_at_once_share_the_work(tmp_path):
     assert [run.returncode for run in runs] == [0, 0], told
     assert sum(int(text.splitlines()[-1].split()[2]) for text in told) == 200
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    ("module", "programs"),
+    [
+        ("alignment", {"weigh", "report"}),
+        ("weights", {"weigh", "report"}),
+        ("readings", {"weigh", "report"}),
+        ("losses", {"train"}),
+        ("study", set()),
+        ("commands", set()),
+        ("config", set()),
+        ("statistics", {"report"}),
+    ],
+)
+def test_a_module_is_the_code_of_the_programs_that_compute_with_it(monkeypatch, tmp_path, module, programs):
+    """An edit of the alignment must not make trainings and a teacher's readings look old, or drop saved states."""
+    scripts = tmp_path / "scripts"
+    shutil.copytree(provenance.SCRIPTS, scripts)
+    monkeypatch.setattr(provenance, "SCRIPTS", scripts)
+    every = sorted(path.stem for path in scripts.glob("*.py"))
+    before = {program: provenance.code_hash(program) for program in every}
+    with open(scripts / f"wspin/{module}.py", "a") as file:
+        file.write("\nEDITED = True\n")
+    assert {program for program in every if provenance.code_hash(program) != before[program]} == programs

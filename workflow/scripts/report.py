@@ -63,7 +63,8 @@ def differences(flags):
 def weights(flags):
     """what token weights look like"""
     made = weightstats.table(flags.iterations, [flags.weights, flags.reference, flags.generations], flags.prompts)
-    return dict(zip((flags.csv, flags.markdown), made, strict=True)), [flags.prompts, *flags.weights]
+    inputs = [flags.prompts, *flags.weights, *flags.reference, *flags.generations]
+    return dict(zip((flags.csv, flags.markdown), made, strict=True)), inputs
 
 
 def figure(flags):

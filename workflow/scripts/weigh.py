@@ -1,7 +1,7 @@
 """Turn stored log-probabilities into the token weights of one shard. No model is loaded.
 
     python workflow/scripts/weigh.py --rows results/data/prompts.parquet --shard 0 --shard-size 10000 \
-        --generations results/sft/generations/00.parquet --reference results/sft/reference/00.parquet --replays 0 \
+        --generations results/sft/generations/00.parquet --reference results/sft/reference/00.parquet \
         --teacher results/logprobs/teacher/gold/00.parquet results/logprobs/teacher/sft/00.parquet \
         --seed 42 0 --output results/wspin/ite0/weights/00.parquet --source teacher --form exp_clamp --k 1.0 ...
 """
@@ -15,7 +15,6 @@ def main(argv=None):
     parser.add_argument("--rows", required=True, help="prompts.parquet")
     parser.add_argument("--generations", required=True, help="this iteration's answers")
     parser.add_argument("--reference", required=True, help="log-probabilities of the student, which made the answers")
-    parser.add_argument("--replays", required=True, type=int, help="earlier iterations' answers that these hold too")
     parser.add_argument("--teacher", nargs="*", default=[], help="its readings of the real answers and of these")
     parser.add_argument("--shard", required=True, type=int)
     parser.add_argument("--shard-size", required=True, type=int)
@@ -32,15 +31,15 @@ def weigh(arguments, settings):
     rows = tables.shard(tables.read(arguments.rows, "prompts"), arguments.shard, arguments.shard_size)
     generations = tables.read(arguments.generations, "generations")
     ids, student = rows["prompt_id"].to_pylist(), tables.made_with(generations, "model", "tokenizer")
-    reference = tables.read(arguments.reference, "reference", arguments.replays, **student)
+    reference = tables.read_reference(arguments.reference, **student)
     for path, table in ((arguments.generations, generations), (arguments.reference, reference)):
         tables.same_rows(arguments.rows, ids, path, table["prompt_id"].to_pylist())
     readings.check_answers(arguments.reference, generations, reference)
     texts = {"chosen": rows["response"].to_pylist(), "rejected": generations["response"].to_pylist()}
     teacher = readings.read_teacher(arguments.teacher, ids, texts) if settings.source == "teacher" else {}
 
-    columns, counts = {"prompt_id": ids, "ids_hash": readings.ids_hashes(reference, "rejected")}, {}
-    for side in readings.SIDES:
+    columns, counts = {"prompt_id": ids, "ids_hash": tables.ids_hashes(reference, "rejected")}, {}
+    for side in tables.SIDES:
         answers = readings.answers(side, texts[side], reference, teacher.get(side))
         columns[f"{side}_weights"], counts[side] = weights.of_side(side, answers, settings, arguments.seed)
     made_with = {**student, "settings": settings.model_dump(), "seed": arguments.seed, "counts": counts}

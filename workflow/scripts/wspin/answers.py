@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from . import readings, tables
+from . import tables
 from .dialogue import Dialogue
 from .packing import Item
 
@@ -82,7 +82,7 @@ def of_iteration(
 
 def of_preferences(rows: pa.Table, dialogue: Dialogue) -> Answers:
     """Chosen and rejected answers of preference pairs; both ended by themselves."""
-    sides = {side: [_real(text, dialogue) for text in rows[side].to_pylist()] for side in readings.SIDES}
+    sides = {side: [_real(text, dialogue) for text in rows[side].to_pylist()] for side in tables.SIDES}
     return Answers(rows, sides, _closing(dialogue))
 
 
@@ -103,7 +103,7 @@ def of_teacher(rows: pa.Table, generations: Sequence[str], dialogue: Dialogue, t
     rooms = [max(0, context - len(dialogue.prompt_ids(prompt))) for prompt in rows["prompt"].to_pylist()]
     read = [one.within(room) for one, room in zip(tokens, rooms, strict=True)]
     unread = sum(len(one.ids) for one in tokens) - sum(len(one.ids) for one in read)
-    return Answers(rows, {"": read}, {"texts": readings.texts_hash(texts), "unread": unread})
+    return Answers(rows, {"": read}, {"texts": tables.texts_hash(texts), "unread": unread})
 
 
 def _real(text: str, dialogue: Dialogue) -> Tokens:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from .config import RESERVED, Study, Train, Weigh, reads
+from .config import LOSS_KEYS, RESERVED, Study, Train, Weigh, reads
 from .dialogue import TEMPLATES
 from .sections import ALIASES, Section
 
@@ -20,7 +20,11 @@ ALTERNATIVE = re.compile(r"\[key\]|constrained-\w+|list\[.+\]")  # pydantic's ow
 
 
 def complaints(study: Study) -> Iterator[Complaint]:
-    """Every violated rule between sections, in the order of the file."""
+    """Every violated rule between sections, once, in the order of the file."""
+    yield from dict.fromkeys(_all(study))
+
+
+def _all(study: Study) -> Iterator[Complaint]:
     yield from _names(study)
     yield from _registry(study)
     yield from _templates(study)
@@ -149,7 +153,10 @@ def _arms(study: Study) -> Iterator[Complaint]:
         for key, value in arm.train.items():
             if isinstance(value, list) and len(value) > iterations:
                 yield ("arms", name, "train", key), f"{key} has {len(value)} values for {iterations} iterations"
-        if arm.train.get("loss", study.train.loss) == "sft":
+        loss = arm.train.get("loss", study.train.loss)
+        for key in sorted(LOSS_KEYS & arm.train.keys() - reads(ALIASES.get(loss, loss))):
+            yield ("arms", name, "train", key), f"loss {loss} does not read it; remove the key"
+        if loss == "sft":
             yield ("arms", name, "train", "loss"), "an arm plays against its opponent: sft is no preference loss"
         if arm.start and arm.start not in study.models:
             yield ("arms", name, "start"), f"no model {arm.start!r} in the registry; it holds {', '.join(study.models)}"
@@ -169,27 +176,45 @@ def _weights(study: Study) -> Iterator[Complaint]:
 
 
 def _weigh(study: Study, name: str) -> Iterator[Complaint]:
-    place: Place = ("arms", name, "weigh")
+    arm, place = study.arms[name], ("arms", name)
+    loss = arm.train.get("loss", study.train.loss)
+    if loss not in ("wspin", *ALIASES):
+        for key in ("weigh", "teacher"):
+            if getattr(arm, key):
+                yield (*place, key), f"loss {loss} weighs no token; remove the key, or give the arm loss wspin"
+        return
     try:
         weigh = study.arm_weigh(name)
     except ValidationError as error:
-        yield from (((*place, *below), message) for below, message in mistakes(error, Weigh))
+        yield from (((*place, "weigh", *below), message) for below, message in mistakes(error, Weigh))
         return
+
+    def at(key: str) -> Place:
+        """Where the study says it: in the arm, or for all arms."""
+        return (*place, "weigh", key) if key in arm.weigh else ("weigh", key)
+
     for key in weigh.reads:
         if getattr(weigh, key) is None:
-            yield (*place, key), f"missing key; source {weigh.source}, normalise {weigh.normalise} read it"
+            yield at(key), f"missing key; source {weigh.source}, normalise {weigh.normalise} read it"
+    for key in sorted(Weigh.optional() & arm.weigh.keys() - set(weigh.reads)):
+        yield at(key), f"source {weigh.source}, normalise {weigh.normalise} do not read it; remove the key"
     if weigh.lower is not None and weigh.upper is not None and weigh.lower > weigh.upper:
-        yield (*place, "lower"), f"found {weigh.lower}, above upper {weigh.upper}"
-    if weigh.control in ("one_minus", "random") and weigh.normalise != "none":
-        yield (*place, "normalise"), f"{weigh.control} makes weights of either sign, whose mean is nothing to go by"
-    arm, loss = study.arms[name], study.arms[name].train.get("loss", study.train.loss)
-    for key in ("weigh", "teacher"):
-        if getattr(arm, key) and loss not in ("wspin", *ALIASES):
-            yield (*place[:2], key), f"loss {loss} weighs no token; remove the key, or give the arm loss wspin"
+        yield at("lower"), f"found {weigh.lower}, above upper {weigh.upper}"
+    yield from _control(weigh, at)
     if weigh.source == "equal" and arm.teacher:
-        yield (*place[:2], "teacher"), "source equal asks no teacher; remove the key"
-    if weigh.source == "teacher" and loss in ("wspin", *ALIASES) and not (arm.teacher or study.teacher):
+        yield (*place, "teacher"), "source equal asks no teacher; remove the key"
+    if weigh.source == "teacher" and not (arm.teacher or study.teacher):
         yield ("teacher",), f"missing key; arm {name!r} weighs its tokens by a teacher"
+
+
+def _control(weigh: Weigh, at: Callable[[str], Place]) -> Iterator[Complaint]:
+    """Controls that would train nothing, or ask a teacher for nothing."""
+    if weigh.control in ("one_minus", "random") and weigh.normalise != "none":
+        yield at("normalise"), f"{weigh.control} makes weights of either sign, whose mean is nothing to go by"
+    if weigh.source == "equal" and weigh.control not in ("none", "random", "noise"):
+        yield at("control"), f"{weigh.control} of equal weights tells nothing; expected none, random or noise"
+    if weigh.source == "teacher" and weigh.control == "random":
+        yield at("source"), "control random asks no teacher; give source equal"
 
 
 def _fork(study: Study, name: str) -> Iterator[Complaint]:
@@ -211,6 +236,12 @@ def _evaluation(study: Study) -> Iterator[Complaint]:
     for name in study.eval.models:
         if name not in study.models:
             yield ("eval", "models"), f"no model {name!r} in the registry; it holds {', '.join(study.models)}"
+    if any(source.heldout for source in study.eval.sources.values()):
+        for name in study.eval.models:
+            own = study.models[name].template if name in study.models else None
+            if own and own != study.dialogue.template:
+                told = f"{name!r} has template {own!r}; tasks on held-out rows compare models in dialogue.template"
+                yield ("eval", "models"), f"{told} alone: leave the model out"
     if study.report.baseline not in study.arms:
         yield ("report", "baseline"), f"no arm {study.report.baseline!r}; there are {', '.join(study.arms)}"
     tasks = [task for suite in study.eval.suites.values() for task in suite]

@@ -73,7 +73,8 @@ class Commands:
         return [*_shard(shard, self.study.data.sft.shard), *seed, *flags(self.study.generate), *dialogue]
 
     def logprobs_reference(self, responses: str, shard: str) -> list[str]:
-        return [*_shard(shard, self.study.data.sft.shard), *self._logprobs(self.layout.generator(responses))]
+        own = flags(self._dialogue(self.layout.generator(responses), completes=True))
+        return [*_shard(shard, self.study.data.sft.shard), *flags(self.study.logprobs), *own]
 
     def logprobs_teacher(self, scorer: str, responses: str, shard: str) -> list[str]:
         return [*_shard(shard, self.study.data.sft.shard), *self._logprobs(scorer)]
@@ -82,9 +83,8 @@ class Commands:
         return [*_shard(shard, self.study.data.preferences.shard), *self._logprobs(scorer)]
 
     def weigh(self, arm: str, k: str, shard: str) -> list[str]:
-        scored = self.layout.scored(arm, int(k))
-        rest = ["--replays", str(len(self.layout.replays(scored))), "--seed", str(self.layout.seed(arm)), k]
-        return [*_shard(shard, self.study.data.sft.shard), *rest, *flags(self.study.arm_weigh(arm))]
+        seed = ["--seed", str(self.layout.seed(arm)), k]
+        return [*_shard(shard, self.study.data.sft.shard), *seed, *flags(self.study.arm_weigh(arm))]
 
     def eval(self, model: str, suite: str) -> list[str]:
         settings, source = self.study.eval, self.study.eval.sources[suite]
@@ -121,7 +121,7 @@ class Commands:
         settings = self.study.report
         against = ["--against", *(f"{model}={baseline}" for model, baseline in self.layout.comparisons())]
         draws = ["--bootstrap", str(settings.bootstrap), "--seed", str(self.study.seed)]
-        return [*self.report_scores(), *against, *draws, *self.report_figure()]
+        return [*self.report_scores(), *against, *draws, "--confidence", str(settings.confidence)]
 
     def report_figure(self) -> list[str]:
         return ["--confidence", str(self.study.report.confidence)]
@@ -136,11 +136,11 @@ class Commands:
         return ["--templates", *templates, *budget, *flags(self._dialogue(self.study.start))]
 
     def _logprobs(self, scorer: str) -> list[str]:
-        return [*flags(self.study.logprobs), *flags(self._dialogue(scorer, scoring=True))]
+        return [*flags(self.study.logprobs), *flags(self._dialogue(scorer))]
 
-    def _dialogue(self, model: str, scoring: bool = False) -> Dialogue:
-        """The dialogue as this model has it; only scoring completes cut answers, so only it sees `eos_on_cut`."""
-        cut = scoring and self.study.dialogue.eos_on_cut
+    def _dialogue(self, model: str, completes: bool = False) -> Dialogue:
+        """The dialogue as this model has it; only the reference completes cut answers, and sees `eos_on_cut`."""
+        cut = completes and self.study.dialogue.eos_on_cut
         return self.study.dialogue.model_copy(update={"template": self.layout.template(model), "eos_on_cut": cut})
 
 

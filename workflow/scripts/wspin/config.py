@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, FiniteFloat, PositiveFloat, PositiveInt, model_validator
 
 from .origins import Data, Model, TaskSource
 from .sections import Loss, Name, NotNegative, PerIteration, Precision, Section, Share
@@ -52,9 +52,11 @@ class Weigh(Section):
         description="teacher: from its log-probabilities; equal: every weight 1"
     )
     form: Literal["exp_clamp"] | None = Field(None, description="source teacher: k exp(mu clamp(r, lower, upper))")
-    k: PositiveFloat | None = Field(None, description="source teacher: factor of every weight; acts as beta does")
-    mu_chosen: float | None = Field(None, description="source teacher: sign and strength on chosen answers")
-    mu_rejected: float | None = Field(None, description="source teacher: the same on rejected answers")
+    k: Annotated[FiniteFloat, Field(gt=0.0)] | None = Field(
+        None, description="source teacher: factor of every weight; acts as beta does"
+    )
+    mu_chosen: FiniteFloat | None = Field(None, description="source teacher: sign and strength on chosen answers")
+    mu_rejected: FiniteFloat | None = Field(None, description="source teacher: the same on rejected answers")
     lower: float | None = Field(None, description="source teacher: r is clamped from below, nat; before mu acts")
     upper: float | None = Field(None, description="source teacher: r is clamped from above, nat")
     segment_agg: Literal["paper_mean", "log_mean", "sum_spread"] | None = Field(
@@ -76,10 +78,14 @@ class Weigh(Section):
         total = ["normalise_to"] if self.normalise == "sum_to" else []
         return [*(scores if self.source == "teacher" else []), *total]
 
+    @classmethod
+    def optional(cls) -> set[str]:
+        """The settings that only some weights are made from."""
+        return {name for name, info in cls.model_fields.items() if not info.is_required()}
+
     def for_its_source(self) -> Weigh:
         """The same weights without the settings that they are not made from: an edit of those makes none again."""
-        optional = {name for name, info in Weigh.model_fields.items() if not info.is_required()}
-        return self.model_copy(update=dict.fromkeys(optional.difference(self.reads)))
+        return self.model_copy(update=dict.fromkeys(self.optional().difference(self.reads)))
 
 
 class Schedule(Section):

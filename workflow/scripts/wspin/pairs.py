@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from . import StudyError, readings, tables
+from . import StudyError, tables
 from .dialogue import Dialogue
 from .packing import Item
 
@@ -73,12 +73,12 @@ def _side_weights(paths: Sequence[str], scored: pa.Table, side: str, tokenizer: 
     """(chosen, rejected) weights of every row, which must be those of its ids; `side` is the rejected one's name."""
     table = tables.read_shards(paths, "weights", tokenizer=tokenizer)
     tables.same_rows("reference", scored["prompt_id"].to_pylist(), paths[0], table["prompt_id"].to_pylist())
-    for row, hashes in enumerate(zip(table["ids_hash"].to_pylist(), readings.ids_hashes(scored, side), strict=True)):
+    for row, hashes in enumerate(zip(table["ids_hash"].to_pylist(), tables.ids_hashes(scored, side), strict=True)):
         if hashes[0] != hashes[1]:
             told = f"expected weights of other token ids ({hashes[1]}), found {hashes[0]}; weigh the answers again"
             raise StudyError(f"{paths[0]}: row {row}, {side}: {told}")
     pairs = []
-    for name, answers in zip(readings.SIDES, ("chosen", side), strict=True):
+    for name, answers in zip(tables.SIDES, ("chosen", side), strict=True):
         pairs.append(tables.lists(table, f"{name}_weights"))
         ids = tables.lists(scored, f"{answers}_token_ids")
         if list(map(len, pairs[-1])) != list(map(len, ids)):

@@ -40,7 +40,8 @@ PACKAGES = (
 
 
 # Modules that read, check and record what is asked for, but compute nothing.
-AROUND = ("program", "flags", "checks", "sections", "origins", "config", "configfile", "provenance")
+AROUND = ("program", "flags", "checks", "sections", "origins", "config", "configfile", "study", "commands")
+AROUND += ("provenance",)
 
 
 def record_path(output: str | Path) -> Path:

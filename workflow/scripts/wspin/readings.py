@@ -6,7 +6,6 @@ has read the same texts in its own tokenizer. Files that do not belong together 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +15,7 @@ import pyarrow as pa
 
 from . import StudyError, tables
 from .alignment import Alignment, align, align_ids
-from .files import digest
 
-SIDES = ("chosen", "rejected")
 TEACHER = ("model", "tokenizer", "template", "autocast")  # what a teacher's reading is known by
 
 
@@ -50,16 +47,16 @@ class Reading:
 
 
 def read_teacher(paths: Sequence[str], ids: Sequence[str], texts: dict[str, list[str]]) -> dict[str, Reading]:
-    """A teacher's readings of the answers of both sides, `paths` in the order of `SIDES`.
+    """A teacher's readings of the answers of both sides, `paths` in the order of `tables.SIDES`.
 
     Raises `StudyError` if one is missing, is of other rows, texts or another teacher than the first.
     """
-    if len(paths) != len(SIDES):
+    if len(paths) != len(tables.SIDES):
         raise StudyError(f"weigh: source teacher: expected its readings of both sides (--teacher), found {len(paths)}")
     first: dict[str, Any] = {}
     found = {}
-    for side, path in zip(SIDES, paths, strict=True):
-        table = tables.read(path, "logprobs", texts=texts_hash(texts[side]), **first)
+    for side, path in zip(tables.SIDES, paths, strict=True):
+        table = tables.read(path, "logprobs", texts=tables.texts_hash(texts[side]), **first)
         tables.same_rows("data/prompts.parquet", ids, path, table["prompt_id"].to_pylist())
         found[side] = Reading(path, table)
         first = found[side].made_with
@@ -77,24 +74,8 @@ def check_answers(path: str, generations: pa.Table, reference: pa.Table) -> None
             )
 
 
-def texts_hash(texts: Sequence[str]) -> str:
-    """Fingerprint of the answers that a teacher reads."""
-    return digest(list(texts))
-
-
-def ids_hashes(reference: pa.Table, rejected: str) -> list[str]:
-    """Fingerprint of the token ids of each row's pair, every EOS included: what its weights belong to.
-
-    `rejected` is the side of the answers: `rejected`, or one of the replayed ones.
-    """
-    pairs = zip(
-        tables.lists(reference, "chosen_token_ids"), tables.lists(reference, f"{rejected}_token_ids"), strict=True
-    )
-    return [hashlib.sha256(b"|".join(ids.astype("<i4").tobytes() for ids in pair)).hexdigest()[:16] for pair in pairs]
-
-
 def answers(side: str, texts: Sequence[str], reference: pa.Table, teacher: Reading | None) -> Iterator[Answer]:
-    """The answers of one of `SIDES`, in the order of the rows.
+    """The answers of one of `tables.SIDES`, in the order of the rows.
 
     Raises `StudyError` where a text is shorter than its tokens say, or where both models share a tokenizer but not the
     ids of an answer.

@@ -118,7 +118,8 @@ def average(cells: Sequence[Cell]) -> Cell:
 
 
 def _points(cell: Cell) -> str:
-    return f"{100 * cell.value:.2f}" + ("" if cell.stderr is None else f" ± {100 * cell.stderr:.2f}")
+    value, stderr = (share and round(100 * share, 8) for share in cell)  # 58.125 is that, whatever its last bit
+    return f"{value:.2f}" + ("" if stderr is None else f" ± {stderr:.2f}")
 
 
 def _legend(scored: Iterable[Scored], metrics: dict[str, str]) -> str:
@@ -144,7 +145,7 @@ def _difference_table(rows: Sequence[Difference], draws: Draws) -> Table:
 
 
 def _signed(value: float) -> str:
-    return f"{round(100 * value, 2) + 0.0:+.2f}"  # + 0.0: no negative zero
+    return f"{round(round(100 * value, 8), 2) + 0.0:+.2f}"  # + 0.0: no negative zero
 
 
 def _difference_legend(sizes: dict[str, int], draws: Draws) -> str:

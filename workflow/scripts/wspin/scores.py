@@ -130,8 +130,9 @@ def check_comparable(scored: Iterable[Scored]) -> None:
 def _conditions(one: Scored) -> Iterator[tuple[str, Any]]:
     """(place, value) of all that must be equal wherever it occurs in the table."""
     yield f"model (of {one.model})", one.scores.model
-    for key in ("engine", "versions", "batch_size", "seeds", "template"):
+    for key in ("engine", "versions", "batch_size", "seeds"):
         yield key, getattr(one.scores, key)
+    yield f"template (of suite {one.scores.suite})", one.scores.template  # lm-eval's own tasks have none
     for task, result in one.scores.tasks.items():
         yield f"tasks.{task} (suite)", one.scores.suite
         for key in ("shots", "version", "n", "prompt_hash"):

@@ -32,7 +32,8 @@ def one_of(section: Section, *keys: str) -> str:
     """The one key of `keys` that is given; anything but exactly one is an error."""
     given = [key for key in keys if getattr(section, key) is not None]
     if len(given) != 1:
-        raise ValueError(f"give exactly one of {', '.join(keys)}; found {', '.join(given) or 'none'}")
+        of, found = (", ".join(key.rstrip("_") for key in some) for some in (keys, given))
+        raise ValueError(f"give exactly one of {of}; found {found or 'none'}")
     return given[0]
 
 

@@ -7,6 +7,7 @@ says what it expects, and stops with one line where it finds something else.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,9 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from . import StudyError
-from .files import whole_file
+from .files import digest, whole_file
 
 FORMAT = 1
+SIDES = ("chosen", "rejected")
 IDS, FLOATS = pa.list_(pa.int32()), pa.list_(pa.float32())
 
 
@@ -100,9 +102,14 @@ def read_shards(paths: Iterable[str | Path], kind: str, replays: int = 0, **expe
     return table
 
 
-def replays(path: str | Path) -> int:
-    """How many replayed sides a reference file holds."""
-    return sum(name.startswith("replayed") and name.endswith("_token_ids") for name in pq.read_schema(path).names)
+def read_reference(path: str | Path, **expected: Any) -> pa.Table:
+    """Read a file of reference log-probabilities with as many replayed sides as it holds. Raises as `read`."""
+    try:
+        names = pq.read_schema(path).names
+    except (OSError, pa.ArrowInvalid):
+        names = []  # `read` says what is wrong
+    replays = sum(name.startswith("replayed") and name.endswith("_token_ids") for name in names)
+    return read(path, "reference", replays, **expected)
 
 
 def lists(table: pa.Table, column: str) -> list[np.ndarray]:
@@ -114,6 +121,20 @@ def lists(table: pa.Table, column: str) -> list[np.ndarray]:
 def metadata(table: pa.Table) -> dict[str, Any]:
     """What the file was made with."""
     return json.loads((table.schema.metadata or {}).get(b"wspin", b"{}"))
+
+
+def texts_hash(texts: Sequence[str]) -> str:
+    """Fingerprint of the answers that a teacher reads."""
+    return digest(list(texts))
+
+
+def ids_hashes(reference: pa.Table, rejected: str) -> list[str]:
+    """Fingerprint of the token ids of each row's pair, every EOS included: what its weights belong to.
+
+    `rejected` is the side of the answers: `rejected`, or one of the replayed ones.
+    """
+    pairs = zip(lists(reference, "chosen_token_ids"), lists(reference, f"{rejected}_token_ids"), strict=True)
+    return [hashlib.sha256(b"|".join(ids.astype("<i4").tobytes() for ids in pair)).hexdigest()[:16] for pair in pairs]
 
 
 def made_with(table: pa.Table, *keys: str) -> dict[str, Any]:

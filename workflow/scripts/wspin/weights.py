@@ -37,7 +37,7 @@ class Weighed:
 def shape(ratios: Floats, mu: float, settings: Weigh) -> Floats:
     """k exp(mu clamp(r, lower, upper)), for log-ratios of any shape.
 
-    TIS-DPO (arXiv 2410.04350) and SWIFT, appendix B.2. The clamp acts before mu, so the bounds are those of r.
+    SWIFT, appendix B.2, after TIS-DPO (arXiv 2410.04350). The clamp acts before mu, so the bounds are those of r.
     """
     return settings.k * np.exp(mu * np.clip(ratios, settings.lower, settings.upper))
 

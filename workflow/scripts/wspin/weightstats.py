@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from . import StudyError, readings, tables
+from . import StudyError, tables
 from .weights import COUNTS
 
 QUANTILES = {"q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95}
@@ -57,7 +57,7 @@ def rows(iteration: str, shards: Sequence[Shard], prompts: str) -> list[Row]:
     real = tables.read(prompts, "prompts")
     texts = dict(zip(real["prompt_id"].to_pylist(), real["response"].to_pylist(), strict=True))
     arm, _, k = iteration.rpartition("/ite")
-    return [{"arm": arm, "iteration": int(k), **_row(side, shards, texts)} for side in readings.SIDES]
+    return [{"arm": arm, "iteration": int(k), **_row(side, shards, texts)} for side in tables.SIDES]
 
 
 def _row(side: str, shards: Sequence[Shard], real: dict[str, str]) -> Row:
@@ -66,7 +66,7 @@ def _row(side: str, shards: Sequence[Shard], real: dict[str, str]) -> Row:
         table = tables.read(shard.weights, "weights")
         for key, count in tables.metadata(table)["counts"][side].items():
             counts[key] += count
-        reference = tables.read(shard.reference, "reference", tables.replays(shard.reference))
+        reference = tables.read_reference(shard.reference)
         answers = tables.read(shard.generations, "generations")
         texts = (
             answers["response"].to_pylist() if side == "rejected" else map(real.get, answers["prompt_id"].to_pylist())
