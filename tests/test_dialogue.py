@@ -137,7 +137,7 @@ def test_the_users_text_stays_text_with_many_special_tokens(zephyr, text):
     special = set(zephyr.tokenizer.all_special_ids)
     assert len(special) == 4
     asked = zephyr.prompt_ids(text)
-    assert [i for i in asked if i in special] == [zephyr.eos, zephyr.eos]
+    assert [i for i in asked if i in special] == [zephyr.special["<s>"], zephyr.eos, zephyr.eos]
     assert not special & set(zephyr.response_ids(text)[:-1])
     assert zephyr.tokenizer.decode(asked) == render("zephyr", text)
     assert zephyr.text(zephyr.response_ids(text)) == text
@@ -147,7 +147,7 @@ def test_special_tokens_of_the_template_stay_special(zephyr):
     ids = zephyr.prompt_ids("hi")
     ends = [i for i, token in enumerate(ids) if token == zephyr.eos]
     pieces = [zephyr.tokenizer.decode(ids[a:b]) for a, b in zip([0, *ends], [*ends, len(ids)], strict=True)]
-    assert pieces == ["<|system|>\n", "</s>\n<|user|>\nhi", "</s>\n<|assistant|>\n"]
+    assert pieces == ["<s><|system|>\n", "</s>\n<|user|>\nhi", "</s>\n<|assistant|>\n"]
 
 
 def test_template_without_special_tokens_has_none(dialogue):

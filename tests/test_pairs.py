@@ -239,6 +239,9 @@ def test_a_log_probability_too_few_is_refused(folder, dialogue):
 # Token weights
 
 
+WEIGHED = {"tokenizer": "aa", "model": "opponent", "settings": {"k": 1.0}, "teacher": None, "seed": [42, 1]}
+
+
 def write_weights(folder, reference, side, name, first, **changes):
     """Two shards of weights for the answers of one side; every weight is a number of its own, from `first` on."""
     paths = []
@@ -250,7 +253,7 @@ def write_weights(folder, reference, side, name, first, **changes):
             numbers = iter(range(first + 1000 * place + 100 * i, 10_000))
             columns[f"{kind}_weights"] = [[next(numbers) for _ in ids] for ids in table[column].to_pylist()]
         paths.append(str(folder / f"{name}-{i}.parquet"))
-        tables.write(paths[-1], "weights", {**columns, **changes}, {"tokenizer": "aa"})
+        tables.write(paths[-1], "weights", {**columns, **changes}, WEIGHED)
     return paths
 
 
@@ -311,5 +314,15 @@ def test_weights_of_other_answers_are_refused(folder, dialogue):
     refused([*own[::-1], *old], r"own-1\.parquet: expected the 4 rows of reference, found 4; they differ in row 0")
     short = write_weights(folder, reference[1:], "rejected", "short", 1, chosen_weights=[[]])
     refused([own[0], *short, *old], r"own-0\.parquet: chosen_weights: expected one per token, found others")
-    tables.write(own[0], "weights", tables.read(own[0], "weights").to_pydict(), {"tokenizer": "bb"})
-    refused([*own, *old], r"own-0\.parquet: tokenizer: expected 'aa', found 'bb'")
+    stored = [tables.read(path, "weights").to_pydict() for path in own]
+    for key, other in (("settings", {"k": 2.0}), ("teacher", {"model": "t"}), ("seed", [43, 1])):
+        tables.write(own[1], "weights", stored[1], {**WEIGHED, key: other})
+        refused([*own, *old], rf"own-1\.parquet: {key}: expected .*, found ")
+    tables.write(own[1], "weights", stored[1], WEIGHED)
+    for key in ("tokenizer", "model"):
+        tables.write(own[0], "weights", stored[0], {**WEIGHED, key: "bb"})
+        refused([*own, *old], rf"own-0\.parquet: {key}: expected '{WEIGHED[key]}', found 'bb'")
+    tables.write(own[0], "weights", stored[0], WEIGHED)
+    earlier = tables.read(old[0], "weights").to_pydict()
+    tables.write(old[0], "weights", earlier, {**WEIGHED, "model": "earlier"})
+    refused([*own, *old], r"old-1\.parquet: model: expected 'earlier', found 'opponent'")

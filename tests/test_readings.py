@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from tokenizers import AddedToken
 
 import logprobs as scorer
 import weigh as program
@@ -115,11 +116,13 @@ def study(tmp_path_factory, scratch_model, texts):
     return folder
 
 
-def weighed(study, output, teacher="far", size=100, seed=(42, 0), generations=None, reference=None, **changes):
+def weighed(
+    study, output, teacher="far", size=100, seed=(42, 0), generations=None, reference=None, rows=None, **changes
+):
     """Run the program that weighs, and read its weights. `teacher`: its name, or its files."""
     if not isinstance(teacher, list):
         teacher = [study / f"{teacher}-{one}.parquet" for one in ("gold", "said")]
-    told = ["--rows", study / "prompts.parquet", "--generations", generations or study / "generations.parquet"]
+    told = ["--rows", rows or study / "prompts.parquet", "--generations", generations or study / "generations.parquet"]
     told += ["--reference", reference or study / "reference.parquet", "--teacher", *teacher]
     told += ["--shard", 0, "--shard-size", size, "--seed", *seed, "--output", output]
     program.main([*map(str, told), *flags(Weigh(**{**SETTINGS, **changes}))])
@@ -176,7 +179,9 @@ def test_a_teacher_reads_the_text_in_its_own_tokenizer(study, side):
     prompts = [speaker.prompt_ids(prompt) for prompt, _, _ in PAIRS]
     for ours, by_hand in zip(found["logprobs"], plainly(study / "far", prompts, found["token_ids"]), strict=True):
         np.testing.assert_allclose(ours, by_hand, atol=1e-5, rtol=1e-5)
-    assert tables.metadata(table)["texts"] == tables.texts_hash(texts_of(study)[side])
+    assert tables.metadata(table)["texts"] == tables.texts_hash(
+        [prompt for prompt, _, _ in PAIRS], texts_of(study)[side]
+    )
     assert tables.metadata(table)["unread"] == 0
 
 
@@ -416,7 +421,11 @@ def shards(study, folder, size=4):
         table, first = tables.read(study / f"{kind}.parquet", kind), size * (i // 2)
         path = folder / f"{kind}-{i // 2}.parquet"
         columns = {name: column[first : first + size] for name, column in table.to_pydict().items()}
-        tables.write(path, kind, columns, tables.metadata(table))
+        told = tables.metadata(table)
+        if kind == "reference":
+            prompts, real, _ = zip(*PAIRS[first : first + size], strict=True)
+            told["texts"] = tables.texts_hash(prompts, real)
+        tables.write(path, kind, columns, told)
         made.append(path)
     return made
 
@@ -656,7 +665,8 @@ def written(folder, said, found, ids, ends):
     columns = {f"{side}_{part}": values for side in tables.SIDES for part, values in parts.items()}
     tables.write(folder / "reference.parquet", "reference", {"prompt_id": names, **columns}, {"eos": 0})
     counts = {"tokens": sum(map(len, ids)) - len(ids)}
-    columns = {f"{side}_weights": found for side in tables.SIDES} | {"ids_hash": names, "prompt_id": names}
+    hashes = tables.ids_hashes(tables.read_reference(folder / "reference.parquet"), "rejected")
+    columns = {f"{side}_weights": found for side in tables.SIDES} | {"ids_hash": hashes, "prompt_id": names}
     made_with = {"counts": dict.fromkeys(tables.SIDES, counts)}
     tables.write(folder / "weights.parquet", "weights", columns, made_with)
     return weightstats.rows("a/ite0", [shard_of(folder, folder / "weights.parquet")], folder / "prompts.parquet")
@@ -697,3 +707,38 @@ def test_an_iteration_without_tokens_has_no_numbers(tmp_path):
     assert (first["tokens"], first["mean"], first["q05"], first["heaviest"]) == ("0", "", "", "[]")
     lines = weightstats.to_markdown(made).splitlines()
     assert [cell.strip() for cell in lines[2].strip("|").split("|")] == ["a/ite0", "chosen", "0", *["-"] * 6]
+
+
+def test_a_reference_of_other_real_answers_or_prompts_is_refused(study, tmp_path):
+    """Row ids are places in a source, they do not tell what stands there."""
+    for column in ("prompt", "response"):
+        rows = changed(
+            study / "prompts.parquet", tmp_path / f"{column}.parquet", "prompts", **{column: lambda x: x[::-1]}
+        )
+        refused(study, tmp_path, study / "reference.parquet", "texts: expected", rows=rows)
+
+
+@pytest.mark.parametrize("key", ["segment_agg", "k", "lower"])
+def test_settings_that_the_weights_are_made_from_have_no_default(study, tmp_path, key):
+    flag = "--" + key.replace("_", "-")
+    with pytest.raises(StudyError, match=f"{flag}: expected a value, found none"):
+        weighed(study, tmp_path / "a.parquet", **{key: None})
+
+
+def test_what_only_a_role_makes_special_is_not_all_that_is_special(study):
+    """A special token without a role is none of the text's, in a template and in an answer."""
+    speaker = conversation(study / "student", "<|head|>{prompt}<|tail|>")
+    speaker.tokenizer.add_tokens([AddedToken(one, special=True) for one in ("<|head|>", "<|tail|>")])
+    assert not {"<|head|>", "<|tail|>"} & set(speaker.tokenizer.all_special_tokens)
+    ids = speaker.prompt_ids("sun")
+    assert speaker.tokenizer.convert_ids_to_tokens([ids[0], ids[-1]]) == ["<|head|>", "<|tail|>"]
+    rows = tables.read(study / "prompts.parquet", "prompts")
+    told = answers.of_teacher(rows, [], speaker, "another", 200).made_with["special_ids"]
+    assert {ids[0], ids[-1]} <= set(told)
+
+
+def test_what_a_teacher_cannot_name_is_unclear():
+    """Its unknown token stands for what it has not understood."""
+    made = align("a 語 b", [1, 3, 5], [1, 3, 5], (), [1])
+    assert made.clear.tolist() == [True, False, True]
+    assert made.read.all()

@@ -34,9 +34,11 @@ def weigh(arguments, settings):
     reference = tables.read_reference(arguments.reference, **student)
     for path, table in ((arguments.generations, generations), (arguments.reference, reference)):
         tables.same_rows(arguments.rows, ids, path, table["prompt_id"].to_pylist())
+    read = tables.texts_hash(rows["prompt"].to_pylist(), rows["response"].to_pylist())
+    tables.expect(arguments.reference, reference, texts=read)
     readings.check_answers(arguments.reference, generations, reference)
     texts = {"chosen": rows["response"].to_pylist(), "rejected": generations["response"].to_pylist()}
-    teacher = readings.read_teacher(arguments.teacher, ids, texts) if settings.source == "teacher" else {}
+    teacher = readings.read_teacher(arguments.teacher, rows, texts) if settings.source == "teacher" else {}
 
     columns, counts = {"prompt_id": ids, "ids_hash": tables.ids_hashes(reference, "rejected")}, {}
     for side in tables.SIDES:

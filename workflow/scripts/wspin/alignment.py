@@ -41,10 +41,17 @@ class Alignment:
         return self.read & self.clear
 
 
-def align(text: str, student: Sequence[int], teacher: Sequence[int], special: Sequence[int] | Places = ()) -> Alignment:
+def align(
+    text: str,
+    student: Sequence[int],
+    teacher: Sequence[int],
+    strange: Sequence[int] | Places = (),
+    strange_to_teacher: Sequence[int] | Places = (),
+) -> Alignment:
     """Cut a text into segments that the tokens of both sides respect, given where these end: (N,) and (M,).
 
-    `special` are the student tokens whose text is not what they mean; their segments are not clear.
+    `strange` are the student's tokens, and `strange_to_teacher` the teacher's, whose text is not what they mean; their
+    segments are not clear.
 
     A segment is a word with the white space before it (SWIFT, Algorithm 2). In white space that is more than a blank, a
     place where both sides end a token is a border too. A border inside a token of either side falls, so that what one
@@ -61,7 +68,8 @@ def align(text: str, student: Sequence[int], teacher: Sequence[int], special: Se
     last = np.searchsorted(ends, reach)  # where the teacher's context ends, its last segment may be half read
     read[last] &= not text[reach : ends[last]].strip()
     clear = np.ones(len(ends), dtype=bool)
-    clear[of_student[np.asarray(special, dtype=np.int64)]] = False
+    clear[of_student[np.asarray(strange, dtype=np.int64)]] = False
+    clear[of_teacher[np.asarray(strange_to_teacher, dtype=np.int64)]] = False
     broken = [place for place, letter in enumerate(text) if letter == UNREADABLE] if UNREADABLE in text else []
     clear[np.searchsorted(ends, np.array(broken, dtype=np.int64), side="right")] = False
     return Alignment(ends, of_student, of_teacher, read, clear)

@@ -77,7 +77,9 @@ def of_iteration(
         ended = zip(table["token_ids"].to_pylist(), table["finish_reason"].to_pylist(), strict=True)
         ids = [dialogue.completed(ids, reason) for ids, reason in ended]
         sides[side] = [Tokens(one, dialogue.ends(one)) for one in ids]
-    return Answers(rows, sides, _closing(dialogue))
+    texts = tables.texts_hash(rows["prompt"].to_pylist(), rows["response"].to_pylist())
+    made_with = {"eos_on_cut": dialogue.settings.eos_on_cut, "texts": texts}
+    return Answers(rows, sides, {**_closing(dialogue), **made_with})
 
 
 def of_preferences(rows: pa.Table, dialogue: Dialogue) -> Answers:
@@ -103,7 +105,8 @@ def of_teacher(rows: pa.Table, generations: Sequence[str], dialogue: Dialogue, t
     rooms = [max(0, context - len(dialogue.prompt_ids(prompt))) for prompt in rows["prompt"].to_pylist()]
     read = [one.within(room) for one, room in zip(tokens, rooms, strict=True)]
     unread = sum(len(one.ids) for one in tokens) - sum(len(one.ids) for one in read)
-    return Answers(rows, {"": read}, {"texts": tables.texts_hash(texts), "unread": unread})
+    told = {"texts": tables.texts_hash(rows["prompt"].to_pylist(), texts), "unread": unread}
+    return Answers(rows, {"": read}, {**told, "special_ids": sorted(set(dialogue.special.values()))})
 
 
 def _real(text: str, dialogue: Dialogue) -> Tokens:
@@ -120,5 +123,5 @@ def _generated(rows: pa.Table, path: str, **expected: Any) -> pa.Table:
 
 def _closing(dialogue: Dialogue) -> dict[str, Any]:
     """What a reader without tokenizer needs to tell text from what is none."""
-    special = sorted(set(dialogue.tokenizer.all_special_ids))
-    return {"eos": dialogue.eos, "special_ids": special, "eos_on_cut": dialogue.settings.eos_on_cut}
+    told = {"special_ids": sorted(set(dialogue.special.values())), "tokenizer_size": len(dialogue.tokenizer)}
+    return {**told, "eos": dialogue.eos}

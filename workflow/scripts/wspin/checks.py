@@ -198,7 +198,7 @@ def _weigh(study: Study, name: str) -> Iterator[Complaint]:
             yield at(key), f"missing key; source {weigh.source}, normalise {weigh.normalise} read it"
     for key in sorted(Weigh.optional() & arm.weigh.keys() - set(weigh.reads)):
         yield at(key), f"source {weigh.source}, normalise {weigh.normalise} do not read it; remove the key"
-    if weigh.lower is not None and weigh.upper is not None and weigh.lower > weigh.upper:
+    if weigh.lower is not None and weigh.upper is not None and not weigh.lower <= weigh.upper:
         yield at("lower"), f"found {weigh.lower}, above upper {weigh.upper}"
     yield from _control(weigh, at)
     if weigh.source == "equal" and arm.teacher:

@@ -53,7 +53,7 @@ class Weigh(Section):
     )
     form: Literal["exp_clamp"] | None = Field(None, description="source teacher: k exp(mu clamp(r, lower, upper))")
     k: Annotated[FiniteFloat, Field(gt=0.0)] | None = Field(
-        None, description="source teacher: factor of every weight; acts as beta does"
+        None, description="source teacher: factor of every weight but that of EOS"
     )
     mu_chosen: FiniteFloat | None = Field(None, description="source teacher: sign and strength on chosen answers")
     mu_rejected: FiniteFloat | None = Field(None, description="source teacher: the same on rejected answers")
@@ -131,9 +131,14 @@ class Train(Section):
     )
     save_every: PositiveInt = Field(description="optimiser steps between two saved states: what a killed job can lose")
 
+    @property
+    def reads(self) -> frozenset[str]:
+        """Of the settings that only some losses have, those that this one reads, and that must be given."""
+        return reads(self.loss)
+
     def for_its_loss(self) -> Train:
         """The same training without the settings that its loss does not read: an edit of those re-trains nothing."""
-        return self.model_copy(update=dict.fromkeys(LOSS_KEYS - reads(self.loss)))
+        return self.model_copy(update=dict.fromkeys(LOSS_KEYS - self.reads))
 
 
 LOSS_KEYS = frozenset(("beta", "label_smoothing", "alpha", "reduction"))

@@ -18,7 +18,8 @@ from .config import Dialogue as Settings
 TEMPLATES = {
     "human-assistant": "\n\n<Human>:{prompt}\n\n<Assistant>:",  # SWIFT's code
     "instruction-response": "### Instruction: {prompt}\n\n### Response: ",  # SPIN's code
-    "zephyr": "<|system|>\n</s>\n<|user|>\n{prompt}</s>\n<|assistant|>\n",  # chat template of zephyr-7b-sft-full
+    # Chat template of zephyr-7b-sft-full, behind the BOS that its tokenizer put before every text it was trained on.
+    "zephyr": "<s><|system|>\n</s>\n<|user|>\n{prompt}</s>\n<|assistant|>\n",
 }
 
 
@@ -56,18 +57,24 @@ class Dialogue:
         return found
 
     @cached_property
+    def special(self) -> dict[str, int]:
+        """Ids of all special tokens, those with a role (EOS, unknown, ...) and those without."""
+        added = {one.content: i for i, one in self.tokenizer.added_tokens_decoder.items() if one.special}
+        return added | dict(zip(self.tokenizer.all_special_tokens, self.tokenizer.all_special_ids, strict=True))
+
+    @cached_property
     def _pieces(self) -> list[str]:
         """The template cut at its own special tokens: only those may become special, never the user's text."""
-        special = sorted(self.tokenizer.all_special_tokens, key=len, reverse=True)
+        special = sorted(self.special, key=len, reverse=True)
         cut = "|".join(map(re.escape, special)) or r"(?!)"
         return [piece for piece in re.split(f"({cut})", _text(self.settings.template)) if piece]
 
     def prompt_ids(self, prompt: str) -> list[int]:
         """Ids of the rendered prompt; no BOS is added, a template that wants one spells it out."""
-        special, ids = set(self.tokenizer.all_special_tokens), []
+        ids = []
         for piece in self._pieces:
-            if piece in special:
-                ids.append(self.tokenizer.convert_tokens_to_ids(piece))
+            if piece in self.special:
+                ids.append(self.special[piece])
             else:
                 ids += self._plain(piece.replace("{prompt}", prompt))
         return ids

@@ -44,7 +44,7 @@ def training_items(
     tables.same_rows(rows, table["prompt_id"].to_pylist(), reference[0], scored["prompt_id"].to_pylist())
     chosen = _side(scored, "chosen")
     sides = ("rejected", *(tables.replayed_sides(replays) if replays else ()))
-    weighed = _weights(loss, weights, len(reference), scored, sides, expected["tokenizer"])
+    weighed = _weights(loss, weights, len(reference), scored, sides, expected)
     items = []
     for side, side_weights in zip(sides, weighed, strict=True):
         for prompt, (real, real_reference), (other, other_reference), pair in zip(
@@ -55,7 +55,7 @@ def training_items(
 
 
 def _weights(
-    loss: str, paths: Sequence[str], shards: int, scored: pa.Table, sides: Sequence[str], tokenizer: str
+    loss: str, paths: Sequence[str], shards: int, scored: pa.Table, sides: Sequence[str], expected: dict[str, Any]
 ) -> list[list[tuple[np.ndarray, ...]]]:
     """Weights of each pair, (chosen, rejected) or nothing, for every side; refuses those of other token ids."""
     if loss != "wspin":
@@ -66,12 +66,19 @@ def _weights(
         needed = f"token weights (--weights) of {len(sides)} response sets in {shards} shards each"
         raise StudyError(f"train: loss wspin: expected {needed}, found {len(paths)} files; weigh them first")
     sets = [paths[first : first + shards] for first in range(0, len(paths), shards)]
-    return [_side_weights(own, scored, side, tokenizer) for own, side in zip(sets, sides, strict=True)]
+    known = [{"model": expected["model"]}, *[{}] * len(sides)]  # replayed weights are those of earlier students
+    return [
+        _side_weights(own, scored, side, {"tokenizer": expected["tokenizer"], **more})
+        for own, side, more in zip(sets, sides, known, strict=False)
+    ]
 
 
-def _side_weights(paths: Sequence[str], scored: pa.Table, side: str, tokenizer: str) -> list[tuple[np.ndarray, ...]]:
-    """(chosen, rejected) weights of every row, which must be those of its ids; `side` is the rejected one's name."""
-    table = tables.read_shards(paths, "weights", tokenizer=tokenizer)
+def _side_weights(
+    paths: Sequence[str], scored: pa.Table, side: str, expected: dict[str, Any]
+) -> list[tuple[np.ndarray, ...]]:
+    """(chosen, rejected) weights of every row: of its ids, and all made alike; `side` is the rejected one's name."""
+    alike = tables.made_with(tables.read(paths[0], "weights", **expected), "model", "settings", "teacher", "seed")
+    table = tables.read_shards(paths, "weights", **{**expected, **alike})
     tables.same_rows("reference", scored["prompt_id"].to_pylist(), paths[0], table["prompt_id"].to_pylist())
     for row, hashes in enumerate(zip(table["ids_hash"].to_pylist(), tables.ids_hashes(scored, side), strict=True)):
         if hashes[0] != hashes[1]:

@@ -45,7 +45,13 @@ def progress(what: str, total: int, every: float = 30.0) -> Callable[[int], None
 
 
 def settings(arguments: argparse.Namespace, section: type[Section]) -> Any:
-    return from_flags(arguments, section)
+    """The section that the flags describe. Raises `StudyError` if one is missing that the others make it read."""
+    made = from_flags(arguments, section)
+    for key in sorted(getattr(made, "reads", ())):
+        if getattr(made, key) is None:
+            flag = "--" + key.replace("_", "-")
+            raise StudyError(f"{flag}: expected a value, found none; nothing is defaulted silently")
+    return made
 
 
 def leave_record(arguments: argparse.Namespace, outputs: Iterable[str], inputs: Iterable[str], **more: Any) -> None:

@@ -46,8 +46,8 @@ class Reading:
         return tables.made_with(self.table, *TEACHER)
 
 
-def read_teacher(paths: Sequence[str], ids: Sequence[str], texts: dict[str, list[str]]) -> dict[str, Reading]:
-    """A teacher's readings of the answers of both sides, `paths` in the order of `tables.SIDES`.
+def read_teacher(paths: Sequence[str], rows: pa.Table, texts: dict[str, list[str]]) -> dict[str, Reading]:
+    """A teacher's readings of the answers of both sides, `paths` in the order of `tables.SIDES`; `rows`: the prompts.
 
     Raises `StudyError` if one is missing, is of other rows, texts or another teacher than the first.
     """
@@ -56,8 +56,9 @@ def read_teacher(paths: Sequence[str], ids: Sequence[str], texts: dict[str, list
     first: dict[str, Any] = {}
     found = {}
     for side, path in zip(tables.SIDES, paths, strict=True):
-        table = tables.read(path, "logprobs", texts=tables.texts_hash(texts[side]), **first)
-        tables.same_rows("data/prompts.parquet", ids, path, table["prompt_id"].to_pylist())
+        table = tables.read(path, "logprobs", **first)
+        tables.same_rows("data/prompts.parquet", rows["prompt_id"].to_pylist(), path, table["prompt_id"].to_pylist())
+        tables.expect(path, table, texts=tables.texts_hash(rows["prompt"].to_pylist(), texts[side]))
         found[side] = Reading(path, table)
         first = found[side].made_with
     return found
@@ -85,6 +86,7 @@ def answers(side: str, texts: Sequence[str], reference: pa.Table, teacher: Readi
     # A model compared with itself: one reading stands for both, so that their batches' rounding makes no weight.
     same = teacher is not None and teacher.made_with == tables.made_with(reference, *TEACHER)
     ours = _parts(reference, f"{side}_")
+    unlike = tables.metadata(teacher.table)["special_ids"] if teacher else []
     theirs = _parts(teacher.table) if teacher else [None] * len(texts)
     for row, (prompt_id, text) in enumerate(zip(reference["prompt_id"].to_pylist(), texts, strict=True)):
         closed = len(ours[row].ids) > 0 and int(ours[row].ids[-1]) == told["eos"]
@@ -93,7 +95,8 @@ def answers(side: str, texts: Sequence[str], reference: pa.Table, teacher: Readi
             yield Answer(prompt_id, closed, own.logprobs)
             continue
         try:
-            alignment = _align(text, own, theirs[row], shared, told["special_ids"])
+            strange = (_strange(own, told["special_ids"], told["tokenizer_size"]), _strange(theirs[row], unlike))
+            alignment = _align(text, own, theirs[row], shared, strange)
         except StudyError as error:
             raise StudyError(f"{teacher.path}: {prompt_id}, {side}: {error}") from None
         teacher_logprobs = own.logprobs[: len(theirs[row].ids)] if same else theirs[row].logprobs
@@ -115,7 +118,14 @@ def _parts(table: pa.Table, prefix: str = "") -> list[_Tokens]:
     return [_Tokens(*row[:2], row[2].astype(np.float64)) for row in zip(ids, ends, logprobs, strict=True)]
 
 
-def _align(text: str, own: _Tokens, their: _Tokens, shared: bool, special: Sequence[int]) -> Alignment:
+def _strange(tokens: _Tokens, special: Sequence[int], size: int | None = None) -> np.ndarray:
+    """Places of special tokens, and of ids beyond the tokenizer's size, which an embedding may have."""
+    beyond = tokens.ids >= size if size else False
+    return np.flatnonzero(np.isin(tokens.ids, special) | beyond)
+
+
+def _align(text: str, own: _Tokens, their: _Tokens, shared: bool, strange: tuple[np.ndarray, np.ndarray]) -> Alignment:
+    """`strange`: of both sides, the tokens whose text is not what they mean."""
     if shared:
         if not np.array_equal(their.ids, own.ids[: len(their.ids)]):
             raise StudyError("expected the student's own token ids, found others; let the teacher read it again")
@@ -123,4 +133,4 @@ def _align(text: str, own: _Tokens, their: _Tokens, shared: bool, special: Seque
     for tokens in (own, their):
         if len(tokens.ends) and tokens.ends[-1] > len(text):
             raise StudyError(f"expected tokens of {len(text)} characters, found {tokens.ends[-1]}; score it again")
-    return align(text, own.ends, their.ends, np.flatnonzero(np.isin(own.ids, special)))
+    return align(text, own.ends, their.ends, *strange)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, WithJsonSchema
 
 T = TypeVar("T")
 PerIteration = Annotated[T | list[T], Field(union_mode="left_to_right")]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
-NotNegative = Annotated[float, Field(ge=0.0)]
+NotNegative = Annotated[FiniteFloat, Field(ge=0.0)]
 Revision = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.-]*$")]
 Precision = Literal["float32", "bfloat16"]

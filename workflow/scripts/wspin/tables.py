@@ -79,10 +79,7 @@ def read(path: str | Path, kind: str, replays: int = 0, **expected: Any) -> pa.T
         raise StudyError(
             f"{path}: expected a parquet file, found {str(error).splitlines()[0]}; delete it and run again"
         ) from None
-    found = metadata(table)
-    for key, value in {"format": FORMAT, "kind": kind, **expected}.items():
-        if found.get(key) != value:
-            raise StudyError(f"{path}: {key}: expected {value!r}, found {found.get(key)!r}; it belongs to other work")
+    expect(path, table, format=FORMAT, kind=kind, **expected)
     fields = {"prompt_id": pa.string(), **schema(kind, replays)}
     have = dict(zip(table.column_names, table.schema.types, strict=True))
     if list(have.items()) != list(fields.items()):
@@ -92,6 +89,14 @@ def read(path: str | Path, kind: str, replays: int = 0, **expected: Any) -> pa.T
         )
     _unique(path, table["prompt_id"].to_pylist())
     return table
+
+
+def expect(path: str | Path, table: pa.Table, **expected: Any) -> None:
+    """Raises `StudyError` if an entry of a file's metadata differs from the one expected under that name."""
+    found = metadata(table)
+    for key, value in expected.items():
+        if found.get(key) != value:
+            raise StudyError(f"{path}: {key}: expected {value!r}, found {found.get(key)!r}; it belongs to other work")
 
 
 def read_shards(paths: Iterable[str | Path], kind: str, replays: int = 0, **expected: Any) -> pa.Table:
@@ -123,9 +128,9 @@ def metadata(table: pa.Table) -> dict[str, Any]:
     return json.loads((table.schema.metadata or {}).get(b"wspin", b"{}"))
 
 
-def texts_hash(texts: Sequence[str]) -> str:
-    """Fingerprint of the answers that a teacher reads."""
-    return digest(list(texts))
+def texts_hash(prompts: Sequence[str], answers: Sequence[str]) -> str:
+    """Fingerprint of texts that a model has read."""
+    return digest([list(prompts), list(answers)])
 
 
 def ids_hashes(reference: pa.Table, rejected: str) -> list[str]:

@@ -51,7 +51,8 @@ class PlannedTrainer(Trainer):
     def __init__(self, settings: Train, precision: str, **trainer: Any):
         super().__init__(**trainer)
         self.settings, self.precision = settings, precision
-        self.frozen = copy.deepcopy(self.model).requires_grad_(False).eval() if settings.alpha else None
+        keeps = settings.loss == "wspin" and settings.alpha
+        self.frozen = copy.deepcopy(self.model).requires_grad_(False).eval() if keeps else None
         self.measured: dict[str, float] = {}
 
     def get_train_dataloader(self) -> DataLoader:
@@ -73,33 +74,37 @@ class PlannedTrainer(Trainer):
     def _micro_step(self, model: Any, batch: Batch, step: list[Batch]) -> tuple[Tensor, dict[str, Tensor]]:
         with autocast(self.args.device, self.precision):
             logits = token_logits(model, batch)
-        logprobs = chosen(logits, batch)
+        logprobs, divergence = chosen(logits, batch), self._divergence(logits, batch)
+        del logits  # (T, V): must not live through the backward pass
         if self.settings.loss == "sft":
             loss, measured = losses.sft(logprobs) * sft_scale(step, self.settings), {}
         else:
-            loss, measured = self._preference(logprobs, batch, self._divergence(logits, batch))
+            loss, measured = self._preference(logprobs, batch, divergence)
         self.accelerator.backward(loss)
         return loss.detach(), measured
 
-    def _divergence(self, logits: Tensor, batch: Batch) -> dict[str, Any]:
-        """What the KL term needs: nothing without one, and then no reference is asked."""
-        if not self.settings.alpha:
-            return {}
+    def _divergence(self, logits: Tensor, batch: Batch) -> Tensor | None:
+        """Weighted KL sums of the answers (2 B,), nats; None without that term, and then no reference is asked."""
+        if self.frozen is None:
+            return None
         with torch.no_grad(), autocast(self.args.device, self.precision):
             reference = token_logits(self.frozen, batch)
-        sums = losses.answer_sums(losses.token_kl(logits, reference) * batch.weights, batch.counts)
-        return {"alpha": self.settings.alpha, "divergence": sums[0::2] - sums[1::2]}
+        return losses.answer_sums(losses.token_kl(logits, reference) * batch.weights, batch.counts)
 
     def _preference(
-        self, logprobs: Tensor, batch: Batch, divergence: dict[str, Any]
+        self, logprobs: Tensor, batch: Batch, divergence: Tensor | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        delta = logprobs - batch.reference
+        settings, delta = self.settings, logprobs - batch.reference
         plain = losses.answer_sums(delta, batch.counts)  # M, chosen and rejected in turn
-        moved = plain if batch.weights is None else losses.answer_sums(delta * batch.weights, batch.counts)
-        loss, settings = losses.PREFERENCE[self.settings.loss], self.settings
-        per_pair = loss(moved[0::2] - moved[1::2], settings.beta, settings.label_smoothing, **divergence)
+        moved = losses.answer_sums(delta * batch.weights, batch.counts) if settings.loss == "wspin" else plain
         measured = {"moved": moved.detach(), "plain": plain.detach()}
         measured["logprobs"] = losses.answer_sums(logprobs.detach(), batch.counts)
+        more = {}
+        if divergence is not None:
+            more = {"alpha": settings.alpha, "divergence": divergence[0::2] - divergence[1::2]}
+            measured["kl"] = divergence.detach()
+        margin = moved[0::2] - moved[1::2]
+        per_pair = losses.PREFERENCE[settings.loss](margin, settings.beta, settings.label_smoothing, **more)
         return per_pair.sum() / settings.global_batch, measured
 
     def _measure(self, parts: list[dict[str, Tensor]]) -> None:
@@ -117,6 +122,9 @@ class PlannedTrainer(Trainer):
             "logprobs/chosen": float(logprobs[0::2].mean()),
             "logprobs/rejected": float(logprobs[1::2].mean()),
         }
+        if "kl" in parts[0]:
+            kl = torch.cat([part["kl"] for part in parts])
+            self.measured |= {"kl/chosen": float(kl[0::2].mean()), "kl/rejected": float(kl[1::2].mean())}
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the step's measurements to the Trainer's own; a loss that is not finite ends the training."""

@@ -54,7 +54,7 @@ def log_ratios(
     * log_mean: mean(a) - b_i, as the method's first code;
     * sum_spread: (sum(a) - sum(b)) / |S|, the segment's true log-ratio, spread evenly.
 
-    Where both sides have the same tokens the three are one.
+    Where every token is a segment the three are one.
     """
     segments = len(alignment.ends)
     of_teacher, of_student = (np.bincount(side, minlength=segments) for side in (alignment.teacher, alignment.student))
@@ -123,7 +123,7 @@ def _gamma(weights: Floats, draw: np.random.Generator) -> Floats:
 def finished(weights: Floats, closed: bool, settings: Weigh) -> NDArray[np.float32]:
     """Final weights of an answer: normalised over its N tokens, then EOS if it has one: (N,) or (N + 1,).
 
-    Raises `StudyError` if there is a sum to divide by and it is not positive.
+    Raises `StudyError` if there is a sum to divide by and it is not positive, or if a weight is not finite.
     """
     count, factor, unit = len(weights), 1.0, 1.0
     if settings.normalise != "none" and count:
@@ -133,7 +133,10 @@ def finished(weights: Floats, closed: bool, settings: Weigh) -> NDArray[np.float
         factor = (count if settings.normalise == "mean_one" else settings.normalise_to) / total
     if settings.normalise == "sum_to":
         unit = settings.normalise_to / max(count, 1)  # EOS keeps its place beside the mean of the others
-    return np.append(weights * factor, [settings.eos_weight * unit] * closed).astype(np.float32)
+    made = np.append(weights * factor, [settings.eos_weight * unit] * closed).astype(np.float32)
+    if not np.isfinite(made).all():
+        raise StudyError(f"expected finite weights, found {made[~np.isfinite(made)][0]}; narrow weigh.lower and upper")
+    return made
 
 
 def of_side(

@@ -67,6 +67,8 @@ def _row(side: str, shards: Sequence[Shard], real: dict[str, str]) -> Row:
         for key, count in tables.metadata(table)["counts"][side].items():
             counts[key] += count
         reference = tables.read_reference(shard.reference)
+        if table["ids_hash"].to_pylist() != tables.ids_hashes(reference, "rejected"):
+            raise StudyError(f"{shard.weights}: expected weights of {shard.reference}, found others; weigh them again")
         answers = tables.read(shard.generations, "generations")
         texts = (
             answers["response"].to_pylist() if side == "rejected" else map(real.get, answers["prompt_id"].to_pylist())
