@@ -346,7 +346,7 @@ def test_another_end_of_cut_answers_is_no_other_text_for_a_teacher(weighed):
 
 def test_another_baseline_arm_makes_tables_alone(weighed):
     planned = weighed.overlay({"report": {"baseline": "equal"}}).plan("all")
-    assert planned.counts == {**REPORT, "all": 1}
+    assert planned.counts == {**COMPARED, "all": 1}
 
 
 def test_arms_in_another_order_plan_nothing(weighed, tmp_path):
