@@ -30,6 +30,7 @@ def main(argv=None):
     commands.choices["preferences"].add_argument("--corrupt", action="store_true", help="rejected: a corrupted answer")
     arguments = parser.parse_args(argv)
     dialogue = program.settings(arguments, Dialogue)
+    program.offline()
     fits = rows.fits(arguments.fits, arguments.templates, dialogue, arguments.max_new_tokens)
     conditions = {"seed": arguments.seed, "dialogue": dialogue.model_dump(exclude={"eos_on_cut"})}
     conditions |= {"max_new_tokens": arguments.max_new_tokens, "fits": [room.described() for room in fits]}

@@ -42,6 +42,7 @@ def fetch_model(arguments):
 
     with whole_folder(arguments.output) as folder:
         if arguments.scratch:
+            program.offline()
             texts = list(sources.texts(arguments.text, arguments.split))
             models.make_scratch(Scratch(**arguments.scratch), texts, arguments.eos, arguments.seed, folder)
         elif arguments.hub:

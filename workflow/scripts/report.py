@@ -7,7 +7,7 @@ Scores that were made in different ways (engine, versions, batch size, seeds, te
         --csv results/tables/scores.csv --markdown results/tables/scores.md --latex results/tables/scores.tex
 """
 
-from wspin import comparison, figures, items, program, report, weightstats
+from wspin import comparison, items, program, report, weightstats
 from wspin.files import whole_file
 from wspin.scores import pairs, read
 
@@ -69,6 +69,8 @@ def weights(flags):
 
 def figure(flags):
     """the averages by iteration"""
+    from wspin import figures  # slow to import, and tables need none of it
+
     drawn = figures.averages(comparison.read_averages(flags.averages), flags.confidence)
     return {path: figures.render(drawn, path) for path in flags.output}, [flags.averages]
 

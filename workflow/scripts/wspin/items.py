@@ -68,7 +68,7 @@ def _samples(one: Scored) -> pa.Table:
     path = samples_path(one.path)
     try:
         present = pq.read_schema(path).names
-        table = pq.read_table(path, columns=[name for name in COLUMNS if name in present])
+        table = tables.read_parquet(path, [name for name in COLUMNS if name in present])
     except FileNotFoundError:
         raise StudyError(f"{path}: expected the samples of {one.path}, found no file; evaluate again") from None
     except (pa.ArrowInvalid, OSError) as error:

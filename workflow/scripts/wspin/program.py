@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 
 from . import StudyError, provenance
 from .flags import add_flags, from_flags
+from .imports import load_transformers
 from .sections import Section
 
 
@@ -78,6 +80,8 @@ def run(main: Callable[[], None]) -> None:
             raise
         print(f"{name}: error: the GPU has too little memory; lower token_budget or batch_size", file=sys.stderr)
         sys.exit(1)
+    finally:
+        gc.freeze()  # Python looks for garbage as it ends: in all of torch, for half a second
 
 
 def manifest_hash(path: str | Path) -> str:
@@ -91,5 +95,6 @@ def manifest_hash(path: str | Path) -> str:
 
 
 def offline() -> None:
-    """Keep the hub libraries from the network (what needs it is fetched beforehand), and their bars from the log."""
+    """Import the hub libraries: kept from the network (what needs it is fetched before), their bars from the log."""
     os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    load_transformers()

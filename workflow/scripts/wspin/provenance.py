@@ -41,7 +41,7 @@ PACKAGES = (
 
 # Modules that read, check and record what is asked for, but compute nothing.
 AROUND = ("program", "flags", "checks", "sections", "origins", "config", "configfile", "study", "commands")
-AROUND += ("provenance",)
+AROUND += ("provenance", "imports")
 
 
 def record_path(output: str | Path) -> Path:

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from . import StudyError, seeds
+from . import StudyError, seeds, tables
 from .origins import ReasoningGym
 
 Row = dict[str, Any]
@@ -41,7 +41,7 @@ def from_folder(path: str, splits: list[str], folder: Path) -> None:
     for split in splits:
         parquet, jsonl = (Path(path) / f"{split}.{kind}" for kind in ("parquet", "jsonl"))
         if parquet.exists():
-            table = pq.read_table(parquet)
+            table = tables.read_parquet(parquet)
         elif jsonl.exists():
             try:
                 table = pyarrow.json.read_json(jsonl)
@@ -91,7 +91,7 @@ def read(folder: str | Path, split: str, meaning: Callable[[Row], Any]) -> Split
     if not path.exists():
         have = ", ".join(sorted(file.stem for file in Path(folder).glob("*.parquet"))) or "nothing"
         raise StudyError(f"{path}: expected split {split!r}, found {have}; fetch the data set again")
-    return Split(pq.read_table(path), meaning)
+    return Split(tables.read_parquet(path), meaning)
 
 
 def texts(folder: str | Path, split: str) -> Iterator[str]:

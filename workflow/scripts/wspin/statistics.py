@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from . import StudyError
 
@@ -65,6 +64,8 @@ def estimate(tasks: Tasks, resamples: int, confidence: float, rng: np.random.Gen
     no draw differs from another the interval has no width. Raises `StudyError` if there is nothing to draw from, and
     on a number of draws or a confidence that makes no interval.
     """
+    from scipy import stats  # slow to import: what only names this module does without
+
     if not tasks or resamples < 2 or not 0.0 < confidence < 1.0:
         found = f"{len(tasks)} tasks, {resamples} draws, confidence {confidence}"
         raise StudyError(f"bootstrap: expected a task, two draws and a confidence between 0 and 1, found {found}")

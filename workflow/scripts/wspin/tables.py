@@ -72,7 +72,7 @@ def read(path: str | Path, kind: str, replays: int = 0, **expected: Any) -> pa.T
     the one `expected` under that name.
     """
     try:
-        table = pq.read_table(path)
+        table = read_parquet(path)
     except FileNotFoundError:
         raise StudyError(f"{path}: expected a file of {kind}, found none; is a shard missing?") from None
     except (pa.ArrowInvalid, OSError) as error:
@@ -89,6 +89,12 @@ def read(path: str | Path, kind: str, replays: int = 0, **expected: Any) -> pa.T
         )
     _unique(path, table["prompt_id"].to_pylist())
     return table
+
+
+def read_parquet(path: str | Path, columns: list[str] | None = None) -> pa.Table:
+    """A parquet file as a table. `pyarrow.parquet.read_table` reads folders too, and imports pandas for it."""
+    with pq.ParquetFile(path) as file:
+        return file.read(columns)
 
 
 def expect(path: str | Path, table: pa.Table, **expected: Any) -> None:
