@@ -5,13 +5,15 @@ import math
 import numpy as np
 import pytest
 import torch
+import transformers
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import GenerationConfig
+from transformers import GenerationConfig, masking_utils
 
 from wspin import StudyError, models, seeds
 from wspin.config import Generate
-from wspin.engines import Answer, generate, invert
+from wspin.decoding import Columns, invert
+from wspin.engines import Answer, Work, generate
 
 TOKENS = 12
 GREEDY = {"temperature": 0.0}
@@ -27,6 +29,10 @@ def uniforms(key):
     return seeds.generator(42, 0, "generate", key).random(TOKENS)
 
 
+def answers(*arguments):
+    return generate(*arguments)[0]
+
+
 @pytest.fixture(scope="module")
 def prompts():
     """Twenty prompts of 1 to 9 tokens."""
@@ -37,7 +43,7 @@ def prompts():
 @pytest.fixture
 def eos(model, prompts):
     """The token that the model says most often: as EOS it ends some of the answers."""
-    said = [i for answer in generate(model, prompts, uniforms, settings(), NEVER) for i in answer.ids]
+    said = [i for answer in answers(model, prompts, uniforms, settings(), NEVER) for i in answer.ids]
     return max(set(said), key=said.count)
 
 
@@ -47,7 +53,7 @@ def eos(model, prompts):
 @pytest.mark.parametrize("changes", [{}, GREEDY, {"temperature": 0.7, "top_p": 0.5}])
 def test_answers_are_the_same_for_every_batch_size(model, prompts, eos, changes):
     first, *others = (
-        generate(model, prompts, uniforms, settings(batch_size=size, **changes), eos) for size in (1, 3, 8, 64)
+        answers(model, prompts, uniforms, settings(batch_size=size, **changes), eos) for size in (1, 3, 8, 64)
     )
     assert others == [first] * 3
     assert len({tuple(answer.ids) for answer in first}) > 15
@@ -55,21 +61,21 @@ def test_answers_are_the_same_for_every_batch_size(model, prompts, eos, changes)
 
 def test_random_numbers_belong_to_the_prompt(model, prompts, eos):
     """Neither the order of the prompts nor the size of a shard matters."""
-    expected = generate(model, prompts, uniforms, settings(), eos)
+    expected = answers(model, prompts, uniforms, settings(), eos)
     order = np.random.default_rng(1).permutation(20).tolist()
-    shuffled = generate(model, [prompts[i] for i in order], lambda i: uniforms(order[i]), settings(), eos)
+    shuffled = answers(model, [prompts[i] for i in order], lambda i: uniforms(order[i]), settings(), eos)
     assert shuffled == [expected[i] for i in order]
     for size in (1, 7, 13):
         sharded = []
         for first in range(0, 20, size):
             some = prompts[first : first + size]
-            sharded += generate(model, some, lambda i, first=first: uniforms(first + i), settings(), eos)
+            sharded += answers(model, some, lambda i, first=first: uniforms(first + i), settings(), eos)
         assert sharded == expected
 
 
 def test_other_random_numbers_give_other_answers(model, prompts, eos):
     first, same, other = (
-        generate(model, prompts, numbers, settings(), eos)
+        answers(model, prompts, numbers, settings(), eos)
         for numbers in (uniforms, uniforms, lambda i: uniforms(f"other {i}"))
     )
     assert first == same
@@ -77,35 +83,71 @@ def test_other_random_numbers_give_other_answers(model, prompts, eos):
 
 
 def test_equal_prompts_may_have_different_answers(model, eos):
-    said = generate(model, [[5, 6]] * 10, uniforms, settings(), eos)
+    said = answers(model, [[5, 6]] * 10, uniforms, settings(), eos)
     assert len({tuple(answer.ids) for answer in said}) > 5
 
 
 def test_progress_ends_at_the_number_of_prompts(model, prompts, eos):
     told = []
-    generate(model, prompts, uniforms, settings(batch_size=8), eos, told.append)
-    assert told == [8, 16, 20]
+    answers(model, prompts, uniforms, settings(batch_size=8), eos, told.append)
+    assert told == sorted(set(told))
+    assert told[-1] == 20
 
 
 # Against other implementations
 
 
+def greedy(model, prompt, eos):
+    """The answer of `model.generate`, one prompt alone."""
+    ids = torch.tensor([prompt])
+    asked = GenerationConfig(max_new_tokens=TOKENS, do_sample=False, eos_token_id=eos, pad_token_id=0)
+    return model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=asked)[0, len(prompt) :].tolist()
+
+
 def test_greedy_is_that_of_transformers(model, prompts, eos):
-    found = generate(model, prompts, uniforms, settings(**GREEDY), eos)
-    for prompt, answer in zip(prompts, found, strict=True):
-        ids = torch.tensor([prompt])
-        asked = GenerationConfig(max_new_tokens=TOKENS, do_sample=False, eos_token_id=eos, pad_token_id=eos)
-        assert (
-            model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=asked)[0, len(prompt) :].tolist()
-            == answer.ids
-        )
+    found = answers(model, prompts, uniforms, settings(**GREEDY), eos)
+    assert [answer.ids for answer in found] == [greedy(model, prompt, eos) for prompt in prompts]
+
+
+SHAPE = {"vocab_size": 270, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+SHAPE |= {"intermediate_size": 64, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 128}
+SHAPE |= {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
+WINDOW = 5  # shorter than most prompts with their answers, longer than some prompts
+ONE_OF_EACH = {"layer_types": ["full_attention", "sliding_attention"], "sliding_window": WINDOW}
+
+
+@pytest.mark.parametrize(
+    ("kind", "own"),
+    [
+        *[("Qwen2", {}), ("Qwen2", {"use_sliding_window": True, **ONE_OF_EACH}), ("Llama", {}), ("Qwen3", {})],
+        *[("Mistral", {"sliding_window": WINDOW}), ("Gemma", {}), ("Gemma2", ONE_OF_EACH), ("GPTNeoX", {})],
+        *[("Llama", {"attn_implementation": "eager"}), ("GPT2", {"n_positions": 128}), ("Bloom", {})],
+    ],
+)
+def test_greedy_is_that_of_transformers_for_every_architecture(prompts, kind, own):
+    """Learned, rotary and linear positions, grouped heads, windows; alone, with refilled slots, and with padding."""
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{kind}Config")(**{**SHAPE, **own})
+    made = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    with torch.no_grad():
+        for weight in made.parameters():
+            weight.mul_(10.0 if weight.dim() > 1 else 1.0)
+    whole = [greedy(made, prompt, None) for prompt in prompts]
+    said = [i for ids in whole for i in ids]
+    eos = max(set(said), key=said.count)
+    expected = [ids[: ids.index(eos) + 1] if eos in ids else ids for ids in whole]
+    for size in (1, 3, 8):
+        found = answers(made, prompts, uniforms, settings(batch_size=size, **GREEDY), eos)
+        assert [answer.ids for answer in found] == expected
+    assert len({len(ids) for ids in expected}) > 1
+    assert len({tuple(ids) for ids in expected}) > 5
 
 
 @torch.no_grad()
 def test_sampling_is_that_of_a_plain_loop(model, prompts, eos):
     """One prompt and one whole forward pass per token."""
     asked = settings(temperature=0.8, top_p=0.9)
-    for number, answer in enumerate(generate(model, prompts, uniforms, asked, eos)):
+    for number, answer in enumerate(answers(model, prompts, uniforms, asked, eos)):
         ids, said = list(prompts[number]), []
         for uniform in uniforms(number):
             logits = model(input_ids=torch.tensor([ids + said])).logits[0, -1]
@@ -207,7 +249,7 @@ def test_a_token_without_probability_is_never_drawn(uniform, top_p):
 
 
 def test_eos_is_there_if_and_only_if_the_answer_ended(model, prompts, eos):
-    said = generate(model, prompts, uniforms, settings(), eos)
+    said = answers(model, prompts, uniforms, settings(), eos)
     assert {answer.finish_reason for answer in said} == {"stop", "length"}
     for answer in said:
         assert answer.ids.count(eos) == (answer.finish_reason == "stop")
@@ -216,7 +258,7 @@ def test_eos_is_there_if_and_only_if_the_answer_ended(model, prompts, eos):
 
 def test_answers_are_cut_at_the_limit(model, prompts, eos):
     """And the part before the cut does not depend on it."""
-    long, short = (generate(model, prompts, uniforms, settings(max_new_tokens=n), eos) for n in (TOKENS, 3))
+    long, short = (answers(model, prompts, uniforms, settings(max_new_tokens=n), eos) for n in (TOKENS, 3))
     assert max(len(answer.ids) for answer in short) == 3
     assert [answer.ids for answer in short] == [answer.ids[:3] for answer in long]
     assert [answer.finish_reason for answer in short] == ["stop" if a.ids[-1] == eos else "length" for a in short]
@@ -224,14 +266,141 @@ def test_answers_are_cut_at_the_limit(model, prompts, eos):
 
 def test_an_answer_may_end_at_the_limit(model, prompts, eos):
     """EOS as the last token allowed is an end, not a cut."""
-    ended = next(a for a in generate(model, prompts, uniforms, settings(), eos) if a.ids[-1] == eos and len(a.ids) > 1)
-    said = generate(model, prompts, uniforms, settings(max_new_tokens=len(ended.ids)), eos)
+    ended = next(a for a in answers(model, prompts, uniforms, settings(), eos) if a.ids[-1] == eos and len(a.ids) > 1)
+    said = answers(model, prompts, uniforms, settings(max_new_tokens=len(ended.ids)), eos)
     assert ended in said
 
 
 def test_an_empty_answer_is_eos_alone(model, prompts):
-    (first,) = generate(model, prompts[:1], uniforms, settings(**GREEDY), NEVER)
-    assert generate(model, prompts[:1], uniforms, settings(**GREEDY), first.ids[0]) == [Answer(first.ids[:1], "stop")]
+    (first,) = answers(model, prompts[:1], uniforms, settings(**GREEDY), NEVER)
+    assert answers(model, prompts[:1], uniforms, settings(**GREEDY), first.ids[0]) == [Answer(first.ids[:1], "stop")]
+
+
+# What is computed
+
+
+@pytest.fixture
+def forwards(model):
+    """(rows, tokens) of every forward pass."""
+    seen = []
+    model.register_forward_pre_hook(lambda _, __, named: seen.append(tuple(named["input_ids"].shape)), with_kwargs=True)
+    return seen
+
+
+def ending(model, lengths):
+    """Make the model even-handed; returns uniform numbers that end each answer, with EOS 0, after so many tokens."""
+    with torch.no_grad():
+        for weight in model.lm_head.parameters():
+            weight.zero_()
+    return lambda i: np.array([0.0 if step + 1 == lengths[i] else 0.502 for step in range(TOKENS)])
+
+
+def test_rows_leave_with_their_last_token(model, forwards):
+    """Four prompts in four slots: no slot computes for an answer that ended."""
+    made, work = generate(model, [[1, 2, 3], [4], [5, 6], [7]], ending(model, [2, 5, 1, 3]), settings(), 0)
+    assert [len(answer.ids) for answer in made] == [2, 5, 1, 3]
+    assert forwards == [(4, 3), (3, 1), (2, 1), (1, 1), (1, 1)]
+    assert work == Work(slot_steps=7, useful_slot_steps=7, prompt_tokens=7, computed_prompt_tokens=12)
+    assert work.useful == 1.0
+
+
+def test_waiting_prompts_take_the_free_slots(model, forwards):
+    """Six prompts in two slots, the longest first, and of equally long ones the first."""
+    lengths = [2, 4, 1, 1, 3, 2]
+    prompts = [[1], [1] * 5, [1] * 3, [1, 2], [1], [1] * 4]
+    made, work = generate(model, prompts, ending(model, lengths), settings(batch_size=2), 0)
+    assert [len(answer.ids) for answer in made] == lengths
+    assert forwards == [(2, 5), (2, 1), (1, 3), (1, 2), (1, 1), (2, 1), (1, 1), (2, 1), (1, 1)]
+    assert work == Work(slot_steps=7, useful_slot_steps=7, prompt_tokens=16, computed_prompt_tokens=17)
+
+
+def test_useful_share():
+    assert Work(slot_steps=8, useful_slot_steps=6, prompt_tokens=1, computed_prompt_tokens=1).useful == 0.75
+
+
+@pytest.mark.parametrize(("lengths", "limit"), [([1] * 5, TOKENS), ([2] * 5, 1)])
+def test_all_rows_may_end_with_the_first_token(model, forwards, lengths, limit):
+    made, work = generate(model, [[1]] * 5, ending(model, lengths), settings(max_new_tokens=limit), 0)
+    assert forwards == [(4, 1), (1, 1)]
+    assert work == Work(slot_steps=0, useful_slot_steps=0, prompt_tokens=5, computed_prompt_tokens=5)
+    assert work.useful == 1.0
+    assert [answer.finish_reason for answer in made] == ["stop" if limit > 1 else "length"] * 5
+    assert [len(answer.ids) for answer in made] == [1] * 5
+
+
+def watch_attention(monkeypatch, see):
+    """Call `see(key, mask)` at every attention."""
+    attend = torch.nn.functional.scaled_dot_product_attention
+
+    def watched(query, key, value, attn_mask, **more):
+        see(key, attn_mask)
+        return attend(query, key, value, attn_mask=attn_mask, **more)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
+
+
+def test_attention_reads_what_the_longest_row_needs(model, monkeypatch):
+    """Once a long prompt's row has left, its columns are dropped before the next prompt is read."""
+    widths = []
+    watch_attention(monkeypatch, lambda key, _: widths.append(key.shape[2]))
+    answers(model, [[1] * 8, [2], [3]], ending(model, [2, 5, 3]), settings(batch_size=2), 0)
+    assert widths[::2] == widths[1::2] == [8, 9, 1, 3, 4, 5]
+
+
+def test_slots_that_stayed_free_do_no_harm(model):
+    """Two of sixteen must be free before prompts take them; the columns between were never written."""
+    lengths = [1, 10, *[12] * 14, 2, 2]
+    made = answers(model, [*[[1, 2]] * 16, [3], [3]], ending(model, lengths), settings(batch_size=16), 0)
+    assert [len(answer.ids) for answer in made] == lengths
+    assert {i for answer in made for i in answer.ids} == {0, 135}
+
+
+def test_logits_are_those_of_the_last_token(model, prompts):
+    shapes = []
+    model.lm_head.register_forward_pre_hook(lambda _, given: shapes.append(given[0].shape[1]))
+    answers(model, prompts, uniforms, settings(), NEVER)
+    assert set(shapes) == {1}
+
+
+def test_a_model_in_training_generates_alike(model, prompts, eos):
+    """Without dropout, and with a cache."""
+    expected = answers(model, prompts, uniforms, settings(), eos)
+    model.train()
+    model.config.use_cache = False
+    model.gradient_checkpointing_enable()
+    assert answers(model, prompts, uniforms, settings(), eos) == expected
+    assert not model.training
+
+
+@pytest.mark.parametrize(("shortest", "masked"), [(9, False), (1, True)])
+def test_masks_are_made_where_prompts_differ(model, monkeypatch, shortest, masked):
+    """And in a step never ask what the padding is: a GPU would have to be waited for."""
+    masks, asked = [], []
+    ask = masking_utils.fast_all
+    watch_attention(monkeypatch, lambda _, mask: masks.append(mask is not None))
+    monkeypatch.setattr(masking_utils, "fast_all", lambda mask: asked.append(tuple(mask.shape)) or ask(mask))
+    answers(model, [[1] * 9, [2] * shortest], uniforms, settings(), NEVER)
+    assert masks == [masked] * 2 * TOKENS
+    assert set(asked) == ({(2, 9)} if masked else set())  # of the prompts
+
+
+def test_no_prompts_have_no_answers(model):
+    assert generate(model, [], uniforms, settings(), 0) == ([], Work(0, 0, 0, 0))
+
+
+@pytest.mark.parametrize(("count", "slots"), [(20, 3), (2, 2)])
+def test_the_cache_holds_the_longest_prompt_and_answer(model, monkeypatch, count, slots):
+    """However many prompts follow in its slots."""
+    taken = []
+    take = Columns.lazy_initialization
+
+    def watched(self, *states):
+        take(self, *states)
+        taken.append(tuple(self.keys.shape))
+
+    monkeypatch.setattr(Columns, "lazy_initialization", watched)
+    answers(model, [[1] * 9] * count, uniforms, settings(batch_size=3), NEVER)
+    assert taken == [(slots, 2, 9 + TOKENS - 1, 16)] * 2
 
 
 # The model's own settings
@@ -250,9 +419,9 @@ def test_an_empty_answer_is_eos_alone(model, prompts):
     ],
 )
 def test_the_models_own_settings_do_not_enter(model, prompts, eos, own, changes):
-    expected = generate(model, prompts, uniforms, settings(**changes), eos)
+    expected = answers(model, prompts, uniforms, settings(**changes), eos)
     model.generation_config = GenerationConfig(**own)
-    assert generate(model, prompts, uniforms, settings(**changes), eos) == expected
+    assert answers(model, prompts, uniforms, settings(**changes), eos) == expected
 
 
 @pytest.mark.parametrize("stops", [None, 0, [0]])

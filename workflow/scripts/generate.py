@@ -5,6 +5,9 @@
         --output results/sft/generations/00.parquet --engine transformers --temperature 1.0 ...
 """
 
+import time
+from dataclasses import asdict
+
 from wspin import program, seeds, tables
 from wspin.config import Dialogue, Generate
 
@@ -17,12 +20,12 @@ def main(argv=None):
     parser.add_argument("--shard-size", required=True, type=int)
     parser.add_argument("--seed", required=True, type=int, nargs=2, metavar=("SEED", "ITERATION"))
     arguments = parser.parse_args(argv)
-    generate(arguments, program.settings(arguments, Generate), program.settings(arguments, Dialogue))
-    program.leave_record(arguments, [arguments.output], [arguments.manifest, arguments.prompts])
+    work = generate(arguments, program.settings(arguments, Generate), program.settings(arguments, Dialogue))
+    program.leave_record(arguments, [arguments.output], [arguments.manifest, arguments.prompts], work=work)
 
 
 def generate(arguments, settings, dialogue_settings):
-    """Sample the answers and write them with what made them."""
+    """Sample the answers and write them with what made them; returns their work."""
     program.offline()
     from wspin import engines, models
     from wspin.dialogue import Dialogue as Conversation
@@ -33,7 +36,8 @@ def generate(arguments, settings, dialogue_settings):
     dialogue = Conversation(tokenizer, dialogue_settings)
     model = models.load_model(arguments.model, models.best_device())
     models.check_eos(model, dialogue.eos, arguments.model)
-    answers = engines.generate(
+    began = time.perf_counter()
+    answers, work = engines.generate(
         model,
         [dialogue.prompt_ids(prompt) for prompt in rows["prompt"].to_pylist()],
         lambda i: seeds.generator(*arguments.seed, "generate", ids[i]).random(settings.max_new_tokens),
@@ -41,6 +45,7 @@ def generate(arguments, settings, dialogue_settings):
         dialogue.eos,
         program.progress("generate", len(ids)),
     )
+    seconds = time.perf_counter() - began
     columns = {
         "prompt_id": ids,
         "response": [dialogue.text(answer.ids) for answer in answers],
@@ -61,10 +66,13 @@ def generate(arguments, settings, dialogue_settings):
     same = sum(a == b for a, b in zip(columns["response"], rows["response"].to_pylist(), strict=True))
     cut = columns["finish_reason"].count("length")
     empty = sum(len(answer.ids) == 1 and answer.finish_reason == "stop" for answer in answers)
+    speed = sum(map(len, columns["token_ids"])) / seconds
     print(
-        f"generate: {len(ids)} answers; {cut} cut at the limit, {empty} empty, {same} equal to the real answer",
+        f"generate: {len(ids)} answers; {cut} cut at the limit, {empty} empty, {same} equal to the real answer; "
+        f"useful slot-steps {work.useful:.3f}, {speed:.0f} tokens/s",
         flush=True,
     )
+    return asdict(work)
 
 
 if __name__ == "__main__":

@@ -6,16 +6,19 @@ still differ by rounding, which moves an answer only where a random number falls
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from .config import Generate
+from .decoding import Batch, Row
+
+# Share of the slots that must be free before waiting prompts take them: prompts are read faster together.
+REFILL = 1 / 8
 
 
 @dataclass(frozen=True)
@@ -26,37 +29,19 @@ class Answer:
     finish_reason: str  # stop: the model ended it; length: cut at max_new_tokens
 
 
-class SeededSampler(LogitsProcessor):
-    """Inverts the distribution at each prompt's own uniform number, and leaves the winner to greedy search.
+@dataclass(frozen=True)
+class Work:
+    """What the answers took. A slot-step is one row's part in one decoding step; the others count tokens."""
 
-    uniforms: (rows, max_new_tokens) float64 in [0, 1).
-    """
+    slot_steps: int
+    useful_slot_steps: int  # those that gave a token of an answer
+    prompt_tokens: int
+    computed_prompt_tokens: int  # with padding
 
-    def __init__(self, uniforms: np.ndarray, width: int, settings: Generate):
-        self.uniforms, self.width, self.settings = torch.from_numpy(uniforms), width, settings
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        step = input_ids.shape[1] - self.width
-        chosen = invert(
-            scores, self.uniforms[:, step].to(scores.device), self.settings.temperature, self.settings.top_p
-        )
-        return torch.full_like(scores, -torch.inf).scatter(1, chosen[:, None], 0.0)
-
-
-def invert(scores: Tensor, uniforms: Tensor, temperature: float, top_p: float) -> Tensor:
-    """Token at which the cumulative probability passes each row's uniform number.
-
-    scores (rows, vocabulary) logits; uniforms (rows,); returns (rows,) int64. In float64, so that the sum over a large
-    vocabulary stays exact enough to be the same everywhere.
-    """
-    probabilities = torch.softmax(scores.double() / temperature, dim=-1)
-    if top_p < 1.0:
-        ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
-        outside = ordered.cumsum(-1) - ordered >= top_p  # the nucleus is the smallest set that reaches top_p
-        probabilities = probabilities.masked_fill(outside.scatter(1, order, outside), 0.0)
-    cumulative = probabilities.cumsum(-1)
-    target = uniforms[:, None] * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, target, right=True).squeeze(1).clamp(max=scores.shape[1] - 1)
+    @property
+    def useful(self) -> float:
+        """Useful share of the slot-steps; one if there were none."""
+        return self.useful_slot_steps / self.slot_steps if self.slot_steps else 1.0
 
 
 @torch.inference_mode()
@@ -67,43 +52,28 @@ def generate(
     settings: Generate,
     eos: int,
     progress: Callable[[int], None] = lambda done: None,
-) -> list[Answer]:
+) -> tuple[list[Answer], Work]:
     """Sample one answer per prompt with transformers; `uniforms(i)` gives the random numbers of prompt i.
 
-    Prompts of like length are decoded together, padded on the left, the longest first: if memory is short, it shows at
-    once. The answers come in the order of the prompts.
+    A row leaves with its last token, and waiting prompts take the free slots, the longest first: if memory is short, it
+    shows at once. The answers come in the order of the prompts. The model's own sampling defaults (penalties, top_k) do
+    not enter: only the study's settings do.
     """
     model.eval()
-    # The model's own sampling defaults (penalties, top_k) must not enter: only the study's settings do.
-    model.generation_config = GenerationConfig(
-        max_new_tokens=settings.max_new_tokens, do_sample=False, eos_token_id=eos, pad_token_id=eos
-    )
+    waiting = deque(sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i)))
+    slots = min(settings.batch_size, len(prompts))
+    batch = Batch(model, settings, eos, slots, columns=max(map(len, prompts), default=0) + settings.max_new_tokens - 1)
     answers: dict[int, Answer] = {}
-    order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
-    for first in range(0, len(order), settings.batch_size):
-        chosen = order[first : first + settings.batch_size]
-        made = _decode(model, [prompts[i] for i in chosen], [uniforms(i) for i in chosen], settings, eos)
-        answers.update(zip(chosen, made, strict=True))
-        progress(len(answers))
-    return [answers[i] for i in range(len(prompts))]
-
-
-def _decode(
-    model: Any, prompts: list[Sequence[int]], uniforms: list[np.ndarray], settings: Generate, eos: int
-) -> list[Answer]:
-    width = max(map(len, prompts))
-    padded = torch.tensor([[eos] * (width - len(ids)) + list(ids) for ids in prompts])
-    mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts])
-    sampler = [SeededSampler(np.stack(uniforms), width, settings)] if settings.temperature > 0 else []
-    made = model.generate(
-        input_ids=padded.to(model.device),
-        attention_mask=mask.to(model.device),
-        logits_processor=LogitsProcessorList(sampler),
-    )
-    return [_answer(ids, eos) for ids in made[:, width:].tolist()]
-
-
-def _answer(ids: list[int], eos: int) -> Answer:
-    if eos in ids:
-        return Answer(ids[: ids.index(eos) + 1], "stop")
-    return Answer(ids, "length")
+    while len(answers) < len(prompts):
+        free = slots - len(batch.rows)
+        if waiting and free >= max(1, slots * REFILL):
+            chosen = [waiting.popleft() for _ in range(min(free, len(waiting)))]
+            batch.admit([Row(i, prompts[i], uniforms(i)) for i in chosen])
+        else:
+            batch.step()
+        if ended := batch.release():
+            answers.update((row.number, Answer(row.ids, "stop" if row.ids[-1] == eos else "length")) for row in ended)
+            progress(len(answers))
+    useful = sum(len(answer.ids) - 1 for answer in answers.values())  # reading the prompt gives the first token
+    work = Work(batch.slot_steps, useful, sum(map(len, prompts)), batch.prompt_tokens)
+    return [answers[i] for i in range(len(prompts))], work
