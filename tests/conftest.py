@@ -160,6 +160,8 @@ def train_settings():
         "epochs": 1,
         "global_batch": 4,
         "token_budget": 4096,
+        "triplets": False,
+        "gradient_checkpointing": False,
         "optimizer": "rmsprop",
         "schedule": {"warmup": 0.0, "decay": "linear"},
         "weight_decay": 0.0,

@@ -289,6 +289,10 @@ def test_names_are_one_set_beside_the_folders_of_the_results():
             "arms.wspin.weigh.normalise: one_minus makes weights of either sign",
         ),
         ({"models": {"dpo": {"loss": "wspin"}}}, "models.dpo: loss wspin belongs to arms"),
+        (
+            {"arms": {"wspin": {"train": {"triplets": True, "global_batch": 65}}}},
+            "arms.wspin.train.global_batch: 65 is no multiple of the 2 pairs of a prompt that triplets keeps together",
+        ),
         ({"report": {"baseline": "nobody"}}, "report.baseline: no arm 'nobody'; there are spin, wspin, wspin.paper"),
     ],
 )

@@ -110,9 +110,10 @@ def test_prompt_ids_decode_to_the_rendered_prompt(dialogue, template, prompt):
 def test_generation_starts_from_a_prefix_of_the_training_ids(dialogue, prompt, response):
     """And the one EOS of the training ids is their last."""
     rows = pa.table({"prompt_id": ["a"], "prompt": [prompt], "chosen": [response], "rejected": [""]})
-    batch = lay_out(answers.of_preferences(rows, dialogue).items(dialogue), pad=1)
+    batch = lay_out(answers.of_preferences(rows, dialogue).items(dialogue))
     asked = dialogue.prompt_ids(prompt)
-    trained = batch.input_ids[0, : len(asked) + batch.counts[0]].tolist()
+    read, last = len(asked) + batch.counts[0] - 1, batch.targets[batch.counts[0] - 1]  # which is predicted alone
+    trained = [*batch.input_ids[0, :read].tolist(), int(last)]
     assert trained[: len(asked)] == asked
     assert trained.index(dialogue.eos) == len(trained) - 1
     assert dialogue.text(trained[len(asked) :]) == response

@@ -2,13 +2,15 @@
 
 import copy
 import json
+import types
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from wspin import trainer
+from wspin import attention, logprobs, trainer
+from wspin.attention import Layout
 from wspin.config import Generate
 from wspin.engines import generate
 from wspin.logprobs import autocast, score, token_logprobs
@@ -55,8 +57,40 @@ def test_log_probabilities_are_those_of_the_cpu(model, cuda, make_items):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("window", [None, 7])
+def test_flex_attention_is_the_bucketed_one(window):
+    """Values and gradients, with grouped queries and over several blocks of 128."""
+    rng = np.random.default_rng(0)
+    layout = Layout.of([tuple(rng.integers(1, 120, 4)) for _ in range(6)]).to(torch.device("cuda"))
+    torch.manual_seed(0)
+    size = len(layout.positions)
+    states = [torch.randn(1, heads, size, 32, device="cuda", requires_grad=True) for heads in (4, 2, 2)]
+    module = types.SimpleNamespace(num_key_value_groups=2)
+    weights, found = torch.randn(1, size, 4, 32, device="cuda"), []
+    for forward in (attention._bucketed, attention._flex):
+        out, _ = forward(module, *states, None, 32**-0.5, layout=layout, sliding_window=window)
+        found.append((out, *torch.autograd.grad((out * weights).sum(), states)))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
+
+
+def test_flex_attention_is_what_a_gpu_gets(cuda):
+    with attention.shared_prefix(cuda):
+        assert cuda.config._attn_implementation == attention.FLEX
+
+
+def test_logits_of_a_large_vocabulary_are_never_whole():
+    """4096 rows of 151,936 logits would be 2.5 GB in float32; a chunk and the head's gradient are less."""
+    states, weight = (torch.randn(n, 64, device="cuda", requires_grad=True) for n in (4096, 151_936))
+    targets = torch.randint(151_936, (4096,), device="cuda")
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    logprobs._Chosen.apply(states, weight, None, targets, torch.float32, False).sum().backward()
+    assert torch.cuda.max_memory_allocated() - before < 1.8e9
+
+
 def test_gradients_are_those_of_the_cpu(model, cuda, make_items):
-    batch, gradients = lay_out(make_items(8), pad=0), []
+    batch, gradients = lay_out(make_items(8)), []
     for one in (model, cuda):
         token_logprobs(one, batch.to(one.device)).sum().backward()
         gradients.append(torch.cat([weight.grad.flatten().cpu() for weight in one.parameters()]))
@@ -69,7 +103,7 @@ def test_scoring_and_training_agree_on_one_batch(cuda, make_items, precision, bo
     reference = flat(score(cuda, items, 4096, precision))
     cuda.train()
     with autocast(cuda.device, precision):
-        logprobs = token_logprobs(cuda, lay_out(items, pad=0).to(cuda.device))
+        logprobs = token_logprobs(cuda, lay_out(items).to(cuda.device))
     torch.testing.assert_close(logprobs.detach().cpu(), reference, rtol=0.0, atol=bound)
 
 
@@ -86,7 +120,8 @@ def test_greedy_answers_do_not_depend_on_the_batch(cuda):
     prompts = [rng.integers(1, 270, rng.integers(1, 10)).tolist() for _ in range(20)]
     settings = {"engine": "transformers", "temperature": 0.0, "top_p": 1.0, "max_new_tokens": 12}
     first, *others = (
-        generate(cuda, prompts, lambda i: np.zeros(12), Generate(batch_size=size, **settings), 0) for size in (1, 3, 8)
+        generate(cuda, prompts, lambda i: np.zeros(12), Generate(batch_size=size, **settings), 0)[0]
+        for size in (1, 3, 8)
     )
     assert others == [first, first]
 
@@ -94,7 +129,7 @@ def test_greedy_answers_do_not_depend_on_the_batch(cuda):
 def test_sampled_answers_are_made_again(cuda):
     settings = Generate(engine="transformers", temperature=1.0, top_p=0.9, max_new_tokens=12, batch_size=8)
     numbers = np.random.default_rng(0).random((10, 12))
-    first, again = (generate(cuda, [[5, 6]] * 10, numbers.__getitem__, settings, 0) for _ in range(2))
+    first, again = (generate(cuda, [[5, 6]] * 10, numbers.__getitem__, settings, 0)[0] for _ in range(2))
     assert first == again
     assert len({tuple(answer.ids) for answer in first}) > 5
 

@@ -1,4 +1,4 @@
-"""pytest tests/test_packing.py: which items meet in a step, a micro-batch and a tensor."""
+"""pytest tests/test_packing.py: which items meet in a step, in a micro-batch and in a row of tokens."""
 
 import random
 from collections import Counter
@@ -10,152 +10,237 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wspin.packing import Item, lay_out, micro_batches, plan
+from wspin.packing import Item, lay_out, micro_batches, plan, shares
 
-LENGTHS = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40), st.integers(1, 40)), min_size=1, max_size=60)
-SHAPES = {"global_batch": st.integers(1, 16), "token_budget": st.integers(1, 400), "epochs": st.integers(1, 3)}
-EQUAL = [(5, 3, 4)] * 101
-
-
-def flat(step):
-    return [index for batch in step for index in batch]
+COUNT, PER_STEP, EPOCHS = st.integers(0, 60), st.integers(1, 16), st.integers(1, 3)
+ONE = st.lists(st.integers(0, 40), min_size=1, max_size=3).map(lambda answers: (7, *answers))
+LENGTHS = st.lists(ONE, min_size=1, max_size=60)
 
 
-def epochs(steps, per_epoch):
-    return [steps[i : i + per_epoch] for i in range(0, len(steps), per_epoch)]
+def flat(parts):
+    return [index for part in parts for index in part]
 
 
-def tokens(lengths, batch):
-    """Size of a micro-batch's tensor: every row as wide as the widest."""
-    rows = [lengths[i][0] + answer for i in batch for answer in lengths[i][1:]]
-    return len(rows) * max(rows)
+def tokens(lengths, items):
+    return sum(sum(lengths[i]) for i in items)
 
 
-@given(lengths=LENGTHS, **SHAPES)
-def test_every_item_once_per_epoch(lengths, global_batch, token_budget, epochs):
-    per_epoch = -(-len(lengths) // global_batch)
-    steps = plan(lengths, [1, 0], global_batch, token_budget, epochs)
+@given(count=COUNT, per_step=PER_STEP, epochs=EPOCHS)
+def test_every_item_once_per_epoch(count, per_step, epochs):
+    per_epoch = -(-count // per_step)
+    steps = plan(count, [1, 0], per_step, epochs)
     assert len(steps) == epochs * per_epoch
-    for first in range(0, len(steps), per_epoch):
-        used = Counter(index for step in steps[first : first + per_epoch] for index in flat(step))
-        assert used == Counter(range(len(lengths)))
+    for epoch in range(epochs):
+        own = steps[epoch * per_epoch : (epoch + 1) * per_epoch]
+        assert Counter(flat(own)) == Counter(range(count))
 
 
-@given(lengths=LENGTHS, **SHAPES)
-def test_every_step_is_full_but_the_last_of_an_epoch(lengths, global_batch, token_budget, epochs):
-    sizes = [len(flat(step)) for step in plan(lengths, [1, 0], global_batch, token_budget, epochs)]
-    full, rest = divmod(len(lengths), global_batch)
-    assert sizes == ([global_batch] * full + [rest] * (rest > 0)) * epochs
-
-
-@given(lengths=LENGTHS, token_budget=st.integers(1, 400))
-def test_micro_batches_keep_to_the_budget(lengths, token_budget):
-    """Unless a single item is longer."""
-    batches = micro_batches(lengths, range(len(lengths)), token_budget)
-    assert sorted(flat(batches)) == list(range(len(lengths)))
-    assert all(batch for batch in batches)
-    assert all(len(batch) == 1 or tokens(lengths, batch) <= token_budget for batch in batches)
-
-
-@given(lengths=LENGTHS, token_budget=st.integers(1, 400))
-def test_micro_batches_are_filled_longest_first(lengths, token_budget):
-    """No batch could have taken the item that opens the next one."""
-    batches = micro_batches(lengths, range(len(lengths)), token_budget)
-    widths = [max(lengths[i][0] + answer for answer in lengths[i][1:]) for i in flat(batches)]
-    assert widths == sorted(widths, reverse=True)
-    assert all(tokens(lengths, [*a, b[0]]) > token_budget for a, b in pairwise(batches))
+@given(count=COUNT, per_step=PER_STEP, epochs=EPOCHS)
+def test_every_step_is_full_but_the_last_of_an_epoch(count, per_step, epochs):
+    sizes = [len(step) for step in plan(count, [1, 0], per_step, epochs)]
+    full, rest = divmod(count, per_step)
+    assert sizes == ([per_step] * full + [rest] * (rest > 0)) * epochs
 
 
 def test_equal_seeds_agree_and_others_differ():
-    plans = [plan(EQUAL, seed, 8, 100, epochs=2) for seed in ([42, 0], [42, 0], [43, 0], [42, 1])]
+    plans = [plan(101, seed, 8, epochs=2) for seed in ([42, 0], [42, 0], [43, 0], [42, 1])]
     assert plans[0] == plans[1]
     assert plans[0] != plans[2]
     assert plans[0] != plans[3] != plans[2]
 
 
 def test_epochs_come_in_different_orders():
-    first, second, third = epochs(plan(EQUAL, [42, 0], 8, 100, epochs=3), per_epoch=13)
+    steps = plan(101, [42, 0], 8, epochs=3)
+    first, second, third = (steps[i : i + 13] for i in (0, 13, 26))
     assert first != second != third != first
 
 
+def test_more_epochs_go_on_where_fewer_end():
+    assert plan(101, [42, 0], 8, epochs=3)[:26] == plan(101, [42, 0], 8, epochs=2)
+
+
 def test_items_are_shuffled():
-    order = [index for step in plan(EQUAL, [42, 0], 1, 100) for index in flat(step)]
+    order = flat(plan(101, [42, 0], 1))
     assert np.abs(np.diff(order)).mean() > 20  # a third of the length where the order is random, 1 where it is sorted
 
 
-def test_plan_depends_on_nothing_but_lengths_and_seed(monkeypatch):
-    rng = np.random.default_rng(0)
-    lengths = [tuple(rng.integers(1, 40, 3).tolist()) for _ in range(50)]
-    expected = plan(lengths, [42, 0], 8, 200, epochs=2)
+@pytest.fixture
+def many():
+    """Lengths of 50 items."""
+    return [tuple(one) for one in np.random.default_rng(0).integers(1, 40, (50, 3)).tolist()]
+
+
+def test_nothing_but_the_arguments_decides(many, monkeypatch):
+    """Not the process that asks, not the state of any generator."""
+
+    def decide():
+        steps = plan(50, [42, 0], 8, epochs=2)
+        return steps, [(shares(many, step, 3), micro_batches(many, step, 200)) for step in steps]
+
+    expected = decide()
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
         monkeypatch.setenv(name, "3")
     for seed in (np.random.seed, random.seed, torch.manual_seed):
         seed(99)
-    assert plan(list(map(list, lengths)), [42, 0], 8, 200, epochs=2) == expected
+    many = list(map(list, many))
+    assert decide() == expected
 
 
-def test_token_budget_moves_no_item_to_another_step():
-    rng = np.random.default_rng(0)
-    lengths = [tuple(rng.integers(1, 40, 3).tolist()) for _ in range(50)]
-    steps = [[sorted(flat(step)) for step in plan(lengths, [42, 0], 8, budget)] for budget in (1, 100, 10_000)]
-    assert steps[0] == steps[1] == steps[2]
+@given(lengths=LENGTHS, budget=st.integers(1, 400))
+def test_micro_batches_keep_to_the_budget(lengths, budget):
+    """Unless a single item is longer. All tokens count, the prompt's once, and there is no padding."""
+    batches = micro_batches(lengths, range(len(lengths)), budget)
+    assert sorted(flat(batches)) == list(range(len(lengths)))
+    assert all(batch for batch in batches)
+    assert all(len(batch) == 1 or tokens(lengths, batch) <= budget for batch in batches)
 
 
-def item(prompt, *responses, reference=()):
-    ids = [np.array(response, dtype=np.int32) for response in responses]
-    return Item(np.array(prompt, dtype=np.int32), tuple(ids), tuple(np.array(r, dtype=np.float32) for r in reference))
+@given(lengths=LENGTHS, budget=st.integers(1, 400))
+def test_micro_batches_are_filled_longest_first(lengths, budget):
+    """No batch could have taken the item that opens the next one."""
+    batches = micro_batches(lengths, range(len(lengths)), budget)
+    sizes = [sum(lengths[i]) for i in flat(batches)]
+    assert sizes == sorted(sizes, reverse=True)
+    assert all(tokens(lengths, [*a, b[0]]) > budget for a, b in pairwise(batches))
+
+
+def test_micro_batches_by_hand():
+    lengths = [(1, 2), (2, 1, 2), (3,), (4, 4), (1, 1)]
+    assert micro_batches(lengths, [0, 1, 2, 3, 4], 6) == [[3], [1], [0, 2], [4]]
+    assert micro_batches(lengths, [4, 2, 0], 8) == [[0, 2, 4]]
+    assert micro_batches(lengths, [], 8) == []
+
+
+@given(lengths=LENGTHS, ranks=st.integers(1, 9))
+def test_shares_are_balanced_by_tokens(lengths, ranks):
+    parts = shares(lengths, range(len(lengths)), ranks)
+    assert len(parts) == ranks
+    assert sorted(flat(parts)) == list(range(len(lengths)))
+    work = [tokens(lengths, part) for part in parts]
+    assert max(work) - min(work) <= max(map(sum, lengths))
+
+
+def test_shares_by_hand():
+    """Tokens count, not items: one long item weighs as much as three short ones."""
+    assert shares([(3,), (1, 9), (3,), (2, 1)], [0, 1, 2, 3], 2) == [[1], [0, 2, 3]]
+
+
+def test_one_process_has_all_of_a_step(many):
+    (all_of_it,) = shares(many, [5, 3, 8], 1)
+    assert sorted(all_of_it) == [3, 5, 8]
+    assert shares(many, [5, 3, 8], 2) == shares(many, [8, 5, 3], 2)
+
+
+def test_more_processes_than_items_leave_some_without():
+    assert shares([(3,), (5,)], [0, 1], 3) == [[1], [0], []]
+
+
+# Items as a row of tokens
+
+
+def arrays(values, dtype):
+    return tuple(np.array(one, dtype=dtype) for one in values)
+
+
+def item(prompt, *responses, **more):
+    values = {name: arrays(more[name], "f4") for name in ("reference", "weights") if name in more}
+    return Item(np.array(prompt, dtype="i4"), arrays(responses, "i4"), sides=more.get("sides", ()), **values)
 
 
 PAIR = item([11, 12, 13], [21, 22], [31], reference=[[-0.5, -1.0], [-2.0]])
 SHORT = item([14], [41, 42, 43], [51, 52], reference=[[-3.0, -4.0, -5.0], [-6.0, -7.0]])
+THREE = item(
+    [15, 16],
+    [61, 62],
+    [71],
+    [81, 82, 83],
+    sides=(0, 1, 0, 2),
+    reference=[[-1.0, -2.0], [-3.0], [-1.0, -2.0], [-4.0, -5.0, -6.0]],
+    weights=[[0.1, 0.2], [0.3], [0.4, 0.5], [0.6, 0.7, 0.8]],
+)
+TENSORS = ("input_ids", "position_ids", "states", "targets", "reference")
 
 
 def test_layout_by_hand():
-    """The state at position P - 1 predicts the first token after P tokens of prompt."""
-    batch = lay_out([PAIR, SHORT], pad=0)
-    assert batch.input_ids.tolist() == [
-        [11, 12, 13, 21, 22],
-        [11, 12, 13, 31, 0],
-        [14, 41, 42, 43, 0],
-        [14, 51, 52, 0, 0],
-    ]
-    assert batch.counts == [2, 1, 3, 2]
-    assert batch.rows.tolist() == [0, 0, 1, 2, 2, 2, 3, 3]
-    assert batch.positions.tolist() == [2, 3, 2, 0, 1, 2, 0, 1]
+    """The last token of an answer is not read; the last of the prompt predicts the first of every answer."""
+    batch = lay_out([PAIR, SHORT])
+    assert batch.input_ids.tolist() == [[11, 12, 13, 21, 14, 41, 42, 51]]
+    assert batch.position_ids.tolist() == [[0, 1, 2, 3, 0, 1, 2, 1]]
+    assert batch.layout.items.tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
+    assert batch.layout.branches.tolist() == [0, 0, 0, 1, 0, 1, 1, 2]
+    assert batch.states.tolist() == [2, 3, 2, 4, 5, 6, 4, 7]
     assert batch.targets.tolist() == [21, 22, 31, 41, 42, 43, 51, 52]
+    assert batch.counts == [2, 1, 3, 2]
     assert batch.reference.tolist() == [-0.5, -1.0, -2.0, -3.0, -4.0, -5.0, -6.0, -7.0]
-    assert batch.input_ids.dtype == batch.targets.dtype == batch.positions.dtype == torch.int64
+    assert batch.sides is batch.weights is None
+    assert {getattr(batch, part).dtype for part in TENSORS[:-1]} == {torch.int64}
     assert batch.reference.dtype == torch.float32
 
 
-@given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=6))
-def test_targets_are_the_ids_after_their_positions(lengths):
+def test_an_answer_in_two_pairs_is_read_once():
+    batch = lay_out([PAIR, THREE])
+    assert batch.input_ids.tolist() == [[11, 12, 13, 21, 15, 16, 61, 81, 82]]
+    assert batch.targets.tolist() == [21, 22, 31, 61, 62, 71, 81, 82, 83]
+    assert batch.targets[batch.sides].tolist() == [21, 22, 31, 61, 62, 71, 61, 62, 81, 82, 83]
+    assert batch.sides.tolist() == [0, 1, 2, 3, 4, 5, 3, 4, 6, 7, 8]
+    assert batch.counts == [2, 1, 2, 1, 2, 3]
+    assert len(batch.sides) == sum(batch.counts)
+
+
+def test_values_follow_the_sides():
+    batch = lay_out([THREE])
+    assert batch.reference.tolist() == [-1.0, -2.0, -3.0, -1.0, -2.0, -4.0, -5.0, -6.0]
+    torch.testing.assert_close(batch.weights, torch.linspace(0.1, 0.8, 8))
+    assert len(batch.weights) == sum(batch.counts)
+
+
+def test_empty_answers_and_one_token_answers_take_no_place():
+    batch = lay_out([item([1, 2], [], [3], []), item([4], [5, 6], [])])
+    assert batch.input_ids.tolist() == [[1, 2, 4, 5]]
+    assert batch.states.tolist() == [1, 2, 3]
+    assert batch.targets.tolist() == [3, 5, 6]
+    assert batch.counts == [0, 1, 0, 2, 0]
+
+
+def test_lengths_are_of_the_tokens_that_are_read():
+    assert [one.lengths for one in (PAIR, SHORT, THREE)] == [(3, 1, 0), (1, 2, 1), (2, 1, 0, 2)]
+    assert item([1], []).lengths == (1, 0)
+
+
+def test_pairs_of_an_item():
+    assert [one.pairs for one in (PAIR, THREE, item([1], [2]))] == [1, 2, 1]
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), *[st.integers(0, 9)] * 3), min_size=1, max_size=5))
+def test_every_target_is_predicted_from_what_stands_before_it(lengths):
+    """What its state attends to, in the order of positions, is the prompt and the answer up to it."""
     ids = iter(range(1, 10_000))
     items = [item(*([next(ids) for _ in range(length)] for length in one)) for one in lengths]
-    batch = lay_out(items, pad=0)
-    assert torch.equal(batch.input_ids[batch.rows, batch.positions + 1], batch.targets)
-    assert batch.targets.tolist() == [i for one in items for response in one.responses for i in response.tolist()]
-
-
-@pytest.mark.parametrize("pad", [21, 14, 269])
-def test_pad_is_of_no_consequence(pad):
-    """Not even where it is an id that the answers hold."""
-    usual, other = lay_out([PAIR, SHORT], pad=0), lay_out([PAIR, SHORT], pad=pad)
-    assert other.input_ids[1].tolist() == [11, 12, 13, 31, pad]
-    assert other.counts == usual.counts
-    for part in ("rows", "positions", "targets", "reference"):
-        assert torch.equal(getattr(other, part), getattr(usual, part))
+    batch = lay_out(items)
+    places, found = torch.arange(batch.input_ids.shape[1]), []
+    for state, target in zip(batch.states, batch.targets.tolist(), strict=True):
+        seen = places[batch.layout.attends(state, places)]
+        found.append([*batch.input_ids[0, seen[batch.position_ids[0, seen].argsort()]].tolist(), target])
+    texts = [[*one.prompt.tolist(), *response.tolist()] for one in items for response in one.responses]
+    first = [len(one.prompt) for one in items for _ in one.responses]
+    assert found == [text[: end + 1] for text, n in zip(texts, first, strict=True) for end in range(n, len(text))]
 
 
 def test_items_without_reference_have_none():
-    assert lay_out([item([1, 2], [3])], pad=0).reference is None
+    assert lay_out([item([1, 2], [3])]).reference is None
 
 
 def test_moving_a_batch_keeps_all_of_it():
-    batch = lay_out([PAIR, SHORT], pad=0)
+    batch = lay_out([PAIR, THREE])
     moved = batch.to(torch.device("meta"))
     assert moved.counts == batch.counts
-    for part in ("input_ids", "rows", "positions", "targets", "reference"):
+    for part in (*TENSORS, "sides", "weights"):
         assert getattr(moved, part).device.type == "meta"
         assert getattr(moved, part).shape == getattr(batch, part).shape
-    assert lay_out([item([1, 2], [3])], pad=0).to(torch.device("meta")).reference is None
+    for part in ("items", "branches", "positions", "order"):
+        assert getattr(moved.layout, part).device.type == "meta"
+        assert getattr(moved.layout, part).shape == getattr(batch.layout, part).shape
+    for bucket, own in zip(moved.layout.buckets, batch.layout.buckets, strict=True):
+        assert {bucket.queries.device.type, bucket.keys.device.type, bucket.unseen.device.type} == {"meta"}
+        assert bucket.square == own.square
+    assert lay_out([item([1, 2], [3])]).to(torch.device("meta")).reference is None

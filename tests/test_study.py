@@ -261,6 +261,14 @@ def test_training_resolves_lists_for_its_iteration():
     assert (study.training("sft").loss, study.training("sft").learning_rate) == ("sft", 1e-5)
 
 
+def test_triplets_are_of_trainings_that_replay_answers():
+    """Where nothing is replayed the switch changes nothing, and must re-train nothing."""
+    study = layout(train={"triplets": True})
+    assert [study.training(f"spin/ite{k}").triplets for k in range(4)] == [False, True, True, True]
+    assert [study.training(name).triplets for name in ("sft", "dpo")] == [False, False]
+    assert not layout(train={"triplets": True}, data_window=1).training("spin/ite3").triplets
+
+
 def test_a_model_keeps_its_own_template_and_trained_ones_the_studys():
     study = layout()
     assert [study.template(name) for name in ("teacher", "base", "sft", "spin/ite1")] == ["zephyr"] + [

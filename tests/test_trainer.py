@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from wspin import StudyError, trainer
+from wspin import StudyError, journal, trainer
 from wspin.logprobs import score
 from wspin.packing import plan
+from wspin.pairs import together
 from wspin.trainer import train
 
 SEED = (42, 0)
@@ -65,17 +67,17 @@ def trained(model, items, settings, state, precision="float32"):
 
 def step_gradient(model, items, settings, state, index=0):
     """Loss and gradient of one optimiser step, as the Trainer takes it."""
-    steps = plan([item.lengths for item in items], SEED, settings.global_batch, settings.token_budget)
-    made = trainer.PlannedTrainer(
-        settings,
-        "float32",
-        model=model,
-        args=trainer.arguments(settings, len(steps), 0, state, on_cpu=True),
-        train_dataset=trainer.Steps(items, steps),
-    )
-    loss = made.training_step(model, made.train_dataset[index])
-    chosen = sorted(i for batch in steps[index] for i in batch)
-    return loss.item(), torch.cat([weight.grad.flatten() for weight in model.parameters()]), [items[i] for i in chosen]
+    made, steps = planned(model, items, settings, state)
+    loss = made.training_step(model, steps[index])
+    chosen = [items[i] for i in sorted(steps[index])]
+    return loss.item(), torch.cat([weight.grad.flatten() for weight in model.parameters()]), chosen
+
+
+def planned(model, items, settings, state):
+    """A trainer that has not begun, and its steps."""
+    steps = plan(len(items), SEED, trainer.items_per_step(items, settings))
+    arguments = trainer.arguments(settings, len(steps), 0, state, on_cpu=True)
+    return trainer.PlannedTrainer(settings, "float32", items, model=model, args=arguments, train_dataset=steps), steps
 
 
 def plain_sum(model, item, side):
@@ -242,18 +244,11 @@ def test_a_weighed_step_is_the_formula(fresh, pairs, train_settings, tmp_path, t
         for weight in policy.parameters():
             weight.add_(0.05 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)))
     exact = copy.deepcopy(policy).double()
-    steps = plan([item.lengths for item in items], SEED, 4, token_budget)
-    made = trainer.PlannedTrainer(
-        settings,
-        "float32",
-        model=reference,  # what is kept as the frozen reference
-        args=trainer.arguments(settings, len(steps), 0, tmp_path, on_cpu=True),
-        train_dataset=trainer.Steps(items, steps),
-    )
-    loss = made.training_step(policy, made.train_dataset[0]).item()
+    made, steps = planned(reference, items, settings, tmp_path)  # its model is kept as the frozen reference
+    loss = made.training_step(policy, steps[0]).item()
     found = loss, torch.cat([weight.grad.flatten() for weight in policy.parameters()])
     total = 0.0
-    for item in (items[i] for batch in steps[0] for i in batch):
+    for item in (items[i] for i in steps[0]):
         total = total + torch.log1p(torch.exp(-0.5 * plain_weighed(exact, fresh().double(), item, alpha)))
     agree(found, plain_gradient(exact, total / 4), 1.0)
 
@@ -348,7 +343,8 @@ def test_the_curve_tells_what_was_measured(fresh, pairs, train_settings, tmp_pat
     }
     (line,) = curve(tmp_path)
     assert {key: line[key] for key in expected} == pytest.approx(expected, rel=1e-4)
-    assert set(line) == {*expected, "step", "loss", "grad_norm", "learning_rate"}
+    work = {"work/tokens", "work/needed", "work/computed"}
+    assert set(line) == {*expected, *work, "step", "loss", "grad_norm", "learning_rate"}
 
 
 def test_training_learns(fresh, pairs, train_settings, tmp_path):
@@ -375,7 +371,7 @@ def plain_training(model, items, settings, steps):
         for group in optimizer.param_groups:
             group["lr"] = settings.learning_rate * (done / warmup if done < warmup else after)
         optimizer.zero_grad()
-        for item in (items[i] for batch in step for i in batch):
+        for item in (items[i] for i in step):
             chosen, rejected = (plain_sum(model, item, side) - float(item.reference[side].sum()) for side in (0, 1))
             (torch.nn.functional.softplus(settings.beta * (rejected - chosen)) / settings.global_batch).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
@@ -391,7 +387,7 @@ def test_training_is_that_of_a_plain_loop(fresh, pairs, train_settings, tmp_path
     settings = train_settings(
         epochs=2, optimizer=optimizer, schedule=schedule, weight_decay=0.2, max_grad_norm=1.0, beta=0.1
     )
-    steps = plan([pair.lengths for pair in pairs], SEED, 4, settings.token_budget, epochs=2)
+    steps = plan(len(pairs), SEED, 4, epochs=2)
     expected = plain_training(fresh(), pairs, settings, steps)
     found = trained(fresh(), pairs, settings, tmp_path)
     assert (found - expected).norm() < 1e-5 * expected.norm()
@@ -409,6 +405,120 @@ def test_token_budget_moves_the_weights_by_rounding_only(fresh, pairs, make_item
     for other in found[:2]:
         assert (other - found[2]).norm() < 1e-5 * found[2].norm()
     assert distance > 1e-3 * found[2].norm()
+
+
+# Memory and speed
+
+
+@pytest.mark.parametrize("fits", [25, 40])
+def test_a_step_without_memory_is_taken_in_smaller_batches(
+    monkeypatch, capsys, fresh, pairs, train_settings, tmp_path, fits
+):
+    """In the second micro-batch of a step, when gradients of the first are there."""
+    lay_out, seen = trainer.lay_out, []
+
+    def short(items):
+        seen.append(sum(sum(item.lengths) for item in items))
+        if seen[-1] > fits and len(seen) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return lay_out(items)
+
+    settings = train_settings(token_budget=60, global_batch=10)
+    expected = trained(fresh(), pairs, settings, tmp_path / "whole")
+    monkeypatch.setattr(trainer, "lay_out", short)
+    found = trained(fresh(), pairs, settings, tmp_path / "short")
+    told = [line for line in capsys.readouterr().out.splitlines() if "out of memory" in line]
+    assert told[0] == "train: out of memory; going on with token_budget 30"
+    assert max(seen[2:]) <= 30
+    assert len(told) == (2 if fits < max(seen[2:]) else 1)
+    assert (found - expected).norm() < 1e-5 * expected.norm()
+    assert curve(tmp_path / "short")[0]["work/tokens"] == curve(tmp_path / "whole")[0]["work/tokens"]
+
+
+def test_an_item_that_never_fits_is_one_line(monkeypatch, fresh, pairs, train_settings, tmp_path):
+    def full(items):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(trainer, "lay_out", full)
+    with pytest.raises(StudyError, match=r"^train: out of memory on a single item of \d+ tokens; use a GPU"):
+        trained(fresh(), pairs, train_settings(), tmp_path)
+
+
+def test_budgets_shrink_from_what_a_step_had():
+    lengths = [(10, 5, 5)] * 8
+    assert trainer.smaller(4096, lengths) == 80
+    assert trainer.smaller(80, lengths) == 40
+    assert trainer.smaller(30, lengths) == 20
+    with pytest.raises(StudyError, match="a single item of 20 tokens"):
+        trainer.smaller(20, lengths)
+
+
+def test_checkpointed_activations_change_nothing(fresh, pairs, train_settings, tmp_path):
+    """Bit for bit: they are computed again, through the same attention."""
+    calls = []
+    models = [fresh(), fresh()]
+    models[1].model.layers[0].self_attn.register_forward_hook(lambda *_: calls.append(1))
+    plain, again = (
+        trained(one, pairs, train_settings(gradient_checkpointing=asked), tmp_path / str(asked))
+        for asked, one in enumerate(models)
+    )
+    assert torch.equal(plain, again)
+    assert len(calls) > 2 * len(curve(tmp_path / "1"))
+
+
+def test_speed_is_told_and_kept_out_of_the_curve(capsys, fresh, pairs, train_settings, tmp_path):
+    found = train(fresh(), pairs, train_settings(epochs=4), "float32", SEED, tmp_path)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("train: step 12 of 12")]
+    assert re.search(r"  \d+ tokens/s  utilisation 0\.\d\d  0 s left$", line)
+    assert set(found) == {"seconds", "tokens_per_second", "utilisation"}
+    tokens = sum(step["work/tokens"] for step in curve(tmp_path))
+    assert tokens == 4 * sum(sum(pair.lengths) for pair in pairs)
+    assert found["tokens_per_second"] == pytest.approx(tokens / found["seconds"], rel=0.2)
+    assert journal.speed([{"work/tokens": 30, "work/needed": 800}] * 2, 4.0, 1000.0) == {
+        "tokens_per_second": 15.0,
+        "utilisation": 0.4,
+    }
+
+
+# Triplets
+
+
+def test_pairs_of_one_prompt_read_together_train_as_apart(fresh, model, make_items, train_settings, tmp_path):
+    """One step over all of them: loss, gradient and curve are those of the pairs."""
+    triples = make_items(6, answers=3)
+    sets = []
+    for place in (1, 2):
+        pair = [replace(one, responses=(one.responses[0], one.responses[place])) for one in triples]
+        sets += weighed(moved(scored(model, pair), by=0.5), seed=place)
+    kept = together(sets, replays=1)
+    assert [item.sides for item in kept] == [(0, 1, 0, 2)] * 6
+    assert sum(sum(item.lengths) for item in kept) < sum(sum(item.lengths) for item in sets)
+    for alpha in (0.0, 0.5):
+        settings = train_settings(
+            loss="wspin", alpha=alpha, global_batch=12, margin_bound={"float32": 99, "bfloat16": 99}
+        )
+        found = []
+        for items in (sets, kept):
+            policy = fresh()
+            with torch.no_grad():
+                for weight in policy.parameters():
+                    weight.mul_(1.05)
+            made, steps = planned(fresh(), items, settings, tmp_path)
+            assert len(steps) == 1
+            loss = made.training_step(policy, steps[0]).item()
+            gradient = torch.cat([weight.grad.flatten() for weight in policy.parameters()])
+            found.append((loss, gradient, {k: v for k, v in made.measured.items() if not k.startswith("work/")}))
+        assert found[1][0] == pytest.approx(found[0][0], rel=1e-5)
+        assert (found[1][1] - found[0][1]).norm() < 1e-5 * found[0][1].norm()
+        assert found[1][2] == pytest.approx(found[0][2], rel=1e-4)
+
+
+def test_a_step_holds_whole_triplets(train_settings, make_items):
+    kept = [replace(item, sides=(0, 1, 0, 2)) for item in make_items(4, answers=3)]
+    assert trainer.items_per_step(kept, train_settings(global_batch=6)) == 3
+    with pytest.raises(StudyError, match=r"train.global_batch: expected a multiple of 2, found 5; items of 2 pairs"):
+        trainer.items_per_step(kept, train_settings(global_batch=5))
+    assert trainer.items_per_step(make_items(4, answers=1), train_settings(global_batch=5)) == 5
 
 
 # Interruptions
@@ -479,7 +589,7 @@ def test_a_save_that_was_interrupted_does_not_count(monkeypatch, capsys, fresh, 
         trained(fresh(), pairs, settings, tmp_path / "parts")
     monkeypatch.undo()
     assert {path.name for path in (tmp_path / "parts").glob("checkpoint-*")} == {"checkpoint-2", "checkpoint-4"}
-    assert trainer.last_saved(tmp_path / "parts").name == "checkpoint-2"
+    assert journal.last_saved(tmp_path / "parts").name == "checkpoint-2"
     capsys.readouterr()
     assert torch.equal(trained(fresh(), pairs, settings, tmp_path / "parts"), expected)
     assert capsys.readouterr().out.startswith("train: step 2 of 6, resumed")
@@ -487,12 +597,12 @@ def test_a_save_that_was_interrupted_does_not_count(monkeypatch, capsys, fresh, 
 
 
 def test_the_last_saved_state_is_the_one_of_the_highest_step(tmp_path):
-    assert trainer.last_saved(tmp_path) is None
+    assert journal.last_saved(tmp_path) is None
     for name in ("checkpoint-2", "checkpoint-10", "checkpoint-9"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "complete").touch()
     (tmp_path / "checkpoint-12").mkdir()
-    assert trainer.last_saved(tmp_path).name == "checkpoint-10"
+    assert journal.last_saved(tmp_path).name == "checkpoint-10"
 
 
 def test_a_torn_curve_does_not_keep_a_training_from_resuming(monkeypatch, fresh, pairs, train_settings, tmp_path):
@@ -510,7 +620,7 @@ def test_the_time_spent_counts_every_attempt(monkeypatch, fresh, pairs, train_se
     settings = train_settings(epochs=2)
     interrupted(monkeypatch, fresh, pairs, settings, tmp_path, 3)
     (tmp_path / "spent.json").write_text('{"seconds": 1000.0}')
-    assert 1000.0 < train(fresh(), pairs, settings, "float32", SEED, tmp_path) < 1100.0
+    assert 1000.0 < train(fresh(), pairs, settings, "float32", SEED, tmp_path)["seconds"] < 1100.0
 
 
 # What stops a training
@@ -518,14 +628,14 @@ def test_the_time_spent_counts_every_attempt(monkeypatch, fresh, pairs, train_se
 
 def test_a_loss_that_is_not_finite_stops(fresh, pairs, train_settings, tmp_path):
     """At its step, and before the state is saved."""
-    last = plan([pair.lengths for pair in pairs], SEED, 4, 4096)[2][0][0]
+    last = plan(len(pairs), SEED, 4)[2][0]
     broken = [
         replace(p, reference=(p.reference[0] * math.nan, p.reference[1])) if i == last else p
         for i, p in enumerate(pairs)
     ]
     with pytest.raises(StudyError, match=r"^step 3: loss nan, gradient nan; not finite$"):
         trained(fresh(), broken, train_settings(save_every=1), tmp_path)
-    assert trainer.last_saved(tmp_path).name == "checkpoint-2"
+    assert journal.last_saved(tmp_path).name == "checkpoint-2"
     assert [line["step"] for line in curve(tmp_path)] == [1, 2]
 
 
@@ -534,7 +644,7 @@ def test_an_sft_loss_that_is_not_finite_stops(model, make_items, train_settings,
         next(model.parameters())[7] = math.inf
     with pytest.raises(StudyError, match=r"^step 1: loss nan"):
         trained(model, make_items(10, answers=1), train_settings(loss="sft"), tmp_path)
-    assert trainer.last_saved(tmp_path) is None
+    assert journal.last_saved(tmp_path) is None
 
 
 def test_a_capped_head_is_refused(model, pairs, train_settings, tmp_path):

@@ -32,15 +32,15 @@ def main(argv=None):
     reference.add_argument("--replayed", nargs="*", default=[], help="earlier iterations' answers, the latest first")
     teacher.add_argument("--generations", nargs="*", default=[], help="generated answers; none: the real ones")
     arguments = parser.parse_args(argv)
-    score(arguments, program.settings(arguments, Logprobs), program.settings(arguments, Dialogue))
+    work = score(arguments, program.settings(arguments, Logprobs), program.settings(arguments, Dialogue))
     inputs = [arguments.manifest, arguments.rows, *arguments.generations, *arguments.replayed]
-    program.leave_record(arguments, [arguments.output], inputs)
+    program.leave_record(arguments, [arguments.output], inputs, work=work)
 
 
 def score(arguments, settings, dialogue_settings):
-    """Score one shard and write it with what made it."""
+    """Score one shard and write it with what made it; returns its FLOPs."""
     program.offline()
-    from wspin import answers, logprobs, models
+    from wspin import answers, flops, logprobs, models
     from wspin.dialogue import Dialogue as Conversation
     from wspin.packing import LAYOUT
 
@@ -64,6 +64,7 @@ def score(arguments, settings, dialogue_settings):
     made_with["attention"] = model.config._attn_implementation
     kind = "logprobs" if arguments.kind == "teacher" else "reference"
     tables.write(arguments.output, kind, found.columns(scores), made_with, replays=len(arguments.replayed))
+    return flops.of_scoring(model, items, settings.token_budget)
 
 
 if __name__ == "__main__":

@@ -22,9 +22,7 @@ def main(argv=None):
     parser.add_argument("--manifest", required=True, help="its manifest")
     parser.add_argument("--rows", required=True, help="prompts.parquet, or preferences.parquet for baselines")
     parser.add_argument("--reference", nargs="*", default=[], help="the start model's log-probabilities; none for sft")
-    parser.add_argument(
-        "--weights", nargs="*", default=[], help="token weights, for loss wspin: own answers', replayed"
-    )
+    parser.add_argument("--weights", nargs="*", default=[], help="for loss wspin: of own, then of replayed answers")
     parser.add_argument("--replays", type=int, default=0, help="earlier iterations' answers that the reference holds")
     parser.add_argument("--autocast", required=True, choices=Logprobs.model_fields["autocast"].annotation.__args__)
     parser.add_argument("--seed", required=True, type=int, nargs=2, metavar=("SEED", "ITERATION"))
@@ -41,15 +39,15 @@ def main(argv=None):
     made_by = [provenance.code_hash("train"), provenance.versions(("torch", "transformers"))]
     state = Path(arguments.state) / digest([resolved, made_by, [sha256(path) for path in inputs]])[:16]
     with locked(state):
-        seconds = train(arguments, settings, dialogue, state)
-    program.leave_record(arguments, [arguments.output], inputs, seconds=round(seconds, 1), settings=resolved)
+        speed = train(arguments, settings, dialogue, state)
+    program.leave_record(arguments, [arguments.output], inputs, settings=resolved, **speed)
     for folder in arguments.parent_state:
         for lock in Path(folder).glob("*.lock"):
             remove_state(lock.with_suffix(""))
 
 
 def train(arguments, settings, dialogue_settings, state):
-    """Run or continue the training in its state folder and publish the model; returns seconds over all attempts."""
+    """Run or continue the training in its state folder and publish the model; returns time and speed."""
     program.offline()
     from wspin import models, pairs, trainer  # slow to import: not before the flags are known to be good
     from wspin.dialogue import Dialogue as Conversation
@@ -67,13 +65,14 @@ def train(arguments, settings, dialogue_settings, state):
     }
     scored = (arguments.rows, arguments.reference, arguments.weights, arguments.replays)
     items = pairs.training_items(settings.loss, *scored, dialogue, expected)
+    items = pairs.together(items, arguments.replays) if settings.triplets else items
     model = models.load_model(arguments.model, models.best_device())
     models.check_eos(model, dialogue.eos, arguments.model)
-    seconds = trainer.train(model, items, settings, arguments.autocast, arguments.seed, state)
+    speed = trainer.train(model, items, settings, arguments.autocast, arguments.seed, state)
     models.publish(model, tokenizer, arguments.output, arguments.output_manifest)
     with whole_file(arguments.metrics) as temporary:
         temporary.write_bytes((state / "metrics.jsonl").read_bytes())
-    return seconds
+    return speed
 
 
 if __name__ == "__main__":

@@ -162,6 +162,21 @@ def _arms(study: Study) -> Iterator[Complaint]:
             yield ("arms", name, "start"), f"no model {arm.start!r} in the registry; it holds {', '.join(study.models)}"
         if arm.fork:
             yield from _fork(study, name)
+        yield from _triplets(study, name)
+
+
+def _triplets(study: Study, name: str) -> Iterator[Complaint]:
+    """All pairs of a prompt meet in one step: steps must hold a multiple of them."""
+    try:
+        train = study.arm_train(name)
+    except ValidationError:
+        return  # told already
+    arm = study.arms[name]
+    most = min(arm.data_window or study.data_window, arm.iterations or study.iterations)
+    for pairs in range(1, most + 1):
+        if train.triplets and train.global_batch % pairs:
+            found = f"{train.global_batch} is no multiple of the {pairs} pairs of a prompt that triplets keeps together"
+            yield ("arms", name, "train", "global_batch"), found
 
 
 def _weights(study: Study) -> Iterator[Complaint]:

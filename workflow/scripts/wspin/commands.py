@@ -13,7 +13,8 @@ from .flags import flags
 from .origins import Source
 from .study import Layout
 
-WATCH = ("save_every", "margin_bound")  # what a training watches over, without a trace in its result
+# How a training is watched over and kept in memory, without a trace in its result.
+WATCH = ("save_every", "margin_bound", "gradient_checkpointing")
 
 
 class Commands:

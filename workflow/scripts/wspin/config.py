@@ -42,7 +42,7 @@ class Generate(Section):
 
 class Logprobs(Section):
     autocast: Precision = Field(description="precision of matrix products, in scoring and training alike")
-    token_budget: PositiveInt = Field(description="tokens of a scoring batch, padding included")
+    token_budget: PositiveInt = Field(description="tokens of a scoring batch, every prompt counted once")
 
 
 class Weigh(Section):
@@ -111,7 +111,15 @@ class Train(Section):
     epochs: PerIteration[PositiveInt] = Field(description="passes over the data of one training")
     global_batch: PositiveInt = Field(description="pairs (sft: rows) per optimiser step, whatever the number of GPUs")
     token_budget: PositiveInt = Field(
-        description="tokens of a micro-batch, padding included; moves results by rounding only"
+        description="tokens of a micro-batch, every prompt counted once; halved where memory is short; moves results "
+        "by rounding only"
+    )
+    triplets: bool = Field(
+        description="read the pairs of one prompt together, this iteration's and the replayed ones: the real answer "
+        "once, but then other pairs meet in a step",
+    )
+    gradient_checkpointing: bool = Field(
+        description="keep fewer activations and compute them again: less memory, a third more work"
     )
     optimizer: Literal["rmsprop", "adamw"] = Field(description="optimiser of torch")
     schedule: Schedule

@@ -1,123 +1,163 @@
 """Plans batches and lays conversations out as tensors: one half of the seam behind which speed lives.
 
-Callers know items (a prompt with its answers), steps and micro-batches; how an item becomes rows of a tensor is decided
-here and in `logprobs.token_logprobs`. Per-token values go in and out as one flat vector: all answers' tokens, item by
-item, answer by answer. A plan depends on lengths and seed alone, never on the number of processes.
+Callers know items (a prompt with its answers), steps and micro-batches; how an item becomes a tensor is decided here,
+in `attention` and in `logprobs`. Items stand one behind the other in a single row without padding, each as its prompt
+and then its answers, so that a prompt is read once however many answers it has:
+
+    prompt | chosen | rejected | prompt | chosen | rejected ...
+
+Every answer's positions go on from the end of its prompt, and its last token is predicted but not read: nothing comes
+after it. Per-token values go in and out as one flat vector, answer by answer. A plan depends on lengths and seed alone,
+never on the number of processes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+import torch
 
-if TYPE_CHECKING:
-    import torch
+from .attention import Layout
 
-LAYOUT = "padded"  # how items become rows; scoring and training must agree
+LAYOUT = "shared-prefix"  # how items become tensors; scoring and training must agree
 
-Lengths = tuple[int, ...]  # tokens of the prompt, then of each answer
-MicroBatch = list[int]  # indices of items
-Step = list[MicroBatch]
+Lengths = tuple[int, ...]  # tokens that are read: of the prompt, then of each answer
+Step = list[int]  # indices of items
 
 
 @dataclass(frozen=True)
 class Item:
-    """A prompt and the answers to it, as ids; with the reference's log-probabilities and token weights where given."""
+    """A prompt and the answers to it, as ids, and where the loss needs them the values of its sides.
+
+    The sides of an item are the answers that its loss compares, chosen and rejected in turn. They are the answers
+    themselves unless `sides` says which: an answer may stand in several pairs. `reference` and `weights` hold one
+    array per side, one value per token.
+    """
 
     prompt: np.ndarray
     responses: tuple[np.ndarray, ...]
     reference: tuple[np.ndarray, ...] = ()
     weights: tuple[np.ndarray, ...] = ()
+    sides: tuple[int, ...] = ()
 
     @property
     def lengths(self) -> Lengths:
-        return (len(self.prompt), *(len(response) for response in self.responses))
+        return (len(self.prompt), *(max(0, len(response) - 1) for response in self.responses))
+
+    @property
+    def pairs(self) -> int:
+        """Pairs that a loss sees; an answer that is learnt by itself counts as one."""
+        return max(1, len(self.sides or self.responses) // 2)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Items as tensors. R answers with T tokens together, in rows of width W.
+    """Items as tensors: N tokens in one row, A of them in answers, S in the sides that the loss compares.
 
-    input_ids (R, W) int64, padded on the right; rows, positions (T,): where the hidden state lies that predicts each
-    answer token; targets (T,): the token; counts: tokens of each answer; reference, weights (T,) float32 or None.
+    input_ids, position_ids (1, N) int64; layout: who may attend to whom; states (A,): where the hidden state lies that
+    predicts each answer token; targets (A,): the token; sides (S,): the answer token of each side's token, None where
+    sides are the answers; counts: tokens of each side; reference, weights (S,) float32 or None.
     """
 
     input_ids: torch.Tensor
-    rows: torch.Tensor
-    positions: torch.Tensor
+    position_ids: torch.Tensor
+    layout: Layout
+    states: torch.Tensor
     targets: torch.Tensor
+    sides: torch.Tensor | None
     counts: list[int]
     reference: torch.Tensor | None
     weights: torch.Tensor | None
 
     def to(self, device: torch.device) -> Batch:
-        tensors = {name: value for name, value in vars(self).items() if name != "counts"}
-        moved = {name: None if value is None else value.to(device) for name, value in tensors.items()}
-        return Batch(counts=self.counts, **moved)
+        def moved(value: Any) -> Any:
+            return value.to(device) if hasattr(value, "to") else value
+
+        return Batch(**{name: moved(value) for name, value in vars(self).items()})
 
 
-def plan(
-    lengths: Sequence[Lengths], seed: Sequence[int], global_batch: int, token_budget: int, epochs: int = 1
-) -> list[Step]:
-    """Optimiser steps over all items, `epochs` times, in an order drawn from the seed.
+def plan(count: int, seed: Sequence[int], per_step: int, epochs: int = 1) -> list[Step]:
+    """Optimiser steps over `count` items, `epochs` times, in an order drawn from the seed.
 
-    Every step has exactly `global_batch` items, but for the last of an epoch, which has the rest: each item is used
-    once per epoch. Within a step, items of like length share a micro-batch of at most `token_budget` tokens.
+    Every step has exactly `per_step` items, but for the last of an epoch, which has the rest: each item is used once
+    per epoch.
     """
     steps = []
     for epoch in range(epochs):
-        order = np.random.default_rng([*seed, epoch]).permutation(len(lengths)).tolist()
-        for first in range(0, len(order), global_batch):
-            steps.append(micro_batches(lengths, order[first : first + global_batch], token_budget))
+        order = np.random.default_rng([*seed, epoch]).permutation(count).tolist()
+        steps += [order[first : first + per_step] for first in range(0, count, per_step)]
     return steps
 
 
-def micro_batches(lengths: Sequence[Lengths], items: Sequence[int], token_budget: int) -> Step:
-    """Split items into batches of at most `token_budget` tokens, padding included, the longest first.
+def shares(lengths: Sequence[Lengths], items: Sequence[int], ranks: int) -> list[list[int]]:
+    """Split a step's items over `ranks` processes, balanced by tokens: the longest first, to whom has the least."""
+    parts: list[list[int]] = [[] for _ in range(ranks)]
+    tokens = [0] * ranks
+    for index in _longest_first(lengths, items):
+        rank = tokens.index(min(tokens))
+        parts[rank].append(index)
+        tokens[rank] += sum(lengths[index])
+    return parts
+
+
+def micro_batches(lengths: Sequence[Lengths], items: Sequence[int], token_budget: int) -> list[list[int]]:
+    """Split items into batches of at most `token_budget` tokens, the longest first: items of like length meet.
 
     A single item that is longer makes a batch of its own.
     """
-    batches: Step = []
-    rows = width = 0
-    for index in sorted(items, key=lambda i: (-_width(lengths[i]), i)):
-        rows += len(lengths[index]) - 1
-        if not batches or rows * width > token_budget:
+    batches: list[list[int]] = []
+    tokens = 0
+    for index in _longest_first(lengths, items):
+        tokens += sum(lengths[index])
+        if not batches or tokens > token_budget:
             batches.append([])
-            rows, width = len(lengths[index]) - 1, _width(lengths[index])
+            tokens = sum(lengths[index])
         batches[-1].append(index)
     return batches
 
 
-def _width(lengths: Lengths) -> int:
-    """Tokens of an item's longest row."""
-    return lengths[0] + max(lengths[1:])
+def _longest_first(lengths: Sequence[Lengths], items: Sequence[int]) -> list[int]:
+    return sorted(items, key=lambda i: (-sum(lengths[i]), i))
 
 
-def lay_out(items: Sequence[Item], pad: int) -> Batch:
-    """One row per answer: prompt, answer, padding. Which id pads is of no consequence, lengths decide."""
-    import torch
+def lay_out(items: Sequence[Item]) -> Batch:
+    """Items as one row of tokens, with what the loss needs of them."""
+    layout = Layout.of([item.lengths for item in items])
+    states, sides, counts = [], [], []
+    start = told = 0  # tokens read, and answer tokens predicted, before this item
+    for item in items:
+        first = start + np.cumsum(item.lengths)  # where each answer begins
+        ends = told + np.cumsum([0, *map(len, item.responses)])
+        for begin, response in zip(first, item.responses, strict=False):
+            before = np.arange(begin - 1, begin - 1 + len(response))
+            before[:1] = first[0] - 1  # the last token of the prompt predicts the first of every answer
+            states.append(before)
+        for side in item.sides or range(len(item.responses)):
+            sides.append(np.arange(ends[side], ends[side + 1]))
+            counts.append(len(item.responses[side]))
+        start, told = int(first[-1]), int(ends[-1])
 
-    sequences = [(item.prompt, response) for item in items for response in item.responses]
-    input_ids = np.full((len(sequences), max(len(p) + len(r) for p, r in sequences)), pad, dtype=np.int64)
-    for row, (prompt, response) in enumerate(sequences):
-        input_ids[row, : len(prompt)] = prompt
-        input_ids[row, len(prompt) : len(prompt) + len(response)] = response
-    counts = [len(response) for _, response in sequences]
-    positions = np.concatenate([np.arange(len(p) - 1, len(p) + len(r) - 1) for p, r in sequences])
-
-    def flat(parts: Iterable[tuple[np.ndarray, ...]]) -> torch.Tensor | None:
-        values = [one for part in parts for one in part]
-        return torch.from_numpy(np.concatenate(values).astype(np.float32)) if values else None
-
+    read = [part for item in items for part in (item.prompt, *(response[:-1] for response in item.responses))]
     return Batch(
-        input_ids=torch.from_numpy(input_ids),
-        rows=torch.from_numpy(np.repeat(np.arange(len(sequences)), counts)),
-        positions=torch.from_numpy(positions),
-        targets=torch.from_numpy(np.concatenate([r for _, r in sequences]).astype(np.int64)),
+        input_ids=_index(read)[None],
+        position_ids=layout.positions[None],
+        layout=layout,
+        states=_index(states),
+        targets=_index([response for item in items for response in item.responses]),
+        sides=_index(sides) if any(item.sides for item in items) else None,
         counts=counts,
-        reference=flat(item.reference for item in items),
-        weights=flat(item.weights for item in items),
+        reference=_values(item.reference for item in items),
+        weights=_values(item.weights for item in items),
     )
+
+
+def _index(parts: Sequence[np.ndarray]) -> torch.Tensor:
+    return torch.from_numpy(np.concatenate(parts).astype(np.int64))
+
+
+def _values(parts: Iterable[Sequence[np.ndarray]]) -> torch.Tensor | None:
+    values = [one for part in parts for one in part]
+    return torch.from_numpy(np.concatenate(values).astype(np.float32)) if values else None

@@ -54,6 +54,22 @@ def training_items(
     return items
 
 
+def together(items: Sequence[Item], replays: int) -> list[Item]:
+    """One item per prompt in place of its 1 + `replays` pairs, which share the chosen answer.
+
+    Its pairs keep their own references and weights: those of a real answer come from each pair's student.
+    """
+    count = len(items) // (1 + replays)
+    sets = [items[first : first + count] for first in range(0, len(items), count)]
+    sides = tuple(side for place in range(1, len(sets) + 1) for side in (0, place))
+    made = []
+    for pairs in zip(*sets, strict=True):
+        responses = (pairs[0].responses[0], *(pair.responses[1] for pair in pairs))
+        reference, weights = (tuple(v for pair in pairs for v in getattr(pair, k)) for k in ("reference", "weights"))
+        made.append(Item(pairs[0].prompt, responses, reference, weights, sides))
+    return made
+
+
 def _weights(
     loss: str, paths: Sequence[str], shards: int, scored: pa.Table, sides: Sequence[str], expected: dict[str, Any]
 ) -> list[list[tuple[np.ndarray, ...]]]:

@@ -315,9 +315,10 @@ class Layout:
     # What the programs are told
 
     def training(self, model: str) -> config.Train:
-        """The settings of one training, per-iteration values resolved."""
+        """The settings of one training, per-iteration values resolved; triplets only where answers are replayed."""
         arm, k = self.origin(model)
-        return config.at_iteration(self.study.arm_train(arm), k) if arm else self.study.model_train(model)
+        train = config.at_iteration(self.study.arm_train(arm), k) if arm else self.study.model_train(model)
+        return train if arm and self.replayed(arm, k) else train.model_copy(update={"triplets": False})
 
     def draw_seed(self, responses: str) -> tuple[int, int]:
         """(seed, iteration) from which the random numbers of a response set derive; never from an arm's name."""

@@ -1,56 +1,43 @@
 """Training: a thin `transformers.Trainer` whose batches come from the plan and whose losses come from `losses`.
 
-One item of the data loader is one optimiser step, a list of micro-batches; `gradient_accumulation_steps` stays 1 and
-the loop over micro-batches runs inside `training_step`, each scaled by its share of `global_batch`. So a step means
-the same on any number of devices, and to resume is to continue the plan at an index with the Trainer's own state.
+One item of the data loader is one optimiser step; `gradient_accumulation_steps` stays 1 and the loop over micro-batches
+runs inside `training_step`, each scaled by its share of `global_batch`. So a step means the same on any number of
+devices and in any memory, and to resume is to continue the plan at an index with the Trainer's own state.
 """
 
 from __future__ import annotations
 
 import copy
-import json
 import math
 import operator
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from . import StudyError, losses
+from .attention import shared_prefix
 from .config import Train
-from .files import naming, sync, write_json
-from .logprobs import autocast, check_head, chosen, token_logits
-from .packing import Batch, Item, Step, lay_out, plan
-
-COMPLETE = "complete"  # marks a saved state whose files are all on the disk
-
-
-@dataclass(frozen=True)
-class Steps:
-    """The optimiser steps of a training as a data set: step i is its list of micro-batches."""
-
-    items: Sequence[Item]
-    plan: Sequence[Step]
-
-    def __len__(self) -> int:
-        return len(self.plan)
-
-    def __getitem__(self, index: int) -> list[Batch]:
-        return [lay_out([self.items[i] for i in chosen], pad=0) for chosen in self.plan[index]]
+from .files import naming
+from .flops import BACKWARD, Cost, matmul_rate
+from .journal import Journal, last_saved
+from .logprobs import answer_states, autocast, check_model, head_logprobs, token_divergences
+from .packing import Batch, Item, Lengths, Step, lay_out, micro_batches, plan
 
 
 class PlannedTrainer(Trainer):
     """Runs the plan; see the module's description."""
 
-    def __init__(self, settings: Train, precision: str, **trainer: Any):
-        super().__init__(**trainer)
-        self.settings, self.precision = settings, precision
+    def __init__(self, settings: Train, precision: str, items: Sequence[Item], **trainer: Any):
+        super().__init__(optimizer_cls_and_kwargs=optimizer(settings), **trainer)
+        self.settings, self.precision, self.items = settings, precision, items
+        self.lengths = [item.lengths for item in items]
+        self.token_budget = settings.token_budget
+        self.cost = Cost.of(self.model)
         keeps = settings.loss == "wspin" and settings.alpha
         self.frozen = copy.deepcopy(self.model).requires_grad_(False).eval() if keeps else None
         self.measured: dict[str, float] = {}
@@ -59,57 +46,90 @@ class PlannedTrainer(Trainer):
         """The plan in its own order: shuffling has happened there, and no process takes a part of its own."""
         return DataLoader(self.train_dataset, batch_size=1, shuffle=False, collate_fn=operator.itemgetter(0))
 
-    def training_step(self, model: Any, inputs: list[Batch], num_items_in_batch: Any = None) -> Tensor:
+    def training_step(self, model: Any, inputs: Step, num_items_in_batch: Any = None) -> Tensor:
         """Gradients of one optimiser step, scaled by pairs / global_batch; returns the mean over its pairs.
 
-        (Loss sft: over its tokens or rows, see `reduction`.)
+        (Loss sft: over its tokens or rows, see `reduction`.) A step for which memory is short is taken again in smaller
+        micro-batches. Raises `StudyError` if a single item does not fit.
         """
         model.train()
-        parts = [self._micro_step(model, batch.to(self.args.device), inputs) for batch in inputs]
-        self._measure([part[1] for part in parts])
-        answers = sum(len(batch.counts) for batch in inputs)
-        items = answers if self.settings.loss == "sft" else answers // 2
-        return torch.stack([part[0] for part in parts]).sum() * self.settings.global_batch / items
+        while True:
+            try:
+                return self._step(model, inputs)
+            except torch.OutOfMemoryError:
+                self.token_budget = smaller(self.token_budget, [self.lengths[i] for i in inputs])
+                print(f"train: out of memory; going on with token_budget {self.token_budget}", flush=True)
+            model.zero_grad()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
 
-    def _micro_step(self, model: Any, batch: Batch, step: list[Batch]) -> tuple[Tensor, dict[str, Tensor]]:
+    def _step(self, model: Any, step: Step) -> Tensor:
+        items = [self.items[i] for i in step]
+        scale, parts, computed = self._scale(items), [], 0
+        for chosen in micro_batches(self.lengths, step, self.token_budget):
+            batch = lay_out([self.items[i] for i in chosen])
+            computed += self.cost.computed(batch)
+            parts.append(self._micro_step(model, batch.to(self.args.device), scale))
+        self._measure([part[1] for part in parts])
+        self.measured |= {
+            "work/tokens": sum(sum(item.lengths) for item in items),
+            "work/needed": (1 + BACKWARD) * self.cost.needed(items),
+            "work/computed": (1 + BACKWARD) * computed,
+        }
+        pairs = sum(item.pairs for item in items)
+        return torch.stack([part[0] for part in parts]).sum() * self.settings.global_batch / pairs
+
+    def _scale(self, items: Sequence[Item]) -> float:
+        if self.settings.loss != "sft":
+            return 1.0 / self.settings.global_batch
+        return sft_scale([len(item.responses[0]) for item in items], self.settings)
+
+    def _micro_step(self, model: Any, batch: Batch, scale: float) -> tuple[Tensor, dict[str, Tensor]]:
         with autocast(self.args.device, self.precision):
-            logits = token_logits(model, batch)
-        logprobs, divergence = chosen(logits, batch), self._divergence(logits, batch)
-        del logits  # (T, V): must not live through the backward pass
+            states = answer_states(model, batch)
+            logprobs = head_logprobs(model, states, batch.targets)
+            divergence = self._divergence(model, states, batch)
         if self.settings.loss == "sft":
-            loss, measured = losses.sft(logprobs) * sft_scale(step, self.settings), {}
+            loss, measured = losses.sft(logprobs) * scale, {}
         else:
-            loss, measured = self._preference(logprobs, batch, divergence)
+            per_pair, measured = self._preference(logprobs, batch, divergence)
+            loss = per_pair.sum() * scale
         self.accelerator.backward(loss)
         return loss.detach(), measured
 
-    def _divergence(self, logits: Tensor, batch: Batch) -> Tensor | None:
-        """Weighted KL sums of the answers (2 B,), nats; None without that term, and then no reference is asked."""
+    def _divergence(self, model: Any, states: Tensor, batch: Batch) -> Tensor | None:
+        """KL of every answer token (A,), nats; None without that term, and then no reference is asked."""
         if self.frozen is None:
             return None
-        with torch.no_grad(), autocast(self.args.device, self.precision):
-            reference = token_logits(self.frozen, batch)
-        return losses.answer_sums(losses.token_kl(logits, reference) * batch.weights, batch.counts)
+        with torch.no_grad():
+            reference = answer_states(self.frozen, batch)
+        return token_divergences(losses.token_kl, model, states, self.frozen, reference)
 
     def _preference(
         self, logprobs: Tensor, batch: Batch, divergence: Tensor | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        settings, delta = self.settings, logprobs - batch.reference
+        """Loss of every pair, and the sums over answers that the curve tells."""
+        settings = self.settings
+        if batch.sides is not None:
+            logprobs = logprobs[batch.sides]
+            divergence = divergence if divergence is None else divergence[batch.sides]
+        delta = logprobs - batch.reference
         plain = losses.answer_sums(delta, batch.counts)  # M, chosen and rejected in turn
         moved = losses.answer_sums(delta * batch.weights, batch.counts) if settings.loss == "wspin" else plain
         measured = {"moved": moved.detach(), "plain": plain.detach()}
         measured["logprobs"] = losses.answer_sums(logprobs.detach(), batch.counts)
         more = {}
         if divergence is not None:
-            more = {"alpha": settings.alpha, "divergence": divergence[0::2] - divergence[1::2]}
-            measured["kl"] = divergence.detach()
+            weighed = losses.answer_sums(divergence * batch.weights, batch.counts)
+            more = {"alpha": settings.alpha, "divergence": weighed[0::2] - weighed[1::2]}
+            measured["kl"] = weighed.detach()
         margin = moved[0::2] - moved[1::2]
-        per_pair = losses.PREFERENCE[settings.loss](margin, settings.beta, settings.label_smoothing, **more)
-        return per_pair.sum() / settings.global_batch, measured
+        return losses.PREFERENCE[settings.loss](margin, settings.beta, settings.label_smoothing, **more), measured
 
     def _measure(self, parts: list[dict[str, Tensor]]) -> None:
         """Rewards as the loss sees them and unweighted, sequence log-probabilities; guards a step's first margin."""
         if self.settings.loss == "sft":
+            self.measured = {}
             return
         moved, plain, logprobs = (torch.cat([part[key] for part in parts]) for key in ("moved", "plain", "logprobs"))
         largest = float((plain[0::2] - plain[1::2]).abs().max())
@@ -155,14 +175,30 @@ def rewards(name: str, moved: Tensor, beta: float) -> dict[str, float]:
     }
 
 
-def sft_scale(step: Sequence[Batch], settings: Train) -> float:
-    """Factor of a summed negative log-likelihood within its step: per response token, or per row.
+def sft_scale(answers: Sequence[int], settings: Train) -> float:
+    """Factor of a summed negative log-likelihood in a step with answers of so many tokens: per token, or per row.
 
     Either way a last step with fewer rows weighs less, so that every row of an epoch counts the same.
     """
-    rows, tokens = sum(len(batch.counts) for batch in step), sum(sum(batch.counts) for batch in step)
     per_row = 1.0 / settings.global_batch
-    return per_row if settings.reduction == "sum" else per_row * rows / tokens
+    return per_row if settings.reduction == "sum" else per_row * len(answers) / sum(answers)
+
+
+def smaller(token_budget: int, lengths: Sequence[Lengths]) -> int:
+    """Half the budget, of what the step's micro-batches had. Raises `StudyError` where they were single items."""
+    largest = max(map(sum, lengths))
+    if token_budget <= largest:
+        raise StudyError(f"train: out of memory on a single item of {largest} tokens; use a GPU with more memory")
+    return max(largest, min(token_budget, sum(map(sum, lengths))) // 2)
+
+
+def optimizer(settings: Train) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
+    """The optimiser with torch's defaults, over all tensors at once where it can."""
+    made, more = {
+        "rmsprop": (torch.optim.RMSprop, {"foreach": True}),
+        "adamw": (torch.optim.AdamW, {"fused": True}),
+    }[settings.optimizer]
+    return made, {"lr": settings.learning_rate, **more}
 
 
 def check_first_margin(largest: float, settings: Train, precision: str) -> None:
@@ -178,85 +214,42 @@ def check_first_margin(largest: float, settings: Train, precision: str) -> None:
         )
 
 
-class Journal(TrainerCallback):
-    """Keeps the curve and the time spent in the state folder, marks saved states, and tells the user how far it is."""
-
-    def __init__(self, state: Path, every: int = 10):
-        self.curve, self.spent, self.every = state / "metrics.jsonl", state / "spent.json", every
-        self.began = time.time()
-        self.earlier = json.loads(self.spent.read_text())["seconds"] if self.spent.exists() else 0.0
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """A resumed curve ends where the saved state does."""
-        lines = self.curve.read_text().splitlines() if self.curve.exists() else []
-        self.curve.write_text("".join(f"{line}\n" for line in lines[: state.global_step]))  # the last may be torn
-        self.first = state.global_step
-        print(
-            f"train: step {state.global_step} of {state.max_steps}" + (", resumed" if state.global_step else ""),
-            flush=True,
-        )
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
-        if "loss" not in logs:
-            return
-        step = state.global_step
-        entry = {"step": step, **{key: value for key, value in logs.items() if key != "epoch"}}
-        with open(self.curve, "a") as file:
-            file.write(json.dumps(entry) + "\n")
-        if step % self.every == 0 or step == state.max_steps:
-            self._keep_time()
-            left = (time.time() - self.began) / (step - self.first) * (state.max_steps - step)
-            margin = f"  margin {logs['rewards/margin']:+.4f}" if "rewards/margin" in logs else ""
-            print(
-                f"train: step {step} of {state.max_steps}  loss {logs['loss']:.4f}{margin}  {left:.0f} s left",
-                flush=True,
-            )
-
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        saved = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        for file in (*saved.iterdir(), self.curve):
-            sync(file)
-        self._keep_time()
-        (saved / COMPLETE).touch()
-
-    def _keep_time(self) -> None:
-        write_json(self.spent, {"seconds": self.seconds()})
-
-    def seconds(self) -> float:
-        """Time over all attempts."""
-        return self.earlier + time.time() - self.began
-
-
-def last_saved(state: Path) -> Path | None:
-    """The latest saved state that is whole; a save that was interrupted does not count."""
-    saved = [path.parent for path in state.glob(f"checkpoint-*/{COMPLETE}")]
-    return max(saved, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
-
-
 def train(
     model: Any, items: Sequence[Item], settings: Train, precision: str, seed: Sequence[int], state: Path
-) -> float:
-    """Train `model` in place on all items; returns the seconds spent over all attempts.
+) -> dict[str, float]:
+    """Train `model` in place on all items; returns the seconds spent over all attempts, and how fast it was.
 
     Saves its state in `state` every `save_every` steps and starts from the last one that is whole. The curve is
-    `state/metrics.jsonl`, one line per step. Raises `StudyError` on a loss that is not finite, or if the first margin
-    exceeds its bound.
+    `state/metrics.jsonl`, one line per step. Raises `StudyError` on a model that the layout cannot read, a loss that is
+    not finite, or if the first margin exceeds its bound.
     """
-    check_head(model)
-    steps = plan([item.lengths for item in items], seed, settings.global_batch, settings.token_budget, settings.epochs)
-    journal = Journal(state)
+    check_model(model)
+    steps = plan(len(items), seed, items_per_step(items, settings), settings.epochs)
+    rate = matmul_rate(model.device, torch.bfloat16 if precision == "bfloat16" else torch.float32)
+    journal = Journal(state, rate)
     trainer = PlannedTrainer(
         settings,
         precision,
+        items,
         model=model,
         args=arguments(settings, len(steps), seed[0], state, on_cpu=model.device.type == "cpu"),
-        train_dataset=Steps(items, steps),
+        train_dataset=steps,
         callbacks=[journal],
     )
     trainer.remove_callback(PrinterCallback)  # the journal tells what the user wants to know
     saved = last_saved(state)
-    trainer.train(resume_from_checkpoint=str(saved) if saved else None)
-    return journal.seconds()
+    with shared_prefix(model):
+        trainer.train(resume_from_checkpoint=str(saved) if saved else None)
+    return journal.speed()
+
+
+def items_per_step(items: Sequence[Item], settings: Train) -> int:
+    """Items whose pairs fill one optimiser step. Raises `StudyError` where they cannot."""
+    pairs = items[0].pairs
+    if settings.global_batch % pairs:
+        found = f"items of {pairs} pairs (train.triplets)"
+        raise StudyError(f"train.global_batch: expected a multiple of {pairs}, found {settings.global_batch}; {found}")
+    return settings.global_batch // pairs
 
 
 def arguments(settings: Train, steps: int, seed: int, state: Path, on_cpu: bool) -> TrainingArguments:
@@ -267,7 +260,6 @@ def arguments(settings: Train, steps: int, seed: int, state: Path, on_cpu: bool)
         per_device_train_batch_size=1,
         gradient_accumulation_steps=1,
         learning_rate=settings.learning_rate,
-        optim={"rmsprop": "rmsprop", "adamw": "adamw_torch"}[settings.optimizer],
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
         lr_scheduler_type={"linear": "linear", "constant": "constant_with_warmup"}[settings.schedule.decay],
@@ -284,7 +276,8 @@ def arguments(settings: Train, steps: int, seed: int, state: Path, on_cpu: bool)
         seed=seed,
         use_cpu=on_cpu,
         bf16=False,
-        gradient_checkpointing=False,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
     )
     made._n_gpu = min(made.n_gpu, 1)  # the Trainer would spread one process over all GPUs it sees (DataParallel)
     return made
