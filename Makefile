@@ -6,7 +6,7 @@ BIN := $(ENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup demo report test test-all check docs lock
+.PHONY: setup demo report test test-all check docs lock bench
 
 setup: $(ENV)/ready                 ## an environment with every version pinned
 
@@ -43,6 +43,10 @@ check: setup                        ## style
 docs: setup                         ## the generated parts of config/
 	python tests/update.py
 
+bench: setup                        ## docs/benchmarks.md: side by side with TRL and the published ways; DEVICE=cuda on a GPU
+	$(BIN)/pip install --quiet -c constraints.txt -r envs/bench.in
+	python -m bench $(if $(DEVICE),--device $(DEVICE))
+
 lock: setup                         ## new versions for constraints.txt (needs uv)
 	uv pip compile --quiet --upgrade --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-header --no-annotate \
-		-o constraints.txt envs/driver.in envs/torch.in envs/dev.in envs/lock.in
+		-o constraints.txt envs/driver.in envs/torch.in envs/dev.in envs/bench.in envs/lock.in

@@ -344,10 +344,12 @@ def test_score_takes_empty_answers_and_items_without_any(model):
 
 
 def test_score_leaves_the_model_without_gradients(model, make_items):
+    model.train()
     scored = score(model, make_items(2), 4096, "float32")
     assert not model.training
     assert all(weight.grad is None for weight in model.parameters())
     scored[0][0][:] = 0.0  # the caller's own array
+    assert scored[0][0].base is None
 
 
 @pytest.mark.parametrize("name", ["Qwen2", "GPT2"])
@@ -548,6 +550,20 @@ def test_logits_of_a_large_vocabulary_are_never_whole(tiny_chunks, monkeypatch):
     assert largest.numbers == 64 * 5000
 
 
+def test_logits_do_not_wait_for_the_backward_pass(tiny_chunks, monkeypatch):
+    """What is saved until then are states and heads, not 64 rows of 5000 logits."""
+    monkeypatch.setattr(logprobs, "KEPT", 0)
+    states, weight, _, targets = rows_of(rows=64, vocabulary=5000)
+    other, saved = Head(weight.detach() + 1.0), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda one: saved.append(one.numel()) or one, lambda one: one):
+        made = head_logprobs(Head(weight), states, targets)
+        made = made + token_divergences(losses.token_kl, Head(weight), states, other, states.detach())
+        assert sum(saved) < 64 * 5000
+        assert not made.grad_fn.next_functions[0][0].kept
+        written_out(states, weight, None, targets)
+    assert sum(saved) > 64 * 5000
+
+
 def test_nothing_is_kept_without_a_gradient(monkeypatch):
     asked = []
     monkeypatch.setattr(logprobs._Chosen, "apply", lambda *arguments: asked.append(arguments[-1]))
@@ -633,3 +649,14 @@ def test_a_model_does_not_diverge_from_itself(model, make_items):
     states = answer_states(model, batch)
     kl = token_divergences(losses.token_kl, model, states, copy.deepcopy(model), states.detach())
     assert kl.tolist() == [0.0] * len(batch.targets)
+
+
+def test_divergences_see_the_bias_of_either_head(tiny_chunks):
+    states, weight, bias, _ = rows_of()
+    other, offset = weight.detach().flip(0), bias.detach() + torch.arange(11)
+    kl = token_divergences(losses.token_kl, Head(weight, bias), states, Head(other, offset), states.detach())
+    linear = torch.nn.functional.linear
+    expected = losses.token_kl(linear(states, weight, bias), linear(states.detach(), other, offset))
+    found = [torch.autograd.grad(one.sum(), [states, weight, bias]) for one in (kl, expected)]
+    torch.testing.assert_close(kl, expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(found[0], found[1], rtol=1e-10, atol=1e-12)

@@ -1,0 +1,36 @@
+"""How the cost of a training step grows with its pairs, their length and the vocabulary, references included."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from . import shapes, training
+from .measure import Row, interleaved
+from .training import Case, Task
+
+BASE = Case("", shapes.TINY, pairs=8, per_step=4, rounds=3, micro_batches=((1, 4),))
+AXES = {"pairs": (2, 4, 8), "length": (0.5, 1.0, 2.0), "vocabulary": (2048, 8192, 32_768)}
+CONTENDERS = ("ours", "TRL, precomputed, 1 x {}", "padded")
+
+
+def run(quick: bool, device: str) -> Iterator[Row]:
+    for axis, values in AXES.items():
+        for value in values[:1] if quick else values:
+            yield from point(axis, value, training.QUICK[0] if quick else BASE)
+
+
+def point(axis: str, value: float, base: Case) -> Iterator[Row]:
+    case = replace(base, name=f"{axis} {value}")
+    if axis == "pairs":
+        case = replace(case, per_step=int(value), pairs=2 * int(value))
+    elif axis == "length":
+        case = replace(case, scale=value * base.scale)
+    else:
+        case = replace(case, shape=replace(base.shape, vocabulary=int(value)))
+    task = Task.of(replace(case, micro_batches=((1, case.per_step),)), "cpu")
+    contenders = task.contenders()
+    chosen = {name: contenders[name] for name in (one.format(case.per_step) for one in CONTENDERS)}
+    yield from task.sizes("growth")
+    for row in interleaved("growth", case.name, chosen, case.rounds):
+        yield row._replace(contender=row.contender.split(",")[0])

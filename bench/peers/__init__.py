@@ -1,0 +1,1 @@
+"""The published ways of the same work, derived again from their sources."""

@@ -1,0 +1,121 @@
+"""TRL's DPOTrainer at its best legal settings; its sigmoid loss is the logistic loss of SPIN.
+
+Gradient checkpointing, bfloat16 and padding to a multiple are off, since they cost time here. It is handed token ids,
+as the other contenders are: its own tokenising would otherwise have to be undone and is not timed.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from datasets import Dataset
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast, TrainingArguments
+from trl import DPOConfig, DPOTrainer
+
+from wspin.packing import Item
+
+from ..measure import Clock
+
+# What both sides say alike; taken from the library's own arguments, so that they cannot differ.
+SHARED = (
+    "max_steps",
+    "learning_rate",
+    "weight_decay",
+    "max_grad_norm",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "logging_strategy",
+    "logging_steps",
+    "logging_nan_inf_filter",
+    "report_to",
+    "disable_tqdm",
+    "seed",
+    "use_cpu",
+    "bf16",
+    "gradient_checkpointing",
+)
+
+
+class IdsTrainer(DPOTrainer):
+    """DPOTrainer on token ids, with a clock on the pass that computes references beforehand."""
+
+    def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
+        """The ids as they are."""
+        return dataset
+
+    def _precompute_ref_logps(self, *arguments: Any) -> Dataset:
+        with Clock() as self.precomputing:
+            return super()._precompute_ref_logps(*arguments)
+
+
+def trainer(
+    model: Any,
+    reference: Any,
+    items: Sequence[Item],
+    arguments: TrainingArguments,
+    micro_batch: int,
+    accumulation: int,
+    beta: float,
+    optimizer: Any,
+    callbacks: Sequence[Any],
+) -> IdsTrainer:
+    """A trainer of the items in their order; `reference` None: log-probabilities computed beforehand."""
+    config = DPOConfig(
+        **{name: getattr(arguments, name) for name in SHARED},
+        output_dir=tempfile.mkdtemp(dir=arguments.output_dir),
+        per_device_train_batch_size=micro_batch,
+        gradient_accumulation_steps=accumulation,
+        train_sampling_strategy="sequential",
+        save_strategy="no",
+        dataloader_pin_memory=False,
+        loss_type=["sigmoid"],
+        beta=beta,
+        max_length=None,
+        pad_to_multiple_of=None,
+        precompute_ref_log_probs=reference is None,
+    )
+    made = IdsTrainer(
+        model=model,
+        ref_model=reference,
+        args=config,
+        train_dataset=_dataset(items),
+        processing_class=_tokenizer(model.config),
+        callbacks=list(callbacks),
+    )
+    made.optimizer_cls_and_kwargs = optimizer
+    return made
+
+
+def _dataset(items: Sequence[Item]) -> Dataset:
+    columns = {
+        "prompt_ids": [item.prompt.tolist() for item in items],
+        "chosen_ids": [item.responses[0].tolist() for item in items],
+        "rejected_ids": [item.responses[1].tolist() for item in items],
+    }
+    # Precomputed references are kept by fingerprint: a second round would find those of the first.
+    return Dataset(Dataset.from_dict(columns).data, fingerprint=uuid.uuid4().hex)
+
+
+def _tokenizer(config: Any) -> PreTrainedTokenizerFast:
+    """Asked for its padding token and for nothing else."""
+    vocabulary = {"<eos>": config.eos_token_id}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel(vocabulary, unk_token="<eos>")),
+        eos_token="<eos>",
+        pad_token="<eos>",
+    )
+
+
+def collated(made: IdsTrainer) -> list[list[int]]:
+    """Conversations of all batches without padding, as ids: of every batch the chosen ones, then the rejected ones."""
+    batches = made.get_train_dataloader()
+    return [
+        ids[mask.bool()].tolist()
+        for batch in batches
+        for ids, mask in zip(batch["input_ids"], batch["attention_mask"].to(torch.int64), strict=True)
+    ]

@@ -1,0 +1,260 @@
+"""Training, Trainer against Trainer: ours with its reference pass, TRL's DPOTrainer, and the padded forward.
+
+All contenders take the same steps: same pairs in the same order, optimiser, clipping, schedule and precision, a line of
+measurements per step and no saved states. That they do is asserted, loss and gradient norm of every step.
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from wspin.attention import shared_prefix
+from wspin.config import Train
+from wspin.flops import BACKWARD, Cost, matmul_rate, of_scoring
+from wspin.logprobs import score
+from wspin.packing import Item, plan
+from wspin.trainer import PlannedTrainer, arguments, optimizer
+
+from . import shapes
+from .measure import Clock, Row, interleaved
+from .peers import padded
+from .shapes import Shape
+
+TOKEN_BUDGET = 2048  # of scoring and training: what a processor's cache likes, as peers get their best micro-batch
+SETTINGS = Train.model_validate(
+    {
+        "loss": "spin",
+        "beta": 0.1,
+        "learning_rate": 1e-5,
+        "epochs": 1,
+        "global_batch": 8,
+        "token_budget": TOKEN_BUDGET,
+        "triplets": False,
+        "gradient_checkpointing": False,
+        "optimizer": "rmsprop",
+        "schedule": {"warmup": 0.0, "decay": "linear"},
+        "weight_decay": 0.0,
+        "max_grad_norm": 1.0,
+        "label_smoothing": 0.0,
+        "margin_bound": {"float32": 1e-2, "bfloat16": 1.0},
+        "save_every": 1_000_000,
+    }
+)
+MICRO_BATCHES = ((8, 1), (4, 2), (2, 4), (1, 8))  # pairs of a micro-batch, micro-batches of a step
+AGREE = {"cpu": 1e-4, "cuda": 5e-2}  # relative difference of loss and gradient norm; bfloat16 on a GPU
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    shape: Shape
+    pairs: int
+    rounds: int
+    micro_batches: tuple[tuple[int, int], ...] = MICRO_BATCHES
+    per_step: int = 8
+    token_budget: int = TOKEN_BUDGET
+    answers_only: bool = True  # whether that variant of the padded forward is measured too
+    scale: float = 1.0  # of all lengths
+
+
+FULL = (
+    Case("tiny", shapes.TINY, pairs=16, rounds=3),
+    Case("small", shapes.SMALL, pairs=16, rounds=3, micro_batches=((1, 8),), answers_only=False),
+)
+GPU = (Case("large", shapes.LARGE, pairs=256, rounds=3, per_step=64, token_budget=8192),)
+PEERS = ("trl", "padded")
+QUICK = (Case("minute", shapes.MINUTE, pairs=8, rounds=1, micro_batches=((4, 1), (2, 2)), per_step=4, scale=1 / 16),)
+
+
+def run(quick: bool, device: str) -> Iterator[Row]:
+    for case in QUICK if quick else {"cpu": FULL, "cuda": GPU}[device]:
+        yield from measure("training", case, device)
+
+
+def measure(benchmark: str, case: Case, device: str = "cpu", peers: Sequence[str] = PEERS) -> Iterator[Row]:
+    """All contenders of a case in turn; on a GPU ours alone."""
+    task = Task.of(case, device)
+    yield from task.sizes(benchmark)
+    yield from interleaved(benchmark, case.name, task.contenders(peers if device == "cpu" else ()), case.rounds)
+
+
+class Curve(TrainerCallback):
+    """Loss and gradient norm of every step, and the FLOPs that our trainer counts."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[float, float]] = []
+        self.flops = 0
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
+        if "loss" in logs:
+            self.steps.append((float(logs["loss"]), float(logs["grad_norm"])))
+            self.flops += int(logs.get("work/computed", 0))
+
+
+@dataclass
+class Task:
+    """One model, its pairs, and the steps that everybody takes."""
+
+    case: Case
+    model: Any
+    items: list[Item]
+    steps: list[list[int]]  # indices of items
+    settings: Train
+    device: str
+    state: str
+    curve: list[tuple[float, float]] | None = None  # of the first contender
+
+    @classmethod
+    def of(cls, case: Case, device: str) -> Task:
+        return cls(
+            case=case,
+            model=shapes.model(case.shape, device=device),
+            items=shapes.conversations(case.pairs, case.shape.vocabulary, scale=case.scale),
+            steps=plan(case.pairs, (0,), case.per_step),
+            settings=SETTINGS.model_copy(update={"global_batch": case.per_step, "token_budget": case.token_budget}),
+            device=device,
+            state=tempfile.mkdtemp(),
+        )
+
+    @property
+    def precision(self) -> str:
+        return "bfloat16" if self.device == "cuda" else "float32"
+
+    @property
+    def ordered(self) -> list[Item]:
+        """The items as the steps take them."""
+        return [self.items[i] for step in self.steps for i in step]
+
+    def sizes(self, benchmark: str) -> Iterator[Row]:
+        """What is trained, and the FLOPs of a forward pass over it that nobody can do without."""
+        lengths = np.array([[len(item.prompt), *map(len, item.responses)] for item in self.items])
+        told = {"parameters": sum(weights.numel() for weights in self.model.parameters()), "pairs": len(self.items)}
+        told |= {"steps": len(self.steps), "forward_flops": Cost.of(self.model).needed(self.items)}
+        told |= dict(zip(("prompt", "chosen", "rejected"), lengths.mean(0).round(1).tolist(), strict=True))
+        return (Row(benchmark, self.case.name, "", 0, name, value) for name, value in told.items())
+
+    def arguments(self, micro_batch: int = 1, accumulation: int = 1) -> TrainingArguments:
+        """The library's own arguments; without saved states, which nobody else writes here."""
+        made = arguments(self.settings, len(self.steps), 0, Path(self.state), on_cpu=self.device == "cpu")
+        return replace(
+            made,
+            save_strategy="no",
+            per_device_train_batch_size=micro_batch,
+            gradient_accumulation_steps=accumulation,
+            train_sampling_strategy="sequential",
+            dataloader_pin_memory=False,
+        )
+
+    def contenders(self, peers: Sequence[str] = PEERS) -> dict[str, Callable[[], dict[str, Any]]]:
+        made: dict[str, Callable[[], dict[str, Any]]] = {"ours": self.ours}
+        for size, times in self.case.micro_batches if "trl" in peers else ():
+            made[f"TRL, precomputed, {size} x {times}"] = partial(self.trl, size, times, in_loop=False)
+            made[f"TRL, in the loop, {size} x {times}"] = partial(self.trl, size, times, in_loop=True)
+        if "padded" in peers:
+            made["padded"] = partial(self.padded, answers_only=False)
+        if "padded" in peers and self.case.answers_only:
+            made["padded, answers only"] = partial(self.padded, answers_only=True)
+        return made
+
+    def ours(self) -> dict[str, Any]:
+        """Scores the pairs with the start model, then trains on them; the roof is measured around both."""
+        rate = self._rate()
+        model, scoring, training, curve = self._copy(), Clock(self.device), Clock(self.device), Curve()
+        with scoring:
+            reference = score(model, self.items, self.case.token_budget, self.precision)
+        items = [replace(item, reference=tuple(own)) for item, own in zip(self.items, reference, strict=True)]
+        made = PlannedTrainer(
+            self.settings,
+            self.precision,
+            items,
+            model=model,
+            args=self.arguments(),
+            train_dataset=self.steps,
+            callbacks=[curve],
+        )
+        with shared_prefix(model):
+            self._train(made, training)
+        flops = of_scoring(model, self.items, self.case.token_budget)["computed"] + curve.flops
+        told = {"product_flops": max(rate, self._rate()), "flops": flops}
+        return {**training.told(), **scoring.told("reference_"), **told, **self._checked(curve)}
+
+    def padded(self, answers_only: bool) -> dict[str, Any]:
+        model, training, curve = self._copy(), Clock(), Curve()
+        made = padded.PaddedTrainer(
+            self.model.eval(),
+            self.settings.beta,
+            answers_only,
+            optimizer(self.settings),
+            model=model,
+            args=self.arguments(self.case.per_step),
+            train_dataset=self.ordered,
+            data_collator=partial(padded.collate, pad=shapes.EOS),
+            callbacks=[curve],
+        )
+        self._train(made, training)
+        flops = self._rectangles(self.case.per_step, answers_only)
+        return {**training.told(), "flops": flops, **self._checked(curve)}
+
+    def trl(self, micro_batch: int, accumulation: int, in_loop: bool) -> dict[str, Any]:
+        from .peers import trl  # slow to import, and not everywhere installed
+
+        model, training, curve = self._copy(), Clock(), Curve()
+        made = trl.trainer(
+            model,
+            self._copy() if in_loop else None,
+            self.ordered,
+            self.arguments(),
+            micro_batch,
+            accumulation,
+            self.settings.beta,
+            optimizer(self.settings),
+            [curve],
+        )
+        check_ids(trl.collated(made), self.ordered, micro_batch)
+        self._train(made, training)
+        told = {} if in_loop else made.precomputing.told("reference_")
+        told["flops"] = self._rectangles(micro_batch)
+        return {**training.told(), **told, **self._checked(curve)}
+
+    def _rectangles(self, micro_batch: int, answers_only: bool = False) -> int:
+        """FLOPs of a peer's training: three forward passes for the policy, one for the reference."""
+        return (1 + BACKWARD + 1) * padded.flops(Cost.of(self.model), self.ordered, micro_batch, answers_only)
+
+    def _rate(self) -> float:
+        return matmul_rate(self.model.device, getattr(torch, self.precision))
+
+    def _copy(self) -> Any:
+        return copy.deepcopy(self.model)
+
+    def _train(self, made: Trainer, clock: Clock) -> None:
+        made.remove_callback(PrinterCallback)
+        with clock:
+            made.train()
+
+    def _checked(self, curve: Curve) -> dict[str, float]:
+        """The largest relative difference to the first contender's steps. Raises `AssertionError` if it is one."""
+        if self.curve is None:
+            self.curve = curve.steps
+        assert len(curve.steps) == len(self.steps), f"expected {len(self.steps)} steps, found {len(curve.steps)}"
+        ours, theirs = np.array(self.curve), np.array(curve.steps)
+        largest = float((np.abs(theirs - ours) / np.abs(ours)).max())
+        assert largest <= AGREE[self.device], f"steps differ by {largest:.2g}:\n{ours}\n{theirs}"
+        return {"disagreement": largest}
+
+
+def check_ids(found: Sequence[list[int]], items: Sequence[Item], micro_batch: int) -> None:
+    """A peer's batches hold our tokens in our order: of every micro-batch the chosen ones, then the rejected ones."""
+    batches = [items[first : first + micro_batch] for first in range(0, len(items), micro_batch)]
+    sides = [(item, side) for batch in batches for side in (0, 1) for item in batch]
+    expected = [[*item.prompt.tolist(), *item.responses[side].tolist()] for item, side in sides]
+    assert list(found) == expected, "the peer's batches hold other tokens"

@@ -1,0 +1,75 @@
+"""The benchmarks compare like with like, and their page says what was measured."""
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch, root):
+    monkeypatch.syspath_prepend(root)
+
+
+@pytest.mark.parametrize("peer", ["padded", "trl"])
+def test_a_peer_takes_the_same_steps(peer):
+    pytest.importorskip(peer if peer == "trl" else "torch", reason="trl comes with `make bench`")
+    from bench import training
+
+    rows = list(training.measure("training", training.QUICK[0], peers=(peer,)))
+    unlike = {row.contender: row.value for row in rows if row.quantity == "disagreement"}
+    assert unlike.pop("ours") == 0.0
+    assert len(unlike) > 1
+    assert max(unlike.values()) <= training.AGREE["cpu"]
+
+
+def test_another_step_is_no_peer():
+    from bench import training
+
+    task, curve = training.Task.of(training.QUICK[0], "cpu"), training.Curve()
+    task.ours()
+    curve.steps = [(loss, norm * 1.001) for loss, norm in task.curve]
+    with pytest.raises(AssertionError, match="steps differ by"):
+        task._checked(curve)
+
+
+def test_another_token_is_no_peer():
+    from bench import shapes, training
+
+    items = shapes.conversations(2, 64, scale=1 / 16)
+    ids = [[*item.prompt.tolist(), *item.responses[side].tolist()] for side in (0, 1) for item in items]
+    training.check_ids(ids, items, micro_batch=2)
+    ids[1][-1] += 1
+    with pytest.raises(AssertionError, match="other tokens"):
+        training.check_ids(ids, items, micro_batch=2)
+
+
+@pytest.mark.parametrize("name", ["weighing", "generating"])
+def test_contenders_make_the_same(name):
+    import importlib
+
+    rows = list(importlib.import_module(f"bench.{name}").run(True, "cpu"))
+    assert len({row.contender for row in rows}) > 1  # that their results are equal is asserted within
+
+
+def test_work_counts_a_second_reading_as_no_need(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from bench.work import Readings
+
+    pq.write_table(
+        pa.table({"prompt_id": ["a"], "chosen_token_ids": [[1, 2]], "rejected_token_ids": [[1, 2]]}), tmp_path / "0"
+    )
+    readings = Readings()
+    command = ["logprobs.py", "reference", "--model", "m", "--rows", "r", "--shard", "0", "--generations", "g"]
+    assert readings.of(tmp_path / "0", command) == {"fresh": 1.0, "alike": 0.5}
+    assert readings.of(tmp_path / "0", [*command, "--output", "o"]) == {"fresh": 0.0, "alike": 1.0}
+    assert readings.of(tmp_path / "0", [*command[:-1], "later"]) == {"fresh": 0.5, "alike": 1.0}
+
+
+def test_the_page_says_what_the_numbers_say(root):
+    from bench import numbers, page
+    from bench.goals import goals
+
+    if not (root / "docs/benchmarks.csv").exists():
+        pytest.skip("docs/benchmarks.csv: not made yet; run make bench")
+    told = numbers.Numbers(numbers.read(root / "docs/benchmarks.csv"))
+    assert page.page(told) == (root / "docs/benchmarks.md").read_text()
+    assert [goal.metric for goal in goals(told) if goal.gated and goal.verdict == "**missed**"] == []
