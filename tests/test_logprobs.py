@@ -388,6 +388,20 @@ def test_what_a_packed_row_cannot_read_is_refused(name, more, line):
         assert torch.equal(made(input_ids=ids, use_cache=False).logits, before)
 
 
+@pytest.mark.parametrize("nested", [False, True])
+def test_positions_that_follow_the_longest_text_are_refused(model, nested):
+    """Beyond the original context the company of an answer would change it."""
+    usual = model.config.rope_parameters
+    scaled = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
+    model.config.rope_parameters = {"full_attention": scaled} if nested else scaled
+    with pytest.raises(
+        StudyError, match=r"^qwen2: expected rotary positions of their own, found those of type dynamic$"
+    ):
+        check_model(model)
+    model.config.rope_parameters = usual
+    check_model(model)
+
+
 def test_attention_dropout_is_refused(make_items):
     """Where a model is trained with it."""
     made = make("Qwen2", {"attention_dropout": 0.1, "vocab_size": 270})

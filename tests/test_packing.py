@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wspin import StudyError
 from wspin.packing import Item, lay_out, micro_batches, plan, shares
 
 COUNT, PER_STEP, EPOCHS = st.integers(0, 60), st.integers(1, 16), st.integers(1, 3)
@@ -228,6 +229,12 @@ def test_every_target_is_predicted_from_what_stands_before_it(lengths):
 
 def test_items_without_reference_have_none():
     assert lay_out([item([1, 2], [3])]).reference is None
+
+
+def test_an_item_without_prompt_is_refused():
+    """Its first token would be predicted from the item before."""
+    with pytest.raises(StudyError, match=r"^expected a prompt of one token at least, found none"):
+        lay_out([PAIR, item([], [3])])
 
 
 def test_moving_a_batch_keeps_all_of_it():

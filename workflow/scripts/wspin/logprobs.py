@@ -27,6 +27,7 @@ KEPT = 2**26  # probabilities that wait for the backward pass; more than these a
 # What Gemma 2, Cohere, Granite and Falcon-H1 do to their logits.
 HEAD_SCALES = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
 ATTENTION_TYPES = {"full_attention", "sliding_attention"}
+BATCH_ROTARY = {"dynamic", "longrope"}  # scaled by the longest text of a batch: company would change an answer
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
@@ -78,7 +79,8 @@ class _Chosen(torch.autograd.Function):
 
     Its gradient with respect to the logits is (one-hot - softmax) times the row's own: a chunk at a time, from kept
     probabilities or from logits that are computed again. Products have the type `dtype`, as under autocast; what
-    follows them, and the sum over chunks of the head's gradient, is in float32 (float64 for models in float64).
+    follows them is in float32 or wider, and chunks of the head's gradient add up in the type of its weight, which the
+    study keeps in float32.
     """
 
     @staticmethod
@@ -148,7 +150,7 @@ def _wide(values: Tensor) -> Tensor:
 
 
 def _rows(weight: Tensor) -> int:
-    return max(ROWS[weight.device.type], CHUNK // len(weight))
+    return max(ROWS.get(weight.device.type, ROWS["cuda"]), CHUNK // len(weight))
 
 
 def _chunks(states: Tensor, weight: Tensor) -> Iterator[slice]:
@@ -171,6 +173,10 @@ def check_model(model: Any) -> None:
         raise StudyError(
             f"{name}: expected attention over a row of tokens, found layers of {', '.join(sorted(strange))}"
         )
+    rotary = getattr(config, "rope_parameters", None) or {}  # of all layers, or by their types
+    kinds = {one.get("rope_type") for one in (rotary, *rotary.values()) if isinstance(one, dict)} & BATCH_ROTARY
+    if kinds:
+        raise StudyError(f"{name}: expected rotary positions of their own, found those of type {', '.join(kinds)}")
     item = Item(*_example(config.vocab_size))
     batch = lay_out([item]).to(model.device)
     with torch.no_grad():

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from . import StudyError
 from .attention import Layout
 
 LAYOUT = "shared-prefix"  # how items become tensors; scoring and training must agree
@@ -129,6 +130,8 @@ def lay_out(items: Sequence[Item]) -> Batch:
     states, sides, counts = [], [], []
     start = told = 0  # tokens read, and answer tokens predicted, before this item
     for item in items:
+        if not len(item.prompt):
+            raise StudyError("expected a prompt of one token at least, found none: nothing predicts an answer's first")
         first = start + np.cumsum(item.lengths)  # where each answer begins
         ends = told + np.cumsum([0, *map(len, item.responses)])
         for begin, response in zip(first, item.responses, strict=False):
