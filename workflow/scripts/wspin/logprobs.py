@@ -150,7 +150,7 @@ def _wide(values: Tensor) -> Tensor:
 
 
 def _rows(weight: Tensor) -> int:
-    return max(ROWS.get(weight.device.type, ROWS["cuda"]), CHUNK // len(weight))
+    return max(ROWS["cpu" if weight.device.type == "cpu" else "cuda"], CHUNK // len(weight))
 
 
 def _chunks(states: Tensor, weight: Tensor) -> Iterator[slice]:
