@@ -42,8 +42,9 @@ micro-batch, was chosen for this processor's caches. `FLOPs / needed` counts a r
 
 Where a goal is missed against TRL's fastest setting, `FLOPs / needed` says why: one pair at a time pads only between
 its two answers, so that TRL computes less than twice what is needed, and nobody who computes what is needed can be
-faster by more than that and by how well the processor is used. A GPU starves on micro-batches of one pair; what that
-costs there has not been measured."""
+faster by more than that and by how well the processor is used. A vocabulary of 2,048 is kind to TRL, whose head reads
+every position on a CPU: see Growth for larger ones. A GPU starves on micro-batches of one pair; what that costs there
+has not been measured."""
 
 WEIGHING = """\
 ## Token weights
