@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.attention.flex_attention import flex_attention
 
 from wspin import StudyError, attention
 from wspin.attention import Layout, shared_prefix
@@ -193,13 +194,9 @@ def test_block_mask_keeps_the_rule(window):
 @torch.no_grad()
 def test_flex_attention_under_its_mask_is_the_bucketed_one(window):
     """Eager, as CPUs can."""
-    flex = pytest.importorskip("torch.nn.attention.flex_attention").flex_attention
     layout = Layout.of(LARGE)
     states = [one.float() for one in states_of(layout, width=16)]
-    try:
-        found = flex(*states, block_mask=layout.block_mask(window), enable_gqa=True).transpose(1, 2)
-    except (NotImplementedError, RuntimeError) as error:
-        pytest.skip(f"no eager FlexAttention on this CPU: {error}")
+    found = flex_attention(*states, block_mask=layout.block_mask(window), enable_gqa=True).transpose(1, 2)
     torch.testing.assert_close(found, bucketed(layout, states, window), rtol=1e-4, atol=1e-5)
 
 
