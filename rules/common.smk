@@ -14,6 +14,7 @@ sys.path.append(str(Path(workflow.basedir) / "workflow" / "scripts"))
 from wspin import StudyError, configfile
 from wspin.commands import Commands
 from wspin.files import show_alive, write_yaml
+from wspin.launch import Launch
 from wspin.study import GOLD, Layout, alternatives
 
 # Jobs run in the Python that runs snakemake, unless conda gives them another.
@@ -42,9 +43,11 @@ def resource(stage, name):
     return getattr(getattr(STUDY.resources, stage), name)
 
 
-def minutes(stage):
-    """Run time of a stage, growing with the attempt."""
-    return lambda wildcards, attempt: attempt * resource(stage, "runtime")
+def asked(stage):
+    """What a job of a stage asks for: GPUs if any, memory, and a run time that grows with the attempt."""
+    gpus = {"gpu": resource(stage, "gpu")} if resource(stage, "gpu") else {}
+    minutes = resource(stage, "runtime")
+    return {**gpus, "mem_mb": resource(stage, "mem_mb"), "runtime": lambda wildcards, attempt: attempt * minutes}
 
 
 def write_config():
@@ -69,6 +72,11 @@ def local_files(path):
     return sorted(str(file) for file in Path(path).rglob("*") if file.is_file()) if path else []
 
 
-def unseen(wildcards, resources):
+def launcher(wildcards, threads, resources):
+    """The words that start a training on the GPUs that it has."""
+    return Launch.of(resources, threads).command()
+
+
+def unseen(wildcards, threads, resources):
     """Flags of a training that must not be compared, hence the `resources`."""
-    return COMMANDS.train_unseen(wildcards.model)
+    return [*COMMANDS.train_unseen(wildcards.model), "--processes", str(Launch.of(resources, threads).processes)]

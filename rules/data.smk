@@ -22,8 +22,7 @@ rule data:
         "../envs/torch.yaml"
     threads: resource("data", "threads")
     resources:
-        mem_mb=resource("data", "mem_mb"),
-        runtime=minutes("data"),
+        **asked("data"),
     params:
         flags=flags("data"),
     shell:
@@ -50,8 +49,7 @@ rule data_preferences:
         "../envs/torch.yaml"
     threads: resource("data", "threads")
     resources:
-        mem_mb=resource("data", "mem_mb"),
-        runtime=minutes("data"),
+        **asked("data"),
     params:
         flags=flags("data_preferences"),
     shell:

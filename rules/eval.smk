@@ -25,9 +25,7 @@ rule eval:
         "../envs/torch.yaml"
     threads: resource("eval", "threads")
     resources:
-        gpu=resource("eval", "gpu"),
-        mem_mb=resource("eval", "mem_mb"),
-        runtime=minutes("eval"),
+        **asked("eval"),
     params:
         flags=flags("eval"),
     shell:

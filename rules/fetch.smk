@@ -25,8 +25,7 @@ rule fetch:
         "../envs/torch.yaml"
     threads: resource("fetch", "threads")
     resources:
-        mem_mb=resource("fetch", "mem_mb"),
-        runtime=minutes("fetch"),
+        **asked("fetch"),
     params:
         flags=flags("fetch"),
     shell:
@@ -52,8 +51,7 @@ rule fetch_data:
         "../envs/torch.yaml"
     threads: resource("fetch", "threads")
     resources:
-        mem_mb=resource("fetch", "mem_mb"),
-        runtime=minutes("fetch"),
+        **asked("fetch"),
     params:
         flags=flags("fetch_data"),
     shell:
@@ -78,8 +76,7 @@ rule fetch_tasks:
         "../envs/torch.yaml"
     threads: resource("fetch", "threads")
     resources:
-        mem_mb=resource("fetch", "mem_mb"),
-        runtime=minutes("fetch"),
+        **asked("fetch"),
     params:
         flags=flags("fetch_tasks"),
     shell:

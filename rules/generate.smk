@@ -24,9 +24,7 @@ rule generate:
         "../envs/torch.yaml"
     threads: resource("generate", "threads")
     resources:
-        gpu=resource("generate", "gpu"),
-        mem_mb=resource("generate", "mem_mb"),
-        runtime=minutes("generate"),
+        **asked("generate"),
     params:
         flags=flags("generate"),
     shell:

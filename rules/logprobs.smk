@@ -27,9 +27,7 @@ rule logprobs_reference:
         "../envs/torch.yaml"
     threads: resource("logprobs", "threads")
     resources:
-        gpu=resource("logprobs", "gpu"),
-        mem_mb=resource("logprobs", "mem_mb"),
-        runtime=minutes("logprobs"),
+        **asked("logprobs"),
     params:
         flags=flags("logprobs_reference"),
     shell:
@@ -61,9 +59,7 @@ rule logprobs_teacher:
         "../envs/torch.yaml"
     threads: resource("logprobs", "threads")
     resources:
-        gpu=resource("logprobs", "gpu"),
-        mem_mb=resource("logprobs", "mem_mb"),
-        runtime=minutes("logprobs"),
+        **asked("logprobs"),
     params:
         flags=flags("logprobs_teacher"),
     shell:
@@ -92,9 +88,7 @@ rule logprobs_preferences:
         "../envs/torch.yaml"
     threads: resource("logprobs", "threads")
     resources:
-        gpu=resource("logprobs", "gpu"),
-        mem_mb=resource("logprobs", "mem_mb"),
-        runtime=minutes("logprobs"),
+        **asked("logprobs"),
     params:
         flags=flags("logprobs_preferences"),
     shell:

@@ -23,8 +23,7 @@ rule report_scores:
         "../envs/driver.yaml"
     threads: resource("report", "threads")
     resources:
-        mem_mb=resource("report", "mem_mb"),
-        runtime=minutes("report"),
+        **asked("report"),
     params:
         flags=flags("report_scores"),
     shell:
@@ -54,8 +53,7 @@ rule report_differences:
         "../envs/driver.yaml"
     threads: resource("report", "threads")
     resources:
-        mem_mb=resource("report", "mem_mb"),
-        runtime=minutes("report"),
+        **asked("report"),
     params:
         flags=flags("report_differences"),
     shell:

@@ -28,16 +28,15 @@ rule train:
         "../envs/torch.yaml"
     threads: resource("train", "threads")
     resources:
-        gpu=resource("train", "gpu"),
-        mem_mb=resource("train", "mem_mb"),
-        runtime=minutes("train"),
+        **asked("train"),
     params:
         flags=flags("train"),
-        unseen=unseen,  # never compared
+        unseen=unseen,  # never compared, as is the launcher: other GPUs train nothing again
+        launch=launcher,
     shell:
         r"""
         exec &> >(tee {log:q})
-        python workflow/scripts/train.py --model {input.model:q} --manifest {input.parent:q} \
+        {params.launch} workflow/scripts/train.py --model {input.model:q} --manifest {input.parent:q} \
             --rows {input.rows:q} --reference {input.reference:q} --weights {input.weights:q} {params.flags:q} \
             {params.unseen:q} --output {output.model:q} --output-manifest {output.manifest:q} --metrics {output.metrics:q}
         """

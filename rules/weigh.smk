@@ -25,8 +25,7 @@ rule weigh:
         "../envs/torch.yaml"
     threads: resource("weigh", "threads")
     resources:
-        mem_mb=resource("weigh", "mem_mb"),
-        runtime=minutes("weigh"),
+        **asked("weigh"),
     params:
         flags=flags("weigh"),
     shell:

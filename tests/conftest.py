@@ -162,6 +162,7 @@ def train_settings():
         "token_budget": 4096,
         "triplets": False,
         "gradient_checkpointing": False,
+        "parallel": "ddp",
         "optimizer": "rmsprop",
         "schedule": {"warmup": 0.0, "decay": "linear"},
         "weight_decay": 0.0,

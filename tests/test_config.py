@@ -293,6 +293,14 @@ def test_names_are_one_set_beside_the_folders_of_the_results():
             {"arms": {"wspin": {"train": {"triplets": True, "global_batch": 65}}}},
             "arms.wspin.train.global_batch: 65 is no multiple of the 2 pairs of a prompt that triplets keeps together",
         ),
+        (
+            {"resources": {"train": {"gpu": 65}}},
+            "arms.spin.train.global_batch: 64 pairs are too few for the 65 GPUs of resources.train",
+        ),
+        (
+            {"arms": {"wspin": {"train": {"alpha": 0.5, "parallel": "fsdp"}}}},
+            "arms.wspin.train.parallel: with alpha 0.5 a second model is kept whole; use ddp",
+        ),
         ({"report": {"baseline": "nobody"}}, "report.baseline: no arm 'nobody'; there are spin, wspin, wspin.paper"),
     ],
 )

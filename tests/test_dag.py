@@ -122,7 +122,7 @@ SAME = {
         "arms": {"spin2": {"train": {"beta": "2e-1"}}},
     },
     "one value per iteration": {"train": {"beta": [0.1, 0.1, 0.1, 0.1], "sft": {"beta": 0.1}, "dpo": {"beta": 0.1}}},
-    "what a training only watches": {"train": {"save_every": 7, "margin_bound": {"float32": 0.5}}},
+    "what a training only watches": {"train": {"save_every": 7, "parallel": "fsdp", "margin_bound": {"float32": 0.5}}},
     "what its loss does not read": {"train": {"reduction": "sum", "sft": {"beta": 0.7, "reduction": "token_mean"}}},
     "other machines": {
         "resources": {stage: {"gpu": 4, "threads": 2, "mem_mb": 7000, "runtime": 7} for stage in STAGES},
@@ -425,7 +425,7 @@ def every_flag(made, arms):
 
 
 def test_flags_hold_no_resource():
-    numbers = {"gpu": 811, "threads": 823, "mem_mb": 827, "runtime": 829}
+    numbers = {"gpu": 61, "threads": 823, "mem_mb": 827, "runtime": 829}
     given = every_flag(commands(resources=dict.fromkeys(STAGES, numbers)), ["spin", "spin2"])
     assert given == every_flag(commands(), ["spin", "spin2"])
     assert not {str(number) for number in numbers.values()} & {flag for flags in given.values() for flag in flags}

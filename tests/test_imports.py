@@ -98,7 +98,7 @@ def commands(folder):
     weighed = ["--rows", rows, *answers, "--reference", reference, *flags.weigh("equal", "0", "00")]
     yield "weigh", [*weighed, "--output", folder / "weights.parquet"]
     made = ["--output", model / "model", "--output-manifest", model / "manifest.json", "--metrics", model / "curve"]
-    yield "train", [*base, "--rows", rows, *flags.train("sft"), *flags.train_unseen("sft"), *made]
+    yield "train", [*base, "--rows", rows, *flags.train("sft"), *flags.train_unseen("sft"), "--processes", 1, *made]
     read = ["--model", model / "model", "--manifest", model / "manifest.json", "--tasks", folder / "tasks", *heldout]
     made = ["--scores", f"{scored}.json", "--samples", f"{scored}.samples.parquet"]
     yield "eval", [*read, *flags.eval("sft", "demo"), *made]

@@ -13,7 +13,7 @@ from pathlib import Path
 from wspin import program, provenance
 from wspin.commands import WATCH
 from wspin.config import Dialogue, Logprobs, Train
-from wspin.files import digest, locked, remove_state, sha256, whole_file
+from wspin.files import digest, remove_state, sha256, whole_file
 
 
 def main(argv=None):
@@ -26,6 +26,7 @@ def main(argv=None):
     parser.add_argument("--replays", type=int, default=0, help="earlier iterations' answers that the reference holds")
     parser.add_argument("--autocast", required=True, choices=Logprobs.model_fields["autocast"].annotation.__args__)
     parser.add_argument("--seed", required=True, type=int, nargs=2, metavar=("SEED", "ITERATION"))
+    parser.add_argument("--processes", required=True, type=int, help="that train together, one on each GPU")
     parser.add_argument("--state", required=True, help="folder of resumable states; a fingerprint is added")
     parser.add_argument("--parent-state", nargs="*", default=[], help="the start model's states, no longer needed")
     for name in ("--output", "--output-manifest", "--metrics"):
@@ -37,9 +38,11 @@ def main(argv=None):
     resolved = {"train": settings.model_dump(exclude=set(WATCH)), "dialogue": dialogue.model_dump()}
     resolved |= {"seed": arguments.seed, "autocast": arguments.autocast}
     made_by = [provenance.code_hash("train"), provenance.versions(("torch", "transformers"))]
+    made_by += ["sharded"] if settings.parallel == "fsdp" and arguments.processes > 1 else []
     state = Path(arguments.state) / digest([resolved, made_by, [sha256(path) for path in inputs]])[:16]
-    with locked(state):
-        speed = train(arguments, settings, dialogue, state)
+    speed = train(arguments, settings, dialogue, state)
+    if not speed:
+        return  # the first process writes
     program.leave_record(arguments, [arguments.output], inputs, settings=resolved, **speed)
     for folder in arguments.parent_state:
         for lock in Path(folder).glob("*.lock"):
@@ -47,31 +50,29 @@ def main(argv=None):
 
 
 def train(arguments, settings, dialogue_settings, state):
-    """Run or continue the training in its state folder and publish the model; returns time and speed."""
+    """Run or continue the training in its state folder and publish the model; returns time and speed, in rank 0."""
     program.offline()
-    from wspin import models, pairs, trainer  # slow to import: not before the flags are known to be good
+    from wspin import models, pairs, parallel, trainer  # slow to import: not before the flags are known to be good
     from wspin.dialogue import Dialogue as Conversation
     from wspin.packing import LAYOUT
 
-    state.mkdir(parents=True, exist_ok=True)
-    tokenizer = models.load_tokenizer(arguments.model)
-    dialogue = Conversation(tokenizer, dialogue_settings)
-    expected = {
-        "tokenizer": models.tokenizer_hash(tokenizer),
-        "model": program.manifest_hash(arguments.manifest),
-        "template": dialogue_settings.template,
-        "autocast": arguments.autocast,
-        "layout": LAYOUT,
-    }
-    scored = (arguments.rows, arguments.reference, arguments.weights, arguments.replays)
-    items = pairs.training_items(settings.loss, *scored, dialogue, expected)
-    items = pairs.together(items, arguments.replays) if settings.triplets else items
-    model = models.load_model(arguments.model, models.best_device())
-    models.check_eos(model, dialogue.eos, arguments.model)
-    speed = trainer.train(model, items, settings, arguments.autocast, arguments.seed, state)
-    models.publish(model, tokenizer, arguments.output, arguments.output_manifest)
-    with whole_file(arguments.metrics) as temporary:
-        temporary.write_bytes((state / "metrics.jsonl").read_bytes())
+    parallel.expect(arguments.processes)
+    with parallel.sole_writer(state):
+        tokenizer = models.load_tokenizer(arguments.model)
+        dialogue = Conversation(tokenizer, dialogue_settings)
+        expected = {"tokenizer": models.tokenizer_hash(tokenizer), "model": program.manifest_hash(arguments.manifest)}
+        expected |= {"template": dialogue_settings.template, "autocast": arguments.autocast, "layout": LAYOUT}
+        scored = (arguments.rows, arguments.reference, arguments.weights, arguments.replays)
+        items = pairs.training_items(settings.loss, *scored, dialogue, expected)
+        items = pairs.together(items, arguments.replays) if settings.triplets else items
+        model = models.load_model(arguments.model, models.best_device())
+        models.check_eos(model, dialogue.eos, arguments.model)
+        speed = trainer.train(model, items, settings, arguments.autocast, arguments.seed, state)
+        weights = parallel.whole_weights(model)
+        if parallel.rank() == 0:
+            models.publish(model, tokenizer, arguments.output, arguments.output_manifest, weights)
+            with whole_file(arguments.metrics) as temporary:
+                temporary.write_bytes((state / "metrics.jsonl").read_bytes())
     return speed
 
 

@@ -131,6 +131,11 @@ def _training(study: Study, place: Place, resolve: Callable[[], Train], iteratio
     for key in sorted(reads(train.loss)):
         if getattr(train, key) is None:
             yield (*place, key), f"missing key; loss {train.loss} reads it, and nothing is defaulted silently"
+    if train.global_batch < study.resources.train.gpu:
+        found = f"{train.global_batch} pairs are too few for the {study.resources.train.gpu} GPUs of resources.train"
+        yield (*place, "global_batch"), found
+    if train.alpha and train.parallel == "fsdp":
+        yield (*place, "parallel"), f"with alpha {train.alpha} a second model is kept whole; use ddp"
     for key, value in train:
         if not isinstance(value, list):
             continue

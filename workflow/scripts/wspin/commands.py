@@ -14,7 +14,7 @@ from .origins import Source
 from .study import Layout
 
 # How a training is watched over and kept in memory, without a trace in its result.
-WATCH = ("save_every", "margin_bound", "gradient_checkpointing")
+WATCH = ("save_every", "margin_bound", "gradient_checkpointing", "parallel")
 
 
 class Commands:

@@ -121,6 +121,10 @@ class Train(Section):
     gradient_checkpointing: bool = Field(
         description="keep fewer activations and compute them again: less memory, a third more work"
     )
+    parallel: Literal["ddp", "fsdp"] = Field(
+        description="on several GPUs: ddp keeps a whole model on each, fsdp a share of model, gradients and optimiser; "
+        "moves results by rounding only"
+    )
     optimizer: Literal["rmsprop", "adamw"] = Field(description="optimiser of torch")
     schedule: Schedule
     weight_decay: NotNegative = Field(description="weight decay of the optimiser")

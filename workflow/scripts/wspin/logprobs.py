@@ -8,6 +8,8 @@ all: they exist for the positions that predict an answer token only, and a chunk
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -38,6 +40,32 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 def token_logprobs(model: Any, batch: Batch) -> Tensor:
     """Log-probability of each answer token given all before it: (A,) float32, in nats."""
     return head_logprobs(model, answer_states(model, batch), batch.targets)
+
+
+@contextmanager
+def answering(model: Any) -> Iterator[None]:
+    """Within, a call of the model on a batch is a pass of training, see `_answers`.
+
+    What makes several processes train one model (DDP, FSDP2) is wound around a module's call and sees nothing else.
+    """
+    model.forward = partial(_answers, model)
+    try:
+        yield
+    finally:
+        del model.forward
+
+
+def _answers(
+    model: Any, batch: Batch, divergence: Callable[[Tensor, Tensor], Tensor], other: Any = None
+) -> tuple[Tensor, Tensor | None]:
+    """`token_logprobs`, and the answers' divergence (A,) from the logits of another model, if there is one."""
+    states = answer_states(model, batch)
+    logprobs = head_logprobs(model, states, batch.targets)
+    if other is None:
+        return logprobs, None
+    with torch.no_grad():
+        theirs = answer_states(other, batch)
+    return logprobs, token_divergences(divergence, model, states, other, theirs)
 
 
 def answer_states(model: Any, batch: Batch) -> Tensor:

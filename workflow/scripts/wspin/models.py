@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -79,10 +80,10 @@ def context(folder: str | Path) -> int:
     raise StudyError(f"{folder}/config.json: expected max_position_embeddings, found none")
 
 
-def publish(model: Any, tokenizer: Any, output: str | Path, manifest: str | Path) -> None:
-    """Write a trained model in float32, whole or not at all, and its manifest."""
+def publish(model: Any, tokenizer: Any, output: str | Path, manifest: str | Path, weights: Any = None) -> None:
+    """Write a trained model in float32, whole or not at all, and its manifest; `weights` if it holds but a share."""
     with whole_folder(output) as folder, naming(output, Exception):
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, state_dict=weights)
         tokenizer.save_pretrained(folder)
     write_manifest(output, manifest)
 
@@ -102,9 +103,10 @@ def check_eos(model: Any, eos: int, folder: str | Path) -> None:
 
 
 def best_device() -> Any:
+    """The GPU of this process, or the CPU."""
     import torch
 
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu")
 
 
 def make_scratch(settings: Scratch, texts: list[str], eos: str, seed: int, folder: Path) -> None:

@@ -104,6 +104,21 @@ def shares(lengths: Sequence[Lengths], items: Sequence[int], ranks: int) -> list
     return parts
 
 
+def rank_passes(
+    lengths: Sequence[Lengths], step: Step, ranks: int, rank: int, token_budget: int, alike: bool = False
+) -> list[tuple[list[int], bool]]:
+    """Micro-batches of one process's share of a step, and whether they count.
+
+    Every process has one at least, as many as any other where `alike`: who has no more work reads the step's shortest
+    item, which does not count, because the others wait for it.
+    """
+    parts = [micro_batches(lengths, part, token_budget) for part in shares(lengths, step, ranks)]
+    passes = max(map(len, parts)) if alike else max(1, len(parts[rank]))
+    shortest = min(step, key=lambda i: (sum(lengths[i]), i))
+    idle = [([shortest], False)] * (passes - len(parts[rank]))
+    return [*((batch, True) for batch in parts[rank]), *idle]
+
+
 def micro_batches(lengths: Sequence[Lengths], items: Sequence[int], token_budget: int) -> list[list[int]]:
     """Split items into batches of at most `token_budget` tokens, the longest first: items of like length meet.
 

@@ -1,8 +1,9 @@
 """Training: a thin `transformers.Trainer` whose batches come from the plan and whose losses come from `losses`.
 
 One item of the data loader is one optimiser step; `gradient_accumulation_steps` stays 1 and the loop over micro-batches
-runs inside `training_step`, each scaled by its share of `global_batch`. So a step means the same on any number of
-devices and in any memory, and to resume is to continue the plan at an index with the Trainer's own state.
+runs inside `training_step`, each scaled by its share of `global_batch`. Several processes share the items of every
+step. So a step means the same on any number of devices and in any memory, and to resume is to continue the plan at an
+index with the Trainer's own state.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import copy
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,39 +26,54 @@ from .attention import shared_prefix
 from .config import Train
 from .files import naming
 from .flops import BACKWARD, Cost, matmul_rate
+from .grace import asked_to_stop
 from .journal import Journal, last_saved
-from .logprobs import answer_states, autocast, check_model, head_logprobs, token_divergences
-from .packing import Batch, Item, Lengths, Step, lay_out, micro_batches, plan
+from .logprobs import answering, autocast, check_model
+from .packing import Batch, Item, Lengths, Step, lay_out, plan, rank_passes
+from .parallel import gather, processes, rank
 
 
 class PlannedTrainer(Trainer):
     """Runs the plan; see the module's description."""
 
-    def __init__(self, settings: Train, precision: str, items: Sequence[Item], **trainer: Any):
+    sharded = False  # whether every pass needs all processes, and not a step's last one only
+
+    def __init__(
+        self,
+        settings: Train,
+        precision: str,
+        items: Sequence[Item],
+        asked: Callable[[], bool] = lambda: False,
+        **trainer: Any,
+    ):
         super().__init__(optimizer_cls_and_kwargs=optimizer(settings), **trainer)
-        self.settings, self.precision, self.items = settings, precision, items
+        self.settings, self.precision, self.items, self.asked = settings, precision, items, asked
         self.lengths = [item.lengths for item in items]
         self.token_budget = settings.token_budget
         self.cost = Cost.of(self.model)
         keeps = settings.loss == "wspin" and settings.alpha
         self.frozen = copy.deepcopy(self.model).requires_grad_(False).eval() if keeps else None
         self.measured: dict[str, float] = {}
+        self.awaited = False  # in a pass that the other processes wait for
 
     def get_train_dataloader(self) -> DataLoader:
-        """The plan in its own order: shuffling has happened there, and no process takes a part of its own."""
+        """The plan in its own order: shuffling has happened there, and every process sees all of a step."""
         return DataLoader(self.train_dataset, batch_size=1, shuffle=False, collate_fn=operator.itemgetter(0))
 
     def training_step(self, model: Any, inputs: Step, num_items_in_batch: Any = None) -> Tensor:
         """Gradients of one optimiser step, scaled by pairs / global_batch; returns the mean over its pairs.
 
         (Loss sft: over its tokens or rows, see `reduction`.) A step for which memory is short is taken again in smaller
-        micro-batches. Raises `StudyError` if a single item does not fit.
+        micro-batches. Raises `StudyError` if a single item does not fit, or if other processes were waiting.
         """
         model.train()
         while True:
             try:
                 return self._step(model, inputs)
             except torch.OutOfMemoryError:
+                if self.awaited:
+                    told = f"expected less than token_budget {self.token_budget}; lower train.token_budget"
+                    raise StudyError(f"train: out of memory in a pass of all processes: {told}") from None
                 self.token_budget = smaller(self.token_budget, [self.lengths[i] for i in inputs])
                 print(f"train: out of memory; going on with token_budget {self.token_budget}", flush=True)
             model.zero_grad()
@@ -65,30 +82,42 @@ class PlannedTrainer(Trainer):
 
     def _step(self, model: Any, step: Step) -> Tensor:
         items = [self.items[i] for i in step]
-        scale, parts, computed = self._scale(items), [], 0
-        for chosen in micro_batches(self.lengths, step, self.token_budget):
-            batch = lay_out([self.items[i] for i in chosen])
-            computed += self.cost.computed(batch)
-            parts.append(self._micro_step(model, batch.to(self.args.device), scale))
-        self._measure([part[1] for part in parts])
+        scale, computed, losses, measured = self._scale(items) * processes(), 0, [torch.zeros(())], []
+        passes = rank_passes(self.lengths, step, processes(), rank(), self.token_budget, self.sharded)
+        with answering(self.accelerator.unwrap_model(model)):
+            for number, (chosen, counts) in enumerate(passes, 1):
+                batch = lay_out([self.items[i] for i in chosen])
+                computed += self.cost.computed(batch)
+                self.awaited = processes() > 1 and (self.sharded or number == len(passes))
+                with nullcontext() if self.awaited else self.accelerator.no_sync(model):
+                    loss, told = self._pass(model, batch.to(self.args.device), scale if counts else 0.0)
+                if counts:
+                    losses.append(loss.cpu())
+                    measured.append(told)
+        self.awaited = False
+        told = gather((torch.stack(losses).sum(), joined(measured), computed, self.asked()))
+        losses, measured, computed, asked = zip(*told, strict=True)
+        self._measure(joined([own for own in measured if own]))
         self.measured |= {
             "work/tokens": sum(sum(item.lengths) for item in items),
             "work/needed": (1 + BACKWARD) * self.cost.needed(items),
-            "work/computed": (1 + BACKWARD) * computed,
+            "work/computed": (1 + BACKWARD) * sum(computed),
         }
+        if any(asked):
+            self.control.should_save = self.control.should_training_stop = True
         pairs = sum(item.pairs for item in items)
-        return torch.stack([part[0] for part in parts]).sum() * self.settings.global_batch / pairs
+        mean = torch.stack(losses).sum() / processes() * self.settings.global_batch / pairs
+        return mean.to(self.args.device)
 
     def _scale(self, items: Sequence[Item]) -> float:
         if self.settings.loss != "sft":
             return 1.0 / self.settings.global_batch
         return sft_scale([len(item.responses[0]) for item in items], self.settings)
 
-    def _micro_step(self, model: Any, batch: Batch, scale: float) -> tuple[Tensor, dict[str, Tensor]]:
+    def _pass(self, model: Any, batch: Batch, scale: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """Adds the gradient of one micro-batch; its scaled loss, and what its answers tell."""
         with autocast(self.args.device, self.precision):
-            states = answer_states(model, batch)
-            logprobs = head_logprobs(model, states, batch.targets)
-            divergence = self._divergence(model, states, batch)
+            logprobs, divergence = model(batch, losses.token_kl, self.frozen)
         if self.settings.loss == "sft":
             loss, measured = losses.sft(logprobs) * scale, {}
         else:
@@ -96,14 +125,6 @@ class PlannedTrainer(Trainer):
             loss = per_pair.sum() * scale
         self.accelerator.backward(loss)
         return loss.detach(), measured
-
-    def _divergence(self, model: Any, states: Tensor, batch: Batch) -> Tensor | None:
-        """KL of every answer token (A,), nats; None without that term, and then no reference is asked."""
-        if self.frozen is None:
-            return None
-        with torch.no_grad():
-            reference = answer_states(self.frozen, batch)
-        return token_divergences(losses.token_kl, model, states, self.frozen, reference)
 
     def _preference(
         self, logprobs: Tensor, batch: Batch, divergence: Tensor | None
@@ -126,12 +147,12 @@ class PlannedTrainer(Trainer):
         margin = moved[0::2] - moved[1::2]
         return losses.PREFERENCE[settings.loss](margin, settings.beta, settings.label_smoothing, **more), measured
 
-    def _measure(self, parts: list[dict[str, Tensor]]) -> None:
+    def _measure(self, answers: dict[str, Tensor]) -> None:
         """Rewards as the loss sees them and unweighted, sequence log-probabilities; guards a step's first margin."""
         if self.settings.loss == "sft":
             self.measured = {}
             return
-        moved, plain, logprobs = (torch.cat([part[key] for part in parts]) for key in ("moved", "plain", "logprobs"))
+        moved, plain, logprobs = (answers[key] for key in ("moved", "plain", "logprobs"))
         largest = float((plain[0::2] - plain[1::2]).abs().max())
         if self.state.global_step == 0:
             check_first_margin(largest, self.settings, self.precision)
@@ -142,8 +163,8 @@ class PlannedTrainer(Trainer):
             "logprobs/chosen": float(logprobs[0::2].mean()),
             "logprobs/rejected": float(logprobs[1::2].mean()),
         }
-        if "kl" in parts[0]:
-            kl = torch.cat([part["kl"] for part in parts])
+        if "kl" in answers:
+            kl = answers["kl"]
             self.measured |= {"kl/chosen": float(kl[0::2].mean()), "kl/rejected": float(kl[1::2].mean())}
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -162,6 +183,11 @@ class PlannedTrainer(Trainer):
 
     def floating_point_ops(self, inputs: Any) -> int:
         return 0  # the Trainer's estimate is made for a dictionary of padded inputs
+
+
+def joined(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Each value's parts one behind the other, on the CPU."""
+    return {key: torch.cat([part[key].cpu() for part in parts]) for key in (parts[0] if parts else ())}
 
 
 def rewards(name: str, moved: Tensor, beta: float) -> dict[str, float]:
@@ -221,31 +247,47 @@ def train(
 
     Saves its state in `state` every `save_every` steps and starts from the last one that is whole. The curve is
     `state/metrics.jsonl`, one line per step. Raises `StudyError` on a model that the layout cannot read, a loss that is
-    not finite, or if the first margin exceeds its bound.
+    not finite, if the first margin exceeds its bound, or after a training that was asked to stop (see `grace`).
     """
     check_model(model)
     steps = plan(len(items), seed, items_per_step(items, settings), settings.epochs)
     rate = matmul_rate(model.device, torch.bfloat16 if precision == "bfloat16" else torch.float32)
-    journal = Journal(state, rate)
-    trainer = PlannedTrainer(
-        settings,
-        precision,
-        items,
-        model=model,
-        args=arguments(settings, len(steps), seed[0], state, on_cpu=model.device.type == "cpu"),
-        train_dataset=steps,
-        callbacks=[journal],
-    )
-    trainer.remove_callback(PrinterCallback)  # the journal tells what the user wants to know
-    saved = last_saved(state)
-    with shared_prefix(model):
+    journal, saved = Journal(state, rate * processes()), last_saved(state)
+    with asked_to_stop() as asked, shared_prefix(model):
+        trainer = trainer_class(settings)(
+            settings,
+            precision,
+            items,
+            asked,
+            model=model,
+            args=arguments(settings, len(steps), seed[0], state, on_cpu=model.device.type == "cpu"),
+            train_dataset=steps,
+            callbacks=[journal] if rank() == 0 else [],
+        )
+        trainer.remove_callback(PrinterCallback)  # the journal tells what the user wants to know
         trainer.train(resume_from_checkpoint=str(saved) if saved else None)
-    return journal.speed()
+    done = trainer.state.global_step
+    if done < len(steps):
+        told = f"asked to stop (SIGURG): saved at step {done} of {len(steps)}; start it again to go on"
+        raise StudyError(f"train: {told}")
+    return journal.speed() if rank() == 0 else {}
+
+
+def trainer_class(settings: Train) -> type[PlannedTrainer]:
+    """The trainer that keeps a whole model in each process, or a share of it."""
+    if settings.parallel == "ddp" or processes() == 1:
+        return PlannedTrainer
+    from .sharding import ShardedTrainer
+
+    return ShardedTrainer
 
 
 def items_per_step(items: Sequence[Item], settings: Train) -> int:
-    """Items whose pairs fill one optimiser step. Raises `StudyError` where they cannot."""
+    """Items whose pairs fill one optimiser step. Raises `StudyError` where they cannot, or are fewer than processes."""
     pairs = items[0].pairs
+    if settings.global_batch < pairs * processes():
+        told = f"expected {pairs * processes()} pairs at least for {processes()} processes"
+        raise StudyError(f"train.global_batch: {told}, found {settings.global_batch}; use fewer GPUs")
     if settings.global_batch % pairs:
         found = f"items of {pairs} pairs (train.triplets)"
         raise StudyError(f"train.global_batch: expected a multiple of {pairs}, found {settings.global_batch}; {found}")
@@ -276,6 +318,8 @@ def arguments(settings: Train, steps: int, seed: int, state: Path, on_cpu: bool)
         seed=seed,
         use_cpu=on_cpu,
         bf16=False,
+        ddp_find_unused_parameters=False,
+        ddp_broadcast_buffers=False,
         gradient_checkpointing=settings.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False},
     )

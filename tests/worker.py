@@ -1,0 +1,48 @@
+"""One of several processes that train a model together; started by torchrun or accelerate, see test_parallel.py.
+
+    torchrun --nproc-per-node 2 tests/worker.py FOLDER      with what to train on in task.pickle
+
+Leaves in FOLDER what each process saw at every step (seen-RANK.json), the state with its curve, and the whole weights.
+"""
+
+import json
+import os
+import pickle
+import signal
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "workflow/scripts"))
+os.environ.update(HF_HUB_OFFLINE="1")
+
+import torch
+
+from wspin import models, parallel, trainer
+
+
+def main(folder):
+    task = pickle.loads((folder / "task.pickle").read_bytes())
+    seen, step = [], trainer.PlannedTrainer._step
+
+    def spied(self, model, indices):
+        done = self.state.global_step
+        seen.append([done, parallel.processes(), self.accelerator.num_processes, type(model).__name__])
+        if done == task["killed_at"]:
+            os._exit(9)
+        if done == task["asked_at"] and parallel.rank() == parallel.processes() - 1:
+            os.kill(os.getpid(), signal.SIGURG)
+        return step(self, model, indices)
+
+    trainer.PlannedTrainer._step = spied
+    state = folder / "state"
+    with parallel.sole_writer(state):
+        model = models.load_model(task["model"], models.best_device())
+        trainer.train(model, task["items"], task["settings"], task["precision"], (42, 0), state)
+        weights = parallel.whole_weights(model) or model.state_dict()
+    (folder / f"seen-{parallel.rank()}.json").write_text(json.dumps(seen))
+    if parallel.rank() == 0:
+        torch.save({name: weight.cpu() for name, weight in weights.items()}, folder / "weights.pt")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

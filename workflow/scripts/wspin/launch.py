@@ -1,0 +1,59 @@
+"""How a rule starts a training: one process for each of its GPUs.
+
+    0 or 1 GPU       python
+    several          accelerate launch, on one node
+    several nodes    srun starts accelerate launch once on each, and these find each other
+
+A machine without GPUs runs the same number of processes on its CPU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from . import StudyError
+
+PLAIN = "--mixed_precision no --dynamo_backend no"  # accelerate changes nothing: precision is `logprobs.autocast`
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What a job was given: nodes, GPUs on each, CPU threads on each, and the program that starts one task a node."""
+
+    nodes: int
+    gpus: int
+    threads: int
+    mpi: str = ""
+
+    @classmethod
+    def of(cls, resources: Any, threads: int) -> Launch:
+        """From a job's resources: `gpu` on one node; `nodes`, `gres: gpu:N` of each and `mpi: srun` on several.
+
+        Raises `StudyError` where they do not say how many GPUs a node has, or how to start a task on each.
+        """
+        nodes, gres, mpi = (resources.get(name) for name in ("nodes", "gres", "mpi"))
+        if not nodes or nodes == 1:
+            return cls(1, resources.get("gpu") or 0, threads)
+        per_node = str(gres or "").rpartition(":")[2]
+        if not per_node.isdecimal() or not mpi:
+            found = f"gres {gres!r} and mpi {mpi!r}"
+            raise StudyError(f"train on {nodes} nodes: expected resources gres: 'gpu:N' and mpi: srun, found {found}")
+        return cls(nodes, int(per_node), threads, str(mpi))
+
+    @property
+    def processes(self) -> int:
+        return max(1, self.nodes * self.gpus)
+
+    def command(self) -> str:
+        """The words before the program's name, for a shell."""
+        if self.processes == 1:
+            return "python"
+        threads = f"--num_cpu_threads_per_process {max(1, self.threads // max(1, self.gpus))}"
+        accelerate = f"accelerate launch --multi_gpu --num_processes {self.processes} {threads} {PLAIN}"
+        if self.nodes == 1:
+            return f"{accelerate} --main_process_port 0"
+        # the first node is where the job's script runs; ports differ from job to job
+        meet = "--main_process_ip $(hostname) --main_process_port $((20000 + SLURM_JOB_ID % 20000))"
+        each = f"--nodes={self.nodes} --ntasks={self.nodes} --ntasks-per-node=1 --gpus-per-node={self.gpus}"
+        return f"{self.mpi} {each} {accelerate} --num_machines {self.nodes} --rdzv_backend c10d {meet}"
