@@ -219,15 +219,14 @@ def test_one_gpu_needs_no_launcher(resources):
 def test_several_gpus_are_one_process_each():
     made = given(gpu=4, nodes=1)
     assert made.processes == 4
-    assert made.command().startswith("accelerate launch --multi_gpu --num_processes 4 --num_cpu_threads_per_process 2 ")
+    assert made.command().startswith("accelerate launch --multi_gpu --num_machines 1 --num_processes 4 ")
 
 
 def test_several_nodes_are_one_launcher_each():
     made = given(gpu=8, nodes=2, gres="gpu:h100:4", mpi="srun", tasks=2)
     assert made.processes == 8
-    assert made.command().startswith("srun --nodes=2 --ntasks=2 --ntasks-per-node=1 --gpus-per-node=4 accelerate ")
-    assert " --num_processes 8 " in made.command()
-    assert " --num_machines 2 " in made.command()
+    assert " srun --nodes=2 --ntasks=2 --ntasks-per-node=1 --gpus-per-node=4 bash -c 'exec acc" in made.command()
+    assert " --num_machines 2 --num_processes 8 --num_cpu_threads_per_process 2 " in made.command()
 
 
 @pytest.mark.parametrize("resources", [{"gpu": 8}, {"gres": "gpu:4"}, {"mpi": "srun"}, {"gres": "gpu", "mpi": "srun"}])

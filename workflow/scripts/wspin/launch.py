@@ -50,10 +50,12 @@ class Launch:
         if self.processes == 1:
             return "python"
         threads = f"--num_cpu_threads_per_process {max(1, self.threads // max(1, self.gpus))}"
-        accelerate = f"accelerate launch --multi_gpu --num_processes {self.processes} {threads} {PLAIN}"
+        counts = f"--num_machines {self.nodes} --num_processes {self.processes} {threads}"
+        accelerate = f"accelerate launch --multi_gpu {counts} {PLAIN}"
         if self.nodes == 1:
             return f"{accelerate} --main_process_port 0"
-        # the first node is where the job's script runs; ports differ from job to job
+        # they meet where the job's script runs, on the first node; each learns from srun which one it is
         meet = "--main_process_ip $(hostname) --main_process_port $((20000 + SLURM_JOB_ID % 20000))"
         each = f"--nodes={self.nodes} --ntasks={self.nodes} --ntasks-per-node=1 --gpus-per-node={self.gpus}"
-        return f"{self.mpi} {each} {accelerate} --num_machines {self.nodes} --rdzv_backend c10d {meet}"
+        inner = f"exec {accelerate} --machine_rank $SLURM_NODEID $MEET \"$@\""
+        return f"MEET=\"{meet}\" {self.mpi} {each} bash -c '{inner}' train"

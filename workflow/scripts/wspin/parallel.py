@@ -7,6 +7,7 @@ same processes run on the CPU (gloo). Rank 0 alone writes files.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -65,6 +66,9 @@ def sole_writer(state: Path) -> Iterator[None]:
 
 @contextmanager
 def _group(store: Any, own: int, count: int) -> Iterator[None]:
+    # the Trainer knows this setting by its old name; the new one would let a pass that is taken again wait for ever
+    warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # Snakemake gives MKL all threads of the job
     backend = "gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))

@@ -319,7 +319,7 @@ def arguments(settings: Train, steps: int, seed: int, state: Path, on_cpu: bool)
         use_cpu=on_cpu,
         bf16=False,
         ddp_find_unused_parameters=False,
-        ddp_broadcast_buffers=False,
+        ddp_broadcast_buffers=False,  # a process that takes a pass again would be alone with it
         gradient_checkpointing=settings.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False},
     )
