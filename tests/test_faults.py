@@ -3,87 +3,33 @@
 The marker `faults` is on what runs a whole study with the real programs: a small demo, a minute or two each time.
 """
 
-import contextlib
-import hashlib
-import os
 import resource
 import shutil
 import signal
 import subprocess
 import sys
-import time
 
-import psutil
 import pytest
 import workflow
 import yaml
+from runs import DEMO, Run, in_training, results
 
 from wspin import configfile, models, tables
 from wspin.commands import Commands
 from wspin.config import merge
 from wspin.study import Layout
 
-DEMO = "results/demo"
 LAST = "wspin/ite1"  # the iteration that is interrupted
 SMALL = [workflow.ROOT / file for file in ("config/config.yaml", "config/demo.yaml", "tests/configs/small.yaml")]
 
 
-# Runs that can be killed
-
-
-class Run:
-    """`make` in a session of its own, so that it can be killed with all its children."""
-
-    def __init__(self, folder, *targets):
-        self.log = folder / f"run-{time.time_ns()}.log"
-        with open(self.log, "w") as log:
-            command = ["make", "--old-file=setup", *targets]
-            self.process = subprocess.Popen(
-                command, cwd=folder, env=workflow.environment(), stdout=log, stderr=log, start_new_session=True
-            )
-
-    def told(self):
-        return self.log.read_text(errors="replace")
-
-    def wait_for(self, condition, seconds=120):
-        """The first true value of a condition."""
-        for _ in range(seconds * 100):
-            if found := condition():
-                return found
-            assert self.process.poll() is None, self.told()
-            time.sleep(0.01)
-        raise AssertionError(f"not within {seconds} s: {self.told()}")
-
-    def finish(self):
-        assert self.process.wait(timeout=600) == 0, self.told()
-
-    def members(self, word=""):
-        """Living processes of the session, the oldest first; those with such a word in their command."""
-        found = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error, ProcessLookupError):  # it has just ended
-                of_session = os.getsid(process.pid) == self.process.pid and process.status() != psutil.STATUS_ZOMBIE
-                if of_session and (not word or word in process.cmdline()):
-                    found.append(process)
-        return sorted(found, key=psutil.Process.create_time)
-
-    def kill(self):
-        """kill -9 of everything, the oldest first; returns when all is gone."""
-        while members := self.members():
-            for process in members:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
-            self.process.wait()
-            psutil.wait_procs(members, timeout=10)
-
-
 @pytest.fixture
 def start():
-    """Starts runs, and ends what is left of them."""
+    """Starts `make`, and ends what is left of it."""
     runs = []
 
-    def started(*arguments):
-        runs.append(Run(*arguments))
+    def started(folder, *targets):
+        runs.append(Run(folder, ["make", "--old-file=setup", *targets]))
         return runs[-1]
 
     yield started
@@ -202,23 +148,11 @@ def nested(first, second):
     return {**first, **second, **below}
 
 
-def results(folder):
-    """Hash of every result: all but logs, states and the records of how it was made."""
-    files = [file for file in (folder / DEMO).rglob("*") if file.is_file() and not file.name.startswith(".")]
-    names = {file: str(file.relative_to(folder / DEMO)) for file in files}
-    how = ("logs/", "benchmarks/", ".state/")
-    return {
-        name: hashlib.sha256(file.read_bytes()).hexdigest()
-        for file, name in sorted(names.items())
-        if not name.startswith(how) and not name.endswith("provenance.json")
-    }
-
-
 @pytest.fixture(scope="session")
 def uninterrupted(tmp_path_factory):
     """A small demo, run once from nothing to its table."""
     copy = small_demo(tmp_path_factory.mktemp("uninterrupted"))
-    run = Run(copy.folder, "demo")
+    run = Run(copy.folder, ["make", "--old-file=setup", "demo"])
     try:
         run.finish()
     finally:
@@ -237,13 +171,6 @@ def unfinished(uninterrupted, tmp_path):
         (last / name).unlink()
     shutil.rmtree(copy.folder / DEMO / ".state")
     return copy
-
-
-def in_training(folder):
-    """Whether a training has gone on from a state that it has saved."""
-    saved = [mark.parent for mark in (folder / DEMO / ".state").glob("train/**/complete")]
-    steps = {state: (state.parent / "metrics.jsonl").read_text().count("\n") for state in saved}
-    return any(steps[state] > int(state.name.removeprefix("checkpoint-")) for state in saved)
 
 
 @pytest.mark.faults

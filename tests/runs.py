@@ -1,0 +1,84 @@
+"""Runs of a study that can be watched and killed, and what they leave."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import workflow
+
+DEMO = "results/demo"
+
+
+class Run:
+    """A command in a session of its own, so that it can be killed with all its children."""
+
+    def __init__(self, folder: Path, command: Sequence[str]):
+        self.log = folder / f"run-{time.time_ns()}.log"
+        with open(self.log, "w") as log:
+            self.process = subprocess.Popen(
+                command, cwd=folder, env=workflow.environment(), stdout=log, stderr=log, start_new_session=True
+            )
+
+    def told(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def wait_for(self, condition: Callable[[], Any], seconds: float = 120) -> Any:
+        """The first true value of a condition."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if found := condition():
+                return found
+            assert self.process.poll() is None, self.told()
+            time.sleep(0.01)
+        raise AssertionError(f"not within {seconds} s: {self.told()}")
+
+    def finish(self, expect: int = 0) -> None:
+        """Wait for the end. Raises `AssertionError` with what was told if it is another than expected."""
+        code = self.process.wait(timeout=600)
+        assert bool(code) == bool(expect), self.told()
+
+    def members(self, word: str = "") -> list[psutil.Process]:
+        """Living processes of the session, the oldest first; those with such a word in their command."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, ProcessLookupError):  # it has just ended
+                of_session = os.getsid(process.pid) == self.process.pid and process.status() != psutil.STATUS_ZOMBIE
+                if of_session and (not word or word in process.cmdline()):
+                    found.append(process)
+        return sorted(found, key=psutil.Process.create_time)
+
+    def kill(self) -> None:
+        """kill -9 of everything, the oldest first; returns when all is gone."""
+        while members := self.members():
+            for process in members:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            self.process.wait()
+            psutil.wait_procs(members, timeout=10)
+
+
+def results(folder: Path) -> dict[str, str]:
+    """Hash of every result: all but logs, states and the records of how it was made."""
+    files = [file for file in (folder / DEMO).rglob("*") if file.is_file() and not file.name.startswith(".")]
+    names = {file: str(file.relative_to(folder / DEMO)) for file in files}
+    how = ("logs/", "benchmarks/", ".state/")
+    return {
+        name: hashlib.sha256(file.read_bytes()).hexdigest()
+        for file, name in sorted(names.items())
+        if not name.startswith(how) and not name.endswith("provenance.json")
+    }
+
+
+def in_training(folder: Path) -> bool:
+    """Whether a training has gone on from a state that it has saved."""
+    saved = [mark.parent for mark in (folder / DEMO / ".state").glob("train/**/complete")]
+    steps = {state: (state.parent / "metrics.jsonl").read_text().count("\n") for state in saved}
+    return any(steps[state] > int(state.name.removeprefix("checkpoint-")) for state in saved)
