@@ -55,16 +55,22 @@ def write_config():
     write_yaml(f"{LAYOUT.results}/config.yaml", STUDY.model_dump(mode="json", by_alias=True, exclude_none=True))
 
 
+def of_wildcards(function):
+    """The function, its signature at hand: Snakemake asks for it several times per job."""
+    function.__signature__ = signature(function)
+    return function
+
+
 def flags(rule):
     """The flags of a rule's program: the validated sections it depends on, resolved for these wildcards."""
-    return lambda wildcards: getattr(COMMANDS, rule)(**wildcards)
+    return of_wildcards(lambda wildcards: getattr(COMMANDS, rule)(**wildcards))
 
 
 def files(name):
     """An input function: what the layout's method of that name finds for the wildcards that it takes."""
     method = getattr(LAYOUT, name)
     taken = signature(method).parameters
-    return lambda wildcards: method(**{key: wildcards[key] for key in taken})
+    return of_wildcards(lambda wildcards: method(**{key: wildcards[key] for key in taken}))
 
 
 def local_files(path):

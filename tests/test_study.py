@@ -1,5 +1,6 @@
 """pytest tests/test_study.py: who plays against whom, what an iteration reads, and who owns what arms share."""
 
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from wspin import config, configfile
+from wspin import commands, config, configfile
 from wspin.study import Layout
 
 BASE = yaml.safe_load((Path(__file__).parent.parent / "config" / "config.yaml").read_text())
@@ -296,6 +297,35 @@ def test_shards_follow_from_the_configuration(prompts, shard, shards):
     assert names(study.files("spin/ite1", "generations")) == [
         f"spin/ite1/generations/{name}.parquet" for name in shards
     ]
+
+
+WORK = ("commands.flags", "config.Study.arm_train", "config.Study.arm_weigh", "study.Layout.origin")
+
+
+@pytest.mark.parametrize("where", WORK)
+def test_what_all_shards_ask_is_worked_out_once(monkeypatch, where):
+    """The work behind inputs and flags is the same for three shards and for three hundred."""
+
+    def calls(shards):
+        study, counted = layout({"wspin": WEIGHED}, data={"sft": {"prompts": shards, "shard": 1}}), []
+        told, worker = commands.Commands(study), pkgutil.resolve_name(f"wspin.{where}")
+        with monkeypatch.context() as patch:
+            patch.setattr(f"wspin.{where}", lambda *given, **named: counted.append(given) or worker(*given, **named))
+            for shard in study.shards():
+                one_shard(study, told, shard)
+        return len(counted)
+
+    assert calls(300) == calls(3) > 0
+
+
+def one_shard(study, told, shard):
+    """What Snakemake asks for the jobs of one shard of an iteration."""
+    study.generator_model("wspin/ite2"), study.generator_manifest("wspin/ite2")
+    study.own_answers("wspin/ite2", shard), study.replayed_answers("wspin/ite2", shard)
+    study.weighed_answers("wspin", "2", shard), study.weighed_reference("wspin", "2", shard)
+    study.teacher_reading("wspin", "2", shard)
+    told.generate("wspin/ite2", shard), told.logprobs_reference("wspin/ite2", shard)
+    told.logprobs_teacher("teacher", "wspin/ite2", shard), told.weigh("wspin", "2", shard)
 
 
 def test_training_pairs_are_rows_and_the_start_models_log_probabilities():

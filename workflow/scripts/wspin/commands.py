@@ -10,8 +10,8 @@ import json
 
 from .config import Dialogue
 from .flags import flags
-from .origins import Source
-from .study import Layout
+from .origins import Preferences, Sft, Source
+from .study import Layout, answered_once
 
 # How a training is watched over and kept in memory, without a trace in its result.
 WATCH = ("save_every", "margin_bound", "gradient_checkpointing", "parallel")
@@ -69,23 +69,20 @@ class Commands:
         return ["--state", own, "--parent-state", parent, *flags(self.layout.training(model), only=WATCH)]
 
     def generate(self, responses: str, shard: str) -> list[str]:
-        seed = ["--seed", *map(str, self.layout.draw_seed(responses))]
-        dialogue = flags(self._dialogue(self.layout.generator(responses)))
-        return [*_shard(shard, self.study.data.sft.shard), *seed, *flags(self.study.generate), *dialogue]
+        return [*_shard(shard, self.study.data.sft), *self._generate(responses)]
 
     def logprobs_reference(self, responses: str, shard: str) -> list[str]:
-        own = flags(self._dialogue(self.layout.generator(responses), completes=True))
-        return [*_shard(shard, self.study.data.sft.shard), *flags(self.study.logprobs), *own]
+        return [*_shard(shard, self.study.data.sft), *self._reads(self.layout.generator(responses), completes=True)]
 
     def logprobs_teacher(self, scorer: str, responses: str, shard: str) -> list[str]:
-        return [*_shard(shard, self.study.data.sft.shard), *self._logprobs(scorer)]
+        return [*_shard(shard, self.study.data.sft), *self._reads(scorer)]
 
     def logprobs_preferences(self, scorer: str, shard: str) -> list[str]:
-        return [*_shard(shard, self.study.data.preferences.shard), *self._logprobs(scorer)]
+        return [*_shard(shard, self.study.data.preferences), *self._reads(scorer)]
 
     def weigh(self, arm: str, k: str, shard: str) -> list[str]:
         seed = ["--seed", str(self.layout.seed(arm)), k]
-        return [*_shard(shard, self.study.data.sft.shard), *seed, *flags(self.study.arm_weigh(arm))]
+        return [*_shard(shard, self.study.data.sft), *seed, *self._weigh(arm)]
 
     def eval(self, model: str, suite: str) -> list[str]:
         settings, source = self.study.eval, self.study.eval.sources[suite]
@@ -136,8 +133,20 @@ class Commands:
         budget = ["--max-new-tokens", str(self.study.generate.max_new_tokens), "--seed", str(self.study.seed)]
         return ["--templates", *templates, *budget, *flags(self._dialogue(self.study.start))]
 
-    def _logprobs(self, scorer: str) -> list[str]:
-        return [*flags(self.study.logprobs), *flags(self._dialogue(scorer))]
+    # What all shards are told
+
+    @answered_once
+    def _generate(self, responses: str) -> list[str]:
+        seed = ["--seed", *map(str, self.layout.draw_seed(responses))]
+        return [*seed, *flags(self.study.generate), *flags(self._dialogue(self.layout.generator(responses)))]
+
+    @answered_once
+    def _reads(self, scorer: str, completes: bool = False) -> list[str]:
+        return [*flags(self.study.logprobs), *flags(self._dialogue(scorer, completes))]
+
+    @answered_once
+    def _weigh(self, arm: str) -> list[str]:
+        return flags(self.study.arm_weigh(arm))
 
     def _dialogue(self, model: str, completes: bool = False) -> Dialogue:
         """The dialogue as this model has it; only the reference completes cut answers, and sees `eos_on_cut`."""
@@ -149,5 +158,5 @@ def _source(source: Source) -> list[str]:
     return ["--hub", source.hub, "--revision", source.revision] if source.hub else ["--path", source.path]
 
 
-def _shard(shard: str, size: int) -> list[str]:
-    return ["--shard", str(int(shard)), "--shard-size", str(size)]
+def _shard(shard: str, rows: Sft | Preferences) -> list[str]:
+    return ["--shard", str(int(shard)), "--shard-size", str(rows.shard)]

@@ -11,17 +11,33 @@ Two words carry it:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from functools import cached_property
+from collections.abc import Callable, Iterable
+from functools import cached_property, wraps
+from typing import Any, TypeVar
 
 from . import config
 
 GOLD = "gold"  # in place of a response set: the real answers
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def alternatives(names: Iterable[str]) -> str:
     """A pattern that matches the names and nothing else, the longest first; no names match nothing."""
     return "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True)) or "(?!)"
+
+
+def answered_once(method: F) -> F:
+    """Let an object that never changes work out each of a method's answers once: every shard of a study asks again."""
+
+    @wraps(method)
+    def ask(self: Any, *given: Any, **named: Any) -> Any:
+        answers = self.__dict__.setdefault(f"answers of {method.__name__}", {})
+        question = (*given, *named.items())
+        if question not in answers:
+            answers[question] = method(self, *given, **named)
+        return answers[question]
+
+    return ask
 
 
 class Layout:
@@ -73,6 +89,7 @@ class Layout:
         own = self.study.arms[arm].seed
         return self.study.seed if own is None else own
 
+    @answered_once
     def teacher(self, arm: str) -> str | None:
         """The model that weighs an arm's tokens; none where nothing is weighed, or all alike."""
         if not self.study.weighted(arm) or self.study.arm_weigh(arm).source != "teacher":
@@ -98,6 +115,7 @@ class Layout:
 
     # Who owns what arms share
 
+    @answered_once
     def responses(self, arm: str, k: int) -> str:
         """The response set of iteration k; shared where another arm's opponent and seed are the same."""
         fork = self.study.arms[arm].fork
@@ -111,6 +129,7 @@ class Layout:
         """Response sets of earlier iterations that iteration k trains on again, the latest first."""
         return [self.responses(arm, j) for j in range(k - 1, max(-1, k - self.window(arm)), -1)]
 
+    @answered_once
     def scored(self, arm: str, k: int) -> str:
         """The folder whose `reference/` holds the opponent's log-probabilities of all that iteration k trains on."""
         fork = self.study.arms[arm].fork
@@ -134,14 +153,17 @@ class Layout:
         match = re.fullmatch(r"(.+)/ite(\d+)", responses)
         return (match[1], int(match[2])) if match else (None, 0)
 
+    @answered_once
     def generator(self, responses: str) -> str:
         arm, k = self.origin(responses)
         return self.opponent(arm, k) if arm else responses
 
+    @answered_once
     def replays(self, scored: str) -> list[str]:
         arm, k = self.origin(scored)
         return self.replayed(arm, k) if arm else []
 
+    @answered_once
     def answers(self, scored: str) -> str:
         """The response set that belongs to a folder of reference log-probabilities."""
         arm, k = self.origin(scored)
@@ -154,6 +176,7 @@ class Layout:
 
     # Files
 
+    @answered_once
     def shards(self, rows: str = "prompts") -> list[str]:
         """Shard names of the study's prompts, or of its preference `pairs`: they follow from the config alone."""
         source = self.study.data.sft if rows == "prompts" else self.study.data.preferences
