@@ -1,6 +1,6 @@
 """Runs benchmarks and writes docs/benchmarks.csv, .md and .svg; see `make bench`.
 
-python -m bench                    # all of them, about twenty-five minutes
+python -m bench                    # all of them, about half an hour
 python -m bench training memory    # some; the numbers of the others stay
 python -m bench --quick            # a smoke test in a minute; writes nothing
 python -m bench --device cuda      # our side of training and scoring on a GPU, in bfloat16
@@ -19,7 +19,7 @@ from .measure import Row, apart, label, machine, run
 from .numbers import Numbers, read
 from .page import NAME, write
 
-BENCHMARKS = ("training", "weighing", "generating", "memory", "growth", "work", "cost")
+BENCHMARKS = ("training", "weighing", "generating", "memory", "growth", "work", "workflow", "cost")
 ON_GPU = ("training",)  # what runs there: scoring is a part of it
 
 

@@ -42,7 +42,8 @@ class Goal:
 
 
 def goals(numbers: Numbers) -> list[Goal]:
-    return [*_work(numbers), *_training(numbers), *_weighing(numbers), *_generating(numbers), *_memory(numbers)]
+    parts = (_work, _training, _weighing, _generating, _memory, _workflow)
+    return [goal for part in parts for goal in part(numbers)]
 
 
 def _work(numbers: Numbers) -> Iterator[Goal]:
@@ -120,3 +121,9 @@ def _memory(numbers: Numbers) -> Iterator[Goal]:
     for case in numbers.cases("memory") or ["wide"]:
         ours, theirs = (numbers.of("memory", case, name, "bytes") for name in ("ours", "padded"))
         yield Goal("memory above the model, vocabulary 151,936: ours / padded", ours / theirs, 0.15, at_least=False)
+
+
+def _workflow(numbers: Numbers) -> Iterator[Goal]:
+    for case, bound in (("1,000 jobs", 3.0), ("10,000 jobs", 15.0)):
+        found = numbers.of("workflow", case, "no-op", "cpu_seconds")
+        yield Goal(f"a finished study of {case}: CPU-seconds to find nothing to do", found, bound, at_least=False)

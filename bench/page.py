@@ -30,7 +30,7 @@ def write(rows: Sequence[Row], folder: Path) -> None:
 
 def page(told: Numbers) -> str:
     sections = [text.OPENING, _machine(told), _goals(told), _training(told), _weighing(told), _generating(told)]
-    sections += [_memory(told), _growth(told), _work(told), _on_gpu(told), _cost(told), text.PUBLISHED]
+    sections += [_memory(told), _growth(told), _work(told), _workflow(told), _on_gpu(told), _cost(told), text.PUBLISHED]
     return "\n\n".join(sections) + "\n"
 
 
@@ -174,6 +174,16 @@ def _work(told: Numbers) -> str:
     return "\n\n".join(
         [text.WORK, table(("", "needed", "spent", "ratio"), rows), text.WORK_CAVEATS.format(alike=alike)]
     )
+
+
+def _workflow(told: Numbers) -> str:
+    rows = []
+    for case in told.cases("workflow"):
+        jobs = int(told.one("workflow", case, "jobs"))
+        for name in told.contenders("workflow", case):
+            took, held = (told.of("workflow", case, name, part) for part in ("cpu_seconds", "bytes"))
+            rows.append((f"{jobs:,} jobs: {name}", took.text(), (held * 1e-6).text(0)))
+    return "\n\n".join([text.WORKFLOW, *([table(("", "CPU-seconds", "peak MB"), rows)] if rows else [])])
 
 
 def _short(number: float) -> str:

@@ -104,6 +104,13 @@ them. The arm `equal` repeats `spin` to the bit, which is what it is there to sh
 
 NO_STUDY = "Not measured: no finished study under `results/demo` that counts its work; run `make demo` first."
 
+WORKFLOW = """\
+## Size of a study
+
+What Snakemake takes to plan a study: the study of `config/config.yaml` in shards of 2,085 and of 187 prompts. `dry run`
+plans and prints it from nothing; `no-op` finds that nothing is left to do, inputs and flags of every job compared.
+CPU-seconds of the process and its children. Starting Snakemake and reading the rules is a part of each."""
+
 ON_GPU = """\
 ## On a GPU
 

@@ -65,6 +65,14 @@ def test_work_counts_a_second_reading_as_no_need(tmp_path):
     assert readings.of(tmp_path / "0", [*command[:-1], "later"]) == {"fresh": 0.5, "alike": 1.0}
 
 
+def test_a_study_is_planned_from_nothing_and_a_finished_one_is_found_finished():
+    from bench import workflow
+
+    rows = {(row.contender, row.quantity): row.value for row in workflow.run(True, "cpu")}  # asserts what is planned
+    assert rows["", "jobs"] > 150
+    assert rows["no-op", "cpu_seconds"] > 0 < rows["dry run", "bytes"]
+
+
 def test_the_page_says_what_the_numbers_say(root):
     from bench import numbers, page
     from bench.goals import goals
