@@ -6,7 +6,7 @@ BIN := $(ENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup demo report test test-all check docs lock bench
+.PHONY: setup demo status report test test-all check docs lock bench
 
 setup: $(ENV)/ready                 ## an environment with every version pinned
 
@@ -24,6 +24,10 @@ demo: setup                         ## the study on its embedded default, on the
 	$(UNLOCK)
 	snakemake --profile local all --configfile config/demo.yaml
 	@cat results/demo/tables/scores.md; echo; cat results/demo/tables/differences.md
+
+status:                             ## what is done, running, interrupted; CONFIG=config/demo.yaml for overlays
+	@test -e $(ENV)/ready || $(MAKE) setup  # never renews the environment of what runs
+	@python workflow/scripts/status.py $(if $(CONFIG),--configfile $(CONFIG))
 
 report: setup                       ## Snakemake's report of the demo: tables, run times, the code of every step
 	snakemake --profile local all --configfile config/demo.yaml --report results/demo/report.zip

@@ -6,7 +6,7 @@ merged mapping has lost: line numbers, and keys that a file gives twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,19 @@ def load(merged: dict[str, Any], files: Iterable[str | Path] = ()) -> Study:
     if lines:
         raise StudyError("\n".join(lines))
     return study
+
+
+def read(files: Sequence[str | Path]) -> Study:
+    """The study that files describe, merged as Snakemake does: for programs that run without it."""
+    layers = []
+    for file in files:
+        try:
+            layers.append(yaml.safe_load(Path(file).read_text()))
+        except yaml.YAMLError as error:
+            raise StudyError(f"{file}: expected YAML: {' '.join(str(error).split())}") from None
+        if not isinstance(layers[-1], dict):
+            raise StudyError(f"{file}: expected keys with values, found none")
+    return load(merge(*layers), files)
 
 
 def keys(file: Path) -> Iterator[tuple[Place, int, bool]]:

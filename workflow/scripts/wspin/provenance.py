@@ -138,15 +138,24 @@ def stale(results: Path) -> list[tuple[Path, str]]:
 
     Another study's results below this folder, known by their own `config.yaml`, are left to their study.
     """
-    found, present = [], {}
-    for path in _records(results):
+    present: dict[str, str | None] = {}
+    programs = ((path, other_code(path, present)) for path in _records(results))
+    return [(_output(path), program) for path, program in programs if program]
+
+
+def other_code(path: Path, present: dict[str, str | None]) -> str | None:
+    """The program of a record, if the result was made by other code of it than the present; None for no record.
+
+    `present` keeps the hashes of the present code from one call to the next.
+    """
+    try:
         entry = json.loads(path.read_text())
-        program = entry["program"]
-        if program not in present:
-            present[program] = code_hash(program) if (SCRIPTS / f"{program}.py").exists() else None
-        if entry["code"] != present[program]:
-            found.append((_output(path), program))
-    return found
+    except FileNotFoundError:  # removed meanwhile, with its result
+        return None
+    program = entry["program"]
+    if program not in present:
+        present[program] = code_hash(program) if (SCRIPTS / f"{program}.py").exists() else None
+    return program if entry["code"] != present[program] else None
 
 
 def _records(results: Path) -> Iterator[Path]:

@@ -190,6 +190,9 @@ class Layout:
     def manifest(self, name: str) -> str:
         return f"{self.results}/{name}/manifest.json"
 
+    def metrics(self, name: str) -> str:
+        return f"{self.results}/{name}/metrics.jsonl"
+
     def files(self, folder: str, kind: str, rows: str = "prompts") -> list[str]:
         return [f"{self.results}/{folder}/{kind}/{shard}.parquet" for shard in self.shards(rows)]
 
@@ -206,6 +209,13 @@ class Layout:
     def fetched(self, dataset: str) -> str:
         return f"{self.results}/fetched/{dataset}"
 
+    def data(self, name: str) -> str:
+        return f"{self.results}/data/{name}.parquet"
+
+    def log(self, *place: str) -> str:
+        """The log of a job, by its stage, what the job is about and its shard."""
+        return f"{self.results}/logs/{'/'.join(place)}.log"
+
     def tables(self) -> list[str]:
         names = [f"{name}.{kind}" for name in ("scores", "differences") for kind in ("csv", "md", "tex")]
         return [f"{self.results}/tables/{name}" for name in (*names, "weights.csv", "weights.md")]
@@ -217,7 +227,11 @@ class Layout:
         return [path for model in self.table_models() for path in self.scores(model)]
 
     def all_samples(self) -> list[str]:
-        return [f"{path.removesuffix('.json')}.samples.parquet" for path in self.all_scores()]
+        return [self.samples(path) for path in self.all_scores()]
+
+    def samples(self, scores: str) -> str:
+        """The answers behind a file of scores."""
+        return f"{scores.removesuffix('.json')}.samples.parquet"
 
     def weighted_iterations(self) -> list[tuple[str, int]]:
         """(arm, k) of every iteration whose tokens are weighed."""
@@ -267,7 +281,7 @@ class Layout:
             *weights,
             self.model(name),
             self.manifest(name),
-            f"{self.results}/{name}/metrics.jsonl",
+            self.metrics(name),
             *self.scores(name),
         ]
 
@@ -286,7 +300,7 @@ class Layout:
 
     def training_rows(self, model: str) -> str:
         preferences = not self.origin(model)[0] and self.study.models[model].data == "preferences"
-        return f"{self.results}/data/{'preferences' if preferences else 'prompts'}.parquet"
+        return self.data("preferences" if preferences else "prompts")
 
     def training_reference(self, model: str) -> list[str]:
         """Shards of the start model's log-probabilities of the pairs; sft needs none."""
@@ -333,7 +347,7 @@ class Layout:
         return [self.file(f"logprobs/{teacher}", responses, shard) for responses in sets]
 
     def heldout(self, suite: str) -> list[str]:
-        return [f"{self.results}/data/heldout.parquet"] if self.study.eval.sources[suite].heldout else []
+        return [self.data("heldout")] if self.study.eval.sources[suite].heldout else []
 
     # What the programs are told
 
