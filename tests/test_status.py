@@ -310,7 +310,8 @@ def test_files_may_vanish_meanwhile(here, monkeypatch):
     write("results/two/spin/ite0/model/provenance.json", "{}")
     mark(MODEL)
     write(".snakemake/incomplete/migration_underway", "")
-    listed, walk, gone = watch.glob.glob, os.walk, base64.b64encode(b"gone").decode()
+    listed, walk = watch.glob.glob, os.walk
+    gone = base64.urlsafe_b64encode(MODEL.replace("model", "manifest.json").encode()).decode()
     monkeypatch.setattr(watch.glob, "glob", lambda pattern: [*listed(pattern), f"{STATE}/gone.lock"])
     monkeypatch.setattr(os, "walk", lambda top: [(place, below, [*names, gone]) for place, below, names in walk(top)])
     monkeypatch.setattr(provenance, "record_path", lambda output: Path("gone"))
