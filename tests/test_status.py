@@ -201,6 +201,12 @@ def test_a_training_runs_while_its_state_is_locked(here):
     assert told()[0]["spin/ite1"]["model"] == "missing"
 
 
+def test_a_lock_is_looked_at_and_left_alone(tmp_path):
+    assert watch.held(str(tmp_path / "never")) is False
+    assert watch.held(str(tmp_path)) is None  # no file that can be opened
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_training_that_ended_has_only_its_saved_state(here):
     remove(MODEL)
     write(LOG, "train: step 24 of 64  loss 0.5  90 s left\n")
