@@ -77,8 +77,8 @@ def results(folder: Path) -> dict[str, str]:
     }
 
 
-def in_training(folder: Path) -> bool:
+def in_training(folder: Path, model: str = "**") -> bool:
     """Whether a training has gone on from a state that it has saved."""
-    saved = [mark.parent for mark in (folder / DEMO / ".state").glob("train/**/complete")]
+    saved = [mark.parent for mark in (folder / DEMO / ".state/train").glob(f"{model}/**/complete")]
     steps = {state: (state.parent / "metrics.jsonl").read_text().count("\n") for state in saved}
     return any(steps[state] > int(state.name.removeprefix("checkpoint-")) for state in saved)

@@ -93,6 +93,10 @@ class Cluster:
         """Start the daemon of one node."""
         run("slurmd", "-N", node)
 
+    def daemon(self, node: str) -> int:
+        """Process id of a node's daemon."""
+        return int((self.folder / f"run/slurmd-{node}.pid").read_text())
+
     def wait_until_idle(self, seconds: float = 30.0) -> None:
         end = time.monotonic() + seconds
         while run("sinfo", "--noheader", "--format=%t", check=False).split() != ["idle"]:
@@ -134,7 +138,7 @@ class Cluster:
             "SlurmUser": "root",
             "SlurmdUser": "root",
             "AuthType": "auth/munge",
-            "AuthInfo": f"socket={folder}/run/munge.socket",
+            "AuthInfo": f"socket={folder}/run/munge.socket,cred_expire=10",  # a requeued job waits so long
             "CredType": "cred/munge",
             "StateSaveLocation": f"{folder}/state",
             "SlurmdSpoolDir": f"{folder}/spool/%n",

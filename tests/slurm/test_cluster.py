@@ -1,0 +1,229 @@
+"""pytest tests/slurm/test_cluster.py: studies on a real SLURM cluster, by the real programs.
+
+The marker `faults` is on all but the first, which is a part of `make test`.
+"""
+
+import contextlib
+import re
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import cluster as slurm
+import pytest
+from conftest import DEMO, LAST
+from runs import results
+
+TARGET = f"{DEMO}/{LAST}"
+
+
+def wspin(folder):
+    """Hashes of what the target `wspin/ite1` leaves."""
+    own = ("base/", "data/", "fetched/", "sft/", "wspin/", "logprobs/")
+    return {name: digest for name, digest in results(folder).items() if name.startswith(own)}
+
+
+def running(study, rule="train"):
+    """The one job of a rule that runs."""
+    (job,) = [job for job in study.jobs(rule) if job.fields["JobState"] == "RUNNING"]
+    return job
+
+
+def resumed_at(study):
+    """The step at which the last attempt of the training began."""
+    return int(study.log("train", LAST).split("train: step ")[1].split(" ")[0])
+
+
+def assert_ends_the_same(study, local, began):
+    """The last attempt began at such a step, the curve has each step once, every file is as without the fault."""
+    assert resumed_at(study) == began > 0
+    assert study.steps(LAST) == list(range(1, len(study.steps(LAST)) + 1))
+    assert wspin(study.folder) == wspin(local)
+
+
+def test_an_iteration_on_the_cluster_equals_the_local_one(started, local):
+    """Shards on both nodes, a GPU for each; a training that is cancelled on the way goes on in another job."""
+    run = started.start(TARGET)
+    started.suspended_training(run)
+    saved = started.saved()
+    slurm.run("scancel", running(started).fields["JobId"])
+    run.finish()
+    assert_ends_the_same(started, local, saved)
+
+    jobs = started.jobs()
+    counts = {rule: len(started.jobs(rule)) for rule in {job.rule for job in jobs}}
+    expected = {"generate": 4, "logprobs_reference": 4, "logprobs_teacher": 6, "weigh": 4, "train": 3, "eval": 1}
+    assert counts == expected  # and what is local was not submitted
+    assert {(job.rule, job.gpus) for job in jobs} == {(rule, int(rule != "weigh")) for rule in expected}
+    assert {job.fields["NodeList"] for job in started.jobs("generate")} == {"node0", "node1"}
+    assert {(job.rule == "weigh", job.fields["Partition"]) for job in jobs} == {(True, "cpu"), (False, "gpu")}
+    assert {job.fields["NumNodes"] for job in jobs} == {"1"}
+
+
+# Trainings that are stopped
+
+
+@pytest.mark.faults
+def test_asked_by_a_signal_a_training_saves_and_the_next_attempt_goes_on_from_there(unfinished, local):
+    """SLURM sends the signal ahead of the time limit; it looks at its limits every half a minute."""
+    grace = ["--set-resources", "train:runtime=1", "train:slurm_extra=--signal=URG@55"]
+    run = unfinished.start(TARGET, options=grace)
+    training = unfinished.suspended_training(run)
+    run.wait_for(lambda: asked(training))
+    steps = len(unfinished.curve_so_far())
+    training.resume()
+    run.finish()
+    assert f"asked to stop (SIGURG): saved at step {steps + 1} of " in run.told()
+    assert_ends_the_same(unfinished, local, steps + 1)
+
+
+def asked(process):
+    """Whether SIGURG waits for a suspended process."""
+    pending = re.findall(r"^(?:SigPnd|ShdPnd):\t(\w+)$", Path(f"/proc/{process.pid}/status").read_text(), re.MULTILINE)
+    return any(int(one, 16) >> (signal.SIGURG - 1) & 1 for one in pending)
+
+
+@pytest.mark.faults
+def test_out_of_time_without_a_signal_at_most_one_save_interval_is_lost(unfinished, local):
+    run = unfinished.start(TARGET, options=["--set-resources", "train:runtime=1", "train:slurm_extra=--comment=none"])
+    unfinished.suspended_training(run)
+    saved = unfinished.saved()
+    run.finish()
+    assert "TIMEOUT" in {job.fields["JobState"] for job in unfinished.jobs("train")}
+    assert_ends_the_same(unfinished, local, saved)
+
+
+@pytest.mark.faults
+def test_a_dead_nodes_job_starts_again_elsewhere_and_waits_for_the_orphan(cluster, unfinished, local):
+    """The node's daemon is gone, so nobody ends the training that runs there: it must not have a second writer."""
+    run = unfinished.start(TARGET)
+    orphan = unfinished.suspended_training(run)
+    job = running(unfinished).fields
+    with node_down(cluster, job["NodeList"]):
+        waits = f"held by process {orphan.pid}"
+        run.wait_for(lambda: waits in unfinished.log("train", LAST), seconds=300)
+        orphan.resume()
+        run.finish()
+    again = [one.fields for one in unfinished.jobs("train") if one.fields["JobId"] == job["JobId"]]
+    assert [(one["Restarts"], one["NodeList"] != job["NodeList"]) for one in again] == [("1", True)]
+    assert not orphan.is_running()
+    assert_ends_the_same(unfinished, local, len(unfinished.steps(LAST)))
+
+
+@contextlib.contextmanager
+def node_down(cluster, node):
+    """A node whose daemon has died, as SLURM finds out."""
+    slurm.stop(cluster.daemon(node))
+    slurm.run("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+    try:
+        yield
+    finally:
+        cluster.start(node)
+        slurm.run("scontrol", "update", f"nodename={node}", "state=resume", check=False)
+        cluster.wait_until_idle()
+
+
+# The workflow is killed
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("cancelled", [True, False])
+def test_killed_snakemake_goes_on_when_it_is_started_again(unfinished, local, cancelled):
+    """Its job is cancelled first, as docs/cluster.md says, or runs on and is waited for."""
+    run = unfinished.start(TARGET)
+    orphan = unfinished.suspended_training(run)
+    saved, job = unfinished.saved(), running(unfinished).fields
+    run.kill()
+    assert "LockException" in unfinished.refused(TARGET)
+    if cancelled:
+        slurm.run("scancel", f"--name={job['JobName']}")
+        orphan.wait(60)
+    unfinished.unlock()
+    again = unfinished.start(TARGET)
+    if not cancelled:
+        again.wait_for(lambda: f"held by process {orphan.pid}" in unfinished.log("train", LAST), seconds=300)
+        orphan.resume()
+    again.finish()
+    assert_ends_the_same(unfinished, local, saved if cancelled else len(unfinished.steps(LAST)))
+
+
+# Disks and files
+
+
+@pytest.mark.faults
+def test_a_full_disk_ends_a_training_in_one_line_and_with_room_it_goes_on(unfinished, local):
+    """The states of the last training lie on a disk that holds one state and not two."""
+    state = unfinished.folder / DEMO / ".state/train" / LAST
+    with small_disk(state, unfinished.size_of_a_state() * 3 // 2):
+        run = unfinished.start(TARGET, options=["--retries", "0"])
+        run.finish(expect=1)
+        lines = [line for line in unfinished.slurm_log("train").splitlines() if line.startswith("train.py: error: ")]
+        assert len(set(lines)) == 1
+        assert "is the disk full?" in lines[0] or "No space left on device" in lines[0]
+        assert not (unfinished.folder / TARGET / "model").exists()
+        saved = unfinished.saved()
+        kept = shutil.copytree(state, state.with_name("kept"))
+    state.rmdir()
+    kept.rename(state)  # there is room now
+    unfinished.start(TARGET).finish()
+    assert_ends_the_same(unfinished, local, saved)
+
+
+@contextlib.contextmanager
+def small_disk(folder, size):
+    folder.mkdir(parents=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.decode().strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.faults
+def test_a_broken_shard_is_named_and_made_again(unfinished, local):
+    shard = unfinished.folder / TARGET / "generations/01.parquet"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[: len(whole) // 2])
+    (unfinished.folder / TARGET / "reference/01.parquet").unlink()
+    run = unfinished.start(TARGET, options=["--retries", "0"])
+    run.finish(expect=1)
+    name = shard.relative_to(unfinished.folder)
+    assert f"logprobs.py: error: {name}: expected a parquet file, found " in run.told()
+    shard.unlink()
+    unfinished.start(TARGET).finish()
+    assert wspin(unfinished.folder) == wspin(local)
+
+
+# All of it
+
+
+@pytest.mark.faults
+def test_the_whole_study_on_the_cluster_equals_the_local_one(fresh, finished):
+    """Both arms to their tables, shards as job arrays."""
+    sharded = "generate,logprobs_reference,logprobs_teacher,weigh"
+    fresh.start("all", options=["--slurm-array-jobs", sharded]).finish()
+    assert {"tables/scores.md", "spin/ite1/manifest.json", "wspin/ite1/scores/demo.json"} <= set(results(fresh.folder))
+    assert results(fresh.folder) == results(finished)
+    arrays = {job.rule for job in fresh.jobs() if "ArrayTaskId" in job.fields}
+    assert arrays == set(sharded.split(","))
+
+
+# Trainings on several GPUs
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_a_training_on_two_gpus_is_the_same_on_one_node_and_on_two(unfinished, local, nodes):
+    """A process for each; across nodes by srun. Like one process but for rounding."""
+    several = ["nodes=2", "mpi=srun", "tasks=2", "gpu=0", "gres=gpu:1"] if nodes == 2 else []
+    unfinished.set_gpus(2)
+    options = ["--set-resources", *(f"train:{one}" for one in several)] if several else []
+    unfinished.start(f"{TARGET}/manifest.json", options=options).finish()
+    (job,) = unfinished.jobs("train")
+    assert (job.gpus * nodes, job.fields["NumNodes"]) == (2, str(nodes))
+    losses, expected = unfinished.losses(), unfinished.losses(local)
+    assert losses[0] == pytest.approx(expected[0], rel=1e-6)
+    assert losses[:20] == pytest.approx(expected[:20], rel=1e-5)
