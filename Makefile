@@ -33,10 +33,10 @@ report: setup                       ## Snakemake's report of the demo: tables, r
 	snakemake --profile local all --configfile config/demo.yaml --report results/demo/report.zip
 
 test: setup                         ## everything that fits in ten minutes
-	python -m pytest -n 2 -m "not faults"
+	python -m pytest -n 2 --dist loadgroup -m "not faults"
 
 test-all: setup                     ## the slow tiers too
-	python -m pytest -n 2
+	python -m pytest -n 2 --dist loadgroup
 
 check: setup                        ## style
 	ruff check
