@@ -57,5 +57,5 @@ class Launch:
         # they meet where the job's script runs, on the first node; each learns from srun which one it is
         meet = "--main_process_ip $(hostname) --main_process_port $((20000 + SLURM_JOB_ID % 20000))"
         each = f"--nodes={self.nodes} --ntasks={self.nodes} --ntasks-per-node=1 --gpus-per-node={self.gpus}"
-        inner = f"exec {accelerate} --machine_rank $SLURM_NODEID $MEET \"$@\""
+        inner = f'exec {accelerate} --machine_rank $SLURM_NODEID $MEET "$@"'
         return f"MEET=\"{meet}\" {self.mpi} {each} bash -c '{inner}' train"
