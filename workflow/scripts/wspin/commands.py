@@ -10,8 +10,9 @@ import json
 
 from .config import Dialogue
 from .flags import flags
+from .once import answered_once
 from .origins import Preferences, Sft, Source
-from .study import Layout, answered_once
+from .study import Layout
 
 # How a training is watched over and kept in memory, without a trace in its result.
 WATCH = ("save_every", "margin_bound", "gradient_checkpointing", "parallel")

@@ -11,33 +11,18 @@ Two words carry it:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from functools import cached_property, wraps
-from typing import Any, TypeVar
+from collections.abc import Iterable
+from functools import cached_property
 
 from . import config
+from .once import answered_once
 
 GOLD = "gold"  # in place of a response set: the real answers
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 def alternatives(names: Iterable[str]) -> str:
     """A pattern that matches the names and nothing else, the longest first; no names match nothing."""
     return "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True)) or "(?!)"
-
-
-def answered_once(method: F) -> F:
-    """Let an object that never changes work out each of a method's answers once: every shard of a study asks again."""
-
-    @wraps(method)
-    def ask(self: Any, *given: Any, **named: Any) -> Any:
-        answers = self.__dict__.setdefault(f"answers of {method.__name__}", {})
-        question = (*given, *named.items())
-        if question not in answers:
-            answers[question] = method(self, *given, **named)
-        return answers[question]
-
-    return ask
 
 
 class Layout:
