@@ -107,7 +107,9 @@ class Study:
         return max(int(mark.parent.name.removeprefix("checkpoint-")) for mark in marks)
 
     def log(self, stage, model):
-        return (self.folder / DEMO / f"logs/{stage}/{model}.log").read_text()
+        """A program's log; nothing before it has begun."""
+        file = self.folder / DEMO / f"logs/{stage}/{model}.log"
+        return file.read_text() if file.exists() else ""
 
     def curve_so_far(self, model=LAST):
         """Lines of a training's curve in its state."""
