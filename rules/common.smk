@@ -4,6 +4,7 @@ Flags are functions of wildcards alone. Snakemake compares such params and re-ru
 that also takes resources is never compared.
 """
 
+import gc
 import os
 import sys
 from inspect import signature
@@ -16,6 +17,8 @@ from wspin.commands import Commands
 from wspin.files import show_alive, write_yaml
 from wspin.launch import Launch
 from wspin.study import GOLD, Layout, alternatives
+
+gc.set_threshold(100_000)  # a plan is large and no garbage: looking for some takes a tenth of Snakemake's time
 
 # Jobs run in the Python that runs snakemake, unless conda gives them another.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))

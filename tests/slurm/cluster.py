@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 ETC = Path("/etc/slurm")
@@ -42,6 +43,14 @@ def missing() -> str | None:
 def foreign() -> bool:
     file = ETC / "slurm.conf"
     return file.exists() and not file.read_text().startswith(MARK)
+
+
+def left_over() -> Path | None:
+    """Folder of a cluster that was started here and not stopped."""
+    file = ETC / "slurm.conf"
+    if not file.exists() or foreign():
+        return None
+    return Path(re.search(r"^StateSaveLocation=(.+)/state$", file.read_text(), re.MULTILINE)[1])
 
 
 def search_path() -> str:
@@ -69,7 +78,9 @@ class Cluster:
         """Start the daemons; returns when all nodes are idle. Raises `RuntimeError` if they are not within 30 s."""
         if reason := missing():
             raise RuntimeError(reason)
-        self.down()
+        for earlier in (left_over(), self.folder):  # of tests that were killed
+            if earlier:
+                replace(self, folder=earlier).down()
         for name in ("run", "log", "state", "dev", *(f"spool/{node}" for node in self.names)):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         for number in range(self.gpus):
