@@ -5,12 +5,14 @@
 
 Needs root and Debian's packages slurmctld, slurmd, slurm-client and munge. SLURM's commands and the steps inside jobs
 look for their configuration in /etc/slurm, so that is where it goes; one that was not written here is never touched.
+There can be one such cluster at a time: `up` stops what an earlier one has left, and `alone` keeps two runs apart.
 A GPU is a link to /dev/null: SLURM counts it, hands it out and sets CUDA_VISIBLE_DEVICES, and no program can use it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import shutil
@@ -18,8 +20,10 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 ETC = Path("/etc/slurm")
@@ -45,12 +49,21 @@ def foreign() -> bool:
     return file.exists() and not file.read_text().startswith(MARK)
 
 
-def left_over() -> Path | None:
-    """Folder of a cluster that was started here and not stopped."""
+def present() -> Cluster | None:
+    """The cluster to which the configuration belongs, alive or not, if it was written here."""
     file = ETC / "slurm.conf"
-    if not file.exists() or foreign():
-        return None
-    return Path(re.search(r"^StateSaveLocation=(.+)/state$", file.read_text(), re.MULTILINE)[1])
+    found = (
+        None if foreign() or not file.exists() else re.search(r"^StateSaveLocation=(.+)/state$", file.read_text(), re.M)
+    )
+    return Cluster(Path(found[1])) if found else None
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Wait for other runs that have a cluster; within, there are none. A run that was killed is none."""
+    with open(Path(tempfile.gettempdir()) / "stand-in-slurm.lock", "a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def search_path() -> str:
@@ -78,9 +91,9 @@ class Cluster:
         """Start the daemons; returns when all nodes are idle. Raises `RuntimeError` if they are not within 30 s."""
         if reason := missing():
             raise RuntimeError(reason)
-        for earlier in (left_over(), self.folder):  # of tests that were killed
-            if earlier:
-                replace(self, folder=earlier).down()
+        if left := present():
+            left.down()
+        shutil.rmtree(self.folder, ignore_errors=True)
         for name in ("run", "log", "state", "dev", *(f"spool/{node}" for node in self.names)):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         for number in range(self.gpus):
@@ -116,17 +129,18 @@ class Cluster:
             time.sleep(0.1)
 
     def down(self) -> None:
-        """Cancel what runs, stop the daemons that were started here, remove the configuration if it is ours."""
-        if not foreign() and (ETC / "slurm.conf").exists() and self._pids():
+        """Cancel what runs, stop the daemons that were started here, remove their configuration."""
+        found = present()
+        ours = found is not None and found.folder == self.folder
+        if ours and self._pids():
             run("scancel", "--user=root", check=False)
             end = time.monotonic() + 15
             while run("squeue", "--noheader", check=False).strip() and time.monotonic() < end:
                 time.sleep(0.2)
         for pid in self._pids():
             stop(pid)
-        if not foreign():
-            for name in FILES:
-                (ETC / name).unlink(missing_ok=True)
+        for name in FILES if ours else ():
+            (ETC / name).unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _pids(self) -> list[int]:
@@ -208,10 +222,17 @@ def stop(pid: int, seconds: float = 10.0) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, kind)
         end = time.monotonic() + seconds
-        while Path(f"/proc/{pid}").exists() and time.monotonic() < end:
+        while lives(pid) and time.monotonic() < end:
             time.sleep(0.05)
-        if not Path(f"/proc/{pid}").exists():
+        if not lives(pid):
             return
+
+
+def lives(pid: int) -> bool:
+    """Whether a process has not ended; it may still be listed, until its parent has asked how."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] not in "ZX"
+    return False
 
 
 if __name__ == "__main__":

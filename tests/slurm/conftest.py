@@ -26,6 +26,7 @@ IMPATIENT = "tests/slurm/impatient.py"
 LAST = "wspin/ite1"  # the iteration whose training is interrupted
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(items):
     """Whatever needs the cluster stays in one process; it is skipped, with the reason, where there can be none."""
     reason = slurm.missing()
@@ -39,12 +40,12 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session")
 def cluster():
     """Two nodes with two stand-in GPUs each, and memory for one of the demo's GPU jobs: two shards need both nodes."""
-    folder = Path(tempfile.mkdtemp(prefix="slurm-"))
-    made = slurm.Cluster(folder, gpus=2, memory=3900)
-    try:
-        yield made.up()
-    finally:
-        made.down()
+    made = slurm.Cluster(Path(tempfile.mkdtemp(prefix="slurm-")), gpus=2, memory=3900)
+    with slurm.alone():
+        try:
+            yield made.up()
+        finally:
+            made.down()
 
 
 @dataclass(frozen=True)

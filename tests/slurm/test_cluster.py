@@ -7,6 +7,8 @@ import contextlib
 import re
 import shutil
 import subprocess
+import tempfile
+from pathlib import Path
 
 import cluster as slurm
 import pytest
@@ -64,8 +66,8 @@ def test_an_iteration_on_the_cluster_equals_the_local_one(started, local):
 
 @pytest.mark.faults
 def test_asked_by_a_signal_a_training_saves_and_the_next_attempt_goes_on_from_there(unfinished, local):
-    """SLURM sends the signal ahead of the time limit, and one to go on for whom is stopped."""
-    run = unfinished.start(TARGET, options=train_with("runtime=1", "slurm_extra=--signal=URG@40"))
+    """SLURM looks every 30 s: the signal, and one to go on for whom is stopped, comes 45 to 75 s ahead of the end."""
+    run = unfinished.start(TARGET, options=train_with("runtime=2", "slurm_extra=--signal=URG@45"))
     unfinished.suspended_training(run)
     steps = len(unfinished.curve_so_far())
     run.finish()
@@ -222,3 +224,21 @@ def test_a_training_on_two_gpus_is_the_same_on_one_node_and_on_two(unfinished, l
     losses, expected = unfinished.losses(), unfinished.losses(local)
     assert losses[0] == pytest.approx(expected[0], rel=1e-6)
     assert losses[:20] == pytest.approx(expected[:20], rel=1e-5)
+
+
+# The cluster itself
+
+
+@pytest.mark.faults
+def test_what_a_killed_run_has_left_is_stopped(cluster):
+    """The same daemons on the same ports, from another folder."""
+    pids = [cluster.daemon(node) for node in cluster.names]
+    other = slurm.Cluster(Path(tempfile.mkdtemp(prefix="slurm-")))
+    try:
+        other.up()
+        assert [pid for pid in pids if slurm.lives(pid)] == []
+        assert not cluster.folder.exists()
+    finally:
+        cluster.up()
+    assert slurm.present().folder == cluster.folder
+    assert not other.folder.exists()
