@@ -25,12 +25,13 @@ PAIRS, STEPS = 73, 20  # two epochs of ten steps; the last of an epoch has a sin
 NAMES = {"ddp": "DistributedDataParallel", "fsdp": "FSDPQwen2ForCausalLM"}
 
 
-def start(processes, folder):
+def start(processes, folder, on_gpus=False):
     """So many workers, through torchrun if they are several."""
+    environment = workflow.environment() | ({} if on_gpus else {"CUDA_VISIBLE_DEVICES": ""})
     several = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
     command = [sys.executable, *several, str(WORKER), str(folder)]
     with open(folder / "log", "w") as log:
-        return subprocess.Popen(command, env=workflow.environment(), stdout=log, stderr=subprocess.STDOUT)
+        return subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
 
 @pytest.fixture(scope="session")
@@ -181,6 +182,26 @@ def test_a_launcher_that_starts_fewer_is_refused(monkeypatch):
     parallel.expect(1)
     with pytest.raises(StudyError, match=r"expected 2 processes \(--processes\), found WORLD_SIZE 1"):
         parallel.expect(2)
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    for gpus in (0, 4):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda gpus=gpus: gpus)
+        parallel.expect(4)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(StudyError, match=r"expected a GPU for each of 4 processes, found 2; lower resources.train.gpu"):
+        parallel.expect(4)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two GPUs on this machine")
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_two_gpus_train_as_one_processor_does(together, prepare, tmp_path, kind):
+    finish(start(2, prepare(tmp_path, parallel=kind), on_gpus=True), tmp_path)
+    losses, expected = ([one["loss"] for one in curve(folder)] for folder in (tmp_path, together(1)))
+    assert losses == pytest.approx(expected, rel=1e-3)
 
 
 # Who reads what

@@ -33,10 +33,16 @@ def processes() -> int:
 
 
 def expect(count: int) -> None:
-    """Raise `StudyError` unless so many processes train: a launcher that falls back to one must not go unseen."""
+    """Raise `StudyError` unless so many processes train, each with a GPU of its own where there are GPUs.
+
+    A launcher that falls back to one process must not go unseen.
+    """
     if processes() != count:
         told = f"found WORLD_SIZE {processes()}; start it with `accelerate launch` or torchrun, as the rule does"
         raise StudyError(f"train: expected {count} processes (--processes), {told}")
+    here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count()
+    if 0 < gpus < here:
+        raise StudyError(f"train: expected a GPU for each of {here} processes, found {gpus}; lower resources.train.gpu")
 
 
 @contextmanager

@@ -82,7 +82,7 @@ class PlannedTrainer(Trainer):
 
     def _step(self, model: Any, step: Step) -> Tensor:
         items = [self.items[i] for i in step]
-        scale, computed, losses, measured = self._scale(items) * processes(), 0, [torch.zeros(())], []
+        scale, computed, sums, measured = self._scale(items) * processes(), 0, [torch.zeros(())], []
         passes = rank_passes(self.lengths, step, processes(), rank(), self.token_budget, self.sharded)
         with answering(self.accelerator.unwrap_model(model)):
             for number, (chosen, counts) in enumerate(passes, 1):
@@ -92,11 +92,11 @@ class PlannedTrainer(Trainer):
                 with nullcontext() if self.awaited else self.accelerator.no_sync(model):
                     loss, told = self._pass(model, batch.to(self.args.device), scale if counts else 0.0)
                 if counts:
-                    losses.append(loss.cpu())
+                    sums.append(loss.cpu())
                     measured.append(told)
         self.awaited = False
-        told = gather((torch.stack(losses).sum(), joined(measured), computed, self.asked()))
-        losses, measured, computed, asked = zip(*told, strict=True)
+        told = gather((torch.stack(sums).sum(), joined(measured), computed, self.asked()))
+        sums, measured, computed, asked = zip(*told, strict=True)
         self._measure(joined([own for own in measured if own]))
         self.measured |= {
             "work/tokens": sum(sum(item.lengths) for item in items),
@@ -106,7 +106,7 @@ class PlannedTrainer(Trainer):
         if any(asked):
             self.control.should_save = self.control.should_training_stop = True
         pairs = sum(item.pairs for item in items)
-        mean = torch.stack(losses).sum() / processes() * self.settings.global_batch / pairs
+        mean = torch.stack(sums).sum() / processes() * self.settings.global_batch / pairs
         return mean.to(self.args.device)
 
     def _scale(self, items: Sequence[Item]) -> float:
