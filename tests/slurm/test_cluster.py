@@ -206,7 +206,7 @@ def test_the_whole_study_on_the_cluster_equals_the_local_one(fresh, finished):
     assert {"tables/scores.md", "spin/ite1/manifest.json", "wspin/ite1/scores/demo.json"} <= set(results(fresh.folder))
     assert results(fresh.folder) == results(finished)
     arrays = {job.rule for job in fresh.jobs() if "ArrayTaskId" in job.fields}
-    assert arrays == set(sharded.split(","))
+    assert {"generate"} <= arrays <= set(sharded.split(","))  # of shards that are ready at one time
 
 
 # Trainings on several GPUs
