@@ -17,6 +17,7 @@ from wspin import StudyError, models, parallel
 from wspin.launch import Launch
 from wspin.logprobs import score
 from wspin.packing import micro_batches, rank_passes
+from wspin.sharding import shard
 from wspin.trainer import items_per_step
 
 pytestmark = pytest.mark.xdist_group("parallel")  # the trainings that they are compared to are made once
@@ -182,6 +183,13 @@ def test_a_launcher_that_starts_fewer_is_refused(monkeypatch):
     parallel.expect(1)
     with pytest.raises(StudyError, match=r"expected 2 processes \(--processes\), found WORLD_SIZE 1"):
         parallel.expect(2)
+
+
+def test_a_model_whose_layers_are_hidden_is_not_sharded():
+    with pytest.raises(StudyError, match=r"train.parallel: fsdp expects a model with `layers`, found none in Linear"):
+        model = torch.nn.Linear(2, 2)
+        model.base_model = torch.nn.Linear(2, 2)
+        shard(model)
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch):

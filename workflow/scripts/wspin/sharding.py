@@ -27,9 +27,12 @@ WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 def shard(model: Any) -> None:
-    """Spread the parameters of a model over all processes, in place."""
+    """Spread a model over all processes, in place. Raises `StudyError` where its layers are hidden."""
+    layers = getattr(model.base_model, "layers", None)
+    if layers is None:
+        raise StudyError(f"train.parallel: fsdp expects a model with `layers`, found none in {type(model).__name__}")
     mesh = init_device_mesh(model.device.type, (processes(),))
-    for layer in model.base_model.layers:
+    for layer in layers:
         fully_shard(layer, mesh=mesh)
     fully_shard(model, mesh=mesh)
 
