@@ -26,14 +26,11 @@ IMPATIENT = "tests/slurm/impatient.py"
 LAST = "wspin/ite1"  # the iteration whose training is interrupted
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(items):
-    """Whatever needs the cluster stays in one process; it is skipped, with the reason, where there can be none."""
-    reason = slurm.missing()
-    for item in items:
-        if "cluster" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("slurm"))
-            if reason:
+    """Whatever needs the cluster is skipped, with the reason, where there can be none."""
+    if reason := slurm.missing():
+        for item in items:
+            if "cluster" in getattr(item, "fixturenames", ()):
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 
