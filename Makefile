@@ -32,11 +32,14 @@ status:                             ## what is done, running, interrupted; CONFI
 report: setup                       ## Snakemake's report of the demo: tables, run times, the code of every step
 	snakemake --profile local all --configfile config/demo.yaml --report results/demo/report.zip
 
+# Two processes, each with whole files (what their tests share is made once), the cluster's first: it takes longest.
+PYTEST := python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
 test: setup                         ## everything that fits in ten minutes
-	python -m pytest -n 2 --dist loadgroup -m "not faults"
+	$(PYTEST) -m "not faults"
 
 test-all: setup                     ## the slow tiers too
-	python -m pytest -n 2 --dist loadgroup
+	$(PYTEST)
 
 check: setup                        ## style
 	ruff check

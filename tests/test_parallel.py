@@ -20,7 +20,6 @@ from wspin.packing import micro_batches, rank_passes
 from wspin.sharding import shard
 from wspin.trainer import items_per_step
 
-pytestmark = pytest.mark.xdist_group("parallel")  # the trainings that they are compared to are made once
 WORKER = workflow.ROOT / "tests/worker.py"
 PAIRS, STEPS = 73, 20  # two epochs of ten steps; the last of an epoch has a single pair
 NAMES = {"ddp": "DistributedDataParallel", "fsdp": "FSDPQwen2ForCausalLM"}

@@ -12,8 +12,6 @@ import pytest
 import workflow
 import yaml
 
-pytestmark = pytest.mark.xdist_group("submission")  # what is submitted is submitted once
-
 IMPATIENT = "tests/slurm/impatient.py"
 PROFILES = ("--profile", "slurm", "--profile", "tests/slurm/site")
 COMMANDS = ("sbatch", "squeue", "scancel", "scontrol", "sinfo", "srun", "sacct", "sacctmgr", "sshare")

@@ -15,7 +15,6 @@ import pytest
 from conftest import DEMO, LAST
 from runs import results
 
-pytestmark = pytest.mark.xdist_group("slurm")  # one process has the cluster
 TARGET = f"{DEMO}/{LAST}"
 
 
