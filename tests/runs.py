@@ -37,12 +37,12 @@ class Run:
             if found := condition():
                 return found
             assert self.process.poll() is None, self.told()
-            time.sleep(0.01)
+            time.sleep(0.02)
         raise AssertionError(f"not within {seconds} s: {self.told()}")
 
     def finish(self, expect: int = 0) -> None:
         """Wait for the end. Raises `AssertionError` with what was told if it is another than expected."""
-        code = self.process.wait(timeout=600)
+        code = self.process.wait(timeout=900)
         assert bool(code) == bool(expect), self.told()
 
     def members(self, word: str = "") -> list[psutil.Process]:
