@@ -125,7 +125,8 @@ class Cluster:
         end = time.monotonic() + seconds
         while run("sinfo", "--noheader", "--format=%t", check=False).split() != ["idle"]:
             if time.monotonic() > end:
-                raise RuntimeError(f"nodes not idle within {seconds:.0f} s; see {self.folder}/log/")
+                told = (self.folder / "log/slurmctld.log").read_text().splitlines()[-1:]
+                raise RuntimeError(f"nodes not idle within {seconds:.0f} s; the controller's last word: {told}")
             time.sleep(0.1)
 
     def down(self) -> None:
