@@ -108,3 +108,21 @@ def commands(folder):
     yield "report figure", [*flags.report_figure(), *averages, "--output", folder / "averages.svg"]
     yield "stale", ["--results", folder]
     yield "clean_state", ["--state", folder / ".state"]
+
+
+def test_a_job_with_a_model_is_kept_from_the_network():
+    """Whatever its environment says: hub and data sets are switched off before they are imported."""
+    asked = "import huggingface_hub.constants as hub, datasets.config as data"
+    asked += "; print(hub.HF_HUB_OFFLINE, data.HF_HUB_OFFLINE)"
+    done = subprocess.run(
+        [sys.executable, "-c", f"from wspin import program; program.offline(); {asked}"],
+        cwd=workflow.ROOT / "workflow/scripts",
+        env={**workflow.environment(), "HF_HUB_OFFLINE": "0"},
+        text=True,
+        capture_output=True,
+    )
+    assert done.stdout.split() == ["True", "True"], done.stderr
+    programs = {
+        file.stem for file in (workflow.ROOT / "workflow/scripts").glob("*.py") if "offline()" in file.read_text()
+    }
+    assert {"data", "generate", "logprobs", "train", "eval"} <= programs
