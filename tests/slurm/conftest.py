@@ -34,7 +34,7 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cluster():
     """Two nodes with two stand-in GPUs each, and memory for one of the demo's GPU jobs: two shards need both nodes."""
     made = slurm.Cluster(Path(tempfile.mkdtemp(prefix="slurm-")), gpus=2, memory=3900)
