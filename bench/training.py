@@ -41,6 +41,7 @@ SETTINGS = Train.model_validate(
         "token_budget": TOKEN_BUDGET,
         "triplets": False,
         "gradient_checkpointing": False,
+        "parallel": "ddp",
         "optimizer": "rmsprop",
         "schedule": {"warmup": 0.0, "decay": "linear"},
         "weight_decay": 0.0,
