@@ -2,9 +2,12 @@
 
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +17,7 @@ import yaml
 
 IMPATIENT = "tests/slurm/impatient.py"
 PROFILES = ("--profile", "slurm", "--profile", "tests/slurm/site")
-COMMANDS = ("sbatch", "squeue", "scancel", "scontrol", "sinfo", "srun", "sacct", "sacctmgr", "sshare")
+COMMANDS = ("sbatch", "squeue", "scancel", "scontrol", "sinfo", "srun", "sacct", "sacctmgr", "sshare", "accelerate")
 STAGE = {  # of every rule that is submitted
     "data": "data",
     "data_preferences": "data",
@@ -26,26 +29,40 @@ STAGE = {  # of every rule that is submitted
     "weigh": "weigh",
     "eval": "eval",
 }
+LOCAL = {"fetch", "fetch_data", "fetch_tasks", "all"}  # and whatever begins with report_
+UNLUCKY = "rule_train_wildcards_wspin_ite0"
+SFT = "results/weighed/sft/model"
 VALUED = {"--job-name", "--output", "--comment", "-p", "-t", "--mem", "-D", "-A", "-C"}  # the value is the next word
 
 
 @dataclass(frozen=True)
 class Submitted:
-    """The arguments of one sbatch by their names; those without a value have an empty one."""
+    """The arguments of one sbatch by their names; those without a value have an empty one. And what it wraps."""
 
     given: dict[str, str]
+    command: str
 
     @classmethod
-    def of(cls, words):
-        given, words = {}, iter(words)
+    def of(cls, line):
+        noted = json.loads(line)
+        given, words = {}, iter(noted["words"])
         for word in words:
             name, _, value = word.partition("=")
+            assert name not in given, name
             given[name] = next(words) if name in VALUED else value
-        return cls(given)
+        return cls(given, noted["command"])
+
+    @property
+    def comment(self):
+        return self.given["--comment"]
 
     @property
     def rule(self):
-        return self.given["--comment"].removeprefix("rule_").partition("_wildcards_")[0]
+        return self.comment.removeprefix("rule_").partition("_wildcards_")[0]
+
+    @property
+    def wildcards(self):
+        return self.comment.partition("_wildcards_")[2]
 
 
 @dataclass(frozen=True)
@@ -75,8 +92,20 @@ class Cluster:
             stderr=subprocess.STDOUT,
         )
         assert done.returncode == 0, done.stdout
-        lines = (self.folder / "submitted.jsonl").read_text().splitlines()
-        return [Submitted.of(json.loads(line)["words"]) for line in lines]
+        (self.folder / "told").write_text(done.stdout)
+        return [Submitted.of(line) for line in self._lines("submitted.jsonl")]
+
+    def told(self):
+        """What the last run of Snakemake printed."""
+        return (self.folder / "told").read_text()
+
+    def started(self):
+        """What srun and accelerate were given, their names first."""
+        return [json.loads(line) for line in self._lines("started.jsonl")]
+
+    def _lines(self, name):
+        file = self.folder / name
+        return file.read_text().splitlines() if file.exists() else []
 
 
 @pytest.fixture(scope="session")
@@ -87,14 +116,19 @@ def cluster_of(tmp_path_factory):
 @pytest.fixture(scope="session")
 def finished_cluster(weighed, tmp_path_factory, cluster_of):
     """Every output is there already, so that jobs that only say that they have succeeded are believed."""
-    return cluster_of(weighed.copy(tmp_path_factory.mktemp("submission") / "study"))
+    study = weighed.copy(tmp_path_factory.mktemp("submission") / "study")
+    return cluster_of(study.overlay({"iterations": 1, "arms": {"wspin.paper": None, "equal": None}}))
 
 
 @pytest.fixture(scope="session")
-def submitted(finished_cluster):
-    """All that is submitted for an iteration and a baseline, of which one training fails at first."""
-    targets = ("results/weighed/wspin/ite0", "results/weighed/dpo/model")
-    return finished_cluster.run(*targets, options=["--forceall"], fails="rule_train_wildcards_wspin_ite0")
+def run_of_all(finished_cluster):
+    """All that is submitted for a whole study, of which one training fails at first; and what Snakemake prints."""
+    return finished_cluster.run("all", options=["--forceall"], fails=UNLUCKY), finished_cluster.told()
+
+
+@pytest.fixture(scope="session")
+def submitted(run_of_all):
+    return run_of_all[0]
 
 
 def only(jobs, rule):
@@ -104,8 +138,24 @@ def only(jobs, rule):
     return {name: {given.get(name) for given in found} for name in set().union(*found)}
 
 
-def test_local_rules_are_not_submitted(submitted):
-    assert {job.rule for job in submitted} == set(STAGE)
+def test_every_planned_job_is_submitted_once_but_for_the_local_ones(run_of_all):
+    submitted, told = run_of_all
+    rows = (row.split() for row in workflow.TABLE.search(told)["rows"].splitlines())
+    planned = {rule: int(count) for rule, count in rows}
+    local = {rule for rule in planned if rule in LOCAL or rule.startswith("report_")}
+    assert len(local) > len(LOCAL)
+    assert planned.keys() - local == STAGE.keys()
+    assert Counter(job.rule for job in submitted) == Counter({rule: planned[rule] for rule in STAGE}) + Counter(train=1)
+    assert Counter(job.comment for job in submitted) == Counter({job.comment for job in submitted}) + Counter([UNLUCKY])
+
+
+def test_a_job_runs_its_one_rule_in_the_folder_of_the_study(submitted, finished_cluster):
+    for job in submitted:
+        words = shlex.split(job.command)
+        assert job.given["-D"] == str(finished_cluster.study.folder)
+        assert f"{sys.executable} -m snakemake" in job.command
+        assert words[words.index("--allowed-rules") + 1] == job.rule
+        assert words[words.index("--executor") + 1] == "slurm-jobstep"
 
 
 @pytest.mark.parametrize("rule", STAGE)
@@ -113,10 +163,11 @@ def test_a_job_asks_for_what_the_configuration_says(submitted, rule):
     asked = workflow.ROOT / "config/config.yaml"
     stage = yaml.safe_load(asked.read_text())["resources"][STAGE[rule]]
     stage |= {"gpu": 1} if rule == "train" else {}  # two_arms.yaml
-    given = only([job for job in submitted if job.rule != "train" or "sft" in job.given["--comment"]], rule)
+    given = only(submitted, rule)
     assert given["--mem"] == {str(stage["mem_mb"])}
     assert given["--cpus-per-task"] == {str(stage["threads"])}
-    assert given["-t"] == {str(stage["runtime"])}
+    attempts = (1, 2) if rule == "train" else (1,)  # one training has failed
+    assert given["-t"] == {str(attempt * stage["runtime"]) for attempt in attempts}
     assert given.get("--gpus") == ({str(stage["gpu"])} if "gpu" in stage else None)
     assert given["-p"] == ({"gpu"} if "gpu" in stage else {"cpu"})
     assert given["--nodes"] == {"1"}  # GPUs of one node
@@ -126,7 +177,7 @@ def test_a_job_asks_for_what_the_configuration_says(submitted, rule):
 
 def test_a_job_that_failed_asks_for_more_time(submitted):
     minutes = yaml.safe_load((workflow.ROOT / "config/config.yaml").read_text())["resources"]["train"]["runtime"]
-    attempts = [job.given["-t"] for job in submitted if job.given["--comment"] == "rule_train_wildcards_wspin_ite0"]
+    attempts = [job.given["-t"] for job in submitted if job.comment == UNLUCKY]
     assert attempts == [str(minutes), str(2 * minutes)]
 
 
@@ -137,10 +188,9 @@ def test_trainings_alone_are_warned_of_their_time_limit(submitted):
 
 def test_a_log_is_kept_for_every_job(submitted, finished_cluster):
     logs = finished_cluster.study.folder / "logs/slurm"
-    assert {job.given["--output"] for job in submitted if job.rule == "weigh"} == {
-        f"{logs}/rule_weigh/wspin_0_00/%j.log"
-    }
-    assert all(job.given["--output"].startswith(f"{logs}/rule_{job.rule}/") for job in submitted)
+    for job in submitted:
+        assert Path(job.given["--output"]) == logs / f"rule_{job.rule}" / job.wildcards / "%j.log"
+    assert {job.wildcards for job in submitted if job.rule == "weigh"} == {"wspin_0_00"}
 
 
 def test_a_site_lays_its_own_profile_over(finished_cluster):
@@ -174,11 +224,54 @@ def test_an_array_asks_for_a_gpu_for_each_of_its_shards(finished, tmp_path, clus
     assert given == ["1-2", "1", "1", "gpu"]
 
 
-def test_a_study_is_made_by_what_is_submitted(weighed, tmp_path, cluster_of):
-    """The wrapped commands work: outputs appear, and one that fails at first is made by its second job."""
-    study = workflow.checkout(tmp_path / "study", *weighed.configfiles)
+def test_a_dry_run_tells_what_would_be_asked_and_submits_nothing(finished_cluster):
+    assert finished_cluster.run(SFT, options=["--force", "--dry-run"]) == []
+    (line,) = re.findall(r"^rule train:\n(?:    .*\n)*?    resources: (.*)$", finished_cluster.told(), re.MULTILINE)
+    expected = {"slurm_partition=gpu", "gpu=1", "nodes=1", "mem_mb=200000", "runtime=720"}
+    assert expected | {"slurm_extra=--signal=URG@180"} <= set(line.split(", "))
+
+
+def test_a_training_on_two_gpus_asks_for_both_and_starts_a_process_for_each(finished_cluster):
+    (job,) = finished_cluster.run(SFT, options=["--force", "--config", 'resources={"train": {"gpu": 2}}'])
+    assert [job.given[name] for name in ("--gpus", "--nodes", "--cpus-per-task", "-p")] == ["2", "1", "16", "gpu"]
+    assert job.given.keys().isdisjoint({"--ntasks", "--ntasks-per-gpu", "--gres"})
+    (launched,) = re.findall(
+        r"^ +accelerate launch (.*?) workflow/scripts/train\.py ", finished_cluster.told(), re.MULTILINE
+    )
+    assert launched.startswith("--multi_gpu --num_machines 1 --num_processes 2 --num_cpu_threads_per_process 8 ")
+
+
+def profile_of_the_manual(folder):
+    """The profile that docs/cluster.md shows for a training over several nodes, as a file."""
+    blocks = re.findall(r"```yaml\n(.*?)```", (workflow.ROOT / "docs/cluster.md").read_text(), re.DOTALL)
+    (several,) = [block for block in blocks if "mpi: srun" in block]
+    folder.mkdir()
+    (folder / "config.yaml").write_text(several)
+    return "--profile", str(folder)
+
+
+def test_over_two_nodes_a_training_is_one_task_a_node(tmp_path, cluster_of):
+    """From sbatch to the program: all jobs are run, but for the first of the training, which fails."""
+    study = workflow.checkout(tmp_path / "study", workflow.TWO_ARMS)
     study.use_stubs()
     cluster = cluster_of(study)
-    jobs = cluster.run("results/weighed/sft/model", fails="rule_train_wildcards_sft", really=True)
-    assert [job.rule for job in jobs] == ["data", "train", "train"]
-    assert "train.py" in (study.folder / "results/weighed/sft/model/file").read_text()
+    profiles = (*PROFILES, *profile_of_the_manual(tmp_path / "several"))
+    model = "results/two/sft/model"
+    data, first, again = cluster.run(model, profiles=profiles, fails="rule_train_wildcards_sft", really=True)
+    assert [data.rule, first.rule, again.rule] == ["data", "train", "train"]
+    asked = {"--nodes": "2", "--ntasks": "2", "--gres": "gpu:4", "--cpus-per-task": "16", "--signal": "URG@180"}
+    for job in (first, again):
+        assert asked.items() <= job.given.items()
+        assert job.given.keys().isdisjoint({"--gpus", "--ntasks-per-gpu"})
+    (of_data, of_train, launch) = cluster.started()
+    assert {"-n1", "--nodes=1"} <= set(of_data)
+    assert of_train[:6] == ["srun", "--nodes=2", "--ntasks=2", "--ntasks-per-node=1", "--gpus-per-node=4", "bash"]
+    expected = {"num_machines": "2", "num_processes": "8", "machine_rank": "0", "main_process_port": "20001"}
+    assert given_to(launch, *(f"--{name}" for name in expected)) == list(expected.values())
+    made = (study.folder / model / "file").read_text().split(" ")
+    assert given_to(made, "--processes", "--loss", "--output") == ["8", "sft", model]
+
+
+def given_to(words, *names):
+    """The words that follow some others."""
+    return [words[words.index(name) + 1] for name in names]

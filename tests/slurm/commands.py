@@ -3,6 +3,8 @@
 
 Works in the folder that it lies in. `sbatch` adds a line to submitted.jsonl. A job is told to have succeeded, unless
 its comment stands in the file `fails`: it has failed then, and is run when submitted again. With a file `run` all run.
+`srun` adds a line to started.jsonl and starts one task on the spot. What a task starts with `accelerate` is noted too,
+and is one process.
 """
 
 import fcntl
@@ -14,6 +16,7 @@ from pathlib import Path
 
 FOLDER = Path(sys.argv[0]).parent
 SUBMITTED = FOLDER / "submitted.jsonl"
+STARTED = FOLDER / "started.jsonl"
 CONFIG = "MaxArraySize = 1001\nMinJobAge = 300 sec"
 
 
@@ -32,7 +35,8 @@ def sbatch(*words):
             failed = True
         else:
             failed = (unlucky or (FOLDER / "run").exists()) and run(wrapped) != 0
-        file.write(json.dumps({"words": words, "state": "FAILED" if failed else "COMPLETED"}) + "\n")
+        job = {"words": words, "command": wrapped.removeprefix("--wrap=")}
+        file.write(json.dumps(job | {"state": "FAILED" if failed else "COMPLETED"}) + "\n")
         file.flush()
         print(len(submitted()))
 
@@ -50,8 +54,21 @@ def squeue(*words):
 
 
 def srun(*words):
+    note("srun", words)
     command = next(i for i, word in enumerate(words) if not word.startswith("-"))
+    os.environ.update(SLURM_NODEID="0", PATH=os.pathsep.join([str(FOLDER), *os.get_exec_path()]))
     os.execvp(words[command], words[command:])
+
+
+def accelerate(*words):
+    note("accelerate", words)
+    program = next(i for i, word in enumerate(words) if word.endswith(".py"))
+    os.execvp("python", ["python", *words[program:]])
+
+
+def note(name, words):
+    with open(STARTED, "a") as file:
+        file.write(json.dumps([name, *words]) + "\n")
 
 
 def scontrol(*words):
