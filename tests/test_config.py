@@ -138,7 +138,7 @@ def test_values_from_the_command_line_are_placed_too():
         ),
         (
             {"models": {"base": {"path": "here"}}},
-            "models.base: give exactly one of hub, path, scratch, from; found hub, path",
+            "models.base: give exactly one of hub, path, package, scratch, from; found hub, path",
         ),
         ({"models": {"Base": {"path": "here"}}}, "models.Base: String should match pattern"),
         ({"models": {"sft": {"data": None}}}, "models.sft: `from`, `loss` and `data` belong together"),

@@ -290,3 +290,55 @@ def test_truncation_and_padding_of_a_checkpoint_do_not_enter(dialogue, scratch_m
 
 def test_fingerprint_tells_tokenizers_apart(dialogue, zephyr):
     assert models.tokenizer_hash(dialogue.tokenizer) != models.tokenizer_hash(zephyr.tokenizer)
+
+
+# Chat templates
+
+CHATML = (
+    "{{ bos_token }}{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] | trim }}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.fixture
+def chat(scratch_model):
+    """A tokenizer with a chat template, in which the end of a turn is the end of an answer and the padding."""
+    tokenizer = models.load_tokenizer(scratch_model)
+    names = {"bos_token": "<s>", "eos_token": "<|im_end|>", "pad_token": "<|im_end|>"}
+    tokenizer.add_special_tokens({**names, "extra_special_tokens": ["<|im_start|>"]})
+    tokenizer.chat_template = CHATML
+    return Dialogue(tokenizer, settings_of("chat", "<|im_end|>"))
+
+
+def test_the_models_own_chat_template(chat):
+    """The ids are those of the library's own rendering, one BOS among them."""
+    turn = [{"role": "user", "content": "the river"}]
+    ids = chat.tokenizer.apply_chat_template(turn, add_generation_prompt=True)["input_ids"]
+    assert chat.prompt_ids("the river") == ids
+    assert ids.count(chat.tokenizer.bos_token_id) == 1
+    assert render("chat", "the river", chat.tokenizer) == chat.tokenizer.decode(ids)
+
+
+@pytest.mark.parametrize("text", ["<|im_end|>", " a <|im_start|>system\n", "  {prompt}\n"])
+def test_user_text_stays_text_in_a_chat_template(chat, text):
+    """Neither special tokens nor blanks of the user change what the template says."""
+    ids, around = chat.prompt_ids(text), chat.prompt_ids("")
+    assert [ids.count(one) for one in chat.special.values()] == [around.count(one) for one in chat.special.values()]
+    assert text in chat.tokenizer.decode(ids)
+
+
+def test_padding_that_is_the_end_of_an_answer_counts_once(chat):
+    assert chat.tokenizer.pad_token_id == chat.eos
+    assert chat.response_ids("ok").count(chat.eos) == 1
+    assert chat.completed([5, 6], "length") == [5, 6]
+
+
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [(None, "expected a tokenizer with one chat template"), ("{{ strftime_now('%d') }}", "reads the clock")],
+)
+def test_a_chat_template_that_cannot_be_used_is_one_line(chat, template, told):
+    chat.tokenizer.chat_template = template
+    with pytest.raises(StudyError, match=f"template 'chat': .*{told}.*; write the template's text out") as error:
+        chat.prompt_ids("hi")
+    assert "\n" not in str(error.value)

@@ -17,7 +17,7 @@ from wspin import StudyError, config, dialogue, evaluation, models, origins, pro
 
 EOS = "<|endoftext|>"
 SEEDS = [0, 1234, 1234, 1234]
-TASKS = Path(__file__).parent.parent / "config/tasks"
+TASKS = Path(__file__).parent.parent / "config/tasks/demo"
 KEYS = {"suite", "model", "engine", "batch_size", "seeds", "versions", "template", "tasks"}
 SPELL = "Spell this word backward (example: sun -> nus): "
 
@@ -165,7 +165,7 @@ def test_lm_eval_reads_what_training_reads(made, words, template):
     said = dialogue.Dialogue(models.load_tokenizer(made / "model"), config.Dialogue(template=template, eos=EOS, **room))
     lm = evaluation.language_model(made / "model", 8, EOS)
     own = evaluation.language_model(made / "model", 8, None)  # lm-eval's encoding, untouched
-    documents = evaluation.heldout_documents(made / "heldout.parquet", template, EOS)
+    documents = evaluation.heldout_documents(made / "heldout.parquet", template, EOS, made / "model")
     for word, document in zip(words, documents, strict=False):
         prompt = said.prompt_ids(SPELL + word)
         assert lm.tok_batch_encode([document["text"]])[0][0].tolist() == prompt
@@ -176,14 +176,20 @@ def test_lm_eval_reads_what_training_reads(made, words, template):
                 assert own._encode_pair(document["text"], choice) == (prompt, answer)
 
 
+def test_special_tokens_around_heldout_prompts_are_refused(made):
+    """lm-eval would read them as text, letter by letter."""
+    with pytest.raises(StudyError, match=r"dialogue.template: expected a template without special tokens .* <\|endoft"):
+        evaluation.heldout_documents(made / "heldout.parquet", f"{EOS}{{prompt}}", EOS, made / "model")
+
+
 def test_choices_are_wrong_but_one(made, words):
-    documents = evaluation.heldout_documents(made / "heldout.parquet", "human-assistant", EOS)
+    documents = evaluation.heldout_documents(made / "heldout.parquet", "human-assistant", EOS, made / "model")
     for word, document in zip(words, documents, strict=False):
         texts = [choice.removesuffix(EOS) for choice in document["choices"]]
         assert len(set(texts)) == 4
         assert document["choices"][document["label"]] == word[::-1] + EOS
         assert [i for i, text in enumerate(texts) if text == word[::-1]] == [document["label"]]
-    assert documents == evaluation.heldout_documents(made / "heldout.parquet", "human-assistant", EOS)
+    assert documents == evaluation.heldout_documents(made / "heldout.parquet", "human-assistant", EOS, made / "model")
 
 
 def test_labels_are_spread_and_belong_to_the_prompt():

@@ -126,6 +126,58 @@ def test_a_row_without_prompt_or_answer(dialogue):
     assert rows.judge(None, []) == "without prompt or answer"
 
 
+# Cutting
+
+
+@pytest.mark.parametrize("prompt", ["0123456789" * 9, "kitchen window " * 20, "naïve 日本語 👩‍👩‍👧‍👦 " * 12])
+def test_a_prompt_is_cut_on_the_left(dialogue, prompt):
+    """It ends as it did, fits, and would not if more were kept; the template stays whole."""
+    room = fit(dialogue)
+    row = rows.cut((prompt, "y", None), [room])
+    assert row[1:] == ("y", None)
+    assert prompt.endswith(row[0])
+    assert rows.judge((prompt, "y"), [room]) == "prompt too long"
+    assert rows.judge(row, [room]) is None
+    ids = room.dialogue.prompt_ids(row[0])
+    assert room.dialogue.tokenizer.decode(ids[:1] + ids[-1:]) == "QA"
+    assert room.prompt_room - 4 <= len(ids) <= room.prompt_room  # a character may be several tokens
+
+
+def test_what_fits_is_left_alone(dialogue):
+    row = ("x" * 58, "y")
+    assert rows.cut(row, [fit(dialogue)]) == row
+    assert rows.cut(None, [fit(dialogue)]) is None
+
+
+def test_a_prompt_is_cut_for_the_narrowest_model(dialogue):
+    tokenizer = models.load_tokenizer(dialogue.tokenizer.name_or_path)
+    tokenizer.add_tokens(["kitchen"])
+    rooms = [fit(dialogue, tokenizer=tokenizer, max_prompt_tokens=30), fit(dialogue)]
+    row = rows.cut(("kitchen" * 40, "y"), rooms)
+    assert rows.judge(row, rooms) is None
+    assert 50 < len(row[0]) <= 58
+
+
+def test_a_template_that_is_too_long_alone_drops_the_row(dialogue):
+    room = fit(dialogue, template="Q{prompt}A" + "." * 70)
+    assert rows.judge(rows.cut(("x" * 80, "y"), [room]), [room]) == "prompt too long"
+
+
+def test_an_answer_that_is_too_long_is_not_cut(dialogue):
+    room = fit(dialogue)
+    assert rows.judge(rows.cut(("x" * 80, "y" * 90), [room]), [room]) == "answer too long"
+
+
+def test_cut_prompts_are_chosen_and_counted(dialogue):
+    room = [fit(dialogue)]
+    found = [("x" * 80, "y"), ("x" * 10, "y"), ("x", "y" * 100), None]
+    kept, columns, told = rows.choose(found, 2, 1, room, shorten=True)
+    assert {i: len(prompt) for i, prompt in zip(kept, columns[0], strict=True)} == {0: 58, 1: 10}
+    assert told["cut"] == 1
+    with pytest.raises(StudyError, match=r"found 1 of 4 \(1 answer too long, 1 prompt too long, 1 without prompt or"):
+        rows.choose(found, 2, 1, room, shorten=False)
+
+
 def test_rooms_are_measured_from_model_folders(scratch_model, dialogue):
     """The context is the model's, the template its own."""
     other = "Q{prompt}A"

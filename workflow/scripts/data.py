@@ -24,6 +24,7 @@ def main(argv=None):
         for flag in ("--rows", "--seed", "--max-new-tokens"):
             command.add_argument(flag, type=int, required=True)
         command.add_argument("--fits", nargs="+", required=True, help="folders of the models that a row must fit")
+        command.add_argument("--cut", action="store_true", help="cut prompts that are too long, drop none")
         command.add_argument("--templates", nargs="+", required=True, help="template of each of these models")
     for flag, kind in (("--heldout", str), ("--heldout-split", str), ("--heldout-rows", int)):
         commands.choices["prompts"].add_argument(flag, type=kind, required=True)
@@ -42,22 +43,19 @@ def prompts(arguments, fits, conditions):
     study = (arguments.output, arguments.split, arguments.rows)
     for path, split, count in (study, (arguments.heldout, arguments.heldout_split, arguments.heldout_rows)):
         turns = sources.read(arguments.source, split, sources.first_turn)
-        kept, passed_over = rows.draw(turns, count, arguments.seed, lambda turn: rows.judge(turn, fits))
-        asked, answered = zip(*(turns[i] for i in kept), strict=True)
-        made_with = {**conditions, "passed_over": passed_over}
-        write(arguments, path, "prompts", split, kept, made_with, prompt=asked, response=answered)
+        kept, (asked, answered), told = rows.choose(turns, count, arguments.seed, fits, arguments.cut)
+        write(arguments, path, "prompts", split, kept, {**conditions, **told}, prompt=asked, response=answered)
 
 
 def preferences(arguments, fits, conditions):
     """preference pairs: the source's own, or answers with a corruption of them"""
     meaning = sources.unanswered if arguments.corrupt else sources.preference
     pairs = sources.read(arguments.source, arguments.split, meaning)
-    kept, passed_over = rows.draw(pairs, arguments.rows, arguments.seed, lambda pair: rows.judge(pair, fits))
-    asked, chosen, rejected = zip(*(pairs[i] for i in kept), strict=True)
+    kept, (asked, chosen, rejected), told = rows.choose(pairs, arguments.rows, arguments.seed, fits, arguments.cut)
     if arguments.corrupt:
         draws = (seeds.generator(arguments.seed, "corruption", rows.prompt_id(arguments.split, i)) for i in kept)
         rejected = [corruption.corrupt(answer, draw) for answer, draw in zip(chosen, draws, strict=True)]
-    made_with = {**conditions, "passed_over": passed_over, "corrupted": arguments.corrupt}
+    made_with = {**conditions, **told, "corrupted": arguments.corrupt}
     columns = {"prompt": asked, "chosen": chosen, "rejected": rejected}
     write(arguments, arguments.output, "preferences", arguments.split, kept, made_with, **columns)
 
@@ -67,7 +65,8 @@ def write(arguments, path, kind, split, kept, made_with, **columns):
     ids = [rows.prompt_id(split, i) for i in kept]
     tables.write(path, kind, {"prompt_id": ids, **columns, "split": [split] * len(ids)}, made_with)
     told = ", ".join(f"{number} {reason}" for reason, number in sorted(made_with["passed_over"].items())) or "none"
-    print(f"{path}: {len(ids)} rows of split {split}; passed over: {told}", flush=True)
+    shortened = f"; {made_with['cut']} prompts cut on the left" if "cut" in made_with else ""
+    print(f"{path}: {len(ids)} rows of split {split}; passed over: {told}{shortened}", flush=True)
     program.leave_record(arguments, [path], [])
 
 

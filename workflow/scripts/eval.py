@@ -53,7 +53,8 @@ def score(arguments, made_with):
 
     documents = None
     if arguments.heldout:
-        documents = evaluation.heldout_documents(arguments.heldout, arguments.template, arguments.eos)
+        seen_by = (arguments.template, arguments.eos, arguments.model)
+        documents = evaluation.heldout_documents(arguments.heldout, *seen_by)
     suite = evaluation.Suite(
         arguments.suite, Path(arguments.tasks), dict(arguments.shots), arguments.default_tasks, documents
     )

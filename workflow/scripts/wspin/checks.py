@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from .config import LOSS_KEYS, RESERVED, Study, Train, Weigh, reads
-from .dialogue import TEMPLATES
+from .dialogue import CHAT, TEMPLATES, known_templates
 from .sections import ALIASES, Section
 
 Place = tuple[str, ...]
@@ -93,8 +93,8 @@ def _templates(study: Study) -> Iterator[Complaint]:
     given = {("dialogue", "template"): study.dialogue.template}
     given |= {("models", name, "template"): model.template for name, model in study.models.items() if model.template}
     for place, template in given.items():
-        if template not in TEMPLATES and template.count("{prompt}") != 1:
-            yield place, f"found {template!r}; expected {', '.join(TEMPLATES)}, or a text with {{prompt}} once"
+        if template not in (*TEMPLATES, CHAT) and template.count("{prompt}") != 1:
+            yield place, f"found {template!r}; expected {known_templates()}"
     starts = {study.start, *(arm.start for arm in study.arms.values())}
     parents = {model.from_ for model in study.models.values()}
     for name, model in study.models.items():

@@ -11,7 +11,7 @@ import json
 from .config import Dialogue
 from .flags import flags
 from .once import answered_once
-from .origins import Preferences, Sft, Source
+from .origins import Model, Preferences, Sft, Source, TaskSource
 from .study import Layout
 
 # How a training is watched over and kept in memory, without a trace in its result.
@@ -132,7 +132,8 @@ class Commands:
     def _fits(self) -> list[str]:
         templates = [self.layout.template(model) for model in self.study.data.fits]
         budget = ["--max-new-tokens", str(self.study.generate.max_new_tokens), "--seed", str(self.study.seed)]
-        return ["--templates", *templates, *budget, *flags(self._dialogue(self.study.start))]
+        cut = ["--cut"] if self.study.data.too_long == "cut" else []
+        return ["--templates", *templates, *budget, *cut, *flags(self._dialogue(self.study.start))]
 
     # What all shards are told
 
@@ -155,8 +156,12 @@ class Commands:
         return self.study.dialogue.model_copy(update={"template": self.layout.template(model), "eos_on_cut": cut})
 
 
-def _source(source: Source) -> list[str]:
-    return ["--hub", source.hub, "--revision", source.revision] if source.hub else ["--path", source.path]
+def _source(source: Model | Source | TaskSource) -> list[str]:
+    if source.hub:
+        return ["--hub", source.hub, "--revision", source.revision]
+    package = getattr(source, "package", None)
+    packaged = ["--package", json.dumps(package.model_dump(), sort_keys=True)] if package else []
+    return [*(["--path", source.path] if source.path else []), *packaged]
 
 
 def _shard(shard: str, rows: Sft | Preferences) -> list[str]:

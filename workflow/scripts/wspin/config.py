@@ -15,7 +15,9 @@ RESERVED = frozenset(
 
 
 class Dialogue(Section):
-    template: str = Field(description="name of a template, or a text that holds {prompt} once")
+    template: str = Field(
+        description="name of a template, `chat` for the model's own chat template, or a text that holds {prompt} once"
+    )
     eos: str = Field(description="the study's one end-of-answer token: generation stops on it, training appends it")
     max_prompt_tokens: PositiveInt = Field(
         description="longest prompt, template included; longer rows are dropped in data"

@@ -26,7 +26,8 @@ INTRODUCTION = """\
 | --- | --- |
 | `config.yaml` | the study of the paper; always read first, and it gives every required key |
 | `demo.yaml` | an overlay: the same study in minutes on a laptop's CPU, without network |
-| `tasks/` | lm-eval task files of the demo, on held-out rows |
+| `smollm2.yaml` | an overlay: a small pretrained model and real text, on a CPU in less than an hour |
+| `tasks/` | lm-eval task files: of the demo, on held-out rows, and of `smollm2.yaml` |
 | `schema.json` | JSON Schema of a configuration file, for completion and checks in an editor; generated |
 | `README.md` | this page; generated |
 

@@ -23,18 +23,44 @@ TEMPLATES = {
 }
 
 
-def render(template: str, prompt: str) -> str:
-    """The text a model reads before it answers. `template`: a name of `TEMPLATES`, or a text with {prompt} once."""
-    return _text(template).replace("{prompt}", prompt)
+CHAT = "chat"  # in place of a template: the one that the model's own tokenizer brings
 
 
-def _text(template: str) -> str:
-    text = TEMPLATES.get(template, template)
+def render(template: str, prompt: str, tokenizer: Any = None) -> str:
+    """The text a model reads before it answers.
+
+    `template`: a name of `TEMPLATES`, a text with {prompt} once, or `chat`, for which the model's tokenizer is needed.
+    """
+    return template_text(template, tokenizer).replace("{prompt}", prompt)
+
+
+def template_text(template: str, tokenizer: Any = None) -> str:
+    """A template with {prompt} where the user's text goes. Raises `StudyError` if there is no such template."""
+    text = _chat(tokenizer) if template == CHAT else TEMPLATES.get(template, template)
     if text.count("{prompt}") != 1:
-        raise StudyError(
-            f"template {template!r}: expected one of {', '.join(TEMPLATES)}, or a text that holds {{prompt}} once"
-        )
+        raise StudyError(f"template {template!r}: expected {known_templates()}")
     return text
+
+
+def known_templates() -> str:
+    """What a template may be, in words."""
+    return f"one of {', '.join(TEMPLATES)}, {CHAT} (the model's own), or a text that holds {{prompt}} once"
+
+
+def _chat(tokenizer: Any) -> str:
+    """The tokenizer's chat template around one user turn; the user's text is never trimmed, whatever the template does.
+
+    Raises `StudyError` if the tokenizer has none, or one that tells the date: it would not be the same tomorrow.
+    """
+    written = "write the template's text out in the config, with {prompt} in it"
+    source = getattr(tokenizer, "chat_template", None)
+    if not isinstance(source, str):
+        raise StudyError(f"template {CHAT!r}: expected a tokenizer with one chat template, found none; {written}")
+    if "strftime_now" in source:
+        raise StudyError(f"template {CHAT!r}: the tokenizer's template reads the clock; {written}")
+    return tokenizer.apply_chat_template(
+        [{"role": "user", "content": "{prompt}"}], tokenize=False, add_generation_prompt=True
+    )
 
 
 ANCHORS = ("\n", "a", ".")  # may stand before an answer that is tokenised: one of them is cut off cleanly
@@ -67,7 +93,7 @@ class Dialogue:
         """The template cut at its own special tokens: only those may become special, never the user's text."""
         special = sorted(self.special, key=len, reverse=True)
         cut = "|".join(map(re.escape, special)) or r"(?!)"
-        return [piece for piece in re.split(f"({cut})", _text(self.settings.template)) if piece]
+        return [piece for piece in re.split(f"({cut})", template_text(self.settings.template, self.tokenizer)) if piece]
 
     def prompt_ids(self, prompt: str) -> list[int]:
         """Ids of the rendered prompt; no BOS is added, a template that wants one spells it out."""

