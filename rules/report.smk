@@ -1,7 +1,7 @@
-"""Report: what the study shows, and the care of its folder.
+"""Report: what the study shows.
 
 in:  every score, every file of samples; every token weight with the answers it belongs to
-out: <results>/tables/{scores,differences}.{csv,md,tex}, averages.csv, weights.{csv,md}
+out: <results>/tables/{scores,differences}.{csv,md,tex}, averages.csv, weights.{csv,md}, examples.md
      <results>/figures/averages.{pdf,svg,png}
 """
 
@@ -90,6 +90,31 @@ rule report_weights:
         """
 
 
+rule report_examples:
+    """Show some prompts, what every model answers to them, and what the tokens weigh."""
+    input:
+        **LAYOUT.example_files(),
+        prompts="<results>/data/prompts.parquet",
+    output:
+        report("<results>/tables/examples.md", caption="../workflow/report/examples.rst", category="Answers"),
+    log:
+        "<logs>/report/examples.log",
+    benchmark:
+        "<benchmarks>/report/examples.tsv"
+    localrule: True
+    conda:
+        "../envs/driver.yaml"
+    params:
+        flags=flags("report_examples"),
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+        python workflow/scripts/examples.py {params.flags:q} --prompts {input.prompts:q} \
+            --answers {input.answers:q} --weights {input.weights:q} --reference {input.reference:q} \
+            --generations {input.generations:q} --output {output:q}
+        """
+
+
 rule report_figure:
     """Draw every arm's average by iteration, with intervals."""
     input:
@@ -111,36 +136,4 @@ rule report_figure:
         r"""
         exec &> >(tee {log:q})
         python workflow/scripts/report.py figure {params.flags:q} --averages {input:q} --output {output:q}
-        """
-
-
-rule stale:
-    """List results that were made by other code than the present; nothing is re-run."""
-    log:
-        "<logs>/report/stale.log",
-    localrule: True
-    conda:
-        "../envs/driver.yaml"
-    params:
-        results=LAYOUT.results,
-    shell:
-        r"""
-        exec &> >(tee {log:q})
-        python workflow/scripts/stale.py --results {params.results:q}
-        """
-
-
-rule clean_state:
-    """Remove the resumable states that no process holds."""
-    log:
-        "<logs>/report/clean_state.log",
-    localrule: True
-    conda:
-        "../envs/driver.yaml"
-    params:
-        state=f"{LAYOUT.results}/.state",
-    shell:
-        r"""
-        exec &> >(tee {log:q})
-        python workflow/scripts/clean_state.py --state {params.state:q}
         """

@@ -14,8 +14,9 @@ from wspin.study import Layout
 
 RESULTS = "results/two"
 STAGES = ("fetch", "data", "train", "generate", "logprobs", "weigh", "eval", "report")
-REPORT = {"report_scores": 1, "report_differences": 1, "report_weights": 1, "report_figure": 1}
-COMPARED = {rule: 1 for rule in REPORT if rule != "report_weights"}  # what follows from scores
+REPORT = {"report_scores": 1, "report_differences": 1, "report_weights": 1, "report_examples": 1, "report_figure": 1}
+COMPARED = {rule: 1 for rule in REPORT if rule not in ("report_weights", "report_examples")}  # what follows from scores
+ANSWERED = {**COMPARED, "report_examples": 1}  # what follows from answers
 FETCHES = {"fetch": 2, "fetch_data": 2, "fetch_tasks": 6}
 MODELS = {
     "data": 1,
@@ -168,7 +169,7 @@ def test_an_edited_shell_command_plans_nothing(study):
 
 def test_an_arms_setting_plans_its_own_jobs_only(finished):
     planned = finished.overlay({"arms": {"spin2": {"train": {"beta": 0.3}}}}).plan("all")
-    assert planned.counts == {"train": 4, "generate": 6, "logprobs_reference": 6, "eval": 8, **COMPARED, "all": 1}
+    assert planned.counts == {"train": 4, "generate": 6, "logprobs_reference": 6, "eval": 8, **ANSWERED, "all": 1}
     assert only("spin2", planned.made())
 
 
@@ -205,7 +206,7 @@ def test_another_metric_writes_the_tables_alone(finished):
 
 def test_one_more_iteration_plans_that_iteration_alone(finished):
     planned = finished.overlay({"iterations": 5}).plan("all")
-    assert planned.counts == {"train": 2, "generate": 4, "logprobs_reference": 4, "eval": 4, **COMPARED, "all": 1}
+    assert planned.counts == {"train": 2, "generate": 4, "logprobs_reference": 4, "eval": 4, **ANSWERED, "all": 1}
     assert all("/ite4/" in output for output in planned.made("train", "generate", "logprobs_reference", "eval"))
 
 
@@ -217,20 +218,20 @@ def test_another_temperature_leaves_the_baselines_alone(finished):
 
 def test_an_arms_window_leaves_its_first_iteration_alone(finished):
     planned = finished.overlay({"arms": {"spin": {"data_window": 1}}}).plan("all")
-    assert planned.counts == {"train": 3, "generate": 4, "logprobs_reference": 6, "eval": 6, **COMPARED, "all": 1}
+    assert planned.counts == {"train": 3, "generate": 4, "logprobs_reference": 6, "eval": 6, **ANSWERED, "all": 1}
     assert only("spin", planned.made())
 
 
 def test_a_replicate_changes_no_job_there_is(finished):
     planned = finished.overlay({"arms": {"spin.s43": {"seed": 43}}}).plan("all")
-    assert planned.counts == {"train": 4, "generate": 8, "logprobs_reference": 8, "eval": 8, **COMPARED, "all": 1}
+    assert planned.counts == {"train": 4, "generate": 8, "logprobs_reference": 8, "eval": 8, **ANSWERED, "all": 1}
     assert only("spin.s43", planned.made())
 
 
 def test_a_fork_shares_the_answers_it_starts_with_and_changes_no_job_there_is(finished):
     late = {"fork": {"from": "spin", "at": 2}, "train": {"beta": 0.5}}
     planned = finished.overlay({"arms": {"spin.late": late}}).plan("all")
-    assert planned.counts == {"train": 2, "generate": 2, "logprobs_reference": 2, "eval": 4, **COMPARED, "all": 1}
+    assert planned.counts == {"train": 2, "generate": 2, "logprobs_reference": 2, "eval": 4, **ANSWERED, "all": 1}
     assert only("spin.late", planned.made())
 
 
@@ -346,7 +347,7 @@ def test_another_end_of_cut_answers_is_no_other_text_for_a_teacher(weighed):
 
 def test_another_baseline_arm_makes_tables_alone(weighed):
     planned = weighed.overlay({"report": {"baseline": "equal"}}).plan("all")
-    assert planned.counts == {**COMPARED, "all": 1}
+    assert planned.counts == {**ANSWERED, "all": 1}
 
 
 def test_arms_in_another_order_plan_nothing(weighed, tmp_path):
@@ -378,7 +379,7 @@ def test_another_model_in_its_place_is_followed(study):
     (study.folder / RESULTS / "spin/ite2/manifest.json").write_text("another")
     planned = study.plan("all")
     assert models(planned.made()) == {"spin/ite3"}
-    assert planned.counts == {"train": 1, "generate": 2, "logprobs_reference": 2, "eval": 4, **COMPARED, "all": 1}
+    assert planned.counts == {"train": 1, "generate": 2, "logprobs_reference": 2, "eval": 4, **ANSWERED, "all": 1}
 
 
 # Mistakes

@@ -122,9 +122,9 @@ def test_two_runs_at_once_share_the_work(tmp_path):
 @pytest.mark.parametrize(
     ("module", "programs"),
     [
-        ("alignment", {"weigh", "report"}),
-        ("weights", {"weigh", "report"}),
-        ("readings", {"weigh", "report"}),
+        ("alignment", {"weigh", "report", "examples"}),
+        ("weights", {"weigh", "report", "examples"}),
+        ("readings", {"weigh", "report", "examples"}),
         ("losses", {"train"}),
         ("study", set()),
         ("commands", set()),

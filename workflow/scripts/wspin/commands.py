@@ -129,6 +129,10 @@ class Commands:
         iterations = [f"{arm}/ite{k}" for arm, k in self.layout.weighted_iterations()]
         return ["--iterations", *iterations]
 
+    def report_examples(self) -> list[str]:
+        opponents = [self.layout.generator(responses) for responses in self.layout.response_sets()]
+        return ["--count", str(self.study.report.examples), "--opponents", *opponents, *self.report_weights()]
+
     def _fits(self) -> list[str]:
         templates = [self.layout.template(model) for model in self.study.data.fits]
         budget = ["--max-new-tokens", str(self.study.generate.max_new_tokens), "--seed", str(self.study.seed)]

@@ -225,6 +225,7 @@ class Report(Section):
         description="task: its metric in the tables, as lm-eval writes it (`acc_norm,none`)"
     )
     baseline: str = Field(description="arm that every other arm is compared to, iteration by iteration")
+    examples: PositiveInt = Field(description="prompts shown with every model's answers and their weights")
     bootstrap: PositiveInt = Field(description="draws of the paired bootstrap over items")
     confidence: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(description="level of the intervals")
 

@@ -46,7 +46,7 @@ def rest(layout: Layout) -> dict[str, list[Job]]:
 
 
 def _shown(layout: Layout) -> list[Job]:
-    shown = {"scores": [], "differences": [], "weights": []}
+    shown = {"scores": [], "differences": [], "weights": [], "examples": []}
     for path in layout.tables():
         shown[PurePath(path).stem].append(path)
     return [

@@ -40,7 +40,7 @@ PACKAGES = (
 
 
 # Modules that read, check and record what is asked for, but compute nothing.
-AROUND = ("program", "flags", "checks", "sections", "origins", "config", "configfile", "study", "commands")
+AROUND = ("program", "flags", "checks", "sections", "origins", "config", "configfile", "study", "relations", "commands")
 AROUND += ("provenance", "imports")
 
 

@@ -1,21 +1,17 @@
-"""The study's structure: which model, data and files belong to an arm's iteration k. Pure strings, no file is touched.
+"""The study's files: which paths belong to an arm's iteration k. Pure strings, no file is touched.
 
 The grammar of the results (`results/README.md`) is written here and in the output lines of the rules, nowhere else.
-Two words carry it:
-
-* a *model* is a registry name (`sft`) or an iteration (`spin/ite2`);
-* a *response set* is the folder whose `generations/` holds the answers: `{start}` for iteration 0, which the arms
-  share, and `{arm}/ite{k}` after that. Its answers come from the opponent of that iteration.
+What belongs together, and what a model and a response set are, says `relations`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from functools import cached_property
 
 from . import config
 from .once import answered_once
+from .relations import Relations
 
 GOLD = "gold"  # in place of a response set: the real answers
 
@@ -25,139 +21,12 @@ def alternatives(names: Iterable[str]) -> str:
     return "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True)) or "(?!)"
 
 
-class Layout:
+class Layout(Relations):
     """Paths and relations of one study."""
 
     def __init__(self, study: config.Study):
-        self.study = study
+        super().__init__(study)
         self.results = study.results
-
-    # Names
-
-    @cached_property
-    def fetched_models(self) -> list[str]:
-        return [name for name, model in self.study.models.items() if not model.trained]
-
-    @cached_property
-    def trained_models(self) -> list[str]:
-        return [name for name, model in self.study.models.items() if model.trained]
-
-    @cached_property
-    def starts(self) -> list[str]:
-        """Models whose answers and log-probabilities open an arm, shared by all arms that start there."""
-        return sorted({arm.start or self.study.start for arm in self.study.arms.values()})
-
-    @cached_property
-    def teachers(self) -> list[str]:
-        """Models that read every text which some arm weighs by them."""
-        return sorted({self.teacher(arm) for arm in self.study.arms} - {None})
-
-    @cached_property
-    def preference_references(self) -> list[str]:
-        """Models whose log-probabilities of the preference pairs are the reference of a baseline."""
-        return sorted({m.from_ for m in self.study.models.values() if m.data == "preferences"})
-
-    # An arm's iterations
-
-    def first(self, arm: str) -> int:
-        """First iteration of the arm's own: 0, or where a fork leaves its parent."""
-        fork = self.study.arms[arm].fork
-        return fork.at if fork else 0
-
-    def iterations(self, arm: str) -> range:
-        return range(self.first(arm), self.study.arms[arm].iterations or self.study.iterations)
-
-    def start(self, arm: str) -> str:
-        return self.study.arms[arm].start or self.study.start
-
-    def seed(self, arm: str) -> int:
-        own = self.study.arms[arm].seed
-        return self.study.seed if own is None else own
-
-    @answered_once
-    def teacher(self, arm: str) -> str | None:
-        """The model that weighs an arm's tokens; none where nothing is weighed, or all alike."""
-        if not self.study.weighted(arm) or self.study.arm_weigh(arm).source != "teacher":
-            return None
-        return self.study.arms[arm].teacher or self.study.teacher
-
-    def window(self, arm: str) -> int:
-        return self.study.arms[arm].data_window or self.study.data_window
-
-    @cached_property
-    def arms(self) -> list[str]:
-        """The arms in the order of tables and figures: the baseline first, the others by name."""
-        return sorted(self.study.arms, key=lambda arm: (arm != self.study.report.baseline, arm))
-
-    def iteration_models(self) -> list[str]:
-        return [f"{arm}/ite{k}" for arm in self.arms for k in self.iterations(arm)]
-
-    def opponent(self, arm: str, k: int) -> str:
-        """Opponent, generator, reference and start of iteration k: one model."""
-        if k > self.first(arm):
-            return f"{arm}/ite{k - 1}"
-        return f"{self.study.arms[arm].fork.from_}/ite{k - 1}" if k else self.start(arm)
-
-    # Who owns what arms share
-
-    @answered_once
-    def responses(self, arm: str, k: int) -> str:
-        """The response set of iteration k; shared where another arm's opponent and seed are the same."""
-        fork = self.study.arms[arm].fork
-        if fork and (k < fork.at or (k == fork.at and self.seed(arm) == self.seed(fork.from_))):
-            return self.responses(fork.from_, k)
-        if k == 0 and self.seed(arm) == self.study.seed:
-            return self.start(arm)
-        return f"{arm}/ite{k}"
-
-    def replayed(self, arm: str, k: int) -> list[str]:
-        """Response sets of earlier iterations that iteration k trains on again, the latest first."""
-        return [self.responses(arm, j) for j in range(k - 1, max(-1, k - self.window(arm)), -1)]
-
-    @answered_once
-    def scored(self, arm: str, k: int) -> str:
-        """The folder whose `reference/` holds the opponent's log-probabilities of all that iteration k trains on."""
-        fork = self.study.arms[arm].fork
-        if fork and k == fork.at and self.window(arm) != self.window(fork.from_):
-            return f"{arm}/ite{k}"
-        return self.responses(arm, k)
-
-    def weighed(self, arm: str, k: int) -> str:
-        """The folder whose `weights/` holds the weights of iteration k's answers, once made and never renewed.
-
-        A fork takes over its parent's; from a parent without any it makes its own for the answers that it replays.
-        """
-        fork = self.study.arms[arm].fork
-        taken_over = fork and k < fork.at and self.study.weighted(fork.from_)
-        return f"{fork.from_ if taken_over else arm}/ite{k}"
-
-    # From a folder name back to what made it
-
-    def origin(self, responses: str) -> tuple[str | None, int]:
-        """(arm, k) of a response set; (None, 0) for a start model's shared one."""
-        match = re.fullmatch(r"(.+)/ite(\d+)", responses)
-        return (match[1], int(match[2])) if match else (None, 0)
-
-    @answered_once
-    def generator(self, responses: str) -> str:
-        arm, k = self.origin(responses)
-        return self.opponent(arm, k) if arm else responses
-
-    @answered_once
-    def replays(self, scored: str) -> list[str]:
-        arm, k = self.origin(scored)
-        return self.replayed(arm, k) if arm else []
-
-    @answered_once
-    def answers(self, scored: str) -> str:
-        """The response set that belongs to a folder of reference log-probabilities."""
-        arm, k = self.origin(scored)
-        return self.responses(arm, k) if arm else scored
-
-    def parent(self, model: str) -> str:
-        """The model a trained model starts from."""
-        arm, k = self.origin(model)
-        return self.opponent(arm, k) if arm else self.study.models[model].from_
 
     # Files
 
@@ -187,10 +56,6 @@ class Layout:
     def scores(self, model: str) -> list[str]:
         return [f"{self.results}/{model}/scores/{suite}.json" for suite in self.study.eval.suites]
 
-    def table_models(self) -> list[str]:
-        """Rows of the tables, in their order."""
-        return [*self.study.eval.models, *self.iteration_models()]
-
     def fetched(self, dataset: str) -> str:
         return f"{self.results}/fetched/{dataset}"
 
@@ -203,7 +68,7 @@ class Layout:
 
     def tables(self) -> list[str]:
         names = [f"{name}.{kind}" for name in ("scores", "differences") for kind in ("csv", "md", "tex")]
-        return [f"{self.results}/tables/{name}" for name in (*names, "weights.csv", "weights.md")]
+        return [f"{self.results}/tables/{name}" for name in (*names, "weights.csv", "weights.md", "examples.md")]
 
     def figures(self) -> list[str]:
         return [f"{self.results}/figures/averages.{kind}" for kind in ("pdf", "svg", "png")]
@@ -218,25 +83,18 @@ class Layout:
         """The answers behind a file of scores."""
         return f"{scores.removesuffix('.json')}.samples.parquet"
 
-    def weighted_iterations(self) -> list[tuple[str, int]]:
-        """(arm, k) of every iteration whose tokens are weighed."""
-        return [(arm, k) for arm in self.arms if self.study.weighted(arm) for k in self.iterations(arm)]
-
     def weight_files(self) -> dict[str, list[str]]:
         """Shards of the weights, references and generations of these iterations, iteration by iteration."""
         folders = {"weights": self.weighed, "reference": self.scored, "generations": self.responses}
         found = {kind: [of(*one) for one in self.weighted_iterations()] for kind, of in folders.items()}
         return {kind: [path for one in names for path in self.files(one, kind)] for kind, names in found.items()}
 
-    def comparisons(self) -> list[tuple[str, str]]:
-        """(iteration, the baseline arm's same iteration) of every other arm."""
-        baseline = self.study.report.baseline
-        return [
-            (f"{arm}/ite{k}", f"{baseline}/ite{k}")
-            for arm in self.arms
-            for k in self.iterations(arm)
-            if arm != baseline and k in self.iterations(baseline)
-        ]
+    def example_files(self) -> dict[str, list[str]]:
+        """The first shards of all answers, and of what belongs to the weighed ones, iteration by iteration."""
+        first = self.shards()[0]
+        count = len(self.shards())
+        weighed = {kind: paths[::count] for kind, paths in self.weight_files().items()}
+        return {"answers": [self.file(name, "generations", first) for name in self.response_sets()], **weighed}
 
     def fits_models(self) -> list[str]:
         return [self.model(name) for name in self.study.data.fits]

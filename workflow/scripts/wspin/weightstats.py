@@ -150,7 +150,7 @@ def to_markdown(made: Sequence[Row]) -> str:
 def _line(row: Row) -> tuple[str, ...]:
     name = (f"{row['arm']}/ite{row['iteration']}", row["side"], str(row["tokens"]))
     shares = [f"{100 * row[key]:.1f} %" for key in ("at_lower", "at_upper")]
-    heaviest = " ".join(_code(token) for token, _ in row["heaviest"][:5])
+    heaviest = " ".join(in_a_cell(token) for token, _ in row["heaviest"][:5])
     if not row["tokens"]:
         return (*name, *["-"] * 6)
     spread = f"{row['q05']:.2f} to {row['q95']:.2f}"
@@ -164,7 +164,7 @@ def _line(row: Row) -> tuple[str, ...]:
     )
 
 
-def _code(token: str) -> str:
+def in_a_cell(token: str) -> str:
     """A token in Markdown, its line breaks and blanks visible, in a cell of a table."""
     text = json.dumps(token, ensure_ascii=False)[1:-1].replace("|", r"\|")
     return f"`` {text} ``" if "`" in text else f"`{text}`"
