@@ -6,7 +6,7 @@ BIN := $(ENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup demo status report test test-all check docs lock bench
+.PHONY: setup demo real status revisions report test test-all check docs lock bench
 
 setup: $(ENV)/ready                 ## an environment with every version pinned
 
@@ -28,6 +28,9 @@ demo: setup                         ## the study on its embedded default, on the
 status:                             ## what is done, running, interrupted; CONFIG=config/demo.yaml for overlays
 	@test -e $(ENV)/ready || $(MAKE) setup  # never renews the environment of what runs
 	@python workflow/scripts/status.py $(if $(CONFIG),--configfile $(CONFIG))
+
+revisions: setup                    ## commits of what the config takes from the hub without one; CONFIG=... for overlays
+	python workflow/scripts/revisions.py $(if $(CONFIG),--configfile $(CONFIG))
 
 report: setup                       ## Snakemake's report of the demo: tables, run times, the code of every step
 	snakemake --profile local all --configfile config/demo.yaml --report results/demo/report.zip

@@ -86,6 +86,11 @@ def launcher(wildcards, threads, resources):
     return Launch.of(resources, threads).command()
 
 
+def unfinished(wildcards, resources):
+    """Where a fetch keeps what it has: nothing to compare, hence the `resources`."""
+    return f"{LAYOUT.results}/.state/fetch"
+
+
 def unseen(wildcards, threads, resources):
     """Flags of a training that must not be compared, hence the `resources`."""
     return [*COMMANDS.train_unseen(wildcards.model), "--processes", str(Launch.of(resources, threads).processes)]

@@ -27,11 +27,12 @@ rule fetch:
     resources:
         **asked("fetch"),
     params:
+        state=unfinished,
         flags=flags("fetch"),
     shell:
         r"""
         exec &> >(tee {log:q})
-        python workflow/scripts/fetch.py model {params.flags:q} --text {input.text:q} \
+        python workflow/scripts/fetch.py model {params.flags:q} --state {params.state:q} --text {input.text:q} \
             --output {output.model:q} --output-manifest {output.manifest:q}
         """
 
@@ -53,11 +54,12 @@ rule fetch_data:
     resources:
         **asked("fetch"),
     params:
+        state=unfinished,
         flags=flags("fetch_data"),
     shell:
         r"""
         exec &> >(tee {log:q})
-        python workflow/scripts/fetch.py data {params.flags:q} --output {output:q}
+        python workflow/scripts/fetch.py data {params.flags:q} --state {params.state:q} --output {output:q}
         """
 
 
@@ -78,9 +80,10 @@ rule fetch_tasks:
     resources:
         **asked("fetch"),
     params:
+        state=unfinished,
         flags=flags("fetch_tasks"),
     shell:
         r"""
         exec &> >(tee {log:q})
-        python workflow/scripts/fetch.py tasks {params.flags:q} --output {output:q}
+        python workflow/scripts/fetch.py tasks {params.flags:q} --state {params.state:q} --output {output:q}
         """

@@ -47,7 +47,7 @@ def made(words, tmp_path_factory):
     models.make_scratch(scratch, texts, EOS, 1, folder / "model")
     models.write_manifest(folder / "model", folder / "manifest.json")
     (folder / "tasks").mkdir()
-    tasks.fetch(origins.TaskSource(path=str(TASKS), heldout=True), folder / "tasks")
+    tasks.fetch(origins.TaskSource(path=str(TASKS), heldout=True), folder / "tasks", "nowhere")
     write_heldout(folder / "heldout.parquet", words[:40])
     return folder
 
@@ -205,7 +205,7 @@ def test_labels_are_spread_and_belong_to_the_prompt():
 
 def test_groups_and_shots(made, tmp_path):
     """A group has the aggregate of its subtasks, weighted by size, and tasks of a suite may have other shots."""
-    tasks.fetch(origins.TaskSource(path=str(TASKS)), tmp_path / "tasks")
+    tasks.fetch(origins.TaskSource(path=str(TASKS)), tmp_path / "tasks", "nowhere")
     include = "include: spell_backward_choice.yaml\n"
     for name in ("second", "first"):
         (tmp_path / f"tasks/{name}.yaml").write_text(f"{include}task: {name}\n")
@@ -236,7 +236,7 @@ def test_what_is_wrong_is_said_in_one_line(made, tmp_path):
     refused(r"eos_token_id: expected .* \(dialogue.eos\), found", "spell_backward=0", **{"--eos": "a"})
     write_heldout(tmp_path / "none.parquet", [])
     refused("expected held-out rows, found none", "spell_backward=0", **{"--heldout": tmp_path / "none.parquet"})
-    tasks.fetch(origins.TaskSource(path=str(TASKS)), tmp_path / "tasks")
+    tasks.fetch(origins.TaskSource(path=str(TASKS)), tmp_path / "tasks", "nowhere")
     include, lost = "include: spell_backward_choice.yaml\n", "dataset_kwargs: {data_files: {test: lost.jsonl}}\n"
     (tmp_path / "tasks/lost.yaml").write_text(f"{include}{lost}task: lost\n")
     (tmp_path / "tasks/fixed.yaml").write_text(f"{include}task: fixed\nnum_fewshot: 0\n")
@@ -298,31 +298,8 @@ def test_task_files_are_copied_with_what_they_name(tmp_path):
     (source / "below/__pycache__").mkdir(parents=True)
     for name in ("a.yaml", "_default_yaml", "below/utils.py", "data.jsonl", "notes.md", "below/__pycache__/utils.pyc"):
         (source / name).write_text(name)
-    tasks.fetch(origins.TaskSource(path=str(source)), tmp_path / "out")
+    tasks.fetch(origins.TaskSource(path=str(source)), tmp_path / "out", "nowhere")
     copied = sorted(str(file.relative_to(tmp_path / "out")) for file in (tmp_path / "out").rglob("*") if file.is_file())
     assert copied == ["_default_yaml", "a.yaml", "below/utils.py", "data.jsonl"]
     with pytest.raises(StudyError, match=r"expected a folder with task files \(\*.yaml\), found none"):
-        tasks.fetch(origins.TaskSource(path=str(tmp_path / "missing")), tmp_path / "other")
-
-
-def test_a_snapshot_lies_where_tasks_look_for_it(tmp_path, monkeypatch):
-    import huggingface_hub
-
-    def download(name, *, repo_type, revision, local_dir, ignore_patterns):
-        assert (name, repo_type, revision) == ("Rowan/hellaswag", "dataset", "0" * 40)
-        hellaswag(local_dir)
-        (local_dir / ".cache/huggingface").mkdir(parents=True)
-
-    source = origins.TaskSource(hub="Rowan/hellaswag", revision="0" * 40)
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    tasks.fetch(source, tmp_path)
-    assert sorted(file.name for file in (tmp_path / "Rowan/hellaswag").iterdir()) == ["train.jsonl", "validation.jsonl"]
-
-    def fails(*_, **__):
-        raise PermissionError("401 for hf_secret\nsecond line")
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", fails)
-    with pytest.raises(StudyError, match=r"Rowan/hellaswag@0{40}: expected a data set, found PermissionError") as error:
-        tasks.fetch(source, tmp_path)
-    assert "secret" not in str(error.value)
-    assert len(str(error.value).splitlines()) == 1
+        tasks.fetch(origins.TaskSource(path=str(tmp_path / "missing")), tmp_path / "other", "nowhere")

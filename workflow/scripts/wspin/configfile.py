@@ -6,6 +6,7 @@ merged mapping has lost: line numbers, and keys that a file gives twice.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,11 @@ from . import StudyError
 from .checks import Place, complaints, mistakes
 from .config import Study, merge
 
+LOCK = "config/revisions.lock.yaml"  # commits of names on the hub that the study gives without one
+
 
 def load(merged: dict[str, Any], files: Iterable[str | Path] = ()) -> Study:
-    """The study that the merged mapping describes.
+    """The study that the merged mapping describes; names on the hub without a revision have that of the lock file.
 
     `files` are the configuration files in the order of merging; they only serve to name lines. Raises `StudyError`
     with every mistake on a line of its own.
@@ -31,6 +34,10 @@ def load(merged: dict[str, Any], files: Iterable[str | Path] = ()) -> Study:
                 raise StudyError(f"{file}:{line}: {'.'.join(place)}: the key is given twice; remove one")
             places[place] = f"{file}:{line}"
     mapping = merge(merged)
+    pinned = read_lock(Path(LOCK))
+    for kind, entry in _on_the_hub(mapping):
+        entry.setdefault("revision", pinned.get(kind, {}).get(entry["hub"]))
+    mapping = merge(mapping)
     try:
         study = Study.model_validate(mapping)
     except ValidationError as error:
@@ -44,6 +51,11 @@ def load(merged: dict[str, Any], files: Iterable[str | Path] = ()) -> Study:
 
 def read(files: Sequence[str | Path]) -> Study:
     """The study that files describe, merged as Snakemake does: for programs that run without it."""
+    return load(merged(files), files)
+
+
+def merged(files: Sequence[str | Path]) -> dict[str, Any]:
+    """The mapping that files give together, not checked yet."""
     layers = []
     for file in files:
         try:
@@ -52,7 +64,34 @@ def read(files: Sequence[str | Path]) -> Study:
             raise StudyError(f"{file}: expected YAML: {' '.join(str(error).split())}") from None
         if not isinstance(layers[-1], dict):
             raise StudyError(f"{file}: expected keys with values, found none")
-    return load(merge(*layers), files)
+    return merge(*layers)
+
+
+def read_lock(path: Path) -> dict[str, dict[str, str]]:
+    """{model, dataset: {name on the hub: commit}}; nothing if there is no such file."""
+    if not path.exists():
+        return {}
+    found = yaml.safe_load(path.read_text())
+    commits = [commit for names in found.values() for commit in names.values()] if isinstance(found, dict) else [None]
+    if not all(isinstance(commit, str) and re.fullmatch(r"[0-9a-f]{40}", commit) for commit in commits):
+        raise StudyError(f"{path}: expected names with the 40 hex digits of a commit; make it with revisions.py")
+    return found
+
+
+def unpinned(mapping: dict[str, Any]) -> set[tuple[str, str]]:
+    """(kind, name) of what a mapping takes from the hub without saying at which commit."""
+    return {(kind, entry["hub"]) for kind, entry in _on_the_hub(mapping) if not entry.get("revision")}
+
+
+def _on_the_hub(mapping: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(kind, entry) of everything that names something on the hub."""
+    sections = {"model": mapping.get("models"), "dataset": mapping.get("data")}
+    evaluation = mapping.get("eval")
+    sources = evaluation.get("sources") if isinstance(evaluation, dict) else None
+    for kind, section in (*sections.items(), ("dataset", sources)):
+        for entry in section.values() if isinstance(section, dict) else ():
+            if isinstance(entry, dict) and isinstance(entry.get("hub"), str) and not entry.get("path"):
+                yield kind, entry
 
 
 def keys(file: Path) -> Iterator[tuple[Place, int, bool]]:

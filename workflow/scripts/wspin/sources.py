@@ -9,31 +9,72 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from . import StudyError, packages, seeds, tables
+from . import StudyError, hub, packages, seeds, tables
 from .origins import PackagedRows, ReasoningGym
 
 Row = dict[str, Any]
 Turn = tuple[str, str]
 
 
-def from_hub(name: str, revision: str, splits: list[str], folder: Path) -> None:
-    """Download splits of a hub data set at a commit."""
+def from_hub(name: str, revision: str, splits: list[str], folder: Path, state: str) -> None:
+    """Fetch splits of a hub data set at a commit; `state`: where the fetch keeps what it has.
+
+    Only the files of these splits are fetched: those that the data set's card names for them, or, where it names none,
+    those that have the split in their names. Raises `StudyError` with what to do.
+    """
     from datasets import load_dataset
 
+    repository = hub.Repository(name, "dataset", revision)
+    files = _files_of(repository, splits, state)
+    with hub.snapshot(repository, [path for paths in files.values() for path in paths], state) as fetched:
+        for split, paths in files.items():
+            places = [str(fetched / path) for path in paths]
+            try:
+                with tempfile.TemporaryDirectory(prefix="datasets-") as cache:
+                    kind = {"jsonl": "json"}.get(suffix := paths[0].rsplit(".", 1)[-1], suffix)
+                    rows = load_dataset(kind, data_files={split: places}, split=split, cache_dir=cache)
+                    rows.to_parquet(folder / f"{split}.parquet")
+            except Exception as error:  # the library's own, and those of its readers
+                told = f"found {type(error).__name__}: {_first(error)}"
+                raise StudyError(f"{repository}: expected rows in split {split!r}, {told}") from error
+
+
+def _files_of(repository: hub.Repository, splits: list[str], state: str) -> dict[str, list[str]]:
+    """Paths in a repository that hold each split. Raises `StudyError` if it has none."""
+    paths = [entry.path for entry in hub.entries(repository)]
+    named = _card_patterns(repository, state) if "README.md" in paths else {}
+    files = {}
     for split in splits:
-        try:
-            rows = load_dataset(name, revision=revision, split=split)
-        except Exception as error:  # the library raises its own, the hub's and the network's errors
-            raise StudyError(
-                f"{name}@{revision}: expected split {split!r}, found {type(error).__name__}: {_first(error)}"
-            ) from error
-        rows.to_parquet(folder / f"{split}.parquet")
+        patterns = named.get(split) or [f"*{split}*.{kind}" for kind in ("parquet", "jsonl", "json", "csv")]
+        files[split] = [path for path in paths if any(fnmatch(path, pattern) for pattern in patterns)]
+        if not files[split]:
+            told = f"found {', '.join(sorted(named)) or 'no file with that in its name'}"
+            raise StudyError(f"{repository}: expected split {split!r}, {told}; correct the split in the config")
+    return files
+
+
+def _card_patterns(repository: hub.Repository, state: str) -> dict[str, list[str]]:
+    """{split: patterns of its files} of the default configuration in a data set's card; none if it has none."""
+    from huggingface_hub import DatasetCard
+
+    with hub.snapshot(repository, ["README.md"], state) as folder:
+        card = DatasetCard((folder / "README.md").read_text(), ignore_metadata_errors=True).data.to_dict()
+    configs = card.get("configs") or []
+    chosen = next((one for one in configs if one.get("config_name") == "default"), configs[0] if configs else {})
+    files = chosen.get("data_files") or []
+    listed = files if isinstance(files, list) else []  # a single pattern for everything names no split
+    return {
+        one["split"]: one["path"] if isinstance(one["path"], list) else [one["path"]]
+        for one in listed
+        if isinstance(one, dict)
+    }
 
 
 def from_folder(path: str, splits: list[str], folder: Path) -> None:

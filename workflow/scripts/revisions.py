@@ -1,0 +1,31 @@
+"""Pin what the study takes from the hub: write the commits of all names that have none into config/revisions.lock.yaml.
+
+A name is asked for once; what the file holds stays as it is, until --renew names it. Needs the network.
+
+    python workflow/scripts/revisions.py --configfile config/mine.yaml
+    python workflow/scripts/revisions.py --renew Qwen/Qwen1.5-1.8B
+"""
+
+from pathlib import Path
+
+from wspin import configfile, hub, program
+from wspin.files import write_yaml
+
+
+def main(argv=None):
+    parser = program.parser("revisions", __doc__)
+    parser.add_argument("--configfile", nargs="*", default=[], help="overlays of config/config.yaml")
+    parser.add_argument("--renew", nargs="*", default=[], metavar="NAME", help="names to ask for again")
+    arguments = parser.parse_args(argv)
+    merged = configfile.merged(["config/config.yaml", *arguments.configfile])
+    pinned = configfile.read_lock(Path(configfile.LOCK))
+    for kind, name in sorted(configfile.unpinned(merged)):
+        if name in arguments.renew or name not in pinned.get(kind, {}):
+            pinned.setdefault(kind, {})[name] = hub.commit(hub.Repository(name, kind, None))
+            print(f"{kind} {name}: {pinned[kind][name]}")
+    write_yaml(configfile.LOCK, pinned)
+    print(f"{configfile.LOCK}: {sum(map(len, pinned.values()))} commits")
+
+
+if __name__ == "__main__":
+    program.run(main)
