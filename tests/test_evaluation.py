@@ -301,5 +301,5 @@ def test_task_files_are_copied_with_what_they_name(tmp_path):
     tasks.fetch(origins.TaskSource(path=str(source)), tmp_path / "out", "nowhere")
     copied = sorted(str(file.relative_to(tmp_path / "out")) for file in (tmp_path / "out").rglob("*") if file.is_file())
     assert copied == ["_default_yaml", "a.yaml", "below/utils.py", "data.jsonl"]
-    with pytest.raises(StudyError, match=r"expected a folder with task files \(\*.yaml\), found none"):
+    with pytest.raises(StudyError, match=r"expected a folder with \*.yaml, found none"):
         tasks.fetch(origins.TaskSource(path=str(tmp_path / "missing")), tmp_path / "other", "nowhere")
