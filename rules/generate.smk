@@ -19,7 +19,7 @@ rule generate:
     benchmark:
         "<benchmarks>/generate/{responses}/{shard}.tsv"
     wildcard_constraints:
-        responses=rf"{alternatives(LAYOUT.starts)}|{ITERATION}",
+        responses=rf"{alternatives(set(LAYOUT.starts).difference(STUDY.given_answers()))}|{ITERATION}",
     conda:
         "../envs/torch.yaml"
     threads: resource("generate", "threads")

@@ -19,7 +19,7 @@ rule weigh:
     benchmark:
         "<benchmarks>/weigh/{arm}/ite{k}/{shard}.tsv"
     wildcard_constraints:
-        arm=alternatives(filter(STUDY.weighted, STUDY.arms)),
+        arm=rf"(?!(?:{alternatives(STUDY.given_weights())})/ite0/)(?:{alternatives(filter(STUDY.weighted, STUDY.arms))})",
         k=r"\d+",
     conda:
         "../envs/torch.yaml"

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from .config import LOSS_KEYS, RESERVED, Study, Train, Weigh, reads
+from .config import LOSS_KEYS, OWN_WEIGHTS, RESERVED, Study, Train, Weigh, reads
 from .dialogue import CHAT, TEMPLATES, known_templates
 from .sections import ALIASES, Section
 
@@ -31,6 +31,7 @@ def _all(study: Study) -> Iterator[Complaint]:
     yield from _lengths(study)
     yield from _arms(study)
     yield from _weights(study)
+    yield from _given(study)
     yield from _evaluation(study)
 
 
@@ -235,6 +236,18 @@ def _control(weigh: Weigh, at: Callable[[str], Place]) -> Iterator[Complaint]:
         yield at("control"), f"{weigh.control} of equal weights tells nothing; expected none, random or noise"
     if weigh.source == "teacher" and weigh.control == "random":
         yield at("source"), "control random asks no teacher; give source equal"
+
+
+def _given(study: Study) -> Iterator[Complaint]:
+    """Ready-made files stand for what some arm would make otherwise."""
+    shared = [arm for arm in study.arms.values() if arm.start in (None, study.start) and arm.seed in (None, study.seed)]
+    if study.generate.given and not shared:
+        yield ("generate", "given"), f"no arm starts from {study.start!r} with the study's seed; remove the key"
+    if study.weigh.given and not study.generate.given:
+        yield ("weigh", "given"), "weights belong to the answers that they were made of; give generate.given too"
+    if study.weigh.given and not study.given_weights():
+        found = f"no arm weighs as the study does, each sets one of {', '.join(sorted(OWN_WEIGHTS))}; remove the key"
+        yield ("weigh", "given"), found
 
 
 def _fork(study: Study, name: str) -> Iterator[Complaint]:

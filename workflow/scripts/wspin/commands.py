@@ -72,6 +72,10 @@ class Commands:
     def generate(self, responses: str, shard: str) -> list[str]:
         return [*_shard(shard, self.study.data.sft), *self._generate(responses)]
 
+    def generate_given(self, responses: str, shard: str) -> list[str]:
+        longest = ["--max-new-tokens", str(self.study.generate.max_new_tokens)]
+        return [*_shard(shard, self.study.data.sft), *longest, *flags(self._dialogue(responses))]
+
     def logprobs_reference(self, responses: str, shard: str) -> list[str]:
         return [*_shard(shard, self.study.data.sft), *self._reads(self.layout.generator(responses), completes=True)]
 
@@ -84,6 +88,9 @@ class Commands:
     def weigh(self, arm: str, k: str, shard: str) -> list[str]:
         seed = ["--seed", str(self.layout.seed(arm)), k]
         return [*_shard(shard, self.study.data.sft), *seed, *self._weigh(arm)]
+
+    def weigh_given(self, arm: str, k: str, shard: str) -> list[str]:
+        return [*_shard(shard, self.study.data.sft), "--eos-weight", str(self.study.weigh.eos_weight)]
 
     def eval(self, model: str, suite: str) -> list[str]:
         settings, source = self.study.eval, self.study.eval.sources[suite]
@@ -144,7 +151,11 @@ class Commands:
     @answered_once
     def _generate(self, responses: str) -> list[str]:
         seed = ["--seed", *map(str, self.layout.draw_seed(responses))]
-        return [*seed, *flags(self.study.generate), *flags(self._dialogue(self.layout.generator(responses)))]
+        return [
+            *seed,
+            *flags(self.study.generate, but=("given",)),
+            *flags(self._dialogue(self.layout.generator(responses))),
+        ]
 
     @answered_once
     def _reads(self, scorer: str, completes: bool = False) -> list[str]:

@@ -42,6 +42,16 @@ class Generate(Section):
     batch_size: PositiveInt = Field(description="prompts decoded together; moves results by rounding only")
 
 
+class GenerateSection(Generate):
+    """The section `generate`: how answers are sampled, or a file that holds those of iteration 0."""
+
+    given: str | None = Field(
+        None,
+        description="JSONL of SPIN's or TIS-DPO's with the answers of `start`: they open the study instead of sampled "
+        "ones. Arms with another start or seed sample theirs",
+    )
+
+
 class Logprobs(Section):
     autocast: Precision = Field(description="precision of matrix products, in scoring and training alike")
     token_budget: PositiveInt = Field(description="tokens of a scoring batch, every prompt counted once")
@@ -88,6 +98,16 @@ class Weigh(Section):
     def for_its_source(self) -> Weigh:
         """The same weights without the settings that they are not made from: an edit of those makes none again."""
         return self.model_copy(update=dict.fromkeys(self.optional().difference(self.reads)))
+
+
+class WeighSection(Weigh):
+    """The section `weigh`: how log-probabilities become token weights k exp(mu clamp(r)), or a file with ready ones."""
+
+    given: str | None = Field(
+        None,
+        description="JSONL of TIS-DPO's with the token weights of `generate.given`: those of iteration 0, as they are, "
+        "in arms that set no weigh, teacher, start, seed or fork of their own; all else is weighed as configured",
+    )
 
 
 class Schedule(Section):
@@ -240,9 +260,9 @@ class Study(Section):
     teacher: str | None = Field(None, description="registry model that weighs tokens; arms with source equal need none")
     data: Data
     dialogue: Dialogue
-    generate: Generate
+    generate: GenerateSection
     logprobs: Logprobs
-    weigh: Weigh
+    weigh: WeighSection
     train: TrainSection
     eval: Eval
     arms: dict[Name, Arm] = Field(min_length=1, description="the arms of the study, each with what it changes")
@@ -259,11 +279,22 @@ class Study(Section):
 
     def arm_weigh(self, arm: str) -> Weigh:
         """How an arm's tokens are weighed; of consequence for arms whose loss reads weights."""
-        return Weigh.model_validate(merge(self.weigh.model_dump(), self.arms[arm].weigh)).for_its_source()
+        return Weigh.model_validate(
+            merge(self.weigh.model_dump(exclude={"given"}), self.arms[arm].weigh)
+        ).for_its_source()
 
     def weighted(self, arm: str) -> bool:
         """Whether an arm's loss reads token weights."""
         return self.arm_train(arm).loss == "wspin"
+
+    def given_answers(self) -> list[str]:
+        """The start model whose answers a file holds (`generate.given`), if there is one."""
+        return [self.start] if self.generate.given else []
+
+    def given_weights(self) -> list[str]:
+        """Arms whose weights of iteration 0 a file holds (`weigh.given`): those that start and weigh as the study."""
+        alike = [name for name, arm in self.arms.items() if not arm.model_fields_set & OWN_WEIGHTS]
+        return [name for name in alike if self.weighted(name)] if self.weigh.given else []
 
     def model_train(self, model: str) -> Train:
         """The training of a registry model: `train`, then `train.<loss>`, then the model's own overrides."""
@@ -271,6 +302,10 @@ class Study(Section):
         by_loss = {"sft": self.train.sft, "dpo": self.train.dpo}.get(entry.loss, {})
         merged = merge(_plain(self.train), by_loss, entry.train, {"loss": entry.loss})
         return Train.model_validate(merged).for_its_loss()
+
+
+# What makes an arm's weights of iteration 0 others than the study's
+OWN_WEIGHTS = {"weigh", "teacher", "start", "seed", "fork"}
 
 
 def _plain(train: TrainSection) -> dict[str, Any]:

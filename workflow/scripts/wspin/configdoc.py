@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic.json_schema import models_json_schema
 
-from .config import Study, Train
+from .config import Study, Train, Weigh
 
 Node = dict[str, Any]  # a part of a JSON schema
 
@@ -27,6 +27,7 @@ INTRODUCTION = """\
 | `config.yaml` | the study of the paper; always read first, and it gives every required key |
 | `demo.yaml` | an overlay: the same study in minutes on a laptop's CPU, without network |
 | `smollm2.yaml` | an overlay: a small pretrained model and real text, on a CPU in less than an hour |
+| `presets/` | overlays: the study in the settings of a paper, each in a results folder of its own |
 | `tasks/` | lm-eval task files: of the demo, on held-out rows, and of `smollm2.yaml` |
 | `schema.json` | JSON Schema of a configuration file, for completion and checks in an editor; generated |
 | `README.md` | this page; generated |
@@ -97,7 +98,7 @@ def render_for(folder: Path) -> dict[str, str]:
 
 def schema() -> Node:
     """JSON Schema of a configuration file: every key may be left out, for overlays, and `null` deletes it."""
-    roots, document = models_json_schema([(Study, "validation"), (Train, "validation")])
+    roots, document = models_json_schema([(Study, "validation"), (Train, "validation"), (Weigh, "validation")])
     partial = {name: _partial(node) for name, node in document["$defs"].items()}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -1,0 +1,74 @@
+"""Files of SPIN's and TIS-DPO's codes, into a study and out of one. For people: no rule calls it.
+
+    python workflow/scripts/exchange.py import --format spin --train iter0.jsonl --test iter0_test.jsonl --output given
+    python workflow/scripts/exchange.py export --format tis-dpo --rows results/data/prompts.parquet \
+        --generations results/sft/generations/00.parquet --weights results/wspin/ite0/weights/00.parquet \
+        --output ite0.jsonl
+"""
+
+from pathlib import Path
+
+from wspin import StudyError, exchange, program, tables
+from wspin.files import whole_file, whole_folder
+
+
+def parser():
+    """The flags of both commands."""
+    made = program.parser("exchange", __doc__)
+    commands = made.add_subparsers(required=True, metavar="import|export")
+    for name, action in (("import", import_files), ("export", export)):
+        command = commands.add_parser(name, help=action.__doc__)
+        command.set_defaults(action=action)
+        command.add_argument("--format", required=True, choices=exchange.FORMATS)
+        command.add_argument("--output", required=True, help="a new folder" if name == "import" else "a JSONL file")
+    brought, taken = commands.choices["import"], commands.choices["export"]
+    brought.add_argument("--train", required=True, nargs="+", help="JSONL files with the pairs of iteration 0")
+    brought.add_argument("--test", nargs="*", default=[], help="JSONL files whose rows are held out")
+    taken.add_argument("--rows", required=True, help="prompts.parquet")
+    taken.add_argument("--generations", required=True, nargs="+", help="answers of the iteration, shard by shard")
+    taken.add_argument("--weights", nargs="*", default=[], help="their token weights, shard by shard")
+    return made
+
+
+def main(argv=None):
+    arguments = parser().parse_args(argv)
+    arguments.action(arguments)
+
+
+def import_files(arguments):
+    """rows that a study reads, and pairs.jsonl, which stands in for its iteration 0"""
+    if Path(arguments.output).exists():
+        raise StudyError(
+            f"{arguments.output}: expected no such folder yet, found one; name another, nothing is replaced"
+        )
+    with whole_folder(arguments.output) as folder:
+        (folder / "rows").mkdir()
+        for split, paths in (("train", arguments.train), ("test", arguments.test)):
+            pairs = [pair for path in paths for pair in exchange.read(path, arguments.format)]
+            kept = exchange.distinct(pairs)
+            if paths:
+                exchange.write_rows(folder / "rows" / f"{split}.parquet", kept)
+                print(f"{split}: {len(kept)} pairs; {len(pairs) - len(kept)} repeated ones left out", flush=True)
+            if split == "train":
+                (folder / "pairs.jsonl").write_text("".join(exchange.lines(kept, "tis-dpo")))
+
+
+def export(arguments):
+    """the pairs of an iteration, with its weights where they are named"""
+    if arguments.weights and arguments.format == "spin":
+        raise StudyError("export: --weights: SPIN's rows hold no weights; leave them out, or ask for tis-dpo")
+    rows = tables.read(arguments.rows, "prompts")
+    asked = rows["prompt_id"].to_pylist()
+    generations = tables.read_shards(arguments.generations, "generations")
+    tables.same_rows(arguments.rows, asked, arguments.generations[0], generations["prompt_id"].to_pylist())
+    made = tables.made_with(tables.read(arguments.generations[0], "generations"), "model", "tokenizer")
+    weights = tables.read_shards(arguments.weights, "weights", **made) if arguments.weights else None
+    if weights:
+        tables.same_rows(arguments.rows, asked, arguments.weights[0], weights["prompt_id"].to_pylist())
+    with whole_file(arguments.output) as path, open(path, "w", encoding="utf-8") as file:
+        file.writelines(exchange.lines(exchange.of_study(rows, generations, weights), arguments.format))
+    print(f"{arguments.output}: {rows.num_rows} pairs{' with weights' * bool(weights)}", flush=True)
+
+
+if __name__ == "__main__":
+    program.run(main)
