@@ -266,6 +266,19 @@ def test_names_are_one_set_beside_the_folders_of_the_results():
         ),
         ({"arms": {"wspin": {"weigh": {"uper": 1.0}}}}, "arms.wspin.weigh.uper: unknown key; did you mean `upper`?"),
         ({"arms": {"wspin": {"weigh": {"k": -1}}}}, "arms.wspin.weigh.k: Input should be greater than 0, found -1"),
+        ({"weigh": {"given": "a.jsonl"}}, ": weigh.given: weights belong to the answers that they were made of"),
+        (
+            {
+                "generate": {"given": "a.jsonl"},
+                "arms": {"spin": {"seed": 1}, "wspin": {"seed": 2}, "wspin.paper": {"start": "base"}},
+            },
+            ": generate.given: no arm starts from 'sft' with",
+        ),
+        (
+            {"generate": {"given": "a.jsonl"}, "weigh": {"given": "a.jsonl"}, "arms": {"wspin": {"weigh": {"k": 2.0}}}},
+            ": weigh.given: no arm weighs as the study does",
+        ),
+        ({"arms": {"wspin": {"weigh": {"given": "a.jsonl"}}}}, "arms.wspin.weigh.given: unknown key"),
         ({"weigh": {"mu_rejected": None}}, ": weigh.mu_rejected: missing key; source teacher"),
         ({"weigh": {"lower": 2.0}}, ": weigh.lower: found 2.0, above upper 1.5"),
         ({"weigh": {"normalise": "sum_to"}}, ": weigh.normalise_to: missing key"),

@@ -436,3 +436,63 @@ def test_flags_never_hold_an_arms_name():
     arms = {"spin": None, "spin2": None, "zebra": {"seed": 43}, "zebra.late": {"fork": {"from": "zebra", "at": 1}}}
     given = every_flag(commands(arms=arms, report={"baseline": "zebra"}), ["zebra", "zebra.late"])
     assert not [job for job, flags in given.items() if any("zebra" in flag for flag in flags)]
+
+
+# Files in place of iteration 0
+
+
+@pytest.fixture
+def taken(weighed, tmp_path):
+    """A finished study whose iteration 0 has its answers and weights from files; made by stubs."""
+    study = weighed.copy(tmp_path / "study")
+    for name in ("answers", "weights"):
+        (study.folder / f"{name}.jsonl").write_text("{}\n")
+    return study.overlay({"generate": {"given": "answers.jsonl"}, "weigh": {"given": "weights.jsonl"}})
+
+
+def test_given_files_take_the_place_of_iteration_0(taken):
+    """Arms that weigh otherwise weigh the given answers themselves; of the others no teacher reads them."""
+    shutil.rmtree(taken.folder / "results")
+    planned = taken.plan("results/weighed/wspin/ite1")
+    assert planned.made("generate_given") == {"results/weighed/sft/generations/00.parquet"}
+    assert planned.made("weigh_given") == {"results/weighed/wspin/ite0/weights/00.parquet"}
+    assert planned.made("generate") == {"results/weighed/wspin/ite1/generations/00.parquet"}
+    assert planned.made("weigh") == {"results/weighed/wspin/ite1/weights/00.parquet"}
+    read = {f"results/weighed/logprobs/teacher/{name}/00.parquet" for name in ("gold", "wspin/ite1")}
+    assert planned.made("logprobs_teacher") == read
+    assert "logprobs_teacher" not in taken.plan("results/weighed/wspin/ite0").counts
+    both = taken.plan("results/weighed/wspin/ite0", "results/weighed/wspin.paper/ite0")
+    assert {path.split("/")[-3] for path in both.made("logprobs_teacher")} == {"teacher"}
+    assert len(both.made("logprobs_teacher")) == 2
+    assert both.made("weigh") == {"results/weighed/wspin.paper/ite0/weights/00.parquet"}
+
+
+def test_an_edited_file_plans_what_depends_on_it_alone(taken):
+    taken.make("all")
+    assert taken.plan("all").jobs == []
+    (taken.folder / "weights.jsonl").write_text("{}\n{}\n")
+    planned = taken.plan("models")
+    assert planned.counts["weigh_given"] == 1
+    assert planned.counts["weigh"] == 2
+    assert folders(planned) == {
+        name for name in chain("wspin") | readings("wspin/ite1", "wspin/ite2") if "scores" not in name
+    }
+    (taken.folder / "answers.jsonl").write_text("{}\n{}\n")
+    planned = taken.plan("models")
+    assert planned.counts["generate_given"] == planned.counts["weigh_given"] == 1
+    assert planned.counts["train"] == 12
+    assert not {"fetch", "data", "fetch_data", "logprobs_preferences"} & planned.counts.keys()
+
+
+def test_a_replicate_of_another_seed_samples_its_own_answers(taken):
+    arm = {"seed": 43, "train": {"loss": "wspin"}}
+    given = yaml.safe_load((taken.folder / "edit.yaml").read_text())
+    planned = taken.overlay({**given, "arms": {"wspin.s43": arm}}).plan("results/weighed/wspin.s43/ite0")
+    assert planned.made("generate") == {"results/weighed/wspin.s43/ite0/generations/00.parquet"}
+    assert planned.made("weigh") == {"results/weighed/wspin.s43/ite0/weights/00.parquet"}
+    assert not {"generate_given", "weigh_given"} & planned.counts.keys()
+
+
+def test_given_files_change_no_flag_of_other_jobs():
+    arms = ["spin", "spin2"]
+    assert every_flag(commands(generate={"given": "a.jsonl"}), arms) == every_flag(commands(), arms)

@@ -11,7 +11,7 @@ from .sections import Loss, Name, NotNegative, PerIteration, Precision, Section,
 
 RESERVED = frozenset(
     ("data", "fetched", "logprobs", "logs", "benchmarks", "tables", "figures", "pages", "gold", "preferences", "demo")
-) | {"config.yaml"}
+) | {"config.yaml", "swift_paper", "spin_settings"}  # the last two: results of config/presets/
 
 
 class Dialogue(Section):
