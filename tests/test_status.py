@@ -90,6 +90,11 @@ def save_state(*steps):
 PLANS = {
     "paper": {},
     "replicate": {"arms": {"wspin.s43": {"seed": 43, "train": {"loss": "wspin"}}}},
+    "given": {
+        "generate": {"given": "README.md"},  # any file that is there
+        "weigh": {"given": "README.md"},
+        "arms": {"wspin.paper": None, "wspin.s43": {"seed": 43, "train": {"loss": "wspin"}}},
+    },
     "forks": {
         "data_window": 3,
         "arms": {
