@@ -67,7 +67,7 @@ def test_every_program_that_a_rule_names_answers_help(tmp_path, program, command
 
 
 def test_every_program_is_named_by_a_rule():
-    """Or by the Makefile, as it must not wait for Snakemake; or it brings files in and out, before a study and after."""
+    """Or by the Makefile, as it must not wait for Snakemake; or it brings files into a study and out."""
     others = {program for program, _ in STARTED.findall((ROOT / "Makefile").read_text())}
     assert others == {"status", "revisions"}
     assert {program for program, _ in COMMANDS} | others | {"exchange"} == {path.stem for path in PROGRAMS}
