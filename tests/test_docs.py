@@ -1,17 +1,23 @@
-"""pytest tests/test_docs.py: what the guides in docs/ work out by hand is what the library computes."""
+"""pytest tests/test_docs.py: what the guides in docs/ work out by hand is what the library computes; commands plan."""
 
 import itertools
 import json
 import re
-from pathlib import Path
+import shlex
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+import workflow
+import yaml
 
-from wspin import alignment, weights
+import exchange
+from wspin import alignment, configdoc, configfile, weights
 from wspin.config import Weigh
 
-PAGE = (Path(__file__).parent.parent / "docs/token-weights.md").read_text()
+ROOT = workflow.ROOT
+PAGE = (ROOT / "docs/token-weights.md").read_text()
 TOKEN = re.compile(r'`(".*?")`(?: (-?[\d.]+))?')
 FORMS = ("paper_mean", "log_mean", "sum_spread")
 SETTINGS = {"source": "teacher", "form": "exp_clamp", "k": 1.0, "mu_chosen": 1.0, "mu_rejected": -1.0, "lower": -0.5}
@@ -69,3 +75,98 @@ def test_the_log_ratios_are_those_of_the_page(side):
     for row in worked_example(side):
         expected = [value - float(row[2]) for _, value in tokens(row[3])]
         assert [float(one) for one in row[4].split(", ")] == pytest.approx(expected)
+
+
+# From the original
+
+
+ORIGINAL = (ROOT / "docs/from-the-original.md").read_text()
+BLOCKS = {kind: re.findall(rf"^```{kind}\n(.*?)^```$", ORIGINAL, re.M | re.S) for kind in ("bash", "yaml")}
+INLINE = re.findall(r"`((?:snakemake|make|git|conda) [^`]+)`", ORIGINAL)
+
+
+def commands(tool):
+    """Commands of the page that begin with a tool: those of its blocks and those in its tables."""
+    lines = "\n".join(BLOCKS["bash"]).replace("\\\n", " ").splitlines()
+    return [shlex.split(command) for command in (*lines, *INLINE) if command.startswith(f"{tool} ")]
+
+
+def snakemakes():
+    """Options -> targets: what can be planned in one run."""
+    found = {}
+    for _, profile, name, *words in commands("snakemake"):
+        end = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
+        found.setdefault((profile, name, *words[end:]), []).extend(words[:end])
+    return found
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory):
+    """A copy of the repository with the page's overlay, and the files that it names."""
+    copy = workflow.checkout(tmp_path_factory.mktemp("original"))
+    (overlay,) = BLOCKS["yaml"]
+    (copy.folder / overlay.splitlines()[0].removeprefix("# ")).write_text(overlay)
+    for name in ("rows/train.parquet", "rows/test.parquet", "pairs.jsonl"):
+        (copy.folder / "given" / name).parent.mkdir(parents=True, exist_ok=True)
+        (copy.folder / "given" / name).touch()
+    return copy
+
+
+@pytest.mark.parametrize(("options", "targets"), snakemakes().items(), ids=lambda given: " ".join(given[:4]))
+def test_a_command_of_the_page_plans_every_target(imported, options, targets):
+    command = [sys.executable, "-m", "snakemake", "--dry-run", *targets, *options]
+    done = subprocess.run(command, cwd=imported.folder, env=workflow.environment(), text=True, capture_output=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rules = set(re.findall(r"^(?:local)?rule (\S+):$", done.stdout, re.MULTILINE))
+    if "--until" in options:
+        assert options[-1] in rules
+        assert not {"eval", *targets} & rules
+    else:
+        assert set(targets) <= rules | workflow.Plan(done.stdout).made()
+    if "--configfile" in options:
+        assert {"generate_given", "weigh_given"} <= rules
+
+
+def test_the_pages_commands_of_other_tools_are_known():
+    made = exchange.parser()
+    assert len([made.parse_args(words[2:]) for words in commands("python")]) == 4
+    assert {words[1] for words in commands("python")} == {"workflow/scripts/exchange.py"}
+    assert {words[1] for words in commands("make")} == {"setup"}
+
+
+def test_the_page_has_every_step_and_file_of_the_readme():
+    steps = re.findall(r"^\| (\d\.\d) \|", ORIGINAL, re.MULTILINE)
+    assert steps == ["2.1", "2.2", "2.3", "2.4", *(f"{part}.{step}" for part in (3, 4, 5) for step in (1, 2, 3, 4))]
+    assert [part for part in range(2) if f"Part {part}" in ORIGINAL] == [0, 1]
+    named = ("environment.yml", "requirements.txt", "scripts/download.py", "train.py", "utils.py", "output/")
+    named += ("preference_datasets.py", "trainers.py", "transform_config.py", "loss=dpo", "loss=tis-dpo", "datasets=")
+    named += ("model=qwen", "model.name_or_path", "base_data_dir", "git clone", "git lfs pull", "conda activate wspin")
+    named += tuple(f"data/Ultrachat200k/{kind}/" for kind in ("DPO", "SPIN", "WSPIN"))
+    assert [name for name in named if name not in ORIGINAL] == []
+
+
+def test_files_that_the_page_names_are_there():
+    ours = re.findall(r"`((?:workflow|wspin|config|envs)/[\w./]+|constraints\.txt)`", ORIGINAL)
+    places = (ROOT, ROOT / "workflow/scripts")
+    assert len(ours) > 10
+    assert [name for name in ours if not any((place / name).exists() for place in places)] == []
+
+
+def test_keys_that_the_page_names_are_keys():
+    """Overlays in the text, and names of keys in the tables of settings."""
+    base = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    overlays = [yaml.safe_load(text) for text in re.findall(r"`(\w+: \{.+?\})`", ORIGINAL)]
+    assert len(overlays) >= 3
+    for overlay in overlays:
+        configfile.load(configfile.merge(base, overlay))
+    keys = {".".join(key.path) for key in configdoc.leaves()}
+    named = re.findall(r"`((?:train|weigh|dialogue|generate|data|logprobs)\.(?!py)[\w.]+)`", ORIGINAL)
+    assert len(named) > 15
+    assert [name for name in named if not any(f"{key}.".startswith(f"{name}.") for key in keys)] == []
+
+
+def test_the_pages_ranges_are_those_of_the_formula():
+    settings = Weigh(**SETTINGS, segment_agg="paper_mean")
+    for mu in (1.0, -1.0):
+        ends = sorted(weights.shape(np.array([settings.lower, settings.upper]), mu, settings))
+        assert "between {:.3f} and {:.3f}".format(*ends) in ORIGINAL
