@@ -1,11 +1,12 @@
 """pytest tests/test_exchange.py: pairs of the published codes go into a study and come out as they were."""
 
 import json
+import unicodedata
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import exchange as program
@@ -317,6 +318,17 @@ def test_answers_of_another_model_are_not_exported_with_these_weights(study):
     other = {**tables.metadata(made), "model": "other"}
     tables.write(study.path("other"), "generations", columns(made), {k: other[k] for k in ("model", "tokenizer")})
     assert "model: expected 'other'" in refused(study.export, generations="other", weights=["weights"])
+
+
+@given(TEXTS)
+@example("e\u0301")
+def test_any_text_becomes_tokens_that_spell_it(dialogue, text):
+    """As the tokenizer reads it: composed, as Qwen's. The tokens then stand for themselves."""
+    made = exchange.answers([exchange.Pair("a:1", "x", "y", text)], dialogue, longest=1000)
+    (said,), (ids,) = made["response"], made["token_ids"]
+    assert said == unicodedata.normalize("NFC", text)
+    assert ids == dialogue.response_ids(text)
+    assert exchange.Pair("a:1", "x", "y", said, token_ids=ids).ids(dialogue, 1000) == ids
 
 
 # Import

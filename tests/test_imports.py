@@ -36,6 +36,10 @@ IMPORTED = {
     "generate": MODELS | TABLES,
     "logprobs reference": MODELS | TABLES,
     "weigh": TABLES,
+    "exchange export": TABLES,
+    "exchange import": TABLES,
+    "given answers": MODELS | TABLES,
+    "given weights": TABLES,
     "train": MODELS | {"transformers.trainer"},
     "eval": MODELS | TABLES | {"lm_eval", "datasets", "scipy"},  # `datasets` patches scipy's reader of files
     "report scores": set(),
@@ -97,6 +101,13 @@ def commands(folder):
     yield "logprobs reference", [*read, "--output", reference]
     weighed = ["--rows", rows, *answers, "--reference", reference, *flags.weigh("equal", "0", "00")]
     yield "weigh", [*weighed, "--output", folder / "weights.parquet"]
+    weighed = ["--weights", folder / "weights.parquet", "--output", folder / "a.jsonl"]
+    yield "exchange export", ["--format", "tis-dpo", "--rows", rows, *answers, *weighed]
+    yield "exchange import", ["--format", "tis-dpo", "--train", folder / "a.jsonl", "--output", folder / "given"]
+    read, given = ["--rows", rows, "--given", folder / "given/pairs.jsonl"], folder / "given.parquet"
+    yield "given answers", [*base, *read, *flags.generate_given(**shard), "--output", given]
+    weighed = ["--reference", reference, *flags.weigh_given("equal", "0", "00"), "--output", folder / "given_weights"]
+    yield "given weights", [*read, "--generations", given, *weighed]
     made = ["--output", model / "model", "--output-manifest", model / "manifest.json", "--metrics", model / "curve"]
     yield "train", [*base, "--rows", rows, *flags.train("sft"), *flags.train_unseen("sft"), "--processes", 1, *made]
     read = ["--model", model / "model", "--manifest", model / "manifest.json", "--tasks", folder / "tasks", *heldout]

@@ -17,7 +17,7 @@ def parser():
     made = program.parser("exchange", __doc__)
     commands = made.add_subparsers(required=True, metavar="import|export")
     for name, action in (("import", import_files), ("export", export)):
-        command = commands.add_parser(name, help=action.__doc__)
+        command = commands.add_parser(name, help=action.__doc__, allow_abbrev=False)
         command.set_defaults(action=action)
         command.add_argument("--format", required=True, choices=exchange.FORMATS)
         command.add_argument("--output", required=True, help="a new folder" if name == "import" else "a JSONL file")
