@@ -351,6 +351,16 @@ def test_import_makes_rows_and_pairs(study, form, capsys):
     assert "nothing is replaced" in refused(program.main, ["import", "--format", form, *told])
 
 
+@pytest.mark.parametrize("side", ["--train", "--test"])
+def test_files_without_pairs_are_refused(study, side):
+    (study.folder / "empty.jsonl").write_text("\n")
+    good = write(study.folder / "a.jsonl", study.rows)
+    told = ["import", "--format", "tis-dpo", "--train", good, "--output", str(study.folder / "given")]
+    assert "empty.jsonl: expected pairs, found none" in refused(
+        program.main, [*told, side, f"{study.folder}/empty.jsonl"]
+    )
+
+
 def test_a_bad_file_leaves_no_folder(study):
     bad = write(study.folder / "a.jsonl", [study.rows[0], {"prompt": "x"}])
     told = ["import", "--format", "tis-dpo", "--train", bad, "--output", str(study.folder / "given")]

@@ -46,11 +46,13 @@ def import_files(arguments):
         for split, paths in (("train", arguments.train), ("test", arguments.test)):
             pairs = [pair for path in paths for pair in exchange.read(path, arguments.format)]
             kept = exchange.distinct(pairs)
+            if paths and not kept:
+                raise StudyError(f"{paths[0]}: expected pairs, found none")
             if paths:
                 exchange.write_rows(folder / "rows" / f"{split}.parquet", kept)
                 print(f"{split}: {len(kept)} pairs; {len(pairs) - len(kept)} repeated ones left out", flush=True)
             if split == "train":
-                (folder / "pairs.jsonl").write_text("".join(exchange.lines(kept, "tis-dpo")))
+                exchange.write(folder / "pairs.jsonl", kept, "tis-dpo")
 
 
 def export(arguments):
@@ -65,8 +67,8 @@ def export(arguments):
     weights = tables.read_shards(arguments.weights, "weights", **made) if arguments.weights else None
     if weights:
         tables.same_rows(arguments.rows, asked, arguments.weights[0], weights["prompt_id"].to_pylist())
-    with whole_file(arguments.output) as path, open(path, "w", encoding="utf-8") as file:
-        file.writelines(exchange.lines(exchange.of_study(rows, generations, weights), arguments.format))
+    with whole_file(arguments.output) as path:
+        exchange.write(path, exchange.of_study(rows, generations, weights), arguments.format)
     print(f"{arguments.output}: {rows.num_rows} pairs{' with weights' * bool(weights)}", flush=True)
 
 

@@ -234,6 +234,12 @@ def of_study(rows: pa.Table, generations: pa.Table, weights: pa.Table | None) ->
         yield Pair(f"row {number}", prompt, chosen, rejected, reason, own, of_tokens, eos)
 
 
+def write(path: str | Path, pairs: Iterable[Pair], form: str) -> None:
+    """Write a file in a form."""
+    with open(path, "w", encoding="utf-8") as file:
+        file.writelines(lines(pairs, form))
+
+
 def lines(pairs: Iterable[Pair], form: str) -> Iterator[str]:
     """The lines of a file in a form. Weights are written as the shortest numbers that are read back bit for bit."""
     for pair in pairs:
