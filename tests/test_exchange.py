@@ -305,6 +305,15 @@ def test_weights_of_other_tokens_or_answers_are_refused(study):
     )
 
 
+def test_a_reference_of_other_answers_is_refused(study):
+    study.answers(study.rows)
+    study.weights(study.rows)
+    study.answers([{**study.rows[0], "rejected": "other"}, *study.rows[1:]])
+    told = ["--given", study.folder / "weights.jsonl", "--generations", study.path("generations"), "--eos-weight", 1.0]
+    found = refused(study._run, "weights", "weights", *told, "--reference", study.path("reference"))
+    assert "train-0: expected the generated answer's token ids, found others" in found
+
+
 def test_spins_rows_have_no_place_for_weights(study):
     study.answers(study.rows)
     study.weights(study.rows)

@@ -9,7 +9,7 @@
 
 from pathlib import Path
 
-from wspin import exchange, program, readings, tables
+from wspin import exchange, program, tables
 from wspin.config import Dialogue
 from wspin.files import sha256
 
@@ -65,7 +65,7 @@ def weights(arguments, rows, pairs, source):
         tables.same_rows(arguments.rows, ids, path, table["prompt_id"].to_pylist())
     read = tables.texts_hash(rows["prompt"].to_pylist(), rows["response"].to_pylist())
     tables.expect(arguments.reference, reference, texts=read)
-    readings.check_answers(arguments.reference, generations, reference)
+    tables.same_answers(arguments.reference, generations, reference)
     columns = exchange.weights(pairs, generations, reference, arguments.eos_weight)
     made_with = {**student, "settings": {"given": source, "eos_weight": arguments.eos_weight}, "seed": None}
     made_with |= {"teacher": None, "counts": exchange.counts(pairs)}

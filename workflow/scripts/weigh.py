@@ -36,7 +36,7 @@ def weigh(arguments, settings):
         tables.same_rows(arguments.rows, ids, path, table["prompt_id"].to_pylist())
     read = tables.texts_hash(rows["prompt"].to_pylist(), rows["response"].to_pylist())
     tables.expect(arguments.reference, reference, texts=read)
-    readings.check_answers(arguments.reference, generations, reference)
+    tables.same_answers(arguments.reference, generations, reference)
     texts = {"chosen": rows["response"].to_pylist(), "rejected": generations["response"].to_pylist()}
     teacher = readings.read_teacher(arguments.teacher, rows, texts) if settings.source == "teacher" else {}
 

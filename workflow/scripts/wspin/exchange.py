@@ -24,7 +24,6 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from . import StudyError, tables
-from .weights import COUNTS
 
 FORMATS = ("spin", "tis-dpo")
 REASONS = ("stop", "length")
@@ -300,7 +299,6 @@ def weights(pairs: Sequence[Pair], generations: pa.Table, reference: pa.Table, e
     return columns
 
 
-def counts(pairs: Sequence[Pair]) -> dict[str, dict[str, float]]:
+def counts(pairs: Sequence[Pair]) -> dict[str, dict[str, int]]:
     """Counts of given weights by side: their tokens. How many log-ratios were at a bound or missing, no file tells."""
-    tokens = {side: sum(len(pair.weights[side]) for pair in pairs) for side in tables.SIDES}
-    return {side: dict.fromkeys(COUNTS, float("nan")) | {"tokens": count} for side, count in tokens.items()}
+    return {side: {"tokens": sum(len(pair.weights[side]) for pair in pairs)} for side in tables.SIDES}

@@ -64,17 +64,6 @@ def read_teacher(paths: Sequence[str], rows: pa.Table, texts: dict[str, list[str
     return found
 
 
-def check_answers(path: str, generations: pa.Table, reference: pa.Table) -> None:
-    """The reference's rejected answers are the generated ones, with an EOS that was asked for. Raises `StudyError`."""
-    made, scored = tables.lists(generations, "token_ids"), tables.lists(reference, "rejected_token_ids")
-    eos = tables.metadata(reference)["eos"]
-    for prompt_id, own, ids in zip(generations["prompt_id"].to_pylist(), made, scored, strict=True):
-        if not np.array_equal(ids[: len(own)], own) or ids[len(own) :].tolist() not in ([], [eos]):
-            raise StudyError(
-                f"{path}: {prompt_id}: expected the generated answer's token ids, found others; score again"
-            )
-
-
 def answers(side: str, texts: Sequence[str], reference: pa.Table, teacher: Reading | None) -> Iterator[Answer]:
     """The answers of one of `tables.SIDES`, in the order of the rows.
 

@@ -165,6 +165,17 @@ def same_rows(first: str | Path, first_ids: Sequence[str], second: str | Path, s
     )
 
 
+def same_answers(path: str, generations: pa.Table, reference: pa.Table) -> None:
+    """The reference's rejected answers are the generated ones, with an EOS that was asked for. Raises `StudyError`."""
+    made, scored = lists(generations, "token_ids"), lists(reference, "rejected_token_ids")
+    eos = metadata(reference)["eos"]
+    for prompt_id, own, ids in zip(generations["prompt_id"].to_pylist(), made, scored, strict=True):
+        if not np.array_equal(ids[: len(own)], own) or ids[len(own) :].tolist() not in ([], [eos]):
+            raise StudyError(
+                f"{path}: {prompt_id}: expected the generated answer's token ids, found others; score again"
+            )
+
+
 def shard(table: pa.Table, index: int, size: int) -> pa.Table:
     """Rows of one shard: a fixed number of prompts, the last one shorter."""
     return table.slice(index * size, size)

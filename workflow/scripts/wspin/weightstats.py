@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -64,8 +65,9 @@ def _row(side: str, shards: Sequence[Shard], real: dict[str, str]) -> Row:
     weights, ids, named, counts = [], [], {}, dict.fromkeys(COUNTS, 0.0)
     for shard in shards:
         table = tables.read(shard.weights, "weights")
-        for key, count in tables.metadata(table)["counts"][side].items():
-            counts[key] += count
+        told = tables.metadata(table)["counts"][side]
+        for key in COUNTS:
+            counts[key] += told.get(key, math.nan)  # weights that came from a file tell no more than their tokens
         reference = tables.read_reference(shard.reference)
         if table["ids_hash"].to_pylist() != tables.ids_hashes(reference, "rejected"):
             raise StudyError(f"{shard.weights}: expected weights of {shard.reference}, found others; weigh them again")
