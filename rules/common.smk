@@ -86,6 +86,27 @@ def launcher(wildcards, threads, resources):
     return Launch.of(resources, threads).command()
 
 
+def environment(stage):
+    """The conda environment of a stage: that of its engine."""
+    return f"../envs/{'vllm' if getattr(STUDY, stage).engine == 'vllm' else 'torch'}.yaml"
+
+
+def interpreter(stage):
+    """The Python of a stage's jobs: of `make setup-vllm` where the engine is vllm and no conda gives another."""
+    own = Path(".venv-vllm/bin/python").absolute()
+    vllm = getattr(STUDY, stage).engine == "vllm"
+
+    def python(wildcards, resources):
+        return str(own) if vllm and own.exists() and not workflow.deployment_settings.deployment_method else "python"
+
+    return python
+
+
+def answers_so_far(wildcards, resources):
+    """Where a generation keeps its finished answers."""
+    return f"{LAYOUT.results}/.state/generate/{wildcards.responses}/{wildcards.shard}"
+
+
 def unfinished(wildcards, resources):
     """Where a fetch keeps what it has: nothing to compare, hence the `resources`."""
     return f"{LAYOUT.results}/.state/fetch"

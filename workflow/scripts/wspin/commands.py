@@ -153,7 +153,7 @@ class Commands:
         seed = ["--seed", *map(str, self.layout.draw_seed(responses))]
         return [
             *seed,
-            *flags(self.study.generate, but=("given",)),
+            *flags(self.study.generate.for_its_engine(), but=("given",)),
             *flags(self._dialogue(self.layout.generator(responses))),
         ]
 

@@ -35,11 +35,29 @@ class Dialogue(Section):
 
 
 class Generate(Section):
-    engine: Literal["transformers"] = Field(description="library that samples the answers")
+    engine: Literal["transformers", "vllm"] = Field(
+        description="library that samples the answers; vllm has an environment of its own (docs/generation.md)"
+    )
     temperature: NotNegative = Field(description="sampling temperature; 0 is greedy")
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = Field(description="nucleus: smallest set of tokens with this mass")
     max_new_tokens: PositiveInt = Field(description="longest answer, EOS included")
-    batch_size: PositiveInt = Field(description="prompts decoded together; moves results by rounding only")
+    batch_size: PositiveInt | None = Field(
+        None, description="engine transformers: prompts decoded together; moves results by rounding only"
+    )
+    dtype: Precision | None = Field(None, description="engine vllm: precision of weights and products")
+    gpu_memory: Annotated[float, Field(gt=0.0, le=1.0)] | None = Field(
+        None, description="engine vllm: share of the GPU's memory for weights and cache"
+    )
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """Of the settings that only one engine has, those that this one reads, and that must be given."""
+        return frozenset(("dtype", "gpu_memory") if self.engine == "vllm" else ("batch_size",))
+
+    def for_its_engine(self) -> Generate:
+        """The same sampling without the other engine's settings: an edit of those samples nothing again."""
+        others = {"batch_size", "dtype", "gpu_memory"} - self.reads
+        return self.model_copy(update=dict.fromkeys(others))
 
 
 class GenerateSection(Generate):
@@ -192,7 +210,9 @@ class TrainSection(Train):
 
 
 class Eval(Section):
-    engine: Literal["transformers"] = Field(description="library that runs the model under lm-eval")
+    engine: Literal["transformers", "vllm"] = Field(
+        description="library that runs the model under lm-eval, in float32; tables refuse to mix the two"
+    )
     batch_size: PositiveInt = Field(description="fixed and stored: batch size moves scores by rounding")
     seeds: Annotated[list[int], Field(min_length=4, max_length=4)] = Field(
         description="lm-eval's seeds: python, numpy, torch, few-shot examples"

@@ -1,6 +1,7 @@
 """Engines that sample answers, behind one signature: prompts as ids in, answers as ids with a finish reason out.
 
-No random number depends on a batch, a shard or an order: each prompt brings its own, one per token. Two batch sizes
+An engine is loaded with the model in a folder; `generate` is given prompts, each prompt's own source of random numbers,
+and who wants to hear of an answer as it ends. No random number depends on a batch, a shard or an order. Two batch sizes
 still differ by rounding, which moves an answer only where a random number falls on the border of two tokens.
 """
 
@@ -8,14 +9,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from . import models
 from .config import Generate
 from .decoding import Batch, Row
+
+Draws = Callable[[int], np.random.Generator]  # number of a prompt: where its random numbers come from
 
 # Share of the slots that must be free before waiting prompts take them: prompts are read faster together.
 REFILL = 1 / 8
@@ -27,6 +31,9 @@ class Answer:
 
     ids: list[int]
     finish_reason: str  # stop: the model ended it; length: cut at max_new_tokens
+
+
+Finished = Callable[[int, Answer], None]  # number of a prompt, and its answer
 
 
 @dataclass(frozen=True)
@@ -51,13 +58,13 @@ def generate(
     uniforms: Callable[[int], np.ndarray],
     settings: Generate,
     eos: int,
-    progress: Callable[[int], None] = lambda done: None,
+    finished: Finished = lambda number, answer: None,
 ) -> tuple[list[Answer], Work]:
     """Sample one answer per prompt with transformers; `uniforms(i)` gives the random numbers of prompt i.
 
     A row leaves with its last token, and waiting prompts take the free slots, the longest first: if memory is short, it
-    shows at once. The answers come in the order of the prompts. The model's own sampling defaults (penalties, top_k) do
-    not enter: only the study's settings do.
+    shows at once. The answers come in the order of the prompts; `finished` hears of each as it ends. The model's own
+    sampling defaults (penalties, top_k) do not enter: only the study's settings do.
     """
     model.eval()
     waiting = deque(sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i)))
@@ -71,9 +78,41 @@ def generate(
             batch.admit([Row(i, prompts[i], uniforms(i)) for i in chosen])
         else:
             batch.step()
-        if ended := batch.release():
-            answers.update((row.number, Answer(row.ids, "stop" if row.ids[-1] == eos else "length")) for row in ended)
-            progress(len(answers))
+        for row in batch.release():
+            answers[row.number] = Answer(row.ids, "stop" if row.ids[-1] == eos else "length")
+            finished(row.number, answers[row.number])
     useful = sum(len(answer.ids) - 1 for answer in answers.values())  # reading the prompt gives the first token
     work = Work(batch.slot_steps, useful, sum(map(len, prompts)), batch.prompt_tokens)
     return [answers[i] for i in range(len(prompts))], work
+
+
+class Transformers:
+    """transformers in this process, in float32."""
+
+    def __init__(self, folder: str, settings: Generate, eos: int):
+        self.settings, self.eos = settings, eos
+        self.model = models.load_model(folder, models.best_device())
+        models.check_eos(self.model, eos, folder)
+        self.made_with = {
+            "dtype": "float32",
+            "autocast": "float32",
+            "attention": self.model.config._attn_implementation,
+        }
+
+    def generate(self, prompts: Sequence[Sequence[int]], draws: Draws, finished: Finished) -> dict[str, Any]:
+        """Answer the prompts; returns the work that it took."""
+        longest = self.settings.max_new_tokens
+        _, work = generate(self.model, prompts, lambda i: draws(i).random(longest), self.settings, self.eos, finished)
+        return {**asdict(work), "useful": work.useful}
+
+
+def load(folder: str, settings: Generate, eos: int, longest: int) -> Any:
+    """The engine of the settings, with the model in `folder`; `longest`: tokens of the longest prompt and its answer.
+
+    Raises `StudyError` if the engine is not installed, or the model would stop elsewhere than on `eos`.
+    """
+    if settings.engine == "vllm":
+        from .vllm_engine import Vllm  # imports vllm, which has an environment of its own
+
+        return Vllm(folder, settings, eos, longest)
+    return Transformers(folder, settings, eos)

@@ -79,14 +79,20 @@ def choices(prompt_id: str, answer: str) -> tuple[list[str], int]:
     return [texts[i] for i in order], order.index(0)
 
 
-def evaluate(suite: Suite, model: str | Path, batch_size: int, seed: Sequence[int], eos: str) -> tuple[Row, list[Row]]:
-    """(scores by task, sample rows) of a model folder. `seed`: python, numpy, torch, few-shot examples.
+def evaluate(
+    suite: Suite, model: str | Path, engine: tuple[str, int], seed: Sequence[int], eos: str
+) -> tuple[Row, list[Row]]:
+    """(scores by task, sample rows) of a model folder.
+
+    `engine`: its name and the batch size; `seed`: python, numpy, torch, few-shot examples.
 
     Raises `StudyError` if a task is unknown, has no data, or gives no score.
     """
     from lm_eval.tasks import TaskManager
 
-    lm = language_model(model, batch_size, eos if suite.documents else None)
+    name, batch_size = engine
+    own = eos if suite.documents else None
+    lm = vllm_model(model, batch_size) if name == "vllm" else language_model(model, batch_size, own)
     scores, rows = {}, {}
     with working_folder(suite) as folder:
         manager = TaskManager(include_path=None if suite.own else str(folder), include_defaults=suite.own)
@@ -118,6 +124,19 @@ def language_model(folder: str | Path, batch_size: int, eos: str | None) -> Any:
     tokenizer.split_special_tokens = True  # as in `dialogue`: the user's text stays text
     models.check_eos(model, tokenizer.eos_token_id, folder)
     return Conversation(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, add_bos_token=False)
+
+
+def vllm_model(folder: str | Path, batch_size: int) -> Any:
+    """A model as lm-eval's own vLLM backend runs it, in float32. Raises `StudyError` if vLLM is not installed."""
+    import torch
+
+    from .vllm_engine import library
+
+    library("eval")
+    from lm_eval.models.vllm_causallms import VLLM
+
+    place = {} if torch.cuda.is_available() else {"enforce_eager": True}
+    return VLLM(str(folder), dtype="float32", batch_size=batch_size, max_model_len=models.context(folder), **place)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,87 @@
+"""Answers sampled with vLLM, under the contract of `engines`: ids in, ids out, each prompt with a seed of its own.
+
+Nothing is tokenised here, and nothing of the model's own sampling defaults enters. vLLM runs in this process: a killed
+job leaves none behind. Its CPU build, which the tests use, cannot draw for seeded prompts that it reads in pieces ("CPU
+Generator does not use offset"), so there a prompt is read whole.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from . import StudyError
+from .config import Generate
+from .engines import Answer, Draws, Finished
+
+SEEDS = 2**31  # of a prompt
+ON_CPU = {"enable_chunked_prefill": False, "enforce_eager": True}
+ROOM = 4096  # tokens that the CPU build reads at once
+
+
+def library(stage: str) -> Any:
+    """vLLM, in this process and without reports of its use. Raises `StudyError` if it is not installed."""
+    os.environ.update(VLLM_NO_USAGE_STATS="1", VLLM_ENABLE_V1_MULTIPROCESSING="0")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB, of the CPU build
+    warnings.filterwarnings("ignore", category=FutureWarning)  # its own
+    try:
+        import vllm
+    except ModuleNotFoundError as error:
+        told = "expected the package vllm in this environment, found none; run `make setup-vllm`"
+        raise StudyError(f"{stage}.engine vllm: {told}") from error
+    logging.getLogger("vllm").setLevel(logging.ERROR)
+    return vllm
+
+
+class Vllm:
+    """vLLM with the model in a folder. `longest`: tokens of the longest prompt and its answer."""
+
+    def __init__(self, folder: str, settings: Generate, eos: int, longest: int):
+        vllm = library("generate")
+        gpu = torch.cuda.is_available()
+        place = {"gpu_memory_utilization": settings.gpu_memory} if gpu else {**ON_CPU}
+        place |= {} if gpu else {"max_num_batched_tokens": max(ROOM, longest)}
+        self.engine = vllm.LLM(
+            model=str(folder),
+            dtype=settings.dtype,
+            max_model_len=longest,
+            skip_tokenizer_init=True,
+            generation_config="vllm",  # its own defaults, not the model's
+            enable_prefix_caching=False,  # every prompt is read once
+            **place,
+        ).llm_engine
+        self.options = {
+            "temperature": settings.temperature,
+            "top_p": settings.top_p,
+            "max_tokens": settings.max_new_tokens,
+            "stop_token_ids": [eos],
+            "ignore_eos": True,  # the study's EOS stops, and no other
+            "detokenize": False,
+        }
+        self.sampling, self.eos = vllm.SamplingParams, eos
+        self.made_with = {"dtype": settings.dtype, "autocast": settings.dtype, "attention": f"vllm {vllm.__version__}"}
+
+    def generate(self, prompts: Sequence[Sequence[int]], draws: Draws, finished: Finished) -> dict[str, Any]:
+        """Answer the prompts; returns the work that it took."""
+        for i, prompt in enumerate(prompts):
+            sampling = self.sampling(**self.options, seed=int(draws(i).integers(SEEDS)))
+            self.engine.add_request(str(i), {"prompt_token_ids": list(prompt)}, sampling)
+        while self.engine.has_unfinished_requests():
+            for output in self.engine.step():
+                if output.finished:
+                    finished(int(output.request_id), self._answer(output.outputs[0]))
+        return {"prompt_tokens": sum(map(len, prompts))}
+
+    def _answer(self, output: Any) -> Answer:
+        ids = list(output.token_ids)
+        ended = {"stop": True, "length": False}.get(output.finish_reason)
+        if ended is not (ids[-1:] == [self.eos]):
+            found = f"{output.finish_reason} with {ids[-1:]}"
+            raise StudyError(f"vllm: expected an answer that ends with EOS or at the limit, found {found}; report it")
+        return Answer(ids, output.finish_reason)
