@@ -37,6 +37,11 @@ demo: setup                         ## the study on its embedded default, on the
 	snakemake --profile local all --configfile config/demo.yaml
 	@cat results/demo/tables/scores.md; echo; cat results/demo/tables/differences.md
 
+real: setup                         ## a small pretrained model on real text, on the CPU: less than an hour; fetches packages
+	$(UNLOCK)
+	snakemake --profile local all --configfile config/smollm2.yaml
+	@cat results/smollm2/tables/scores.md; echo; cat results/smollm2/tables/weights.md
+
 status:                             ## what is done, running, interrupted; CONFIG=config/demo.yaml for overlays
 	@test -e $(ENV)/ready || $(MAKE) setup  # never renews the environment of what runs
 	@python workflow/scripts/status.py $(if $(CONFIG),--configfile $(CONFIG))
