@@ -83,6 +83,10 @@ class Answers(BaseHTTPRequestHandler):
         hub.asked.append(f"{self.command} {self.path}")
         bearer = (self.headers.get("authorization") or "").removeprefix("Bearer ") or None
         hub.tokens.append(bearer)
+        if found := re.fullmatch(r"/api/(model|dataset)s/(.+?)/auth-check", self.path):
+            if self.allowed(*found.groups(), None, bearer):
+                self.json(200, {})
+            return
         if found := re.fullmatch(r"/api/(model|dataset)s/(.+?)(?:/revision/([^?/]+))?(?:\?.*)?", self.path):
             kind, name, revision = found.groups()
             if repo := self.allowed(kind, name, revision, bearer, about=True):

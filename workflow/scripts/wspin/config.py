@@ -260,6 +260,20 @@ class Resources(Section):
     report: Resource
 
 
+class Preflight(Section):
+    """What `preflight` assumes of GPUs, prices and lengths; nothing else reads it."""
+
+    gpu_memory_gb: PositiveFloat = Field(description="memory of a GPU")
+    tflops: PositiveFloat = Field(description="its peak in the study's precision")
+    bandwidth_tb: PositiveFloat = Field(description="its memory's bandwidth, TB per second")
+    utilisation: Annotated[float, Field(gt=0.0, le=1.0)] = Field(description="share of both that jobs reach")
+    price: NotNegative = Field(description="of a GPU for an hour, in whatever currency")
+    prompt_tokens: PositiveFloat = Field(description="mean tokens of a prompt, until `data` exists")
+    response_tokens: PositiveFloat = Field(description="mean tokens of a real answer, until `data` exists")
+    generated_tokens: PositiveFloat = Field(description="mean tokens of a generated answer, until there are some")
+    evaluation_tokens: PositiveFloat = Field(description="tokens that all suites together read, for one model")
+
+
 class Report(Section):
     metrics: dict[str, str] = Field(
         description="task: its metric in the tables, as lm-eval writes it (`acc_norm,none`)"
@@ -292,6 +306,7 @@ class Study(Section):
     )
     resources: Resources
     report: Report
+    preflight: Preflight
 
     def arm_train(self, arm: str) -> Train:
         """An arm's training, with per-iteration values still lists."""

@@ -21,6 +21,11 @@ from typing import Any, Literal
 from . import StudyError
 from .files import locked, remove_state, sha256
 
+
+class Unreachable(StudyError):
+    """There is no hub to ask: no network, or it is switched off."""
+
+
 Kind = Literal["model", "dataset"]
 
 
@@ -96,6 +101,13 @@ def entries(repository: Repository) -> list[Entry]:
 def commit(repository: Repository) -> str:
     """The commit that a repository is at. Raises `StudyError` with what to do."""
     return _info(repository).sha
+
+
+def check(repository: Repository) -> None:
+    """Ask whether a repository has this commit and this account may read its files. Raises `StudyError` if not."""
+    _info(repository)
+    with _told(repository):
+        _library().HfApi().auth_check(repository.name, repo_type=repository.kind)
 
 
 def give(source: Path, folder: Path) -> None:
@@ -212,7 +224,7 @@ def _told(repository: Repository, file: str = "") -> Iterator[None]:
     except errors.EntryNotFoundError:
         raise StudyError(f"{place}: expected the file, found none at this commit; see {page}") from None
     except errors.OfflineModeIsEnabled:
-        raise StudyError(
+        raise Unreachable(
             f"{place}: HF_HUB_OFFLINE is set; unset it where the hub is reached, or give `path:`"
         ) from None
     except errors.HfHubHTTPError as error:
@@ -221,4 +233,4 @@ def _told(repository: Repository, file: str = "") -> Iterator[None]:
         raise StudyError(f"{place}: expected an answer of {constants.ENDPOINT}, {told}") from None
     except (httpx2.TransportError, ConnectionError) as error:
         told = f"found {type(error).__name__}; check the network, HF_ENDPOINT and the proxy"
-        raise StudyError(f"{place}: expected to reach {constants.ENDPOINT}, {told}, or give `path:`") from None
+        raise Unreachable(f"{place}: expected to reach {constants.ENDPOINT}, {told}, or give `path:`") from None

@@ -116,7 +116,7 @@ def make_scratch(settings: Scratch, texts: list[str], eos: str, seed: int, folde
     Raises `StudyError` if the texts do not hold enough repetition for the vocabulary asked for.
     """
     import torch
-    from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
+    from transformers import GenerationConfig, Qwen2ForCausalLM, Qwen2Tokenizer
 
     tokenizer = Qwen2Tokenizer(
         tokenizer_object=_byte_level_bpe(texts, settings.vocabulary, eos), eos_token=eos, pad_token=eos, unk_token=None
@@ -126,7 +126,17 @@ def make_scratch(settings: Scratch, texts: list[str], eos: str, seed: int, folde
             f"scratch.vocabulary: expected {settings.vocabulary} tokens, found text for {len(tokenizer)} only"
         )
     torch.manual_seed(seed)
-    config = Qwen2Config(
+    model = Qwen2ForCausalLM(scratch_config(settings, tokenizer.eos_token_id))
+    model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def scratch_config(settings: Scratch, eos: int | None = None) -> Any:
+    """The config of a model made from scratch; `eos` closes answers and pads."""
+    from transformers import Qwen2Config
+
+    return Qwen2Config(
         vocab_size=settings.vocabulary,
         hidden_size=settings.hidden,
         intermediate_size=settings.intermediate,
@@ -136,13 +146,9 @@ def make_scratch(settings: Scratch, texts: list[str], eos: str, seed: int, folde
         max_position_embeddings=settings.context,
         tie_word_embeddings=True,
         bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=eos,
+        pad_token_id=eos,
     )
-    model = Qwen2ForCausalLM(config)
-    model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
 
 
 def _byte_level_bpe(texts: list[str], vocabulary: int, eos: str) -> Any:

@@ -1,0 +1,34 @@
+"""Tell what a study will take, and what would stop it: sizes, time, memory, price, disk, access. No weights are read.
+
+python workflow/scripts/preflight.py --config results/config.yaml
+"""
+
+import sys
+
+from wspin import configfile, program, study
+from wspin.imports import load_transformers
+
+
+def main(argv=None):
+    parser = program.parser("preflight", __doc__)
+    parser.add_argument("--config", required=True, help="a whole configuration, as the workflow keeps it")
+    arguments = parser.parse_args(argv)
+    layout = study.Layout(configfile.read([arguments.config]))
+    load_transformers()
+    from wspin import preflight
+    from wspin.estimates import Estimates
+
+    made = Estimates(layout, preflight.sizes(layout), preflight.lengths(layout))
+    estimates = made.all()
+    print(preflight.table(estimates, made))
+    told, wrong = preflight.access(layout.study)
+    print("\n".join(told))
+    wrong = [*preflight.complaints(made, estimates), *wrong]
+    for line in wrong:
+        print(f"preflight.py: error: {line}", file=sys.stderr)
+    print(f"preflight: {len(wrong) or 'nothing'} to mend", flush=True)
+    sys.exit(bool(wrong))
+
+
+if __name__ == "__main__":
+    program.run(main)

@@ -1,0 +1,220 @@
+"""What a study will take: work, time, memory and disk of every stage, from the models' configs and mean lengths.
+
+The cost model: matrix products of a packed pass that reads every prompt once (`flops`), three times that for a training
+step, at an assumed share of the GPU's peak; generation also reads its cache and its weights from memory all the time.
+Jobs are counted from the study's own relations, so an arm, a fork or a replicate costs what it adds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from .config import Train
+from .flops import BACKWARD, Cost, attended
+from .sizes import Size
+from .study import GOLD, Layout
+
+GB = 1e9
+TOGETHER = 256  # answers that vLLM decodes at a time
+LOGITS = 3 * 4 * 1024  # bytes per entry of the vocabulary: rows of logits at a time, their softmax and its gradient
+OPTIMIZER = {"rmsprop": 4, "adamw": 8}  # bytes per parameter
+READ = 1024  # tokens of an evaluation's longest request
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Mean tokens of a prompt, a real answer, a generated answer."""
+
+    prompt: float
+    response: float
+    generated: float
+    source: str  # where they are from, in words
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Jobs of a stage that are alike."""
+
+    stage: str  # its section in `resources`
+    what: str
+    jobs: int
+    gpus: int
+    memory: float  # GB of each GPU
+    petaflop: float  # of all jobs
+    hours: float  # of one job
+
+    @property
+    def gpu_hours(self) -> float:
+        return self.jobs * self.gpus * self.hours
+
+
+def forward(cost: Cost, prompt: float, *answers: float) -> float:
+    """FLOPs of a pass that reads a prompt once with its answers and predicts every token of these."""
+    lengths = (round(prompt), *(round(answer) - 1 for answer in answers))
+    return cost.token * sum(lengths) + cost.pair * attended(lengths) + cost.prediction * sum(map(round, answers))
+
+
+class Estimates:
+    """Estimates of one study; `sizes` holds every model of the registry whose config is known."""
+
+    def __init__(self, layout: Layout, sizes: dict[str, Size], lengths: Lengths):
+        self.layout, self.study, self.sizes, self.lengths = layout, layout.study, sizes, lengths
+        self.assumed = self.study.preflight
+        self.roof = self.assumed.tflops * 1e12 * self.assumed.utilisation  # FLOPs per second
+        self.rows, self.pairs = self.study.data.sft.prompts, self.study.data.preferences.pairs
+
+    def all(self) -> list[Estimate]:
+        """In running order; stages of models whose size is not known are left out."""
+        made = [*self._registry(), *self._generations(), *self._readings(), *self._arms(), *self._evaluations()]
+        return [one for one in made if one]
+
+    def root(self, model: str) -> str:
+        """The model of the registry that a model has its size from."""
+        arm, _ = self.layout.origin(model)
+        while arm or self.study.models[model].trained:
+            model = self.layout.parent(model)
+            arm, _ = self.layout.origin(model)
+        return model
+
+    def size(self, model: str) -> Size | None:
+        return self.sizes.get(self.root(model))
+
+    # Trainings
+
+    def _registry(self) -> Iterable[Estimate | None]:
+        for name in self.layout.trained_models:
+            train = self.study.model_train(name)
+            real, other = self.lengths.response, self.lengths.generated
+            passes = [(self.rows, (real,))] if train.loss == "sft" else [(self.pairs, (real, other))]
+            yield self._training(name, train, passes)
+
+    def _arms(self) -> Iterable[Estimate | None]:
+        for arm in self.layout.arms:
+            for k in self.layout.iterations(arm):
+                model, train = f"{arm}/ite{k}", self.layout.training(f"{arm}/ite{k}")
+                replays = len(self.layout.replayed(arm, k))
+                real, own = self.lengths.response, self.lengths.generated
+                pairs = [(self.rows, (real, own))] * (1 + replays)
+                together = [(self.rows, (real, *[own] * (1 + replays)))]
+                yield self._training(model, train, together if train.triplets else pairs)
+
+    def _training(self, model: str, train: Train, passes: list[tuple[int, tuple[float, ...]]]) -> Estimate | None:
+        size = self.size(model)
+        if size is None:
+            return None
+        work = sum(rows * forward(size.cost, self.lengths.prompt, *answers) for rows, answers in passes)
+        work *= (1 + BACKWARD + train.gradient_checkpointing) * train.epochs
+        gpus = max(1, self.study.resources.train.gpu)
+        return self._estimate("train", model, 1, work, self.training_memory(size, train, gpus))
+
+    def training_memory(self, size: Size, train: Train, gpus: int) -> float:
+        """GB of each GPU: float32 weights, gradients, optimiser, the products' copies of weights, one micro-batch."""
+        precision = self.study.logprobs.autocast
+        states = size.parameters * (4 + 4 + OPTIMIZER[train.optimizer])
+        copies = size.parameters * 2 * (precision == "bfloat16")
+        shared = gpus if train.parallel == "fsdp" else 1
+        batch = train.token_budget * size.activations(precision, train.gradient_checkpointing)
+        return (states / shared + copies / shared + batch + size.vocabulary * LOGITS) / GB
+
+    # Answers and readings
+
+    def _generations(self) -> Iterable[Estimate | None]:
+        for responses in self.layout.response_sets():
+            if responses in self.study.given_answers():
+                continue
+            model = self.layout.generator(responses)
+            if size := self.size(model):
+                flops, seconds = self._generation(size)
+                memory = self.generation_memory(size)
+                shards = len(self.layout.shards())
+                yield self._estimate("generate", f"by {model}", shards, flops, memory, seconds)
+
+    def _generation(self, size: Size) -> tuple[float, float]:
+        """(FLOPs, seconds) of answering all prompts, reading cache and weights from memory included."""
+        settings, prompt, new = self.study.generate, self.lengths.prompt, self.lengths.generated
+        width = 4 if "float32" in (settings.dtype or "float32") else 2
+        together = settings.batch_size if settings.engine == "transformers" else TOGETHER
+        flops = self.rows * forward(size.cost, prompt, new)
+        cache = self.rows * (new * prompt + new * new / 2) * size.cached_values * width
+        weights = self.rows / together * new * (size.parameters - size.embedding) * width
+        return flops, flops / self.roof + (cache + weights) / self._bandwidth
+
+    @property
+    def _bandwidth(self) -> float:
+        return self.assumed.bandwidth_tb * 1e12 * self.assumed.utilisation
+
+    def generation_memory(self, size: Size) -> float:
+        """GB: weights and the cache of the longest answers; of vLLM the share of the GPU that it takes."""
+        settings, dialogue = self.study.generate, self.study.dialogue
+        longest = dialogue.max_prompt_tokens + settings.max_new_tokens
+        if settings.engine == "vllm":
+            width = 4 if settings.dtype == "float32" else 2
+            least = (size.parameters * width + longest * size.cached_values * width) / GB
+            return max(least, settings.gpu_memory * self.assumed.gpu_memory_gb)
+        return (size.parameters + settings.batch_size * longest * size.cached_values) * 4 / GB
+
+    def _readings(self) -> Iterable[Estimate | None]:
+        shards, prompt = len(self.layout.shards()), self.lengths.prompt
+        real, own = self.lengths.response, self.lengths.generated
+        iterations = [(arm, k) for arm in self.layout.arms for k in self.layout.iterations(arm)]
+        for folder in dict.fromkeys(self.layout.scored(arm, k) for arm, k in iterations):
+            answers = (real, own, *[own] * len(self.layout.replays(folder)))
+            model = self.layout.generator(self.layout.answers(folder))
+            yield self._reading(model, f"by {model}, as reference", shards, self.rows, prompt, *answers)
+        for teacher, responses in self._teacher_readings():
+            length = real if responses == GOLD else own
+            yield self._reading(teacher, f"{responses} by {teacher}", shards, self.rows, prompt, length)
+        for model in self.layout.preference_references:
+            count = len(self.layout.shards("pairs"))
+            yield self._reading(model, f"preferences by {model}", count, self.pairs, prompt, real, own)
+
+    def _teacher_readings(self) -> list[tuple[str, str]]:
+        """(teacher, response set) of every text that a teacher reads, each once."""
+        found = {}
+        for arm, k in self.layout.weighted_iterations():
+            given = k == 0 and arm in self.study.given_weights()
+            if (teacher := self.layout.teacher(arm)) and not given:
+                found |= {(teacher, GOLD): None, (teacher, self.layout.responses(arm, k)): None}
+        return list(found)
+
+    def _reading(self, model: str, what: str, jobs: int, rows: int, *lengths: float) -> Estimate | None:
+        size = self.size(model)
+        if size is None:
+            return None
+        precision = self.study.logprobs.autocast
+        weights = size.parameters * (4 + 2 * (precision == "bfloat16"))
+        layer = size.activations(precision) / size.config.num_hidden_layers
+        memory = (weights + self.study.logprobs.token_budget * layer + size.vocabulary * LOGITS) / GB
+        return self._estimate("logprobs", what, jobs, rows * forward(size.cost, *lengths), memory)
+
+    def _evaluations(self) -> Iterable[Estimate | None]:
+        for model in self.layout.table_models():
+            if size := self.size(model):
+                work = self.assumed.evaluation_tokens * (size.cost.token + size.cost.prediction)
+                logits = self.study.eval.batch_size * READ * size.vocabulary * 4 * 2
+                memory = (size.parameters * 4 + logits) / GB
+                yield self._estimate("eval", model, len(self.study.eval.suites), work, memory)
+
+    def _estimate(
+        self, stage: str, what: str, jobs: int, flops: float, memory: float, seconds: float | None = None
+    ) -> Estimate:
+        """Jobs that share the work evenly; `seconds` of all of it, if they are more than the products take."""
+        gpus = max(1, getattr(self.study.resources, stage).gpu)
+        seconds = flops / self.roof if seconds is None else seconds
+        return Estimate(stage, what, jobs, gpus, memory, flops / 1e15, seconds / jobs / gpus / 3600)
+
+    # Disk
+
+    def disk(self) -> dict[str, float]:
+        """GB by kind: what the study writes and keeps, and the states of trainings that run side by side."""
+        models = {name: self.size(name) for name in (*self.study.models, *self.layout.iteration_models())}
+        known = {name: size.parameters for name, size in models.items() if size}
+        fetched = sum(2 * count for name, count in known.items() if name in self.layout.fetched_models)
+        trained = sum(4 * count for name, count in known.items() if name not in self.layout.fetched_models)
+        arms = [known[f"{arm}/ite{self.layout.first(arm)}"] for arm in self.study.arms if f"{arm}/ite0" in known]
+        optimizer = OPTIMIZER[self.study.train.optimizer]
+        states = sum(2 * count * (4 + optimizer) for count in arms)  # the last saved state, and the next before it goes
+        tokens = self.rows * (self.lengths.response + self.lengths.generated) * len(self.layout.iteration_models())
+        kinds = {"fetched models": fetched, "trained models": trained, "states": states, "tables": 24 * tokens}
+        return {kind: size / GB for kind, size in kinds.items()}

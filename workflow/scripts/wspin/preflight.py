@@ -1,0 +1,186 @@
+"""What a study will take, and what would stop it: told before the first GPU minute, without network or weights."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from . import StudyError, hub, tables
+from .config import Study
+from .estimates import GB, Estimate, Estimates, Lengths
+from .origins import Model
+from .sizes import Size
+from .study import Layout
+
+SHIPPED = Path("config/hub")  # configs of the study's models, until they are fetched
+
+
+# What is known before anything runs
+
+
+def sizes(layout: Layout) -> dict[str, Size]:
+    """The size of every fetched model whose config is at hand: fetched, given by a path, made here, or shipped."""
+    found = {name: _config(layout, name, layout.study.models[name]) for name in layout.fetched_models}
+    return {name: Size(config) for name, config in found.items() if config is not None}
+
+
+def _config(layout: Layout, name: str, model: Model) -> Any:
+    from transformers import AutoConfig
+
+    from .models import scratch_config
+
+    if model.scratch:
+        return scratch_config(model.scratch)
+    places = [layout.model(name), model.path, model.hub and SHIPPED / model.hub]
+    for place in places:
+        if place and (Path(place) / "config.json").exists():
+            return AutoConfig.from_pretrained(place, local_files_only=True)
+    return None
+
+
+def lengths(layout: Layout) -> Lengths:
+    """Mean lengths: measured where the student has read the study's rows, assumed before."""
+    assumed = layout.study.preflight
+    measured = Path(layout.file(layout.study.start, "reference", layout.shards()[0]))
+    if not measured.exists():
+        means = (assumed.prompt_tokens, assumed.response_tokens, assumed.generated_tokens)
+        return Lengths(*means, "assumed in the config, nothing is measured yet")
+    reference = tables.read_reference(measured)
+    chosen, rejected = (
+        reference[f"{side}_token_ids"].combine_chunks().value_lengths().to_numpy().mean() for side in tables.SIDES
+    )
+    told = f"answers measured in {measured}, prompts assumed"
+    return Lengths(assumed.prompt_tokens, float(chosen), float(rejected), told)
+
+
+# The table
+
+
+def table(estimates: list[Estimate], made: Estimates) -> str:
+    """The estimates to be read, with what they assume below."""
+    price = made.assumed.price
+    header = ["stage", "what", "jobs", "GPUs", "GB a GPU", "PFLOP", "minutes a job", "GPU hours", "price"]
+    lines = []
+    for one in estimates:
+        numbers = (one.memory, one.petaflop, 60 * one.hours, one.gpu_hours, one.gpu_hours * price)
+        lines.append([one.stage, one.what, one.jobs, one.gpus, *map(_number, numbers)])
+    hours = sum(one.gpu_hours for one in estimates)
+    work = sum(one.petaflop for one in estimates)
+    jobs = sum(one.jobs for one in estimates)
+    lines.append(["all", "", jobs, "", "", _number(work), "", _number(hours), _number(hours * price)])
+    align = ("left", "left", *["right"] * 7)
+    text = tabulate(lines, header, tablefmt="simple", disable_numparse=True, colalign=align)
+    return "\n".join([text, "", *_notes(made)])
+
+
+def _notes(made: Estimates) -> Iterator[str]:
+    assumed, mean = made.assumed, made.lengths
+    yield (
+        f"Mean tokens: prompt {mean.prompt:.0f}, real answer {mean.response:.0f}, generated {mean.generated:.0f} "
+        f"({mean.source})."
+    )
+    yield (
+        f"Assumed: {assumed.tflops:g} TFLOP/s, {assumed.bandwidth_tb:g} TB/s and {assumed.gpu_memory_gb:g} GB a GPU, "
+        f"{100 * assumed.utilisation:g} % of both reached, {assumed.price:g} a GPU hour; start-up is not counted."
+    )
+    disk = ", ".join(f"{kind} {_number(size)}" for kind, size in made.disk().items())
+    yield f"Disk, GB: {disk}; together {_number(sum(made.disk().values()))}."
+    if unknown := [name for name in made.layout.fetched_models if name not in made.sizes]:
+        yield f"Not estimated, no config.json of them is here yet: {', '.join(unknown)}, and what is made from them."
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2g}"
+
+
+# What would stop it
+
+
+def complaints(made: Estimates, estimates: list[Estimate]) -> Iterator[str]:
+    """A line for everything that would fail: the place in the config, what was found, expected, and what to do."""
+    yield from _contexts(made)
+    yield from _memory(made, estimates)
+    yield from _run_times(made.study, estimates)
+    yield from _disk(made)
+    yield from _paths(made.study)
+    if "vllm" in (made.study.generate.engine, made.study.eval.engine) and not _has_vllm():
+        yield "generate.engine, eval.engine: vllm is not installed beside the study: run `make setup-vllm`"
+
+
+def _contexts(made: Estimates) -> Iterator[str]:
+    longest = made.study.dialogue.max_tokens
+    for name in made.study.data.fits:
+        size = made.size(name)
+        if size and longest > size.context:
+            told = f"found {longest}, over the context of {name!r}, {size.context} tokens"
+            yield f"dialogue.max_tokens: {told}; lower it (rows are measured against the smaller one anyway)"
+
+
+def _memory(made: Estimates, estimates: Iterable[Estimate]) -> Iterator[str]:
+    advice = {
+        "train": "lower train.token_budget, set train.gradient_checkpointing, or train.parallel: fsdp on more GPUs",
+        "logprobs": "lower logprobs.token_budget",
+        "generate": "lower generate.batch_size or max_new_tokens",
+        "eval": "lower eval.batch_size",
+    }
+    room = made.assumed.gpu_memory_gb
+    for stage, what in advice.items():
+        needed = max((one.memory for one in estimates if one.stage == stage), default=0)
+        if needed > room:
+            yield f"preflight.gpu_memory_gb: found {room:g}, but {stage} needs {needed:.0f} GB a GPU; {what}"
+
+
+def _run_times(study: Study, estimates: Iterable[Estimate]) -> Iterator[str]:
+    for stage in ("train", "generate", "logprobs", "eval"):
+        minutes = max((60 * one.hours for one in estimates if one.stage == stage), default=0)
+        given = getattr(study.resources, stage).runtime
+        if minutes > given:
+            told = f"found {given} minutes, a job is estimated to take {minutes:.0f}"
+            yield f"resources.{stage}.runtime: {told}; raise it"
+
+
+def _disk(made: Estimates) -> Iterator[str]:
+    place = Path(made.layout.results).absolute()
+    models = [Path(folder) for folder in made.layout.all_models()]
+    there = sum(file.stat().st_size for folder in models for file in folder.glob("*")) / GB
+    while not place.exists():
+        place = place.parent
+    free, needed = shutil.disk_usage(place).free / GB, sum(made.disk().values()) - there
+    if needed > free:
+        told = f"found {free:.0f} GB free at {place}, the study needs {needed:.0f} GB more"
+        yield f"results: {told}; name a folder on a larger disk"
+
+
+def _paths(study: Study) -> Iterator[str]:
+    named = {f"models.{name}": model.path for name, model in study.models.items()}
+    named |= {f"data.{name}": getattr(study.data, name).path for name in ("sft", "preferences")}
+    named |= {f"eval.sources.{name}": source.path for name, source in study.eval.sources.items()}
+    given = {"generate.given": study.generate.given, "weigh.given": study.weigh.given}
+    for place, path in {**{f"{place}.path": path for place, path in named.items()}, **given}.items():
+        if path and not Path(path).exists():
+            yield f"{place}: expected a file or folder at {path}, found none"
+
+
+def _has_vllm() -> bool:
+    return Path(".venv-vllm/bin/python").exists() or importlib.util.find_spec("vllm") is not None
+
+
+def access(study: Study) -> tuple[list[str], list[str]]:
+    """(what was found, what is wrong) of every repository that the study fetches; nothing is wrong if none is asked."""
+    taken = [hub.Repository(one.hub, "model", one.revision) for one in study.models.values() if one.hub]
+    sources = [study.data.sft, study.data.preferences, *study.eval.sources.values()]
+    taken += [hub.Repository(one.hub, "dataset", one.revision) for one in sources if one.hub and not one.path]
+    wrong = []
+    for repository in taken:
+        try:
+            hub.check(repository)
+        except hub.Unreachable as error:
+            return [f"Revisions and access are not checked: {error}"], wrong
+        except StudyError as error:
+            wrong.append(str(error))
+    return [f"Hub: {len(taken) - len(wrong)} of {len(taken)} repositories are there and may be read."], wrong

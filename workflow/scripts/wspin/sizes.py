@@ -1,0 +1,100 @@
+"""How large a model is, and what a pass through it keeps: from its config alone, without weights or memory.
+
+Modules are made on torch's meta device; what a forward pass keeps for the backward pass is counted on fake tensors.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from .flops import Cost
+
+FEW, MANY = 61, 127  # tokens of the passes that are counted: no width of a model is one of them
+
+
+@dataclass(frozen=True)
+class Size:
+    """A causal model of transformers, known by its config."""
+
+    config: Any
+
+    @cached_property
+    def _model(self) -> Any:
+        from transformers import AutoModelForCausalLM
+
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(self.config)
+
+    @cached_property
+    def cost(self) -> Cost:
+        """FLOPs of its passes."""
+        return Cost.of(self._model)
+
+    @cached_property
+    def parameters(self) -> int:
+        return sum(weight.numel() for weight in self._model.parameters())
+
+    @cached_property
+    def embedding(self) -> int:
+        """Parameters of the table that is looked up: no work, no memory traffic."""
+        tied = self._model.get_output_embeddings().weight is self._model.get_input_embeddings().weight
+        return 0 if tied else self._model.get_input_embeddings().weight.numel()
+
+    @property
+    def vocabulary(self) -> int:
+        return self.config.vocab_size
+
+    @property
+    def context(self) -> int:
+        return self.config.max_position_embeddings
+
+    @property
+    def cached_values(self) -> int:
+        """Keys and values that one token leaves in the cache, in numbers."""
+        heads = getattr(self.config, "num_key_value_heads", None) or self.config.num_attention_heads
+        width = getattr(self.config, "head_dim", None) or self.config.hidden_size // self.config.num_attention_heads
+        return 2 * self.config.num_hidden_layers * heads * width
+
+    def activations(self, precision: str, checkpointing: bool = False) -> float:
+        """Bytes per token that a training pass keeps for its backward pass; the head's logits apart.
+
+        With checkpointing one residual stream a layer is kept, and one layer is computed again at a time.
+        """
+        layers, one = self.config.num_hidden_layers, self._layer_activations(precision)
+        return layers * 4 * self.config.hidden_size + one if checkpointing else layers * one
+
+    def _layer_activations(self, precision: str) -> float:
+        """Bytes per token and layer: the difference that a layer and some tokens more make."""
+        kept = {(n, tokens): _kept(self.config, n, tokens, precision) for n in (1, 2) for tokens in (FEW, MANY)}
+        return (kept[2, MANY] - kept[2, FEW] - kept[1, MANY] + kept[1, FEW]) / (MANY - FEW)
+
+
+def _kept(config: Any, layers: int, tokens: int, precision: str) -> int:
+    """Bytes that a forward pass of so many layers over so many tokens keeps, weights and their copies apart."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from transformers import AutoModelForCausalLM
+
+    small = deepcopy(config)
+    small.num_hidden_layers, small.vocab_size = layers, 8
+    if getattr(small, "layer_types", None):
+        small.layer_types = small.layer_types[:layers]
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        # Weights know nothing of the number of tokens; a mask, which the study's attention has none of, knows it twice.
+        if tensor.shape.count(tokens) == 1:
+            kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage()
+        return tensor
+
+    with FakeTensorMode():
+        model = AutoModelForCausalLM.from_config(small, dtype=torch.float32).base_model
+        ids = torch.zeros(1, tokens, dtype=torch.long)
+        hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+        with hooks, torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+            _states = model(ids, use_cache=False).last_hidden_state  # alive while what it keeps is counted
+    return sum(storage.nbytes() for storage in kept.values())
