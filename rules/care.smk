@@ -1,4 +1,4 @@
-"""Care of the results: what other code has made, and states that nobody needs any more."""
+"""Care of the results: what other code has made, states that nobody needs any more, what all of it cost, model cards."""
 
 
 rule stale:
@@ -30,4 +30,36 @@ rule clean_state:
         r"""
         exec &> >(tee {log:q})
         python workflow/scripts/clean_state.py --state {params.state:q}
+        """
+
+
+rule cost:
+    """Tell what the results took, in hours and memory, from their records: <results>/tables/cost.{csv,md}."""
+    log:
+        "<logs>/report/cost.log",
+    localrule: True
+    conda:
+        "../envs/driver.yaml"
+    params:
+        results=LAYOUT.results,
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+        python workflow/scripts/cost.py --results {params.results:q}
+        """
+
+
+rule cards:
+    """Write the card of every model that is there, its scores included: <results>/{model}/model/README.md."""
+    log:
+        "<logs>/report/cards.log",
+    localrule: True
+    conda:
+        "../envs/driver.yaml"
+    params:
+        results=LAYOUT.results,
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+        python workflow/scripts/cards.py --results {params.results:q}
         """

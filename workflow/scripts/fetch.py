@@ -7,7 +7,7 @@ python workflow/scripts/fetch.py tasks --hub Rowan/hellaswag --revision 218e... 
 
 import json
 
-from wspin import models, program, sources, tasks
+from wspin import cards, models, program, sources, tasks
 from wspin.files import whole_folder
 from wspin.origins import Model, PackagedRows, ReasoningGym, Scratch, TaskSource
 
@@ -40,6 +40,8 @@ def main(argv=None):
     if made:
         models.write_manifest(arguments.output, made)
     program.leave_record(arguments, [arguments.output], [made] if made else [])
+    if made:
+        cards.leave(arguments.output)
 
 
 def fetch_model(arguments, folder):

@@ -10,7 +10,7 @@ Interrupted, it continues from its last saved state; `model/` and the manifest a
 
 from pathlib import Path
 
-from wspin import program, provenance
+from wspin import cards, program, provenance
 from wspin.commands import WATCH
 from wspin.config import Dialogue, Logprobs, Train
 from wspin.files import digest, remove_state, sha256, whole_file
@@ -37,13 +37,14 @@ def main(argv=None):
     inputs = [arguments.manifest, arguments.rows, *arguments.reference, *arguments.weights]
     resolved = {"train": settings.model_dump(exclude=set(WATCH)), "dialogue": dialogue.model_dump()}
     resolved |= {"seed": arguments.seed, "autocast": arguments.autocast}
-    made_by = [provenance.code_hash("train"), provenance.versions(("torch", "transformers"))]
-    made_by += ["sharded"] if settings.parallel == "fsdp" and arguments.processes > 1 else []
+    sharded = ["sharded"] if settings.parallel == "fsdp" and arguments.processes > 1 else []
+    made_by = [provenance.code_hash("train"), provenance.versions(("torch", "transformers")), *sharded]
     state = Path(arguments.state) / digest([resolved, made_by, [sha256(path) for path in inputs]])[:16]
     speed = train(arguments, settings, dialogue, state)
     if not speed:
         return  # the first process writes
     program.leave_record(arguments, [arguments.output], inputs, settings=resolved, **speed)
+    cards.leave(arguments.output)
     for folder in arguments.parent_state:
         for lock in Path(folder).glob("*.lock"):
             remove_state(lock.with_suffix(""))

@@ -44,6 +44,11 @@ class Model(Section):
     data: Literal["sft", "preferences"] | None = Field(None, description="data of the training (with `from`)")
     train: dict[str, Any] = Field({}, description="settings of `train` that this model overrides (with `from`)")
     template: str | None = Field(None, description="how this model sees a prompt; default: `dialogue.template`")
+    license: str | None = Field(
+        None,
+        min_length=1,
+        description="its licence, for the cards of all that is trained from it; nothing else reads it",
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Model:

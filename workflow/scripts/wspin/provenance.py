@@ -41,7 +41,7 @@ PACKAGES = (
 
 # Modules that read, check and record what is asked for, but compute nothing.
 AROUND = ("program", "flags", "checks", "sections", "origins", "config", "configfile", "study", "relations", "commands")
-AROUND += ("provenance", "imports")
+AROUND += ("provenance", "imports", "cards")
 
 
 def record_path(output: str | Path) -> Path:
@@ -66,8 +66,20 @@ def record(program: str, started: float, inputs: list[str], **more: Any) -> dict
         "peak_memory_mb": usage.ru_maxrss // 1024,
         "versions": versions(),
         "inputs": {path: sha256(path) for path in inputs},
+        **_gpus(),
         **more,
     }
+
+
+def _gpus() -> dict[str, Any]:
+    """GPUs of this run and the memory that torch held on its own, if it used any; torch is not imported for that."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return {}
+    name, peak = torch.cuda.get_device_name(), torch.cuda.max_memory_reserved() // 2**20
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    count = torch.distributed.get_world_size() if distributed else 1
+    return {"gpus": {"count": count, "name": name, "peak_memory_mb": peak}}
 
 
 def write_record(output: str | Path, entry: dict[str, Any]) -> None:
@@ -139,8 +151,8 @@ def stale(results: Path) -> list[tuple[Path, str]]:
     Another study's results below this folder, known by their own `config.yaml`, are left to their study.
     """
     present: dict[str, str | None] = {}
-    programs = ((path, other_code(path, present)) for path in _records(results))
-    return [(_output(path), program) for path, program in programs if program]
+    programs = ((path, other_code(path, present)) for path in records(results))
+    return [(record_output(path), program) for path, program in programs if program]
 
 
 def other_code(path: Path, present: dict[str, str | None]) -> str | None:
@@ -158,12 +170,13 @@ def other_code(path: Path, present: dict[str, str | None]) -> str | None:
     return program if entry["code"] != present[program] else None
 
 
-def _records(results: Path) -> Iterator[Path]:
+def records(results: Path) -> Iterator[Path]:
+    """The records below a folder of results, those of other studies left out."""
     for folder, below, names in os.walk(results):
         below[:] = sorted(name for name in below if not (Path(folder) / name / "config.yaml").exists())
         yield from (Path(folder) / name for name in sorted(names) if name.endswith("provenance.json"))
 
 
-def _output(path: Path) -> Path:
+def record_output(path: Path) -> Path:
     """The output that a record belongs to."""
     return path.parent if path.name == "provenance.json" else path.with_name(path.name.removesuffix(".provenance.json"))

@@ -102,7 +102,7 @@ def differences(models: Models, pairs: Iterable[tuple[str, str]], draws: Draws) 
 def _score_table(scored: Sequence[Scored], metrics: dict[str, str]) -> Table:
     """Models by tasks in points, with one standard error."""
     lines = [
-        [model, *map(_points, cells.values()), _points(average(list(cells.values())))]
+        [model, *map(points, cells.values()), points(average(list(cells.values())))]
         for model, cells in select(scored, metrics).items()
     ]
     return Table(["model", *metrics, AVERAGE], lines, _legend(scored, metrics))
@@ -117,7 +117,8 @@ def average(cells: Sequence[Cell]) -> Cell:
     )
 
 
-def _points(cell: Cell) -> str:
+def points(cell: Cell) -> str:
+    """A share as points with its standard error, to be read."""
     value, stderr = (share and round(100 * share, 8) for share in cell)  # 58.125 is that, whatever its last bit
     return f"{value:.2f}" + ("" if stderr is None else f" ± {stderr:.2f}")
 
