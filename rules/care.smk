@@ -1,4 +1,4 @@
-"""Care of the results: what other code has made, states that nobody needs any more, what all of it cost, model cards."""
+"""Care of the results: what other code has made, states that nobody needs any more, what all of it cost, model cards, and uploads."""
 
 
 rule stale:
@@ -62,4 +62,20 @@ rule cards:
         r"""
         exec &> >(tee {log:q})
         python workflow/scripts/cards.py --results {params.results:q}
+        """
+
+
+rule push:
+    """Upload the model that the section `push` of the configuration names to the hub, with its card."""
+    log:
+        "<logs>/report/push.log",
+    localrule: True
+    conda:
+        "../envs/torch.yaml"
+    params:
+        results=LAYOUT.results,
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+        python workflow/scripts/push.py --results {params.results:q}
         """

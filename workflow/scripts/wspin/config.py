@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, FiniteFloat, PositiveFloat, PositiveInt, model_validator
 
-from .origins import Data, Model, TaskSource
+from .origins import Data, Model, Push, TaskSource
 from .sections import Loss, Name, NotNegative, PerIteration, Precision, Section, Share
 
 RESERVED = frozenset(
@@ -307,6 +307,7 @@ class Study(Section):
     resources: Resources
     report: Report
     preflight: Preflight
+    push: Push | None = Field(None, description="what the target `push` uploads; nothing else reads it")
 
     def arm_train(self, arm: str) -> Train:
         """An arm's training, with per-iteration values still lists."""

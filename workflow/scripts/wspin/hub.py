@@ -106,8 +106,8 @@ def commit(repository: Repository) -> str:
 def check(repository: Repository) -> None:
     """Ask whether a repository has this commit and this account may read its files. Raises `StudyError` if not."""
     _info(repository)
-    with _told(repository):
-        _library().HfApi().auth_check(repository.name, repo_type=repository.kind)
+    with in_one_line(repository):
+        client().HfApi().auth_check(repository.name, repo_type=repository.kind)
 
 
 def give(source: Path, folder: Path) -> None:
@@ -115,13 +115,18 @@ def give(source: Path, folder: Path) -> None:
     for file in sorted(path for path in source.rglob("*") if path.is_file()):
         target = folder / file.relative_to(source)
         target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(file, target)
-        except OSError:  # another disk, or one that knows no links
-            shutil.copyfile(file, target)
+        link(file, target)
 
 
-def _library() -> Any:
+def link(file: Path, target: Path) -> None:
+    """The same file at a second place; a copy where the disk knows no links, or is another."""
+    try:
+        os.link(file, target)
+    except OSError:
+        shutil.copyfile(file, target)
+
+
+def client() -> Any:
     """huggingface_hub without Xet: its client keeps no part of a file, and a killed fetch would begin again.
 
     And without its warnings, which hold the addresses that it fetches from.
@@ -134,8 +139,8 @@ def _library() -> Any:
 
 
 def _info(repository: Repository, **options: bool) -> Any:
-    with _told(repository):
-        api = _library().HfApi()
+    with in_one_line(repository):
+        api = client().HfApi()
         return api.repo_info(repository.name, repo_type=repository.kind, revision=repository.revision, **options)
 
 
@@ -146,7 +151,7 @@ def _fetch(repository: Repository, entry: Entry, target: Path, partial: Path) ->
     for path in (target, partial):
         path.parent.mkdir(parents=True, exist_ok=True)
     if not partial.exists() or partial.stat().st_size < entry.size:
-        with _told(repository, entry.path):
+        with in_one_line(repository, entry.path):
             _download(repository, entry, partial)
     if not entry.matches(partial):
         found = f"found {sha256(partial) if entry.sha256 else git_blob(partial)}"
@@ -157,7 +162,7 @@ def _fetch(repository: Repository, entry: Entry, target: Path, partial: Path) ->
 
 
 def _download(repository: Repository, entry: Entry, partial: Path) -> None:
-    library = _library()
+    library = client()
     from huggingface_hub.file_download import get_hf_file_metadata, http_get
 
     place = {"repo_id": repository.name, "repo_type": repository.kind, "revision": repository.revision}
@@ -202,9 +207,9 @@ class Lines:
 
 
 @contextlib.contextmanager
-def _told(repository: Repository, file: str = "") -> Iterator[None]:
+def in_one_line(repository: Repository, file: str = "") -> Iterator[None]:
     """Turn the library's errors into one line with what to do."""
-    library = _library()
+    library = client()
     import httpx2
     from huggingface_hub import constants, errors
 
@@ -229,7 +234,8 @@ def _told(repository: Repository, file: str = "") -> Iterator[None]:
         ) from None
     except errors.HfHubHTTPError as error:
         code = getattr(error.response, "status_code", "no status")
-        told = f"found HTTP status {code} ({token}); try again later"
+        todo = "check what HF_TOKEN allows" if code in (401, 403) else "try again later"
+        told = f"found HTTP status {code} ({token}); {todo}"
         raise StudyError(f"{place}: expected an answer of {constants.ENDPOINT}, {told}") from None
     except (httpx2.TransportError, ConnectionError) as error:
         told = f"found {type(error).__name__}; check the network, HF_ENDPOINT and the proxy"

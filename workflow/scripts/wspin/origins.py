@@ -1,4 +1,4 @@
-"""Where the study's models, rows and tasks come from: the hub, this machine, or made here."""
+"""Where the study's models, rows and tasks come from: the hub, this machine, or made here; and where a model goes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from .sections import Loss, Revision, Section, Share, needs_revision, one_of
+from .sections import Loss, Precision, Revision, Section, Share, needs_revision, one_of
 
 
 class Package(Section):
@@ -168,3 +168,12 @@ class TaskSource(Section):
             raise ValueError("package goes with path: the task files that read its file")
         needs_revision(self)
         return self
+
+
+class Push(Section):
+    """A model that the target `push` uploads to the hub."""
+
+    model: str = Field(description="registry name or iteration, such as wspin/ite3")
+    to: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] = Field(description="repository on the hub: owner/name")
+    private: bool = Field(True, description="for your account alone; false shows it to everybody")
+    dtype: Precision = Field("float32", description="bfloat16 uploads a rounded copy, half as large")

@@ -77,9 +77,8 @@ def _gpus() -> dict[str, Any]:
     if torch is None or not torch.cuda.is_initialized():
         return {}
     name, peak = torch.cuda.get_device_name(), torch.cuda.max_memory_reserved() // 2**20
-    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-    count = torch.distributed.get_world_size() if distributed else 1
-    return {"gpus": {"count": count, "name": name, "peak_memory_mb": peak}}
+    processes = int(os.environ.get("WORLD_SIZE", 1))  # of a training: one on each GPU
+    return {"gpus": {"count": processes, "name": name, "peak_memory_mb": peak}}
 
 
 def write_record(output: str | Path, entry: dict[str, Any]) -> None:
