@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -37,6 +38,8 @@ class Hub:
     ranges: list[str] = field(default_factory=list)  # Range headers, in order
     tokens: list[str | None] = field(default_factory=list)
     times: dict[str, int] = field(default_factory=dict)  # how often each file was sent
+    stored: dict[str, bytes] = field(default_factory=dict)  # large storage, by sha256
+    refuses: str = ""  # an upload's step, by a part of its path, that is forbidden
     held: str = ""  # a file whose second half is kept back
     url: str = ""
 
@@ -77,6 +80,52 @@ class Answers(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.answer()
+
+    def do_POST(self) -> None:
+        self.upload(self.rfile.read(int(self.headers.get("content-length") or 0)))
+
+    do_PUT = do_POST
+
+    def upload(self, body: bytes) -> None:
+        """A repository is made; large files are asked for, sent and stored; small ones come with the commit."""
+        self.hub.asked.append(f"{self.command} {self.path}")
+        if self.headers.get("authorization") != f"Bearer {self.hub.token}" and not self.path.startswith("/store/"):
+            return self.error(401, "")
+        if self.hub.refuses and self.hub.refuses in self.path:
+            return self.error(403, "")
+        if self.path == "/api/validate-yaml":
+            return self.json(200, {"errors": [], "warnings": []})
+        if self.path == "/api/repos/create":
+            given = json.loads(body)
+            name = f"{given['organization']}/{given['name']}"
+            if f"model/{name}" in self.hub.repos:
+                return self.error(409, "")
+            self.hub.add("model", name, private=given["visibility"] == "private")
+            return self.json(200, {"url": f"{self.hub.url}/{name}"})
+        if self.path.startswith("/store/"):
+            self.hub.stored[self.path.removeprefix("/store/")] = body
+            return self.json(200, {})
+        if self.path.endswith("/info/lfs/objects/batch"):
+            one = [{**one, "actions": self.store(one["oid"])} for one in json.loads(body)["objects"]]
+            return self.json(200, {"transfer": "basic", "objects": one})
+        if "/preupload/" in self.path:
+            modes = {one["path"]: "lfs" if one["size"] >= LARGE else "regular" for one in json.loads(body)["files"]}
+            files = [{"path": path, "uploadMode": mode, "shouldIgnore": False} for path, mode in modes.items()]
+            return self.json(200, {"files": files})
+        return self.commit(re.fullmatch(r"/api/models/(.+)/commit/main", self.path)[1], body)
+
+    def store(self, oid: str) -> dict:
+        return {} if oid in self.hub.stored else {"upload": {"href": f"{self.hub.url}/store/{oid}", "header": {}}}
+
+    def commit(self, name: str, body: bytes) -> None:
+        files = self.hub.repos[f"model/{name}"].files
+        for line in map(json.loads, body.splitlines()):
+            given = line["value"]
+            if line["key"] == "file":
+                files[given["path"]] = base64.b64decode(given["content"])
+            if line["key"] == "lfsFile":
+                files[given["path"]] = self.hub.stored[given["oid"]]
+        self.json(200, {"commitUrl": f"{self.hub.url}/{name}/commit/{REVISION}", "commitOid": REVISION})
 
     def answer(self, send: bool = True) -> None:
         hub = self.hub

@@ -96,17 +96,18 @@ def round_weights(folder: Path) -> None:
 
 def upload(folder: Path, asked: Push) -> str:
     """Make the repository if it is new, and put the files into it in one commit; returns its address."""
+    from huggingface_hub import constants
     from huggingface_hub.errors import RepositoryNotFoundError
 
     with in_one_line(Repository(asked.to, "model", None)):
         api = client().HfApi()
         try:
-            public_already = not api.repo_info(asked.to).private
+            found = api.repo_info(asked.to)
         except RepositoryNotFoundError:
-            public_already = False
-        if asked.private and public_already:
-            told = "expected a private repository, found a public one"
-            raise StudyError(f"push.to: {asked.to}: {told}; say `private: false` if everybody may see the model")
-        address = api.create_repo(asked.to, private=asked.private, exist_ok=True)
+            api.create_repo(asked.to, private=asked.private)
+        else:
+            if asked.private and not found.private:
+                told = "expected a private repository, found a public one"
+                raise StudyError(f"push.to: {asked.to}: {told}; say `private: false` if everybody may see the model")
         api.upload_folder(repo_id=asked.to, folder_path=folder, commit_message=f"{asked.model} of a WSPIN study")
-    return str(address)
+    return f"{constants.ENDPOINT}/{asked.to}"
