@@ -8,6 +8,7 @@ import json
 import re
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -82,9 +83,16 @@ class Answers(BaseHTTPRequestHandler):
         self.answer()
 
     def do_POST(self) -> None:
-        self.upload(self.rfile.read(int(self.headers.get("content-length") or 0)))
+        chunked = self.headers.get("transfer-encoding") == "chunked"
+        self.upload(b"".join(self.chunks()) if chunked else self.rfile.read(int(self.headers["content-length"])))
 
     do_PUT = do_POST
+
+    def chunks(self) -> Iterator[bytes]:
+        while size := int(self.rfile.readline(), 16):
+            yield self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
 
     def upload(self, body: bytes) -> None:
         """A repository is made; large files are asked for, sent and stored; small ones come with the commit."""
@@ -106,8 +114,8 @@ class Answers(BaseHTTPRequestHandler):
             self.hub.stored[self.path.removeprefix("/store/")] = body
             return self.json(200, {})
         if self.path.endswith("/info/lfs/objects/batch"):
-            one = [{**one, "actions": self.store(one["oid"])} for one in json.loads(body)["objects"]]
-            return self.json(200, {"transfer": "basic", "objects": one})
+            objects = [{**one, **self.store(one["oid"])} for one in json.loads(body)["objects"]]
+            return self.json(200, {"transfer": "basic", "objects": objects})
         if "/preupload/" in self.path:
             modes = {one["path"]: "lfs" if one["size"] >= LARGE else "regular" for one in json.loads(body)["files"]}
             files = [{"path": path, "uploadMode": mode, "shouldIgnore": False} for path, mode in modes.items()]
@@ -115,7 +123,8 @@ class Answers(BaseHTTPRequestHandler):
         return self.commit(re.fullmatch(r"/api/models/(.+)/commit/main", self.path)[1], body)
 
     def store(self, oid: str) -> dict:
-        return {} if oid in self.hub.stored else {"upload": {"href": f"{self.hub.url}/store/{oid}", "header": {}}}
+        place = {"upload": {"href": f"{self.hub.url}/store/{oid}", "header": {}}}
+        return {} if oid in self.hub.stored else {"actions": place}
 
     def commit(self, name: str, body: bytes) -> None:
         files = self.hub.repos[f"model/{name}"].files

@@ -33,7 +33,6 @@ def main(argv=None):
         parser.add_argument(name, required=True)
     arguments = parser.parse_args(argv)
     settings, dialogue = program.settings(arguments, Train), program.settings(arguments, Dialogue)
-
     inputs = [arguments.manifest, arguments.rows, *arguments.reference, *arguments.weights]
     resolved = {"train": settings.model_dump(exclude=set(WATCH)), "dialogue": dialogue.model_dump()}
     resolved |= {"seed": arguments.seed, "autocast": arguments.autocast}

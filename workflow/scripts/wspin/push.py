@@ -98,7 +98,9 @@ def upload(folder: Path, asked: Push) -> str:
     """Make the repository if it is new, and put the files into it in one commit; returns its address."""
     from huggingface_hub import constants
     from huggingface_hub.errors import RepositoryNotFoundError
+    from huggingface_hub.utils import disable_progress_bars
 
+    disable_progress_bars()  # a log has no use for them
     with in_one_line(Repository(asked.to, "model", None)):
         api = client().HfApi()
         try:
@@ -109,5 +111,8 @@ def upload(folder: Path, asked: Push) -> str:
             if asked.private and not found.private:
                 told = "expected a private repository, found a public one"
                 raise StudyError(f"push.to: {asked.to}: {told}; say `private: false` if everybody may see the model")
-        api.upload_folder(repo_id=asked.to, folder_path=folder, commit_message=f"{asked.model} of a WSPIN study")
+        try:
+            api.upload_folder(repo_id=asked.to, folder_path=folder, commit_message=f"{asked.model} of a WSPIN study")
+        except RuntimeError as error:  # the library's own around the error of a large file
+            raise error.__cause__ or error from None
     return f"{constants.ENDPOINT}/{asked.to}"
