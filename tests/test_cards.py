@@ -117,6 +117,15 @@ def test_a_card_is_left_with_a_model_that_has_just_been_made(results, tmp_path, 
     assert "no card yet" in capsys.readouterr().out
 
 
+def test_a_card_that_cannot_be_written_does_not_fail_the_job(results, monkeypatch, capsys):
+    def full(path):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(cards, "whole_file", full)
+    cards.leave(str(results / MODEL / "model"))
+    assert "no card yet" in capsys.readouterr().out
+
+
 def test_a_folder_without_a_study_is_refused_in_one_line(tmp_path):
     with pytest.raises(StudyError, match="expected the study as it was resolved, found no file"):
         program.main(["--results", str(tmp_path)])

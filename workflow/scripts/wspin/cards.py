@@ -44,7 +44,8 @@ IMPLIED = {
 }
 ON_THE_HUB = ("apache-2.0", "mit", "gemma", "llama2", "llama3", "llama3.1", "llama3.2", "cc-by-4.0", "cc-by-nc-4.0")
 CITED = """\
-- Chen et al., Self-Play Fine-Tuning Converts Weak Language Models to Strong Ones (SPIN), ICML 2024, arXiv 2401.01335
+- SPIN: Chen et al., Self-Play Fine-Tuning Converts Weak Language Models to Strong Language Models, ICML 2024,
+  arXiv 2401.01335
 - Liu et al., TIS-DPO: Token-level Importance Sampling for Direct Preference Optimization, ICLR 2025, arXiv 2410.04350
 - SWIFT, NeurIPS 2025, OpenReview 3VvdoCcVPU: token weights in self-play"""
 
@@ -75,7 +76,7 @@ def leave(model: str) -> None:
         if results is None:
             raise StudyError(f"{model}: expected the config.yaml of a study above it, found none")
         write(Layout(study_of(results)), str(folder.parent.relative_to(results)))
-    except (StudyError, KeyError) as error:
+    except (StudyError, KeyError, OSError) as error:
         print(f"no card yet, `snakemake cards` writes it: {error}", flush=True)
 
 
