@@ -7,6 +7,7 @@ rounding, since other prompts now stand beside the rest.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,9 +44,11 @@ class Kept:
     def __init__(self, state: Path):
         state.mkdir(parents=True, exist_ok=True)
         path = state / "answers.jsonl"
-        lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []  # the last may be torn
-        path.write_bytes(b"".join(line + b"\n" for line in lines))
-        found = map(json.loads, lines)
+        path.touch()
+        text = path.read_bytes()
+        whole = text.rfind(b"\n") + 1  # the last line may be torn
+        os.truncate(path, whole)
+        found = map(json.loads, text[:whole].splitlines())
         self.answers = {number: Answer(ids, finish_reason) for number, ids, finish_reason in found}
         self.path = path
 
