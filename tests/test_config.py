@@ -255,6 +255,21 @@ def test_names_are_one_set_beside_the_folders_of_the_results():
         ),
         ({"train": {"beta": None}}, "arms.spin.train.beta: missing key; loss spin reads it"),
         ({"train": {"alpha": None}}, "arms.wspin.train.alpha: missing key; loss wspin reads it"),
+        ({"generate": {"dtype": None}}, ": generate.dtype: missing key; engine vllm reads it"),
+        ({"generate": {"temperature": 0.005}}, ": generate.temperature: vllm takes 0.01 for what lies between"),
+        (
+            {"generate": {"engine": "transformers", "batch_size": None}},
+            ": generate.batch_size: missing key; engine transformers reads it",
+        ),
+        (
+            {
+                "eval": {
+                    "engine": "vllm",
+                    "sources": {"arc": {"hub": None, "revision": None, "path": "a", "heldout": True}},
+                }
+            },
+            ": eval.engine: vllm cannot tokenise held-out rows",
+        ),
         ({"teacher": "nobody"}, "teacher: no model 'nobody'"),
         ({"teacher": None}, "teacher: missing key; arm 'wspin' weighs its tokens by a teacher"),
         ({"arms": {"wspin": {"teacher": "nobody"}}}, "arms.wspin.teacher: no model 'nobody'"),

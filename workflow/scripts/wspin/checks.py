@@ -16,6 +16,7 @@ from .sections import ALIASES, Section
 
 Place = tuple[str, ...]
 Complaint = tuple[Place, str]  # place in the configuration, what is wrong there
+COLDEST = 0.01  # temperature that vLLM silently puts in place of any lower one but 0
 ALTERNATIVE = re.compile(r"\[key\]|constrained-\w+|list\[.+\]")  # pydantic's own words in a place
 
 
@@ -127,6 +128,8 @@ def _generation(study: Study) -> Iterator[Complaint]:
     for key in sorted(study.generate.reads):
         if getattr(study.generate, key) is None:
             yield ("generate", key), f"missing key; engine {study.generate.engine} reads it"
+    if study.generate.engine == "vllm" and 0 < study.generate.temperature < COLDEST:
+        yield ("generate", "temperature"), f"vllm takes {COLDEST} for what lies between; give 0 or at least {COLDEST}"
 
 
 def _training(study: Study, place: Place, resolve: Callable[[], Train], iterations: int) -> Iterator[Complaint]:
