@@ -202,6 +202,32 @@ def test_what_would_fail_is_a_line(disk, changes, told):
     assert all("\n" not in line for line in lines)
 
 
+def test_a_batch_of_two_is_for_one_gpu(disk):
+    """The preset swift_paper, given more GPUs than its one."""
+    preset = yaml.safe_load((ROOT / "config/presets/swift_paper.yaml").read_text())
+    assert complaints(layout_of(**preset)) == []
+    preset = merge(preset, {"resources": {"train": {"gpu": 2}}})
+    told = (
+        "resources.train.gpu: found 2 for steps of 2 pairs, less than two for each; train on 1, or raise global_batch"
+    )
+    assert complaints(layout_of(**preset)) == [told]
+
+
+def test_what_is_there_already_needs_no_disk(disk, tmp_path):
+    """Models, tables and states of this study; not those of another study below it."""
+    layout = layout_of(results=str(tmp_path))
+    needed = sum(estimates_of(layout).disk().values())
+    for name in ("sft/model/a", ".state/train/b", "other/model/c"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        with open(tmp_path / name, "wb") as file:
+            file.truncate(10**10)
+    (tmp_path / "other/config.yaml").touch()
+    disk(needed - 19)
+    assert complaints(layout) == []
+    disk(needed - 21)
+    assert len(complaints(layout)) == 1
+
+
 def test_too_little_disk_is_a_line(disk):
     disk(100)
     (line,) = complaints(layout_of())
@@ -253,8 +279,10 @@ def test_access_is_asked_for(tmp_path):
 
 def test_the_table_of_the_study_needs_no_network(repository):
     done = repository.run("preflight")
-    assert re.search(r"^train +spin/ite3 +1 +8 +\d+\.\d +1,1\d\d +\d", done.stdout, re.MULTILINE), done.stdout
-    assert re.search(r"^logprobs +gold by teacher +5 +1 ", done.stdout, re.MULTILINE)
+    assert re.search(r"^train +spin/ite1 ... spin/ite3 +3 +8 +\d+\.\d +3,\d\d\d +\d", done.stdout, re.MULTILINE), (
+        done.stdout
+    )
+    assert re.search(r"^logprobs +teacher reads gold +5 +1 ", done.stdout, re.MULTILINE)
     assert "Revisions and access are not checked: " in done.stdout
     assert "Mean tokens: prompt 137, real answer 273, generated 229 (assumed in the config" in done.stdout
     assert max(map(len, done.stdout.split("stage ")[-1].split("\n\n")[0].splitlines())) < 130

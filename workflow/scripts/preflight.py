@@ -26,7 +26,8 @@ def main(argv=None):
     wrong = [*preflight.complaints(made, estimates), *wrong]
     for line in wrong:
         print(f"preflight.py: error: {line}", file=sys.stderr)
-    print(f"preflight: {len(wrong) or 'nothing'} to mend", flush=True)
+    known = "" if made.sizes.keys() >= set(layout.fetched_models) else ", of what is known so far"
+    print(f"preflight: {len(wrong) or 'nothing'} to mend{known}", flush=True)
     sys.exit(bool(wrong))
 
 

@@ -20,7 +20,7 @@ Node = dict[str, Any]  # a part of a JSON schema
 INTRODUCTION = """\
 # Configuration
 
-<!-- Generated from workflow/scripts/wspin/{config,origins}.py by `python tests/update.py`; edit it there. -->
+<!-- Generated from workflow/scripts/wspin/{config,origins,running}.py by `python tests/update.py`; edit it there. -->
 
 | file | what it is |
 | --- | --- |
@@ -29,6 +29,7 @@ INTRODUCTION = """\
 | `smollm2.yaml` | an overlay: a small pretrained model and real text, on a CPU in less than an hour |
 | `presets/` | overlays: the study in the settings of a paper, each in a results folder of its own |
 | `tasks/` | lm-eval task files: of the demo, on held-out rows, and of `smollm2.yaml` |
+| `hub/` | sizes of the study's models, which `preflight` reads until they are fetched |
 | `schema.json` | JSON Schema of a configuration file, for completion and checks in an editor; generated |
 | `README.md` | this page; generated |
 

@@ -161,10 +161,10 @@ class Estimates:
         for folder in dict.fromkeys(self.layout.scored(arm, k) for arm, k in iterations):
             answers = (real, own, *[own] * len(self.layout.replays(folder)))
             model = self.layout.generator(self.layout.answers(folder))
-            yield self._reading(model, f"by {model}, as reference", shards, self.rows, prompt, *answers)
+            yield self._reading(model, f"reference by {model}", shards, self.rows, prompt, *answers)
         for teacher, responses in self._teacher_readings():
             length = real if responses == GOLD else own
-            yield self._reading(teacher, f"{responses} by {teacher}", shards, self.rows, prompt, length)
+            yield self._reading(teacher, f"{teacher} reads {responses}", shards, self.rows, prompt, length)
         for model in self.layout.preference_references:
             count = len(self.layout.shards("pairs"))
             yield self._reading(model, f"preferences by {model}", count, self.pairs, prompt, real, own)

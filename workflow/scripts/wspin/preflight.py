@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +69,7 @@ def table(estimates: list[Estimate], made: Estimates) -> str:
     price = made.assumed.price
     header = ["stage", "what", "jobs", "GPUs", "GB a GPU", "PFLOP", "minutes a job", "GPU hours", "price"]
     lines = []
-    for one in estimates:
+    for one in merged(estimates):
         numbers = (one.memory, one.petaflop, 60 * one.hours, one.gpu_hours, one.gpu_hours * price)
         lines.append([one.stage, one.what, one.jobs, one.gpus, *map(_number, numbers)])
     hours = sum(one.gpu_hours for one in estimates)
@@ -76,6 +79,18 @@ def table(estimates: list[Estimate], made: Estimates) -> str:
     align = ("left", "left", *["right"] * 7)
     text = tabulate(lines, header, tablefmt="simple", disable_numparse=True, colalign=align)
     return "\n".join([text, "", *_notes(made)])
+
+
+def merged(estimates: Iterable[Estimate]) -> list[Estimate]:
+    """Estimates that follow each other and say the same of each job, as one: `spin/ite1 ... spin/ite3`."""
+    found: list[Estimate] = []
+    for _, alike in groupby(estimates, key=lambda one: (one.stage, one.gpus, one.memory, one.petaflop, one.hours)):
+        first, *others = alike
+        alone = others[-1].what.split()[-1] if others else ""  # behind the words that both have
+        what = f"{first.what} ... {alone}" if others else first.what
+        work = first.petaflop + sum(one.petaflop for one in others)
+        found.append(replace(first, what=what, jobs=first.jobs * (1 + len(others)), petaflop=work))
+    return found
 
 
 def _notes(made: Estimates) -> Iterator[str]:
@@ -104,6 +119,7 @@ def _number(value: float) -> str:
 def complaints(made: Estimates, estimates: list[Estimate]) -> Iterator[str]:
     """A line for everything that would fail: the place in the config, what was found, expected, and what to do."""
     yield from _contexts(made)
+    yield from _batch(made.study)
     yield from _memory(made, estimates)
     yield from _run_times(made.study, estimates)
     yield from _disk(made)
@@ -119,6 +135,14 @@ def _contexts(made: Estimates) -> Iterator[str]:
         if size and longest > size.context:
             told = f"found {longest}, over the context of {name!r}, {size.context} tokens"
             yield f"dialogue.max_tokens: {told}; lower it (rows are measured against the smaller one anyway)"
+
+
+def _batch(study: Study) -> Iterator[str]:
+    """A GPU that has one pair of a step has nothing to do most of the time; a batch of two is for one GPU."""
+    gpus = study.resources.train.gpu
+    if gpus > 1 and study.train.global_batch < 2 * gpus:
+        told = f"found {gpus} for steps of {study.train.global_batch} pairs, less than two for each"
+        yield f"resources.train.gpu: {told}; train on {max(1, study.train.global_batch // 2)}, or raise global_batch"
 
 
 def _memory(made: Estimates, estimates: Iterable[Estimate]) -> Iterator[str]:
@@ -146,14 +170,22 @@ def _run_times(study: Study, estimates: Iterable[Estimate]) -> Iterator[str]:
 
 def _disk(made: Estimates) -> Iterator[str]:
     place = Path(made.layout.results).absolute()
-    models = [Path(folder) for folder in made.layout.all_models()]
-    there = sum(file.stat().st_size for folder in models for file in folder.glob("*")) / GB
+    there = _size(place) / GB
     while not place.exists():
         place = place.parent
     free, needed = shutil.disk_usage(place).free / GB, sum(made.disk().values()) - there
     if needed > free:
         told = f"found {free:.0f} GB free at {place}, the study needs {needed:.0f} GB more"
         yield f"results: {told}; name a folder on a larger disk"
+
+
+def _size(results: Path) -> int:
+    """Bytes of a study's results; another study's below them, known by their own `config.yaml`, are not among them."""
+    total = 0
+    for folder, below, names in os.walk(results):
+        below[:] = [name for name in below if not Path(folder, name, "config.yaml").exists()]
+        total += sum(Path(folder, name).lstat().st_size for name in names)
+    return total
 
 
 def _paths(study: Study) -> Iterator[str]:

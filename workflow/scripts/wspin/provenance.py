@@ -40,8 +40,8 @@ PACKAGES = (
 
 
 # Modules that read, check and record what is asked for, but compute nothing.
-AROUND = ("program", "flags", "checks", "sections", "origins", "config", "configfile", "study", "relations", "commands")
-AROUND += ("provenance", "imports", "cards")
+AROUND = ("program", "flags", "checks", "sections", "origins", "running", "config", "configfile")
+AROUND += ("study", "relations", "commands", "provenance", "imports", "cards")
 
 
 def record_path(output: str | Path) -> Path:
