@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+import update
 import workflow
 import yaml
 
@@ -170,3 +171,20 @@ def test_the_pages_ranges_are_those_of_the_formula():
     for mu in (1.0, -1.0):
         ends = sorted(weights.shape(np.array([settings.lower, settings.upper]), mu, settings))
         assert "between {:.3f} and {:.3f}".format(*ends) in ORIGINAL
+
+
+# What is generated
+
+
+def test_the_readme_counts_the_studys_jobs(repository):
+    """As `snakemake --profile local -n all` plans them; `python tests/update.py` renews the table."""
+    told = (ROOT / "README.md").read_text()
+    listed = told.split("<!-- study jobs -->\n")[1].split("<!-- study jobs end -->")[0]
+    assert listed == update.job_list(repository.plan("all").counts)
+
+
+def test_the_real_models_page_shows_what_a_run_made():
+    """Tables and texts are there, and no mark was left empty."""
+    page = (ROOT / "docs/real-model.md").read_text()
+    for mark, first in (("scores", "| model "), ("weights", "| iteration "), ("examples", "The first prompts")):
+        assert page.split(f"<!-- real {mark} -->\n")[1].startswith(first)

@@ -15,9 +15,9 @@ LONGEST = 600  # characters of a text that are shown
 TOKENS = 32  # of an answer whose weights are shown
 
 LEGEND = (
-    "The first prompts of the study. Behind each model stands what it answered as the opponent of the iteration "
-    "named beside it; the real answer is the chosen one of every pair. Weights are those that the training reads; a "
-    "token's line breaks and blanks are written as in JSON."
+    "The first prompts of the study. Below the real answer, the chosen one of every pair, stands what each model "
+    "answered when it was an opponent. Weights are those that the training of the iteration named reads, of the first "
+    f"{TOKENS} tokens; line breaks in tokens are written as in JSON."
 )
 
 
