@@ -1,4 +1,4 @@
-"""Care of the results: what other code has made, states that nobody needs any more, what all of it cost, model cards, and uploads."""
+"""Care of the results: what other code has made, states nobody needs, what all of it cost, model cards, uploads."""
 
 
 rule stale:

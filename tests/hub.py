@@ -134,6 +134,8 @@ class Answers(BaseHTTPRequestHandler):
                 files[given["path"]] = base64.b64decode(given["content"])
             if line["key"] == "lfsFile":
                 files[given["path"]] = self.hub.stored[given["oid"]]
+            if line["key"] == "deletedFile":
+                del files[given["path"]]
         self.json(200, {"commitUrl": f"{self.hub.url}/{name}/commit/{REVISION}", "commitOid": REVISION})
 
     def answer(self, send: bool = True) -> None:

@@ -57,6 +57,16 @@ def test_the_model_goes_up_with_its_card(push, hub):
     assert not (push.results / ".state/push").exists() or os.listdir(push.results / ".state/push") == []
 
 
+def test_weights_of_an_earlier_upload_go(push, hub):
+    """Those in several files would be left beside the one file, and be loaded in its place."""
+    earlier = hub.add("model", TO, private=True)
+    earlier.files |= {"model-00001-of-00002.safetensors": b"old", "model.safetensors": b"old", "LICENSE": b"mine"}
+    assert push()[0] == 0
+    assert "model-00001-of-00002.safetensors" not in earlier.files
+    assert earlier.files["model.safetensors"] == (push.results / MODEL / "model/model.safetensors").read_bytes()
+    assert earlier.files["LICENSE"] == b"mine"
+
+
 def test_nothing_of_this_machine_goes_along(push, hub):
     push()
     files = hub.repos[f"model/{TO}"].files

@@ -16,6 +16,7 @@ from .origins import Push
 from .provenance import record_path
 from .study import Layout
 
+WEIGHTS = ["*.safetensors", "*.safetensors.index.json"]  # of an earlier upload, which `from_pretrained` might prefer
 REPRODUCES = ("program", "code", "commit", "versions", "settings", "threads")
 ROUNDED = "> The weights are rounded to bfloat16; the scores below are of the float32 model."
 
@@ -112,7 +113,8 @@ def upload(folder: Path, asked: Push) -> str:
                 told = "expected a private repository, found a public one"
                 raise StudyError(f"push.to: {asked.to}: {told}; say `private: false` if everybody may see the model")
         try:
-            api.upload_folder(repo_id=asked.to, folder_path=folder, commit_message=f"{asked.model} of a WSPIN study")
+            said = f"{asked.model} of a WSPIN study"
+            api.upload_folder(repo_id=asked.to, folder_path=folder, commit_message=said, delete_patterns=WEIGHTS)
         except RuntimeError as error:  # the library's own around the error of a large file
             raise error.__cause__ or error from None
     return f"{constants.ENDPOINT}/{asked.to}"
