@@ -68,8 +68,18 @@ class Size:
         layers, one = self.config.num_hidden_layers, self._layer_activations(precision)
         return layers * 4 * self.config.hidden_size + one if checkpointing else layers * one
 
+    @cached_property
+    def _counted(self) -> dict[str, float]:
+        """Bytes per token and layer by precision, as far as they were asked for: counting takes a second."""
+        return {}
+
     def _layer_activations(self, precision: str) -> float:
         """Bytes per token and layer: the difference that a layer and some tokens more make."""
+        if precision not in self._counted:
+            self._counted[precision] = self._count(precision)
+        return self._counted[precision]
+
+    def _count(self, precision: str) -> float:
         kept = {(n, tokens): _kept(self.config, n, tokens, precision) for n in (1, 2) for tokens in (FEW, MANY)}
         return (kept[2, MANY] - kept[2, FEW] - kept[1, MANY] + kept[1, FEW]) / (MANY - FEW)
 
