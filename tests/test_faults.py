@@ -80,7 +80,7 @@ def jobs(tmp_path_factory, scratch_model):
     }
     model, rows = f"--model {scratch_model} --manifest manifest.json", "--rows prompts.parquet"
     files = {
-        "generate": f"{model} --prompts prompts.parquet --output made/00.parquet",
+        "generate": f"{model} --prompts prompts.parquet --output made/00.parquet --state state/answers",
         "train": f"{model} {rows} --output made/model --output-manifest made/manifest.json "
         "--metrics made/metrics.jsonl",
         "logprobs": f"reference {model} {rows} --generations answers.parquet --output made/00.parquet",

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .engines import Answer, Draws
+from .files import naming
 from .program import progress
 
 
@@ -55,5 +56,5 @@ class Kept:
     def add(self, number: int, answer: Answer) -> None:
         """Keep an answer: it is there even if the process is killed right after this."""
         self.answers[number] = answer
-        with open(self.path, "a") as file:
+        with naming(self.path), open(self.path, "a") as file:
             file.write(json.dumps([number, answer.ids, answer.finish_reason]) + "\n")
