@@ -66,14 +66,14 @@ class Run:
 
 
 def results(folder: Path) -> dict[str, str]:
-    """Hash of every result: all but logs, states and the records of how it was made."""
+    """Hash of every result: all but logs, states, and the records and cards that tell how it was made."""
     files = [file for file in (folder / DEMO).rglob("*") if file.is_file() and not file.name.startswith(".")]
     names = {file: str(file.relative_to(folder / DEMO)) for file in files}
     how = ("logs/", "benchmarks/", ".state/")
     return {
         name: hashlib.sha256(file.read_bytes()).hexdigest()
         for file, name in sorted(names.items())
-        if not name.startswith(how) and not name.endswith("provenance.json")
+        if not name.startswith(how) and not name.endswith(("provenance.json", "README.md"))
     }
 
 
