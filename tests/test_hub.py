@@ -177,6 +177,13 @@ def test_a_model_without_safetensors_says_so(fetch, hub, tmp_path):
     assert not (tmp_path / "manifest.json").exists()
 
 
+def test_a_fetch_needs_a_place_for_what_has_come(tmp_path):
+    with pytest.raises(StudyError, match=r"lab/tiny@main: --state: expected a folder .*, found none; name one"):
+        models.fetch(
+            origins.Model(hub=MODEL, revision=loopback.REVISION).model_copy(update={"revision": None}), tmp_path, None
+        )
+
+
 # What the hub refuses
 
 
@@ -234,6 +241,26 @@ def test_the_token_reaches_the_hub_and_nothing_else(fetch, hub, tmp_path):
 
 
 # Data sets
+
+
+def test_a_killed_fetch_of_a_data_set_goes_on_where_it_stood(fetch, hub, tmp_path):
+    """Its card is asked for again, and takes nothing of what has come."""
+    path, noise = "data/train_sft-00000-of-00001.parquet", os.urandom(CHUNK * 5 // 2)
+    table = pa.table({"prompt": [noise[i : i + 10_000].hex() for i in range(0, len(noise), 10_000)]})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="none", use_dictionary=False)
+    hub.repos[f"dataset/{DATA}"].files = {"README.md": CARD.encode(), path: sink.getvalue().to_pybytes()}
+    hub.held = path
+    process = fetch("data", "--splits", "train_sft", wait=False)
+    parts = (tmp_path / "state").rglob
+    wait_until(lambda: any(part.stat().st_size >= CHUNK for part in parts("partial/*")))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    hub.held = ""
+    fetch("data", "--splits", "train_sft")
+    assert len(hub.ranges) == 1
+    assert int(hub.ranges[0].removeprefix("bytes=").removesuffix("-")) % CHUNK == 0
+    assert pq.read_table(tmp_path / "out/train_sft.parquet")["prompt"].to_pylist() == table["prompt"].to_pylist()
 
 
 def test_the_splits_of_a_data_set(fetch, hub, tmp_path):

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from . import StudyError
-from .files import locked, remove_state, sha256
+from .files import digest, locked, remove_state, sha256
 
 
 class Unreachable(StudyError):
@@ -65,13 +65,16 @@ def git_blob(file: Path) -> str:
 
 
 @contextlib.contextmanager
-def snapshot(repository: Repository, wanted: Sequence[str], state: str | Path) -> Iterator[Path]:
+def snapshot(repository: Repository, wanted: Sequence[str], state: str | Path | None) -> Iterator[Path]:
     """A folder with the files that match `wanted` (patterns of whole paths), gone when the block ends without an error.
 
     `state` is where files lie meanwhile; one fetch at a time holds it, and the next one goes on from there. Raises
     `StudyError` with what to do: not found, no access, no network, a file that is not what the hub says it is.
     """
-    folder = Path(state) / re.sub(r"[^\w.-]+", "--", f"{repository.kind}-{repository}")
+    if state is None:
+        raise StudyError(f"{repository}: --state: expected a folder where what has come is kept, found none; name one")
+    # By what is wanted too: a data set's card is fetched before its data, of which a part may be there already.
+    folder = Path(state) / re.sub(r"[^\w.-]+", "--", f"{repository.kind}-{repository}-{digest([*wanted])[:8]}")
     with locked(folder):
         files = [entry for entry in entries(repository) if _is_wanted(entry.path, repository, wanted)]
         if not files:
