@@ -16,7 +16,7 @@ from wspin.study import Layout
 ROOT = Path(__file__).parent.parent
 RULE_FILES = sorted(ROOT.glob("rules/*.smk"))
 PROGRAMS = sorted(ROOT.glob("workflow/scripts/*.py"))
-LIBRARY = sorted(ROOT.glob("workflow/scripts/wspin/*.py"))
+LIBRARY = sorted(ROOT.glob("workflow/scripts/wspin/**/*.py"))
 PROFILES = [ROOT / "local/config.yaml", ROOT / "slurm/config.yaml"]
 RULE = re.compile(r"^rule (\w+):\n((?: .*\n|\n)*)", re.MULTILINE)
 SNAKEFILES = [ROOT / "Snakefile", *RULE_FILES]

@@ -119,6 +119,15 @@ def test_two_runs_at_once_share_the_work(tmp_path):
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
+@pytest.fixture
+def scripts(tmp_path, monkeypatch):
+    """A copy of the programs and the library, whose code is hashed."""
+    copy = tmp_path / "scripts"
+    shutil.copytree(provenance.SCRIPTS, copy)
+    monkeypatch.setattr(provenance, "SCRIPTS", copy)
+    return copy
+
+
 @pytest.mark.parametrize(
     ("module", "programs"),
     [
@@ -132,13 +141,42 @@ def test_two_runs_at_once_share_the_work(tmp_path):
         ("statistics", {"report"}),
     ],
 )
-def test_a_module_is_the_code_of_the_programs_that_compute_with_it(monkeypatch, tmp_path, module, programs):
+def test_a_module_is_the_code_of_the_programs_that_compute_with_it(scripts, module, programs):
     """An edit of the alignment must not make trainings and a teacher's readings look old, or drop saved states."""
-    scripts = tmp_path / "scripts"
-    shutil.copytree(provenance.SCRIPTS, scripts)
-    monkeypatch.setattr(provenance, "SCRIPTS", scripts)
     every = sorted(path.stem for path in scripts.glob("*.py"))
     before = {program: provenance.code_hash(program) for program in every}
     with open(scripts / f"wspin/{module}.py", "a") as file:
         file.write("\nEDITED = True\n")
     assert {program for program in every if provenance.code_hash(program) != before[program]} == programs
+
+
+NESTED = {
+    "wspin/outer/__init__.py": "",
+    "wspin/outer/inner/__init__.py": "",
+    "wspin/outer/inner/deep.py": "from ..beside import VALUE\n",
+    "wspin/outer/beside.py": "VALUE = 1\n",
+    "wspin/outer/alone.py": "VALUE = 1\n",
+}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from wspin.outer.inner.deep import VALUE",
+        "from wspin.outer.inner import deep",
+        "import wspin.outer.inner.deep",
+        "def late():\n    from wspin.outer.inner.deep import VALUE",
+    ],
+)
+def test_imports_are_followed_into_packages(scripts, line):
+    """However a module of a package is named: by absolute names, by relative ones of any depth, late in a function."""
+    for name, text in NESTED.items():
+        (scripts / name).parent.mkdir(parents=True, exist_ok=True)
+        (scripts / name).write_text(text)
+    with open(scripts / "weigh.py", "a") as file:
+        file.write(f"\n{line}\n")
+    covered = {path.relative_to(scripts).as_posix() for path in provenance.code_files("weigh")}
+    assert {name for name in NESTED if name in covered} == NESTED.keys() - {"wspin/outer/alone.py"}
+    before = provenance.code_hash("weigh")
+    (scripts / "wspin/outer/beside.py").write_text("VALUE = 2\n")
+    assert provenance.code_hash("weigh") != before

@@ -17,7 +17,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +39,10 @@ PACKAGES = (
 )
 
 
-# Modules that read, check and record what is asked for, but compute nothing.
-AROUND = ("program", "flags", "checks", "sections", "origins", "running", "config", "configfile")
-AROUND += ("study", "relations", "commands", "provenance", "imports", "cards")
+# Packages and modules that read, check and record what is asked for, but compute nothing.
+AROUND = ("wspin.program", "wspin.flags", "wspin.checks", "wspin.sections", "wspin.origins", "wspin.running")
+AROUND += ("wspin.config", "wspin.configfile", "wspin.study", "wspin.relations", "wspin.commands")
+AROUND += ("wspin.provenance", "wspin.imports", "wspin.cards")
 
 
 def record_path(output: str | Path) -> Path:
@@ -99,29 +100,53 @@ def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
 def code_hash(program: str) -> str:
     """Hash of a program and of the modules of the library that it imports and that can change a result.
 
-    Comments and docstrings are left out, and so are the modules around the work: flags, checks, records.
+    Comments and docstrings are left out, and so are the packages around the work: flags, checks, records.
     """
-    pending, modules = [SCRIPTS / f"{program}.py"], {}
-    while pending:
-        path = pending.pop()
-        if path in modules or path.stem in AROUND:
-            continue
-        tree = ast.parse(path.read_text())
-        pending += _imported(tree)
-        modules[path] = ast.unparse(_without_docstrings(tree))
+    modules = {path: ast.unparse(_without_docstrings(ast.parse(path.read_text()))) for path in code_files(program)}
     text = "\n".join(modules[path] for path in sorted(modules))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _imported(tree: ast.AST) -> list[Path]:
-    """Files of the library that a module imports, wherever in the module it does so."""
-    names = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.level == 1 or (node.module or "").split(".")[0] == "wspin"):
-            module = (node.module or "").removeprefix("wspin").lstrip(".")
-            names += [module] if module else [alias.name for alias in node.names]
-    paths = [SCRIPTS / "wspin" / f"{name}.py" for name in names]
-    return [path for path in paths if path.exists()]
+def code_files(program: str) -> set[Path]:
+    """The files that `code_hash` covers: the program, and all that it imports from the library but `AROUND`."""
+    pending, found = [SCRIPTS / f"{program}.py"], set()
+    while pending:
+        path = pending.pop()
+        if path not in found and not _is_around(path):
+            found.add(path)
+            pending += _imported(path)
+    return found
+
+
+def module_name(path: Path) -> str:
+    """The dotted name of a file of the library; of a package's `__init__.py` the package's."""
+    return ".".join(path.relative_to(SCRIPTS).with_suffix("").parts).removesuffix(".__init__")
+
+
+def _is_around(path: Path) -> bool:
+    name = module_name(path)
+    return any(name == one or name.startswith(f"{one}.") for one in AROUND)
+
+
+def _imported(path: Path) -> Iterator[Path]:
+    """Files of the library that a file imports, wherever in it, whether by absolute or relative names."""
+    package = path.relative_to(SCRIPTS).parent.parts
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield from _files(alias.name.split("."))
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            module = (*above, *(node.module.split(".") if node.module else ()))
+            for alias in node.names:
+                yield from _files((*module, alias.name))
+
+
+def _files(name: Sequence[str]) -> Iterator[Path]:
+    """Files that are run when `name`, a module or something in one, is imported: the packages above it run too."""
+    for depth in range(1, len(name) + 1) if name[0] == "wspin" else ():
+        place = SCRIPTS.joinpath(*name[:depth])
+        yield from (path for path in (place / "__init__.py", place.parent / f"{place.name}.py") if path.is_file())
 
 
 def _without_docstrings(tree: ast.Module) -> ast.Module:
