@@ -12,7 +12,8 @@ from pathlib import Path
 
 sys.path.append(str(Path(workflow.basedir) / "workflow" / "scripts"))
 
-from wspin import StudyError, configfile
+from wspin import configfile
+from wspin.errors import StudyError
 from wspin.commands import Commands
 from wspin.files import show_alive, write_yaml
 from wspin.launch import Launch

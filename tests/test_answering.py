@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import workflow
 
-from wspin import StudyError, answering, config, engines, models, origins, tables
+from wspin import answering, config, engines, models, origins, tables
 from wspin.engines import Answer
+from wspin.errors import StudyError
 
 EOS = "<|endoftext|>"
 

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.attention.flex_attention import flex_attention
 
-from wspin import StudyError, attention
+from wspin import attention
 from wspin.attention import Layout, shared_prefix
+from wspin.errors import StudyError
 
 ITEM = st.lists(st.integers(0, 12), max_size=4).map(tuple)
 LENGTHS = st.lists(st.tuples(st.integers(1, 20), ITEM).map(lambda one: (one[0], *one[1])), min_size=1, max_size=8)

@@ -8,7 +8,8 @@ from huggingface_hub import ModelCard
 from transformers import AutoModelForCausalLM
 
 import cards as program
-from wspin import StudyError, cards, provenance
+from wspin import cards, provenance
+from wspin.errors import StudyError
 from wspin.study import Layout
 
 MODEL = "wspin/ite3"

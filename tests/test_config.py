@@ -11,7 +11,8 @@ import pytest
 import yaml
 from snakemake.utils import update_config
 
-from wspin import StudyError, config, configdoc, configfile, origins, sections
+from wspin import config, configdoc, configfile, origins, sections
+from wspin.errors import StudyError
 from wspin.flags import add_flags, flags, from_flags
 
 CONFIG = Path(__file__).parent.parent / "config"

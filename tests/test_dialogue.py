@@ -10,9 +10,11 @@ from tokenizers import Tokenizer, decoders, normalizers, processors
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
-from wspin import StudyError, answers, config, models, origins
-from wspin.dialogue import TEMPLATES, Dialogue, render
+from wspin import answers, config, models, origins
+from wspin.dialogue import Dialogue, render
+from wspin.errors import StudyError
 from wspin.packing import lay_out
+from wspin.templates import TEMPLATES
 
 EOS = "<|endoftext|>"
 BROKEN = "\ufffd"  # what bytes decode to that are no character, or only a part of one

@@ -10,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import GenerationConfig, masking_utils
 
-from wspin import StudyError, models, seeds
+from wspin import models
 from wspin.config import Generate
 from wspin.decoding import Columns, invert
 from wspin.engines import Answer, Work, generate
+from wspin.errors import StudyError
+from wspin.rng import row_generator
 
 TOKENS = 12
 GREEDY = {"temperature": 0.0}
@@ -26,7 +28,7 @@ def settings(**changes):
 
 
 def uniforms(key):
-    return seeds.generator(42, 0, "generate", key).random(TOKENS)
+    return row_generator(42, 0, "generate", key).random(TOKENS)
 
 
 def answers(*arguments):

@@ -13,7 +13,8 @@ from statistics import mean
 import pyarrow.parquet as pq
 import pytest
 
-from wspin import StudyError, config, dialogue, evaluation, models, origins, program, tables, tasks
+from wspin import config, dialogue, evaluation, models, origins, program, tables, tasks
+from wspin.errors import StudyError
 
 EOS = "<|endoftext|>"
 SEEDS = [0, 1234, 1234, 1234]

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import examples as program
-from wspin import StudyError, examples, tables
+from wspin import examples, tables
+from wspin.errors import StudyError
 from wspin.weightstats import Shard
 
 EOS = 9

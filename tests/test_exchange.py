@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 import exchange as program
 import given as stand_in
-from wspin import StudyError, exchange, pairs, tables, weightstats
+from wspin import exchange, pairs, tables, weightstats
+from wspin.errors import StudyError
 from wspin.flags import flags
 from wspin.models import tokenizer_hash
 

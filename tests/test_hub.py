@@ -16,7 +16,8 @@ import pytest
 import workflow
 import yaml
 
-from wspin import StudyError, models, origins, sources, tasks
+from wspin import models, origins, sources, tasks
+from wspin.errors import StudyError
 from wspin.files import sha256
 
 SCRIPTS = Path(__file__).parent.parent / "workflow" / "scripts"

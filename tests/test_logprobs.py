@@ -10,16 +10,9 @@ import torch
 import transformers
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from wspin import StudyError, logprobs, losses, models
-from wspin.logprobs import (
-    answer_states,
-    autocast,
-    check_model,
-    head_logprobs,
-    score,
-    token_divergences,
-    token_logprobs,
-)
+from wspin import logprobs, losses, models
+from wspin.errors import StudyError
+from wspin.logprobs import answer_states, autocast, check_model, head_logprobs, score, token_divergences, token_logprobs
 from wspin.packing import Item, lay_out, micro_batches
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # GPTBigCode's own

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 import fetch
-from wspin import StudyError, models, origins, packages, sources
+from wspin import models, origins, packages, sources
+from wspin.errors import StudyError
 
 ROWS = [
     {"instruction": "Add.", "input": "1 and 2", "output": "3"},

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wspin import StudyError
+from wspin.errors import StudyError
 from wspin.packing import Item, lay_out, micro_batches, plan, shares
 
 COUNT, PER_STEP, EPOCHS = st.integers(0, 60), st.integers(1, 16), st.integers(1, 3)

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from wspin import StudyError, answers, pairs, tables
+from wspin import answers, pairs, tables
 from wspin.dialogue import Dialogue
+from wspin.errors import StudyError
 
 PROMPTS = ["sun", "moon", "star", ""]
 REAL = ["nus", "noom", "rats", ""]

@@ -13,7 +13,8 @@ import pytest
 import torch
 import workflow
 
-from wspin import StudyError, models, parallel
+from wspin import models, parallel
+from wspin.errors import StudyError
 from wspin.launch import Launch
 from wspin.logprobs import score
 from wspin.packing import micro_batches, rank_passes

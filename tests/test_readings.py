@@ -12,11 +12,12 @@ from tokenizers import AddedToken
 
 import logprobs as scorer
 import weigh as program
-from wspin import StudyError, answers, models, tables, weights, weightstats
+from wspin import answers, models, tables, weights, weightstats
 from wspin.alignment import align, align_ids
 from wspin.config import Dialogue as DialogueSettings
 from wspin.config import Logprobs, Weigh
 from wspin.dialogue import Dialogue
+from wspin.errors import StudyError
 from wspin.files import sha256
 from wspin.flags import flags
 from wspin.origins import Scratch

@@ -15,9 +15,11 @@ import pytest
 from matplotlib.text import Text
 
 import report as program
-from wspin import StudyError, comparison, evaluation, figures, items, report, scores, seeds, statistics
+from wspin import comparison, evaluation, figures, items, report, scores, statistics
 from wspin.comparison import Average, Draws
+from wspin.errors import StudyError
 from wspin.files import digest
+from wspin.rng import row_generator
 
 SCORES = {
     "suite": "demo",
@@ -278,7 +280,7 @@ DRAWS = Draws(500, 0.9, 42)
 
 def got(model, leaf, metric, n):
     """(n,) zeros and ones: what a model got on the documents of a leaf task."""
-    return seeds.generator("got", model, leaf, metric).integers(0, 2, n).astype(float)
+    return row_generator("got", model, leaf, metric).integers(0, 2, n).astype(float)
 
 
 def rows_of(model, leaf, n):
@@ -393,7 +395,7 @@ def test_differences_are_those_of_the_scores_with_intervals_of_the_items(compare
             for task in CHOSEN
         }
 
-    expected = statistics.difference(*map(values, PAIR), 500, 0.9, seeds.generator(42, "bootstrap"))
+    expected = statistics.difference(*map(values, PAIR), 500, 0.9, row_generator(42, "bootstrap"))
     assert [row[3:6] for row in rows[:4]] == [*expected.tasks.values(), expected.average]
     for row, back in zip(rows[:4], rows[4:], strict=True):
         assert row.low < row.difference < row.high

@@ -8,8 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from wspin import StudyError, models, origins, rows, seeds, sources
+from wspin import models, origins, rows, sources
 from wspin.dialogue import Dialogue
+from wspin.errors import StudyError
+from wspin.rng import row_generator
 
 TASKS = {"spell_backward": {"min_word_len": 3, "max_word_len": 7}}
 SHORT = {"spell_backward": {"min_word_len": 3, "max_word_len": 3}}  # few words, drawn again and again
@@ -330,5 +332,5 @@ def test_an_unknown_task_is_one_line(tmp_path):
 def test_random_numbers_belong_to_their_key():
     """The same on every machine, and for as long as results are to be made again."""
     pinned = [0.3122565462255169, 0.2936542893973966, 0.594027782863381]
-    assert seeds.generator(42, 0, "generate", "train-0000000").random(3).tolist() == pinned
-    assert seeds.generator(1, 23).random() != seeds.generator(12, 3).random()
+    assert row_generator(42, 0, "generate", "train-0000000").random(3).tolist() == pinned
+    assert row_generator(1, 23).random() != row_generator(12, 3).random()

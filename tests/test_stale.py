@@ -9,7 +9,8 @@ import pytest
 
 import clean_state
 import stale
-from wspin import StudyError, provenance
+from wspin import provenance
+from wspin.errors import StudyError
 from wspin.files import locked
 
 EVERYTHING_PRESENT = "every result was made by the present code\n"

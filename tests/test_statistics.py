@@ -6,7 +6,9 @@ import warnings
 import numpy as np
 import pytest
 
-from wspin import StudyError, seeds, statistics
+from wspin import statistics
+from wspin.errors import StudyError
+from wspin.rng import row_generator
 from wspin.statistics import difference, estimate
 
 Z = 1.959963984540054  # of 95 %
@@ -20,7 +22,7 @@ def no_warnings():
 
 
 def rng():
-    return seeds.generator(42, "bootstrap")
+    return row_generator(42, "bootstrap")
 
 
 def binary(share, n, seed=0):
@@ -106,7 +108,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say():
             str(i): [np.where(common[1] < 0.2, common[1] < 0.1, common[0] < 0.6).astype(float)]
             for i, common in enumerate(easy)
         }
-        found = difference(first, second, 500, 0.9, seeds.generator(seed)).average
+        found = difference(first, second, 500, 0.9, row_generator(seed)).average
         held += found.low <= 0.02 <= found.high  # where the two differ: 0.2 * (0.6 - 0.5)
     assert abs(held / 300 - 0.9) < 3.5 * math.sqrt(0.09 / 300)
 
@@ -152,7 +154,7 @@ def test_order_has_no_influence():
 def test_draws_belong_to_the_seed():
     tasks = {"a": [np.random.default_rng(0).normal(size=50)]}
     assert estimate(tasks, 300, 0.95, rng()) == estimate(tasks, 300, 0.95, rng())
-    assert estimate(tasks, 300, 0.95, rng()) != estimate(tasks, 300, 0.95, seeds.generator(43, "bootstrap"))
+    assert estimate(tasks, 300, 0.95, rng()) != estimate(tasks, 300, 0.95, row_generator(43, "bootstrap"))
 
 
 def test_memory_is_bounded_whatever_the_number_of_draws(monkeypatch):

@@ -16,7 +16,8 @@ import pytest
 import workflow
 
 import status
-from wspin import StudyError, configfile, jobs, journal, provenance, watch
+from wspin import configfile, jobs, journal, provenance, watch
+from wspin.errors import StudyError
 from wspin.files import locked, show_alive
 from wspin.status import cell, span, table
 from wspin.study import Layout

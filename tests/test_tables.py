@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wspin import StudyError, tables
+from wspin import tables
+from wspin.errors import StudyError
 from wspin.files import naming, sha256, whole_file, whole_folder, write_json
 
 MADE_WITH = {"tokenizer": "aa", "model": "bb", "template": "zephyr", "settings": {"top_p": 1.0}}

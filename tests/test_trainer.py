@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from wspin import StudyError, journal, trainer
+from wspin import journal, trainer
+from wspin.errors import StudyError
 from wspin.logprobs import score
 from wspin.packing import plan
 from wspin.pairs import together

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from wspin import StudyError, weights
+from wspin import weights
 from wspin.alignment import align, align_ids
 from wspin.config import Weigh
+from wspin.errors import StudyError
 from wspin.readings import Answer
 
 FORMS = ("paper_mean", "log_mean", "sum_spread")

@@ -8,8 +8,9 @@ Rows are dropped here and nowhere else: those that do not fit the models named i
         --output results/data/prompts.parquet --template human-assistant ...
 """
 
-from wspin import corruption, program, rows, seeds, sources, tables
+from wspin import corruption, program, rows, sources, tables
 from wspin.config import Dialogue
+from wspin.rng import row_generator
 
 
 def main(argv=None):
@@ -53,7 +54,7 @@ def preferences(arguments, fits, conditions):
     pairs = sources.read(arguments.source, arguments.split, meaning)
     kept, (asked, chosen, rejected), told = rows.choose(pairs, arguments.rows, arguments.seed, fits, arguments.cut)
     if arguments.corrupt:
-        draws = (seeds.generator(arguments.seed, "corruption", rows.prompt_id(arguments.split, i)) for i in kept)
+        draws = (row_generator(arguments.seed, "corruption", rows.prompt_id(arguments.split, i)) for i in kept)
         rejected = [corruption.corrupt(answer, draw) for answer, draw in zip(chosen, draws, strict=True)]
     made_with = {**conditions, **told, "corrupted": arguments.corrupt}
     columns = {"prompt": asked, "chosen": chosen, "rejected": rejected}

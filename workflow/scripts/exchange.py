@@ -8,7 +8,8 @@
 
 from pathlib import Path
 
-from wspin import StudyError, exchange, program, tables
+from wspin import exchange, program, tables
+from wspin.errors import StudyError
 from wspin.files import whole_file, whole_folder
 
 

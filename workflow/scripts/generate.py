@@ -8,9 +8,10 @@
 
 from pathlib import Path
 
-from wspin import program, provenance, seeds, tables
+from wspin import program, provenance, tables
 from wspin.config import Dialogue, Generate
 from wspin.files import digest, locked, remove_state
+from wspin.rng import row_generator
 
 
 def main(argv=None):
@@ -50,7 +51,7 @@ def generate(arguments, settings, dialogue_settings):
         longest = dialogue_settings.max_prompt_tokens + settings.max_new_tokens
         engine = engines.load(arguments.model, settings, dialogue.eos, longest)
         answers, work = answering.answer(
-            engine, prompts, lambda i: seeds.generator(*arguments.seed, "generate", ids[i]), state
+            engine, prompts, lambda i: row_generator(*arguments.seed, "generate", ids[i]), state
         )
         columns = {
             "prompt_id": ids,

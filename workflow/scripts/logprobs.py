@@ -11,6 +11,7 @@ template. `preferences` scores the pairs of the preference baselines.
 
 from wspin import program, tables
 from wspin.config import Dialogue, Logprobs
+from wspin.progress import progress_printer
 
 READS = {"reference": "prompts", "teacher": "prompts", "preferences": "preferences"}
 
@@ -58,7 +59,7 @@ def score(arguments, settings, dialogue_settings):
         found = answers.of_preferences(rows, dialogue)
     items = found.items(dialogue)
     model = models.load_model(arguments.model, models.best_device())
-    told = program.progress("logprobs", len(items))
+    told = progress_printer("logprobs", len(items))
     scores = logprobs.score(model, items, settings.token_budget, settings.autocast, told)
     made_with = {**own, "dtype": "float32", "autocast": settings.autocast, "layout": LAYOUT, **found.made_with}
     made_with["attention"] = model.config._attn_implementation

@@ -4,7 +4,8 @@ snakemake --profile local push --config 'push={"model": "wspin/ite3", "to": "me/
 python workflow/scripts/push.py --results results
 """
 
-from wspin import StudyError, cards, program, push
+from wspin import cards, program, push
+from wspin.errors import StudyError
 from wspin.study import Layout
 
 

@@ -8,7 +8,8 @@ hash of the code that made it, comments and docstrings left out.
 
 from pathlib import Path
 
-from wspin import StudyError, program, provenance
+from wspin import program, provenance
+from wspin.errors import StudyError
 
 
 def main(argv=None):

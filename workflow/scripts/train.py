@@ -52,7 +52,12 @@ def main(argv=None):
 def train(arguments, settings, dialogue_settings, state):
     """Run or continue the training in its state folder and publish the model; returns time and speed, in rank 0."""
     program.offline()
-    from wspin import models, pairs, parallel, trainer  # slow to import: not before the flags are known to be good
+    from wspin import (
+        models,
+        pairs,
+        parallel,
+        trainer,  # slow to import: not before the flags are known to be good
+    )
     from wspin.dialogue import Dialogue as Conversation
     from wspin.packing import LAYOUT
 

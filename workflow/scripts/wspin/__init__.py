@@ -1,9 +1,6 @@
-"""The library of the study: tensors and tables in, tensors and tables out.
+"""The library of the study, in rooms: a package for every stage, and below them what stages share.
 
-Nothing here knows Snakemake or reads the command line, and nothing here is imported before it is needed: `wspin`,
-`wspin.config` and `wspin.study` are parsed by every job and import no tensor library.
+No stage imports another one. `study`, `manage`, `preflight` and `report` stand above the stages; `errors`, `rng`,
+`progress` and `templates` are the ground that everything may import. Tensor libraries are imported by those who compute
+with tensors alone: a plan of Snakemake's, or a job that weighs tokens, loads none.
 """
-
-
-class StudyError(Exception):
-    """Something the user can put right. The message is one line: file, place, found, expected, what to do."""

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .engines import Answer, Draws
-from .files import naming
-from .program import progress
+from wspin.engines import Answer, Draws
+from wspin.files import naming
+from wspin.progress import progress_printer
 
 
 def answer(
@@ -26,7 +26,7 @@ def answer(
     left = [i for i in range(len(prompts)) if i not in kept.answers]
     if len(left) < len(prompts):
         print(f"generate: {len(kept.answers)} of {len(prompts)} answers kept from an earlier attempt", flush=True)
-    tell = progress("generate", len(prompts))
+    tell = progress_printer("generate", len(prompts))
 
     def finished(i: int, answer: Answer) -> None:
         kept.add(left[i], answer)

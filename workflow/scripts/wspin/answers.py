@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from . import tables
-from .dialogue import Dialogue
-from .packing import Item
+from wspin import tables
+from wspin.dialogue import Dialogue
+from wspin.packing import Item
 
 
 class Tokens(NamedTuple):

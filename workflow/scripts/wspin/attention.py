@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding, scaled_dot_product_attention
 
-from . import StudyError
+from wspin.errors import StudyError
 
 BUCKETED, FLEX = "shared-prefix", "shared-prefix-flex"  # as transformers knows them
 PADDED = 1.125  # padding inside a bucket: at most so many times the work of its stretches

@@ -12,14 +12,15 @@ from typing import Any
 
 import yaml
 
-from . import StudyError, configfile
-from .config import Study
-from .dialogue import CHAT, TEMPLATES
-from .files import whole_file
-from .provenance import record_path
-from .report import average, points
-from .scores import Scored, read, select
-from .study import Layout
+from wspin import configfile
+from wspin.config import Study
+from wspin.errors import StudyError
+from wspin.files import whole_file
+from wspin.provenance import record_path
+from wspin.report import average, points
+from wspin.scores import Scored, read, select
+from wspin.study import Layout
+from wspin.templates import CHAT, TEMPLATES
 
 Lines = list[str]
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from .config import LOSS_KEYS, OWN_WEIGHTS, RESERVED, Study, Train, Weigh, reads
-from .dialogue import CHAT, TEMPLATES, known_templates
-from .sections import ALIASES, Section
+from wspin.config import LOSS_KEYS, OWN_WEIGHTS, RESERVED, Study, Train, Weigh, reads
+from wspin.sections import ALIASES, Section
+from wspin.templates import CHAT, TEMPLATES, known_templates
 
 Place = tuple[str, ...]
 Complaint = tuple[Place, str]  # place in the configuration, what is wrong there

@@ -13,9 +13,11 @@ from typing import Annotated, NamedTuple
 
 from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 
-from . import StudyError, seeds, statistics
-from .items import Items, joined
-from .scores import arm_and_iteration
+from wspin import statistics
+from wspin.errors import StudyError
+from wspin.items import Items, joined
+from wspin.rng import row_generator
+from wspin.scores import arm_and_iteration
 
 AVERAGE = "average"
 
@@ -84,7 +86,7 @@ def averages(models: Models, draws: Draws) -> list[Average]:
 
 
 def _drawn(draws: Draws) -> tuple:
-    return draws.count, draws.confidence, seeds.generator(draws.seed, "bootstrap")
+    return draws.count, draws.confidence, row_generator(draws.seed, "bootstrap")
 
 
 def read_averages(path: str | Path) -> list[Average]:

@@ -14,9 +14,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from . import StudyError
-from .checks import Place, complaints, mistakes
-from .config import Study, merge
+from wspin.checks import Place, complaints, mistakes
+from wspin.config import Study, merge
+from wspin.errors import StudyError
 
 LOCK = "config/revisions.lock.yaml"  # commits of names on the hub that the study gives without one
 

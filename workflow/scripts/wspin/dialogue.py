@@ -12,18 +12,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from . import StudyError
-from .config import Dialogue as Settings
-
-TEMPLATES = {
-    "human-assistant": "\n\n<Human>:{prompt}\n\n<Assistant>:",  # SWIFT's code
-    "instruction-response": "### Instruction: {prompt}\n\n### Response: ",  # SPIN's code
-    # Chat template of zephyr-7b-sft-full, behind the BOS that its tokenizer put before every text it was trained on.
-    "zephyr": "<s><|system|>\n</s>\n<|user|>\n{prompt}</s>\n<|assistant|>\n",
-}
-
-
-CHAT = "chat"  # in place of a template: the one that the model's own tokenizer brings
+from wspin.config import Dialogue as Settings
+from wspin.errors import StudyError
+from wspin.templates import CHAT, TEMPLATES, known_templates
 
 
 def render(template: str, prompt: str, tokenizer: Any = None) -> str:
@@ -40,11 +31,6 @@ def template_text(template: str, tokenizer: Any = None) -> str:
     if text.count("{prompt}") != 1:
         raise StudyError(f"template {template!r}: expected {known_templates()}")
     return text
-
-
-def known_templates() -> str:
-    """What a template may be, in words."""
-    return f"one of {', '.join(TEMPLATES)}, {CHAT} (the model's own), or a text that holds {{prompt}} once"
 
 
 def _chat(tokenizer: Any) -> str:

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import models
-from .config import Generate
-from .decoding import Batch, Row
+from wspin import models
+from wspin.config import Generate
+from wspin.decoding import Batch, Row
 
 Draws = Callable[[int], np.random.Generator]  # number of a prompt: where its random numbers come from
 
@@ -112,7 +112,7 @@ def load(folder: str, settings: Generate, eos: int, longest: int) -> Any:
     Raises `StudyError` if the engine is not installed, or the model would stop elsewhere than on `eos`.
     """
     if settings.engine == "vllm":
-        from .vllm_engine import Vllm  # imports vllm, which has an environment of its own
+        from wspin.vllm_engine import Vllm  # imports vllm, which has an environment of its own
 
         return Vllm(folder, settings, eos, longest)
     return Transformers(folder, settings, eos)

@@ -24,9 +24,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from . import StudyError, dialogue, models, seeds, tables
-from .corruption import corrupt
-from .files import digest, whole_file
+from wspin import dialogue, models, tables
+from wspin.corruption import corrupt
+from wspin.errors import StudyError
+from wspin.files import digest, whole_file
+from wspin.rng import row_generator
 
 # Draws for the standard error of metrics without a closed form (none of the study's); 0 would switch off all errors.
 BOOTSTRAP = 1000
@@ -69,7 +71,7 @@ def heldout_documents(path: str | Path, template: str, eos: str, model: str | Pa
 
 def choices(prompt_id: str, answer: str) -> tuple[list[str], int]:
     """The answer among distinct corruptions of it, in an order that belongs to the prompt, and its place there."""
-    rng = seeds.generator("choices", prompt_id)
+    rng = row_generator("choices", prompt_id)
     texts = [answer]
     while len(texts) < CHOICES:
         made = corrupt(answer, rng)
@@ -130,7 +132,7 @@ def vllm_model(folder: str | Path, batch_size: int) -> Any:
     """A model as lm-eval's own vLLM backend runs it, in float32. Raises `StudyError` if vLLM is not installed."""
     import torch
 
-    from .vllm_engine import library
+    from wspin.vllm_engine import library
 
     library("eval")
     from lm_eval.models.vllm_causallms import VLLM

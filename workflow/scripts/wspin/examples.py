@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow as pa
 from tabulate import tabulate
 
-from . import StudyError, tables
-from .weightstats import Shard, in_a_cell
+from wspin import tables
+from wspin.errors import StudyError
+from wspin.weightstats import Shard, in_a_cell
 
 LONGEST = 600  # characters of a text that are shown
 TOKENS = 32  # of an answer whose weights are shown

@@ -23,7 +23,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from . import StudyError, tables
+from wspin import tables
+from wspin.errors import StudyError
 
 FORMATS = ("spin", "tis-dpo")
 REASONS = ("stop", "length")

@@ -21,8 +21,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy.optimize import isotonic_regression
 
-from . import StudyError
-from .comparison import Average
+from wspin.comparison import Average
+from wspin.errors import StudyError
 
 STYLE = {
     "axes.spines.top": False,

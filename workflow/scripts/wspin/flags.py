@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from . import StudyError
-from .checks import mistakes
-from .sections import Section
+from wspin.checks import mistakes
+from wspin.errors import StudyError
+from wspin.sections import Section
 
 S = TypeVar("S", bound=Section)
 

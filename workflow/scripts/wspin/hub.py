@@ -18,8 +18,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal
 
-from . import StudyError
-from .files import digest, locked, remove_state, sha256
+from wspin.errors import StudyError
+from wspin.files import digest, locked, remove_state, sha256
 
 
 class Unreachable(StudyError):
@@ -191,9 +191,12 @@ class Lines:
     EVERY = 30.0  # seconds
 
     def __init__(self, desc: str, total: int | None, initial: int = 0, **_: Any):
-        from .program import progress
+        from wspin.progress import progress_printer
 
-        self.done, self.tell = initial // 1000, progress(f"fetch: {desc} (kB)", (total or 0) // 1000, self.EVERY)
+        self.done, self.tell = (
+            initial // 1000,
+            progress_printer(f"fetch: {desc} (kB)", (total or 0) // 1000, self.EVERY),
+        )
         self.rest = initial % 1000
 
     def update(self, count: int) -> None:

@@ -18,9 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from . import StudyError, tables
-from .scores import Scored, TaskScores, select
-from .statistics import Floats
+from wspin import tables
+from wspin.errors import StudyError
+from wspin.scores import Scored, TaskScores, select
+from wspin.statistics import Floats
 
 COLUMNS = ["task", "doc_id", "doc_hash", "prompt_hash", "filter", "metrics"]
 

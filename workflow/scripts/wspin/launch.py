@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from . import StudyError
+from wspin.errors import StudyError
 
 PLAIN = "--mixed_precision no --dynamo_backend no"  # accelerate changes nothing: precision is `logprobs.autocast`
 

@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
 
-from . import StudyError
-from .attention import shared_prefix
-from .packing import Batch, Item, lay_out, micro_batches
+from wspin.attention import shared_prefix
+from wspin.errors import StudyError
+from wspin.packing import Batch, Item, lay_out, micro_batches
 
 CHUNK = 2**20  # logits at a time, that a processor's cache holds them;
 ROWS = {"cpu": 128, "cuda": 1024}  # but at least so many rows, for whose sake the whole head is read

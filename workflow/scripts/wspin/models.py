@@ -8,9 +8,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from . import StudyError, hub, packages
-from .files import digest, naming, sha256, whole_folder, write_json
-from .origins import Model, Package, Scratch
+from wspin import hub, packages
+from wspin.errors import StudyError
+from wspin.files import digest, naming, sha256, whole_folder, write_json
+from wspin.origins import Model, Package, Scratch
 
 # What `from_pretrained` reads. Cards, provenance and pickles beside it are not part of a model.
 READ = (

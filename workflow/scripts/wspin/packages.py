@@ -11,9 +11,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from . import StudyError
-from .files import naming
-from .origins import Package
+from wspin.errors import StudyError
+from wspin.files import naming
+from wspin.origins import Package
 
 
 def take(package: Package, folder: Path) -> Path:

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import StudyError
-from .attention import Layout
+from wspin.attention import Layout
+from wspin.errors import StudyError
 
 LAYOUT = "shared-prefix"  # how items become tensors; scoring and training must agree
 

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from . import StudyError, tables
-from .dialogue import Dialogue
-from .packing import Item
+from wspin import tables
+from wspin.dialogue import Dialogue
+from wspin.errors import StudyError
+from wspin.packing import Item
 
 
 def training_items(

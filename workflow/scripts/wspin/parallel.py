@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import distributed
 
-from . import StudyError
-from .files import locked
+from wspin.errors import StudyError
+from wspin.files import locked
 
 PATIENCE = timedelta(days=30)  # for a lock that another job holds; the job's own time limit comes first
 ANSWER = timedelta(hours=1)  # for one another: longer than rank 0 needs to save a state

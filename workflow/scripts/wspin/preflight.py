@@ -13,12 +13,13 @@ from typing import Any
 
 from tabulate import tabulate
 
-from . import StudyError, hub, tables
-from .config import Study
-from .estimates import GB, Estimate, Estimates, Lengths
-from .origins import Model
-from .sizes import Size
-from .study import Layout
+from wspin import hub, tables
+from wspin.config import Study
+from wspin.errors import StudyError
+from wspin.estimates import GB, Estimate, Estimates, Lengths
+from wspin.origins import Model
+from wspin.sizes import Size
+from wspin.study import Layout
 
 SHIPPED = Path("config/hub")  # configs of the study's models, until they are fetched
 
@@ -35,7 +36,7 @@ def sizes(layout: Layout) -> dict[str, Size]:
 def _config(layout: Layout, name: str, model: Model) -> Any:
     from transformers import AutoConfig
 
-    from .models import scratch_config
+    from wspin.models import scratch_config
 
     if model.scratch:
         return scratch_config(model.scratch)

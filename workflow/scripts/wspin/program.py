@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from . import StudyError, provenance
-from .flags import add_flags, from_flags
-from .imports import load_transformers
-from .sections import Section
+from wspin import provenance
+from wspin.errors import StudyError
+from wspin.flags import add_flags, from_flags
+from wspin.imports import load_transformers
+from wspin.sections import Section
 
 
 def parser(program: str, description: str | None, *sections: type[Section]) -> argparse.ArgumentParser:
@@ -30,20 +31,6 @@ def parser(program: str, description: str | None, *sections: type[Section]) -> a
     for section in sections:
         add_flags(made, section)
     return made
-
-
-def progress(what: str, total: int, every: float = 30.0) -> Callable[[int], None]:
-    """A line with the time left every so many seconds; call it with the number done."""
-    began = told = time.time()
-
-    def tell(done: int) -> None:
-        nonlocal told
-        if time.time() - told > every or done == total:
-            told = time.time()
-            left = (told - began) / done * (total - done)
-            print(f"{what}: {done} of {total}  {left:.0f} s left", flush=True)
-
-    return tell
 
 
 def settings(arguments: argparse.Namespace, section: type[Section]) -> Any:

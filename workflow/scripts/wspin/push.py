@@ -9,12 +9,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from . import StudyError, cards
-from .files import locked, remove_state, sha256, write_json
-from .hub import Repository, client, in_one_line, link
-from .origins import Push
-from .provenance import record_path
-from .study import Layout
+from wspin import cards
+from wspin.errors import StudyError
+from wspin.files import locked, remove_state, sha256, write_json
+from wspin.hub import Repository, client, in_one_line, link
+from wspin.origins import Push
+from wspin.provenance import record_path
+from wspin.study import Layout
 
 WEIGHTS = ["*.safetensors", "*.safetensors.index.json"]  # of an earlier upload, which `from_pretrained` might prefer
 REPRODUCES = ("program", "code", "commit", "versions", "settings", "threads")

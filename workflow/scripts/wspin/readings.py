@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from . import StudyError, tables
-from .alignment import Alignment, align, align_ids
+from wspin import tables
+from wspin.alignment import Alignment, align, align_ids
+from wspin.errors import StudyError
 
 TEACHER = ("model", "tokenizer", "template", "autocast")  # what a teacher's reading is known by
 

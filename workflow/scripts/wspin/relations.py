@@ -12,8 +12,8 @@ from __future__ import annotations
 import re
 from functools import cached_property
 
-from . import config
-from .once import answered_once
+from wspin import config
+from wspin.once import answered_once
 
 
 class Relations:

@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 from tabulate import tabulate
 
-from . import comparison
-from .comparison import AVERAGE, Average, Difference, Draws, Models
-from .scores import Cell, Scored, TaskScores, arm_and_iteration, select
+from wspin import comparison
+from wspin.comparison import AVERAGE, Average, Difference, Draws, Models
+from wspin.scores import Cell, Scored, TaskScores, arm_and_iteration, select
 
 
 class Row(NamedTuple):

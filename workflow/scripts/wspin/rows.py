@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from . import StudyError, models
-from .config import Dialogue as Settings
-from .dialogue import Dialogue
+from wspin import models
+from wspin.config import Dialogue as Settings
+from wspin.dialogue import Dialogue
+from wspin.errors import StudyError
 
 Reason = str | None
 

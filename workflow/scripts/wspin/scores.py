@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from . import StudyError
-from .checks import explain
+from wspin.checks import explain
+from wspin.errors import StudyError
 
 
 class TaskScores(BaseModel):

@@ -19,9 +19,9 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
-from . import StudyError
-from .parallel import processes, whole_weights
-from .trainer import PlannedTrainer
+from wspin.errors import StudyError
+from wspin.parallel import processes, whole_weights
+from wspin.trainer import PlannedTrainer
 
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 

@@ -16,8 +16,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from . import StudyError, hub, packages, seeds, tables
-from .origins import PackagedRows, ReasoningGym
+from wspin import hub, packages, tables
+from wspin.errors import StudyError
+from wspin.origins import PackagedRows, ReasoningGym
+from wspin.rng import row_generator
 
 Row = dict[str, Any]
 Turn = tuple[str, str]
@@ -133,7 +135,7 @@ def from_package(settings: PackagedRows, folder: Path) -> None:
 
 def _write_splits(rows: dict[str, Row], share: float, folder: Path) -> None:
     """Write the rows, by prompt, as splits `train` and `test`; a prompt's side does not depend on the other rows."""
-    heldout = [seeds.generator("heldout", prompt).random() < share for prompt in rows]
+    heldout = [row_generator("heldout", prompt).random() < share for prompt in rows]
     for split, side in (("train", False), ("test", True)):
         chosen = [row for row, out in zip(rows.values(), heldout, strict=True) if out is side]
         pq.write_table(pa.Table.from_pylist(chosen), folder / f"{split}.parquet", compression="zstd")

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from . import StudyError
+from wspin.errors import StudyError
 
 HELD = 2_000_000  # resampled values in memory at a time, of all strata together
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from . import config
-from .once import answered_once
-from .relations import Relations
+from wspin import config
+from wspin.once import answered_once
+from wspin.relations import Relations
 
 GOLD = "gold"  # in place of a response set: the real answers
 

@@ -17,8 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from . import StudyError
-from .files import digest, whole_file
+from wspin.errors import StudyError
+from wspin.files import digest, whole_file
 
 FORMAT = 1
 SIDES = ("chosen", "rejected")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from . import StudyError, hub, packages
-from .origins import TaskSource
+from wspin import hub, packages
+from wspin.errors import StudyError
+from wspin.origins import TaskSource
 
 # What a task is made of: its definition and templates it includes (`_default_yaml`), functions it names, its data.
 FILES = ("yaml", ".yml", ".py", ".jsonl", ".parquet", ".json", ".csv", "README.md")

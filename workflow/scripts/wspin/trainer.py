@@ -21,16 +21,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
-from . import StudyError, losses
-from .attention import shared_prefix
-from .config import Train
-from .files import naming
-from .flops import BACKWARD, Cost, matmul_rate
-from .grace import asked_to_stop
-from .journal import Journal, last_saved
-from .logprobs import answering, autocast, check_model
-from .packing import Batch, Item, Lengths, Step, lay_out, plan, rank_passes
-from .parallel import gather, processes, rank
+from wspin import losses
+from wspin.attention import shared_prefix
+from wspin.config import Train
+from wspin.errors import StudyError
+from wspin.files import naming
+from wspin.flops import BACKWARD, Cost, matmul_rate
+from wspin.grace import asked_to_stop
+from wspin.journal import Journal, last_saved
+from wspin.logprobs import answering, autocast, check_model
+from wspin.packing import Batch, Item, Lengths, Step, lay_out, plan, rank_passes
+from wspin.parallel import gather, processes, rank
 
 
 class PlannedTrainer(Trainer):
@@ -277,7 +278,7 @@ def trainer_class(settings: Train) -> type[PlannedTrainer]:
     """The trainer that keeps a whole model in each process, or a share of it."""
     if settings.parallel == "ddp" or processes() == 1:
         return PlannedTrainer
-    from .sharding import ShardedTrainer
+    from wspin.sharding import ShardedTrainer
 
     return ShardedTrainer
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from . import StudyError
-from .config import Generate
-from .engines import Answer, Draws, Finished
+from wspin.config import Generate
+from wspin.engines import Answer, Draws, Finished
+from wspin.errors import StudyError
 
 SEEDS = 2**31  # of a prompt
 ON_CPU = {"enable_chunked_prefill": False, "enforce_eager": True}

@@ -27,8 +27,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from . import provenance
-from .jobs import Job
+from wspin import provenance
+from wspin.jobs import Job
 
 GROWS = 120.0  # seconds: programs tell their progress every 30, or every few steps
 TAIL = 4096  # bytes of a log that are looked at

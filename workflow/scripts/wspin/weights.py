@@ -14,10 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from . import StudyError, seeds
-from .alignment import Alignment
-from .config import Weigh
-from .readings import Answer
+from wspin.alignment import Alignment
+from wspin.config import Weigh
+from wspin.errors import StudyError
+from wspin.readings import Answer
+from wspin.rng import row_generator
 
 RANDOM = (-0.5, 1.5)  # SWIFT's table 3: random weights
 NOISE = 0.2  # SWIFT's table 9: largest distance from the true weight
@@ -151,7 +152,7 @@ def of_side(
     mu = settings.mu_chosen if side == "chosen" else settings.mu_rejected
     made, counts = [], Counter(dict.fromkeys(COUNTS, 0))
     for answer in answers:
-        draw = seeds.generator(*seed, "weigh", side, answer.prompt_id)
+        draw = row_generator(*seed, "weigh", side, answer.prompt_id)
         if settings.source == "equal":
             weighed = equal(len(answer.student))
         else:

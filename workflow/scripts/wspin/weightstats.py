@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from . import StudyError, tables
-from .weights import COUNTS
+from wspin import tables
+from wspin.errors import StudyError
+from wspin.weights import COUNTS
 
 QUANTILES = {"q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95}
 TOP = 20  # tokens of greatest mean weight

@@ -1,0 +1,18 @@
+"""Prompt templates that the configuration knows by name."""
+
+from __future__ import annotations
+
+TEMPLATES = {
+    "human-assistant": "\n\n<Human>:{prompt}\n\n<Assistant>:",  # SWIFT's code
+    "instruction-response": "### Instruction: {prompt}\n\n### Response: ",  # SPIN's code
+    # Chat template of zephyr-7b-sft-full, behind the BOS that its tokenizer put before every text it was trained on.
+    "zephyr": "<s><|system|>\n</s>\n<|user|>\n{prompt}</s>\n<|assistant|>\n",
+}
+
+
+CHAT = "chat"  # in place of a template: the one that the model's own tokenizer brings
+
+
+def known_templates() -> str:
+    """What a template may be, in words."""
+    return f"one of {', '.join(TEMPLATES)}, {CHAT} (the model's own), or a text that holds {{prompt}} once"
