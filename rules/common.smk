@@ -15,7 +15,8 @@ sys.path.append(str(Path(workflow.basedir) / "workflow" / "scripts"))
 from wspin import configfile
 from wspin.errors import StudyError
 from wspin.commands import Commands
-from wspin.files import show_alive, write_yaml
+from wspin.storage.files import write_yaml
+from wspin.storage.locks import show_alive
 from wspin.launch import Launch
 from wspin.study import GOLD, Layout, alternatives
 

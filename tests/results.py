@@ -3,8 +3,9 @@
 import json
 import shutil
 
-from wspin import configfile, models, provenance
-from wspin.files import write_json, write_yaml
+from wspin import configfile, models
+from wspin.storage import provenance
+from wspin.storage.files import write_json, write_yaml
 
 CONFIG = ("config/config.yaml", "config/demo.yaml")
 SCORES = {

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import workflow
 
-from wspin import answering, config, engines, models, origins, tables
+from wspin import answering, config, engines, models, origins
 from wspin.engines import Answer
 from wspin.errors import StudyError
+from wspin.storage import tables
 
 EOS = "<|endoftext|>"
 

@@ -8,8 +8,9 @@ from huggingface_hub import ModelCard
 from transformers import AutoModelForCausalLM
 
 import cards as program
-from wspin import cards, provenance
+from wspin import cards
 from wspin.errors import StudyError
+from wspin.manage import stale
 from wspin.study import Layout
 
 MODEL = "wspin/ite3"
@@ -101,7 +102,7 @@ def test_the_model_still_loads_and_is_what_its_manifest_says(results):
     provenance_model = json.loads(before)
     AutoModelForCausalLM.from_pretrained(results / MODEL / "model")
     assert "README.md" not in provenance_model["files"]
-    assert [str(path) for path, _ in provenance.stale(results)] == [str(results / MODEL / "model")]  # code "c0de"
+    assert [str(path) for path, _ in stale.stale(results)] == [str(results / MODEL / "model")]  # code "c0de"
 
 
 def test_the_snippet_runs(results, monkeypatch, capsys):

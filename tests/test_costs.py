@@ -7,8 +7,9 @@ import pytest
 import results as made
 
 import cost as program
-from wspin import costs, provenance
-from wspin.files import write_json
+from wspin import costs
+from wspin.storage import provenance
+from wspin.storage.files import write_json
 
 ARMS = {"spin", "wspin", "wspin.paper"}
 

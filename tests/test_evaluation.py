@@ -13,8 +13,9 @@ from statistics import mean
 import pyarrow.parquet as pq
 import pytest
 
-from wspin import config, dialogue, evaluation, models, origins, program, tables, tasks
+from wspin import config, dialogue, evaluation, models, origins, program, tasks
 from wspin.errors import StudyError
+from wspin.storage import tables
 
 EOS = "<|endoftext|>"
 SEEDS = [0, 1234, 1234, 1234]

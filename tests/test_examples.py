@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 import examples as program
-from wspin import examples, tables
+from wspin import examples
 from wspin.errors import StudyError
+from wspin.storage import tables
 from wspin.weightstats import Shard
 
 EOS = 9

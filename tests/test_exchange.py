@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 import exchange as program
 import given as stand_in
-from wspin import exchange, pairs, tables, weightstats
+from wspin import exchange, pairs, weightstats
 from wspin.errors import StudyError
 from wspin.flags import flags
 from wspin.models import tokenizer_hash
+from wspin.storage import tables
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=20)
 FLOATS = st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), max_size=5)

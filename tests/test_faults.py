@@ -14,9 +14,10 @@ import workflow
 import yaml
 from runs import DEMO, Run, in_training, results
 
-from wspin import configfile, models, tables
+from wspin import configfile, models
 from wspin.commands import Commands
 from wspin.config import merge
+from wspin.storage import tables
 from wspin.study import Layout
 
 LAST = "wspin/ite1"  # the iteration that is interrupted

@@ -18,7 +18,7 @@ import yaml
 
 from wspin import models, origins, sources, tasks
 from wspin.errors import StudyError
-from wspin.files import sha256
+from wspin.storage.files import sha256
 
 SCRIPTS = Path(__file__).parent.parent / "workflow" / "scripts"
 MODEL, DATA = "lab/tiny", "lab/chats"

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from wspin import answers, pairs, tables
+from wspin import answers, pairs
 from wspin.dialogue import Dialogue
 from wspin.errors import StudyError
+from wspin.storage import tables
 
 PROMPTS = ["sun", "moon", "star", ""]
 REAL = ["nus", "noom", "rats", ""]

@@ -311,7 +311,7 @@ def test_what_the_config_refuses_stops_it_at_once(repository, tmp_path, change, 
 
 
 def test_measured_lengths_take_the_place_of_assumed_ones(tmp_path):
-    from wspin import tables
+    from wspin.storage import tables
 
     layout = layout_of(results=str(tmp_path), data={"sft": {"prompts": 2, "shard": 2}})
     sides = {"chosen": [[1, 2, 3], [1]], "rejected": [[1] * 10, [1] * 4]}

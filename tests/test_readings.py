@@ -12,15 +12,16 @@ from tokenizers import AddedToken
 
 import logprobs as scorer
 import weigh as program
-from wspin import answers, models, tables, weights, weightstats
+from wspin import answers, models, weights, weightstats
 from wspin.alignment import align, align_ids
 from wspin.config import Dialogue as DialogueSettings
 from wspin.config import Logprobs, Weigh
 from wspin.dialogue import Dialogue
 from wspin.errors import StudyError
-from wspin.files import sha256
 from wspin.flags import flags
 from wspin.origins import Scratch
+from wspin.storage import tables
+from wspin.storage.files import sha256
 
 EOS = "<|endoftext|>"
 FAMILY = "👩\u200d👩\u200d👧"
@@ -385,7 +386,7 @@ def test_a_teacher_that_is_the_student_makes_every_weight_k(study, tmp_path, for
         assert {one[-1].item() for one, of in zip(found, own, strict=True) if len(one) > len(of)} == {0.5}
         counts = tables.metadata(table)["counts"][side]
         assert counts == {
-            **dict.fromkeys(weights.COUNTS, 0),
+            **dict.fromkeys(tables.WEIGHT_COUNTS, 0),
             **dict.fromkeys(("tokens", "segments"), sum(map(len, own))),
         }
     asked = np.concatenate(by_side(weighed(study, tmp_path / "a.parquet", "asked"))["rejected"])

@@ -18,8 +18,8 @@ import report as program
 from wspin import comparison, evaluation, figures, items, report, scores, statistics
 from wspin.comparison import Average, Draws
 from wspin.errors import StudyError
-from wspin.files import digest
 from wspin.rng import row_generator
+from wspin.storage.files import digest
 
 SCORES = {
     "suite": "demo",

@@ -9,9 +9,9 @@ import pytest
 
 import clean_state
 import stale
-from wspin import provenance
 from wspin.errors import StudyError
-from wspin.files import locked
+from wspin.storage import code_hash, provenance
+from wspin.storage.locks import locked
 
 EVERYTHING_PRESENT = "every result was made by the present code\n"
 
@@ -27,7 +27,7 @@ def results(tmp_path):
         else:
             output.parent.mkdir(parents=True, exist_ok=True)
             output.touch()
-        provenance.write_record(output, {"program": program, "code": provenance.code_hash(program)})
+        provenance.write_record(output, {"program": program, "code": code_hash.code_hash(program)})
     return tmp_path
 
 
@@ -124,8 +124,8 @@ def test_two_runs_at_once_share_the_work(tmp_path):
 def scripts(tmp_path, monkeypatch):
     """A copy of the programs and the library, whose code is hashed."""
     copy = tmp_path / "scripts"
-    shutil.copytree(provenance.SCRIPTS, copy)
-    monkeypatch.setattr(provenance, "SCRIPTS", copy)
+    shutil.copytree(code_hash.SCRIPTS, copy)
+    monkeypatch.setattr(code_hash, "SCRIPTS", copy)
     return copy
 
 
@@ -145,10 +145,10 @@ def scripts(tmp_path, monkeypatch):
 def test_a_module_is_the_code_of_the_programs_that_compute_with_it(scripts, module, programs):
     """An edit of the alignment must not make trainings and a teacher's readings look old, or drop saved states."""
     every = sorted(path.stem for path in scripts.glob("*.py"))
-    before = {program: provenance.code_hash(program) for program in every}
+    before = {program: code_hash.code_hash(program) for program in every}
     with open(scripts / f"wspin/{module}.py", "a") as file:
         file.write("\nEDITED = True\n")
-    assert {program for program in every if provenance.code_hash(program) != before[program]} == programs
+    assert {program for program in every if code_hash.code_hash(program) != before[program]} == programs
 
 
 NESTED = {
@@ -176,8 +176,8 @@ def test_imports_are_followed_into_packages(scripts, line):
         (scripts / name).write_text(text)
     with open(scripts / "weigh.py", "a") as file:
         file.write(f"\n{line}\n")
-    covered = {path.relative_to(scripts).as_posix() for path in provenance.code_files("weigh")}
+    covered = {path.relative_to(scripts).as_posix() for path in code_hash.code_files("weigh")}
     assert {name for name in NESTED if name in covered} == NESTED.keys() - {"wspin/outer/alone.py"}
-    before = provenance.code_hash("weigh")
+    before = code_hash.code_hash("weigh")
     (scripts / "wspin/outer/beside.py").write_text("VALUE = 2\n")
-    assert provenance.code_hash("weigh") != before
+    assert code_hash.code_hash("weigh") != before

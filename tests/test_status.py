@@ -16,10 +16,11 @@ import pytest
 import workflow
 
 import status
-from wspin import configfile, jobs, journal, provenance, watch
+from wspin import configfile, jobs, journal, watch
 from wspin.errors import StudyError
-from wspin.files import locked, show_alive
 from wspin.status import cell, span, table
+from wspin.storage import code_hash, provenance
+from wspin.storage.locks import locked, show_alive
 from wspin.study import Layout
 from wspin.watch import Seen
 
@@ -170,7 +171,7 @@ def test_a_model_without_its_manifest_is_missing(here):
 
 
 def test_what_other_code_made_is_stale(here):
-    for name, code in (("spin/ite0", "0" * 16), ("spin/ite1", provenance.code_hash("train"))):
+    for name, code in (("spin/ite0", "0" * 16), ("spin/ite1", code_hash.code_hash("train"))):
         write(f"results/two/{name}/model/provenance.json", json.dumps({"program": "train", "code": code}))
     write(f"{SHARD}.provenance.json", json.dumps({"program": "generate", "code": "0" * 16}))
     rows, below = told()

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wspin import tables
 from wspin.errors import StudyError
-from wspin.files import naming, sha256, whole_file, whole_folder, write_json
+from wspin.storage import tables
+from wspin.storage.files import naming, sha256, whole_file, whole_folder, write_json
 
 MADE_WITH = {"tokenizer": "aa", "model": "bb", "template": "zephyr", "settings": {"top_p": 1.0}}
 TEXTS = {"prompt": ["Hi", "日本\r\n", ""], "response": ["a", "", "\x00"], "split": ["train"] * 3}

@@ -9,7 +9,8 @@ import torch
 import workflow
 from test_answering import job, kill_in_the_middle, read, run, talkative  # noqa: F401
 
-from wspin import models, tables
+from wspin import models
+from wspin.storage import tables
 
 PYTHON = workflow.ROOT / ".venv-vllm/bin/python"
 pytestmark = [

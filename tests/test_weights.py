@@ -13,6 +13,7 @@ from wspin.alignment import align, align_ids
 from wspin.config import Weigh
 from wspin.errors import StudyError
 from wspin.readings import Answer
+from wspin.storage import tables
 
 FORMS = ("paper_mean", "log_mean", "sum_spread")
 CONTROLS = ("none", "one_minus", "inverse", "permuted", "random", "random_matched", "noise")
@@ -318,7 +319,7 @@ def test_a_segment_without_a_student_token_does_not_count():
     """The student's tokenizer has dropped the white space at the end."""
     one = Answer("a", False, np.array([-1.0]), np.array([-1.0, -2.0]), align("a\n\n", [1], [1, 3]))
     assert len(one.alignment.ends) == 2
-    assert of_side([one])[1] == {**dict.fromkeys(weights.COUNTS, 0), "tokens": 1, "segments": 1}
+    assert of_side([one])[1] == {**dict.fromkeys(tables.WEIGHT_COUNTS, 0), "tokens": 1, "segments": 1}
 
 
 def test_counts_of_all_answers():
@@ -328,8 +329,8 @@ def test_counts_of_all_answers():
     assert [len(one) for one in made] == [5, 1, 5]
     expected = {"tokens": 9, "at_lower": 1.0, "at_upper": 2.0, "unread": 2, "unclear": 0, "segments": 7}
     assert counts == {**expected, "mismatched": 0}
-    assert tuple(counts) == weights.COUNTS
-    assert of_side([])[1] == dict.fromkeys(weights.COUNTS, 0)
+    assert tuple(counts) == tables.WEIGHT_COUNTS
+    assert of_side([])[1] == dict.fromkeys(tables.WEIGHT_COUNTS, 0)
 
 
 # Equal weights
@@ -345,7 +346,7 @@ def test_equal_weights_are_one_exactly(closed):
         assert (counts["tokens"], counts["at_lower"], counts["at_upper"]) == (3, 0, 0)
     (found,), counts = of_side([Answer("a", closed, np.zeros(3))], normalise="mean_one", **told)
     assert found.tolist() == [1.0] * (3 + closed)
-    assert counts == {**dict.fromkeys(weights.COUNTS, 0), "tokens": 3}
+    assert counts == {**dict.fromkeys(tables.WEIGHT_COUNTS, 0), "tokens": 3}
 
 
 # Controls

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from wspin import program
-from wspin.files import remove_state
+from wspin.storage.locks import remove_state
 
 
 def main(argv=None):

@@ -6,7 +6,7 @@ python workflow/scripts/cost.py --results results
 from pathlib import Path
 
 from wspin import cards, costs, program
-from wspin.files import whole_file
+from wspin.storage.files import whole_file
 
 
 def main(argv=None):

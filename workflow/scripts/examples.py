@@ -9,7 +9,7 @@
 """
 
 from wspin import examples, program
-from wspin.files import whole_file
+from wspin.storage.files import whole_file
 from wspin.weightstats import Shard
 
 

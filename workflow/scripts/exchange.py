@@ -8,9 +8,10 @@
 
 from pathlib import Path
 
-from wspin import exchange, program, tables
+from wspin import exchange, program
 from wspin.errors import StudyError
-from wspin.files import whole_file, whole_folder
+from wspin.storage import tables
+from wspin.storage.files import whole_file, whole_folder
 
 
 def parser():

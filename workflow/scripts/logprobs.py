@@ -9,9 +9,10 @@ template. `preferences` scores the pairs of the preference baselines.
         --generations results/sft/generations/00.parquet --output results/sft/reference/00.parquet ...
 """
 
-from wspin import program, tables
+from wspin import program
 from wspin.config import Dialogue, Logprobs
 from wspin.progress import progress_printer
+from wspin.storage import tables
 
 READS = {"reference": "prompts", "teacher": "prompts", "preferences": "preferences"}
 

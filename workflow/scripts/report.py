@@ -8,8 +8,8 @@ Scores that were made in different ways (engine, versions, batch size, seeds, te
 """
 
 from wspin import comparison, items, program, report, weightstats
-from wspin.files import whole_file
 from wspin.scores import pairs, read
+from wspin.storage.files import whole_file
 
 
 def main(argv=None):

@@ -9,7 +9,7 @@ A name is asked for once; what the file holds stays as it is, until --renew name
 from pathlib import Path
 
 from wspin import configfile, hub, program
-from wspin.files import write_yaml
+from wspin.storage.files import write_yaml
 
 
 def main(argv=None):

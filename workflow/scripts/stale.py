@@ -8,8 +8,9 @@ hash of the code that made it, comments and docstrings left out.
 
 from pathlib import Path
 
-from wspin import program, provenance
+from wspin import program
 from wspin.errors import StudyError
+from wspin.manage import stale
 
 
 def main(argv=None):
@@ -18,7 +19,7 @@ def main(argv=None):
     results = Path(parser.parse_args(argv).results)
     if not results.is_dir():
         raise StudyError(f"{results}: expected a folder of results, found none; give the config's `results`")
-    found = [(output, name) for output, name in provenance.stale(results) if output.exists()]
+    found = [(output, name) for output, name in stale.stale(results) if output.exists()]
     for output, name in found:
         print(f"{output}: made by other code of {name}.py; to make it again, add -R {output} to your command")
     if found:

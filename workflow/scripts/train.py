@@ -10,10 +10,12 @@ Interrupted, it continues from its last saved state; `model/` and the manifest a
 
 from pathlib import Path
 
-from wspin import cards, program, provenance
+from wspin import cards, program
 from wspin.commands import WATCH
 from wspin.config import Dialogue, Logprobs, Train
-from wspin.files import digest, remove_state, sha256, whole_file
+from wspin.storage import code_hash, provenance
+from wspin.storage.files import digest, sha256, whole_file
+from wspin.storage.locks import remove_state
 
 
 def main(argv=None):
@@ -37,7 +39,7 @@ def main(argv=None):
     resolved = {"train": settings.model_dump(exclude=set(WATCH)), "dialogue": dialogue.model_dump()}
     resolved |= {"seed": arguments.seed, "autocast": arguments.autocast}
     sharded = ["sharded"] if settings.parallel == "fsdp" and arguments.processes > 1 else []
-    made_by = [provenance.code_hash("train"), provenance.versions(("torch", "transformers")), *sharded]
+    made_by = [code_hash.code_hash("train"), provenance.versions(("torch", "transformers")), *sharded]
     state = Path(arguments.state) / digest([resolved, made_by, [sha256(path) for path in inputs]])[:16]
     speed = train(arguments, settings, dialogue, state)
     if not speed:
@@ -52,12 +54,7 @@ def main(argv=None):
 def train(arguments, settings, dialogue_settings, state):
     """Run or continue the training in its state folder and publish the model; returns time and speed, in rank 0."""
     program.offline()
-    from wspin import (
-        models,
-        pairs,
-        parallel,
-        trainer,  # slow to import: not before the flags are known to be good
-    )
+    from wspin import models, pairs, parallel, trainer
     from wspin.dialogue import Dialogue as Conversation
     from wspin.packing import LAYOUT
 

@@ -6,8 +6,9 @@
         --seed 42 0 --output results/wspin/ite0/weights/00.parquet --source teacher --form exp_clamp --k 1.0 ...
 """
 
-from wspin import program, readings, tables, weights
+from wspin import program, readings, weights
 from wspin.config import Weigh
+from wspin.storage import tables
 
 
 def main(argv=None):
@@ -47,7 +48,7 @@ def weigh(arguments, settings):
     made_with = {**student, "settings": settings.model_dump(), "seed": arguments.seed, "counts": counts}
     made_with["teacher"] = teacher["chosen"].made_with if teacher else None
     tables.write(arguments.output, "weights", columns, made_with)
-    told = ", ".join(f"{counts['rejected'][key] + counts['chosen'][key]:.0f} {key}" for key in weights.COUNTS)
+    told = ", ".join(f"{counts['rejected'][key] + counts['chosen'][key]:.0f} {key}" for key in tables.WEIGHT_COUNTS)
     print(f"weigh: {len(ids)} pairs; {told}", flush=True)
 
 

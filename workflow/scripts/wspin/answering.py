@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from wspin.engines import Answer, Draws
-from wspin.files import naming
 from wspin.progress import progress_printer
+from wspin.storage.files import naming
 
 
 def answer(

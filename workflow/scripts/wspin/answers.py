@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from wspin import tables
 from wspin.dialogue import Dialogue
 from wspin.packing import Item
+from wspin.storage import tables
 
 
 class Tokens(NamedTuple):

@@ -15,10 +15,10 @@ import yaml
 from wspin import configfile
 from wspin.config import Study
 from wspin.errors import StudyError
-from wspin.files import whole_file
-from wspin.provenance import record_path
 from wspin.report import average, points
 from wspin.scores import Scored, read, select
+from wspin.storage.files import whole_file
+from wspin.storage.provenance import record_path
 from wspin.study import Layout
 from wspin.templates import CHAT, TEMPLATES
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from tabulate import tabulate
 
-from .provenance import record_output, records
+from wspin.storage.provenance import record_output, records
 
 STAGES = ("fetch", "data", "train", "generate", "logprobs", "weigh", "eval", "report")
 SHARED = "all arms"

@@ -24,11 +24,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from wspin import dialogue, models, tables
+from wspin import dialogue, models
 from wspin.corruption import corrupt
 from wspin.errors import StudyError
-from wspin.files import digest, whole_file
 from wspin.rng import row_generator
+from wspin.storage import tables
+from wspin.storage.files import digest, whole_file
 
 # Draws for the standard error of metrics without a closed form (none of the study's); 0 would switch off all errors.
 BOOTSTRAP = 1000

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 from tabulate import tabulate
 
-from wspin import tables
 from wspin.errors import StudyError
+from wspin.storage import tables
 from wspin.weightstats import Shard, in_a_cell
 
 LONGEST = 600  # characters of a text that are shown

@@ -23,8 +23,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from wspin import tables
 from wspin.errors import StudyError
+from wspin.storage import tables
 
 FORMATS = ("spin", "tis-dpo")
 REASONS = ("stop", "length")

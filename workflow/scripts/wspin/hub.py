@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wspin.errors import StudyError
-from wspin.files import digest, locked, remove_state, sha256
+from wspin.storage.files import digest, sha256
+from wspin.storage.locks import locked, remove_state
 
 
 class Unreachable(StudyError):

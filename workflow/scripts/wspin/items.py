@@ -18,10 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from wspin import tables
 from wspin.errors import StudyError
 from wspin.scores import Scored, TaskScores, select
 from wspin.statistics import Floats
+from wspin.storage import tables
 
 COLUMNS = ["task", "doc_id", "doc_hash", "prompt_hash", "filter", "metrics"]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from .files import sync, write_json
+from wspin.storage.files import sync, write_json
 
 COMPLETE = "complete"  # marks a saved state whose files are all on the disk
 

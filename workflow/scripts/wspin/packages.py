@@ -12,8 +12,8 @@ import tempfile
 from pathlib import Path
 
 from wspin.errors import StudyError
-from wspin.files import naming
 from wspin.origins import Package
+from wspin.storage.files import naming
 
 
 def take(package: Package, folder: Path) -> Path:

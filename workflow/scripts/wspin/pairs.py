@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from wspin import tables
 from wspin.dialogue import Dialogue
 from wspin.errors import StudyError
 from wspin.packing import Item
+from wspin.storage import tables
 
 
 def training_items(

@@ -18,7 +18,7 @@ import torch
 from torch import distributed
 
 from wspin.errors import StudyError
-from wspin.files import locked
+from wspin.storage.locks import locked
 
 PATIENCE = timedelta(days=30)  # for a lock that another job holds; the job's own time limit comes first
 ANSWER = timedelta(hours=1)  # for one another: longer than rank 0 needs to save a state

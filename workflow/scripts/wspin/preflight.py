@@ -13,12 +13,13 @@ from typing import Any
 
 from tabulate import tabulate
 
-from wspin import hub, tables
+from wspin import hub
 from wspin.config import Study
 from wspin.errors import StudyError
 from wspin.estimates import GB, Estimate, Estimates, Lengths
 from wspin.origins import Model
 from wspin.sizes import Size
+from wspin.storage import tables
 from wspin.study import Layout
 
 SHIPPED = Path("config/hub")  # configs of the study's models, until they are fetched

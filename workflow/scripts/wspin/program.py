@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from wspin import provenance
 from wspin.errors import StudyError
 from wspin.flags import add_flags, from_flags
 from wspin.imports import load_transformers
 from wspin.sections import Section
+from wspin.storage import provenance
 
 
 def parser(program: str, description: str | None, *sections: type[Section]) -> argparse.ArgumentParser:

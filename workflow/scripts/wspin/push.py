@@ -11,10 +11,11 @@ from typing import Any
 
 from wspin import cards
 from wspin.errors import StudyError
-from wspin.files import locked, remove_state, sha256, write_json
 from wspin.hub import Repository, client, in_one_line, link
 from wspin.origins import Push
-from wspin.provenance import record_path
+from wspin.storage.files import sha256, write_json
+from wspin.storage.locks import locked, remove_state
+from wspin.storage.provenance import record_path
 from wspin.study import Layout
 
 WEIGHTS = ["*.safetensors", "*.safetensors.index.json"]  # of an earlier upload, which `from_pretrained` might prefer

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from wspin import tables
 from wspin.alignment import Alignment, align, align_ids
 from wspin.errors import StudyError
+from wspin.storage import tables
 
 TEACHER = ("model", "tokenizer", "template", "autocast")  # what a teacher's reading is known by
 

@@ -16,10 +16,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from wspin import hub, packages, tables
+from wspin import hub, packages
 from wspin.errors import StudyError
 from wspin.origins import PackagedRows, ReasoningGym
 from wspin.rng import row_generator
+from wspin.storage import tables
 
 Row = dict[str, Any]
 Turn = tuple[str, str]

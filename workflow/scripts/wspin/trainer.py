@@ -25,13 +25,13 @@ from wspin import losses
 from wspin.attention import shared_prefix
 from wspin.config import Train
 from wspin.errors import StudyError
-from wspin.files import naming
 from wspin.flops import BACKWARD, Cost, matmul_rate
 from wspin.grace import asked_to_stop
 from wspin.journal import Journal, last_saved
 from wspin.logprobs import answering, autocast, check_model
 from wspin.packing import Batch, Item, Lengths, Step, lay_out, plan, rank_passes
 from wspin.parallel import gather, processes, rank
+from wspin.storage.files import naming
 
 
 class PlannedTrainer(Trainer):

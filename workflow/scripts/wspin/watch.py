@@ -27,8 +27,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from wspin import provenance
 from wspin.jobs import Job
+from wspin.manage import stale
+from wspin.storage import provenance
 
 GROWS = 120.0  # seconds: programs tell their progress every 30, or every few steps
 TAIL = 4096  # bytes of a log that are looked at
@@ -65,7 +66,7 @@ class Watch:
         marked = max((self.markers[path] for path in job.outputs if path in self.markers), default=None)
         if marked is None and all(map(os.path.exists, job.outputs)):
             record = provenance.record_path(job.outputs[0])
-            return Seen("stale" if provenance.other_code(record, self.codes) else "done")
+            return Seen("stale" if stale.other_code(record, self.codes) else "done")
         training = self._trains(job)
         current = marked is not None and marked >= min(self.runs, default=0.0)
         told = changed(job.log)

@@ -19,6 +19,7 @@ from wspin.config import Weigh
 from wspin.errors import StudyError
 from wspin.readings import Answer
 from wspin.rng import row_generator
+from wspin.storage.tables import WEIGHT_COUNTS
 
 RANDOM = (-0.5, 1.5)  # SWIFT's table 3: random weights
 NOISE = 0.2  # SWIFT's table 9: largest distance from the true weight
@@ -150,7 +151,7 @@ def of_side(
     `StudyError` with the prompt's id.
     """
     mu = settings.mu_chosen if side == "chosen" else settings.mu_rejected
-    made, counts = [], Counter(dict.fromkeys(COUNTS, 0))
+    made, counts = [], Counter(dict.fromkeys(WEIGHT_COUNTS, 0))
     for answer in answers:
         draw = row_generator(*seed, "weigh", side, answer.prompt_id)
         if settings.source == "equal":
@@ -163,9 +164,6 @@ def of_side(
         except StudyError as error:
             raise StudyError(f"{answer.prompt_id}, {side}: {error}") from None
     return made, dict(counts)
-
-
-COUNTS = ("tokens", "at_lower", "at_upper", "unread", "unclear", "segments", "mismatched")
 
 
 def _counted(weighed: Weighed, alignment: Alignment | None) -> dict[str, float]:

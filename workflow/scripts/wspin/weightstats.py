@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from wspin import tables
 from wspin.errors import StudyError
-from wspin.weights import COUNTS
+from wspin.storage import tables
+from wspin.storage.tables import WEIGHT_COUNTS
 
 QUANTILES = {"q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95}
 TOP = 20  # tokens of greatest mean weight
@@ -63,11 +63,11 @@ def rows(iteration: str, shards: Sequence[Shard], prompts: str) -> list[Row]:
 
 
 def _row(side: str, shards: Sequence[Shard], real: dict[str, str]) -> Row:
-    weights, ids, named, counts = [], [], {}, dict.fromkeys(COUNTS, 0.0)
+    weights, ids, named, counts = [], [], {}, dict.fromkeys(WEIGHT_COUNTS, 0.0)
     for shard in shards:
         table = tables.read(shard.weights, "weights")
         told = tables.metadata(table)["counts"][side]
-        for key in COUNTS:
+        for key in WEIGHT_COUNTS:
             counts[key] += told.get(key, math.nan)  # weights that came from a file tell no more than their tokens
         reference = tables.read_reference(shard.reference)
         if table["ids_hash"].to_pylist() != tables.ids_hashes(reference, "rejected"):

@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from wspin.errors import StudyError
-from wspin.files import digest, whole_file
+
+from .files import digest, whole_file
 
 FORMAT = 1
 SIDES = ("chosen", "rejected")
@@ -185,3 +186,6 @@ def _unique(path: str | Path, ids: Sequence[str]) -> None:
     if len(set(ids)) != len(ids):
         twice = next(one for one in ids if list(ids).count(one) > 1)
         raise StudyError(f"{path}: prompt_id: expected every id once, found {twice!r} more than once")
+
+
+WEIGHT_COUNTS = ("tokens", "at_lower", "at_upper", "unread", "unclear", "segments", "mismatched")

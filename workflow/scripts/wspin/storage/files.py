@@ -1,17 +1,15 @@
-"""Files that appear whole or not at all, hashes of files, and the lock that keeps a second writer out."""
+"""Files that appear whole or not at all, and hashes of files."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import yaml
 
@@ -95,73 +93,3 @@ def sha256(path: str | Path) -> str:
 def digest(value: Any) -> str:
     """Hex digest of a JSON value, independent of the order of keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-@contextlib.contextmanager
-def locked(folder: Path, wait: bool = True) -> Iterator[bool]:
-    """Hold the lock of a state folder; yields False at once if it is busy and `wait` is off.
-
-    The lock is the kernel's (flock) on a file beside the folder: it ends with the process that holds it, however that
-    process ends. A lock file that was removed by the last holder is made anew.
-    """
-    path = folder.with_name(folder.name + ".lock")
-    while True:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "a+") as file:
-            if not _acquire(file, folder, wait):
-                yield False
-                return
-            if not _is_current(file, path):
-                continue
-            file.truncate(0)
-            file.write(f"{os.getpid()} on {os.uname().nodename}")
-            file.flush()
-            yield True
-            return
-
-
-def _is_current(file: TextIO, path: Path) -> bool:
-    """Whether the open file is still the one at `path`: its last holder may have removed it."""
-    with contextlib.suppress(FileNotFoundError):
-        return os.stat(path).st_ino == os.fstat(file.fileno()).st_ino
-    return False
-
-
-def _acquire(file: TextIO, folder: Path, wait: bool) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        if not wait:
-            return False
-        file.seek(0)
-        print(
-            f"{folder}: held by process {file.read().strip() or '?'}; waiting for it to end",
-            file=sys.stderr,
-            flush=True,
-        )
-        fcntl.flock(file, fcntl.LOCK_EX)
-    return True
-
-
-def remove_state(folder: Path) -> int:
-    """Remove a state folder that nobody holds; returns the bytes freed, -1 if it is busy. Already gone is no error."""
-    with locked(folder, wait=False) as free:
-        if not free:
-            return -1
-        freed = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.with_name(folder.name + ".lock").unlink(missing_ok=True)
-        return freed
-
-
-def show_alive() -> TextIO:
-    """Hold a shared lock on `.snakemake/alive` until the file returned is closed, at the latest by the process's end.
-
-    Whoever gets that lock exclusively knows that no workflow runs in this directory, so that a lock of Snakemake's own
-    found there is a dead run's.
-    """
-    path = Path(".snakemake/alive")
-    path.parent.mkdir(exist_ok=True)
-    file = open(path, "a")  # noqa: SIM115
-    fcntl.flock(file, fcntl.LOCK_SH)
-    return file

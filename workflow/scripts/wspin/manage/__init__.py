@@ -1,0 +1,1 @@
+"""Looking after results: their state, age, cost, model cards and uploads."""

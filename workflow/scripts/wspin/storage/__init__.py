@@ -1,0 +1,1 @@
+"""Files: written whole, locked, described by schema and metadata, with a record of what made them."""

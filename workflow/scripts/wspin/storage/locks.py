@@ -1,0 +1,82 @@
+"""Locks on state folders: one writer at a time, whatever way it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+
+@contextlib.contextmanager
+def locked(folder: Path, wait: bool = True) -> Iterator[bool]:
+    """Hold the lock of a state folder; yields False at once if it is busy and `wait` is off.
+
+    The lock is the kernel's (flock) on a file beside the folder: it ends with the process that holds it, however that
+    process ends. A lock file that was removed by the last holder is made anew.
+    """
+    path = folder.with_name(folder.name + ".lock")
+    while True:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "a+") as file:
+            if not _acquire(file, folder, wait):
+                yield False
+                return
+            if not _is_current(file, path):
+                continue
+            file.truncate(0)
+            file.write(f"{os.getpid()} on {os.uname().nodename}")
+            file.flush()
+            yield True
+            return
+
+
+def _is_current(file: TextIO, path: Path) -> bool:
+    """Whether the open file is still the one at `path`: its last holder may have removed it."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.stat(path).st_ino == os.fstat(file.fileno()).st_ino
+    return False
+
+
+def _acquire(file: TextIO, folder: Path, wait: bool) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if not wait:
+            return False
+        file.seek(0)
+        print(
+            f"{folder}: held by process {file.read().strip() or '?'}; waiting for it to end",
+            file=sys.stderr,
+            flush=True,
+        )
+        fcntl.flock(file, fcntl.LOCK_EX)
+    return True
+
+
+def remove_state(folder: Path) -> int:
+    """Remove a state folder that nobody holds; returns the bytes freed, -1 if it is busy. Already gone is no error."""
+    with locked(folder, wait=False) as free:
+        if not free:
+            return -1
+        freed = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.with_name(folder.name + ".lock").unlink(missing_ok=True)
+        return freed
+
+
+def show_alive() -> TextIO:
+    """Hold a shared lock on `.snakemake/alive` until the file returned is closed, at the latest by the process's end.
+
+    Whoever gets that lock exclusively knows that no workflow runs in this directory, so that a lock of Snakemake's own
+    found there is a dead run's.
+    """
+    path = Path(".snakemake/alive")
+    path.parent.mkdir(exist_ok=True)
+    file = open(path, "a")  # noqa: SIM115
+    fcntl.flock(file, fcntl.LOCK_SH)
+    return file
