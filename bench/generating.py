@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from wspin import engines
-from wspin.config import Generate
+from wspin.config.stages import Generate
 
 from . import shapes
 from .measure import Clock, Row, interleaved

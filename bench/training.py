@@ -19,7 +19,7 @@ import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from wspin.attention import shared_prefix
-from wspin.config import Train
+from wspin.config.stages import Train
 from wspin.flops import BACKWARD, Cost, matmul_rate, of_scoring
 from wspin.logprobs import score
 from wspin.packing import Item, plan

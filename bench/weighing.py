@@ -14,7 +14,7 @@ import numpy as np
 
 from wspin import weights
 from wspin.alignment import align_ids
-from wspin.config import Weigh
+from wspin.config.stages import Weigh
 from wspin.logprobs import score
 from wspin.packing import Item
 from wspin.readings import Answer

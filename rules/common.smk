@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(workflow.basedir) / "workflow" / "scripts"))
 
-from wspin import configfile
+from wspin.config.load import load_study
 from wspin.errors import StudyError
 from wspin.commands import Commands
 from wspin.storage.files import write_yaml
@@ -27,7 +27,7 @@ os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.ge
 
 try:
     given = workflow.overwrite_configfiles or []
-    STUDY = configfile.load(config, ["config/config.yaml", *given])
+    STUDY = load_study(config, ["config/config.yaml", *given])
 except StudyError as error:
     sys.exit(str(error))
 LAYOUT = Layout(STUDY)

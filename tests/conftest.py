@@ -62,7 +62,7 @@ def texts():
 def scratch_model(tmp_path_factory, texts):
     """Folder of a Qwen2 with 20 thousand random parameters and a byte-level BPE."""
     from wspin import models
-    from wspin.origins import Scratch
+    from wspin.config.sources import Scratch
 
     folder = tmp_path_factory.mktemp("scratch")
     settings = Scratch(
@@ -76,13 +76,14 @@ def scratch_model(tmp_path_factory, texts):
 @pytest.fixture(scope="session")
 def dialogue(scratch_model):
     """Conversations of the scratch model in the study's template."""
-    from wspin import config, models
-    from wspin.dialogue import Dialogue
+    from wspin import models
+    from wspin.config.stages import Dialogue
+    from wspin.dialogue import ChatTokenizer
 
-    settings = config.Dialogue(
+    settings = Dialogue(
         template="human-assistant", eos="<|endoftext|>", max_prompt_tokens=64, max_tokens=96, eos_on_cut=False
     )
-    return Dialogue(models.load_tokenizer(scratch_model), settings)
+    return ChatTokenizer(models.load_tokenizer(scratch_model), settings)
 
 
 @pytest.fixture(scope="session")
@@ -151,7 +152,7 @@ def make_items():
 @pytest.fixture(scope="session")
 def train_settings():
     """Makes the settings of a short training."""
-    from wspin.config import Train
+    from wspin.config.stages import Train
 
     defaults = {
         "loss": "spin",

@@ -3,7 +3,8 @@
 import json
 import shutil
 
-from wspin import configfile, models
+from wspin import models
+from wspin.config.load import load_study, merge, merge_files
 from wspin.storage import provenance
 from wspin.storage.files import write_json, write_yaml
 
@@ -32,8 +33,8 @@ SETTINGS = {"train": {"beta": 1.0, "loss": "wspin"}, "seed": [42, 3], "autocast"
 
 def study(root, results, **edit):
     """A folder of results with its resolved study; `edit` is merged into the configuration."""
-    mapping = configfile.merged([root / name for name in CONFIG])
-    resolved = configfile.load(configfile.merge(mapping, {"results": str(results), **edit}))
+    mapping = merge_files([root / name for name in CONFIG])
+    resolved = load_study(merge(mapping, {"results": str(results), **edit}))
     write_yaml(results / "config.yaml", resolved.model_dump(mode="json", by_alias=True, exclude_none=True))
     return results
 

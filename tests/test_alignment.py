@@ -12,9 +12,9 @@ from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers, 
 from tokenizers.models import BPE, Unigram, WordLevel, WordPiece
 from transformers import PreTrainedTokenizerFast
 
-from wspin import config
 from wspin.alignment import align, align_ids
-from wspin.dialogue import Dialogue, render
+from wspin.config.stages import Dialogue
+from wspin.dialogue import ChatTokenizer, render
 
 SPACES = [" ", "  ", "   ", "\n", "\n\n", "\r\n", "\t", "\t ", "\n ", "\u00a0", "\u3000", "\u2028"]
 WORDS = ["the", "river", "don't", "12,345", "end.", "é", "e\u0301te\u0301", "\u0301", "日本", "語", "ภาษาไทย", "مرحبا"]
@@ -378,11 +378,11 @@ TEMPLATE = "Question: {prompt}\nAnswer:\n"
 @pytest.fixture(scope="module")
 def speakers():
     """A conversation in each tokenizer."""
-    told = config.Dialogue(template=TEMPLATE, eos="</s>", max_prompt_tokens=64, max_tokens=96, eos_on_cut=False)
+    told = Dialogue(template=TEMPLATE, eos="</s>", max_prompt_tokens=64, max_tokens=96, eos_on_cut=False)
     made = {}
     for kind, build in TOKENIZERS.items():
         tokenizer = PreTrainedTokenizerFast(tokenizer_object=build(), eos_token="</s>", unk_token="<unk>")
-        made[kind] = Dialogue(tokenizer, told)
+        made[kind] = ChatTokenizer(tokenizer, told)
     return made
 
 

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import workflow
 
-from wspin import answering, config, engines, models, origins
+from wspin import answering, engines, models
+from wspin.config.sources import Scratch
+from wspin.config.stages import Generate
 from wspin.engines import Answer
 from wspin.errors import StudyError
 from wspin.storage import tables
@@ -76,12 +78,12 @@ def test_settings_of_the_other_engine_are_left_out():
     }
     kept = {"temperature", "top_p", "max_new_tokens", "engine"}
     for engine, own in (("transformers", {"batch_size"}), ("vllm", {"dtype", "gpu_memory"})):
-        made = config.Generate(engine=engine, **both).for_its_engine()
+        made = Generate(engine=engine, **both).for_its_engine()
         assert made.model_dump(exclude_none=True).keys() == kept | own
 
 
 def test_an_engine_that_is_not_installed_is_one_line(scratch_model):
-    settings = config.Generate(engine="vllm", temperature=0, top_p=1, max_new_tokens=4, dtype="float32", gpu_memory=0.5)
+    settings = Generate(engine="vllm", temperature=0, top_p=1, max_new_tokens=4, dtype="float32", gpu_memory=0.5)
     if __import__("importlib.util").util.find_spec("vllm"):
         pytest.skip("vllm is installed beside the tests")
     with pytest.raises(
@@ -150,7 +152,7 @@ def talkative(texts, tmp_path_factory):
 
     made, folder = tmp_path_factory.mktemp("scratch"), tmp_path_factory.mktemp("talkative") / "model"
     size = {"vocabulary": 270, "hidden": 64, "intermediate": 64, "layers": 2, "heads": 2, "context": 128}
-    models.make_scratch(origins.Scratch(architecture="qwen2", text="sft", **size), texts, EOS, 1, made)
+    models.make_scratch(Scratch(architecture="qwen2", text="sft", **size), texts, EOS, 1, made)
     model = models.load_model(made, "cpu")
     with torch.no_grad():
         for weight in model.parameters():

@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM
 
 import cards as program
 from wspin import cards
+from wspin.config.load import read_results
 from wspin.errors import StudyError
 from wspin.manage import stale
 from wspin.study import Layout
@@ -28,7 +29,7 @@ def text(results, model=MODEL):
 
 
 def layout(results):
-    return Layout(cards.study_of(results))
+    return Layout(read_results(results))
 
 
 def test_a_card_says_what_the_model_is(results):

@@ -11,9 +11,13 @@ import pytest
 import yaml
 from snakemake.utils import update_config
 
-from wspin import config, configdoc, configfile, origins, sections
+from wspin.config import base, document
+from wspin.config.flags import add_flags, flags, from_flags
+from wspin.config.load import load_study
+from wspin.config.sources import Scratch
+from wspin.config.stages import Dialogue, Generate, Train, Weigh, at_iteration
+from wspin.config.study import Field, merge
 from wspin.errors import StudyError
-from wspin.flags import add_flags, flags, from_flags
 
 CONFIG = Path(__file__).parent.parent / "config"
 BASE = CONFIG / "config.yaml"
@@ -40,7 +44,7 @@ def merged(*overlays):
 
 
 def load(overlay=None):
-    return configfile.load(merged(overlay or {}), [BASE])
+    return load_study(merged(overlay or {}), [BASE])
 
 
 def refusal(overlay):
@@ -61,7 +65,7 @@ def line_of(text, file=BASE):
 @pytest.mark.parametrize("overlay", [None, *OVERLAYS], ids=lambda path: path.name if path else BASE.name)
 def test_every_configuration_file_is_valid(overlay):
     files = [BASE, *([overlay] if overlay else [])]
-    study = configfile.load(merged(*(yaml.safe_load(file.read_text()) for file in files[1:])), files)
+    study = load_study(merged(*(yaml.safe_load(file.read_text()) for file in files[1:])), files)
     assert study.arms
 
 
@@ -89,7 +93,7 @@ def test_unknown_keys_are_named_with_line_and_nearest_key(tmp_path):
         "arms:\n  spin: {trian: {}}\nmodels:\n  base:\n    revison: x\n"
     )
     with pytest.raises(StudyError) as error:
-        configfile.load(merged(yaml.safe_load(overlay.read_text())), [BASE, overlay])
+        load_study(merged(yaml.safe_load(overlay.read_text())), [BASE, overlay])
     assert sorted(str(error.value).splitlines()) == [
         f"{overlay}:3: train.bta: unknown key; did you mean `beta`?",
         f"{overlay}:4: train.schedule.wramup: unknown key; did you mean `warmup`?",
@@ -102,7 +106,7 @@ def test_duplicate_keys_are_refused_with_their_line(tmp_path):
     file = tmp_path / "twice.yaml"
     file.write_text("seed: 1\ntrain:\n  beta: 0.1\n  epochs: 2\n  beta: 0.5\n")
     with pytest.raises(StudyError, match=f"{file}:5: train.beta: the key is given twice"):
-        configfile.load(merged(yaml.safe_load(file.read_text())), [BASE, file])
+        load_study(merged(yaml.safe_load(file.read_text())), [BASE, file])
 
 
 def test_values_from_the_command_line_are_placed_too():
@@ -200,7 +204,7 @@ def test_lists_have_one_value_per_iteration(overlay, message):
 
 def test_a_shorter_arm_takes_the_beginning_of_the_studys_lists():
     study = load({"arms": {"short": {"iterations": 2}}})
-    assert config.at_iteration(study.arm_train("short"), 1).learning_rate == 5e-7
+    assert at_iteration(study.arm_train("short"), 1).learning_rate == 5e-7
 
 
 def test_names_are_one_set_beside_the_folders_of_the_results():
@@ -353,9 +357,7 @@ def test_the_published_names_of_the_loss_are_the_same_loss(name):
 def test_weights_hold_what_they_are_made_from_alone():
     """So that an edit of the rest makes none again."""
     study = load({"arms": {"equal": {"train": {"loss": "wspin"}, "weigh": {"source": "equal"}}}})
-    assert set(study.arm_weigh("wspin").model_dump(exclude_none=True)) == set(config.Weigh.model_fields) - {
-        "normalise_to"
-    }
+    assert set(study.arm_weigh("wspin").model_dump(exclude_none=True)) == set(Weigh.model_fields) - {"normalise_to"}
     told = study.arm_weigh("equal").model_dump(exclude_none=True)
     assert told == {"source": "equal", "control": "none", "normalise": "none", "eos_weight": 1.0}
 
@@ -372,7 +374,7 @@ def test_both_members_of_a_cycle_are_named():
 def test_null_deletes_an_inherited_key():
     study = load({"models": {"dpo": None}, "eval": {"models": ["base"]}})
     assert list(study.models) == ["base", "sft", "teacher"]
-    assert config.merge({"a": {"b": 1, "c": [1, 2]}}, {"a": {"b": None, "c": [3]}, "d": None}) == {"a": {"c": [3]}}
+    assert merge({"a": {"b": 1, "c": [1, 2]}}, {"a": {"b": None, "c": [3]}, "d": None}) == {"a": {"c": [3]}}
 
 
 def test_overrides_of_trainings_merge_in_their_order():
@@ -399,7 +401,7 @@ def test_texts_from_the_command_line_become_numbers():
 
 
 def rendered(overlay, k=0):
-    return flags(config.at_iteration(load(overlay).arm_train("spin"), k))
+    return flags(at_iteration(load(overlay).arm_train("spin"), k))
 
 
 def test_equal_values_give_equal_flags():
@@ -409,7 +411,7 @@ def test_equal_values_give_equal_flags():
     reordered = merged()
     reordered["train"] = dict(reversed(reordered["train"].items()))
     reordered["train"]["schedule"] = dict(reversed(reordered["train"]["schedule"].items()))
-    assert flags(config.at_iteration(configfile.load(reordered).arm_train("spin"), 0)) == rendered({})
+    assert flags(at_iteration(load_study(reordered).arm_train("spin"), 0)) == rendered({})
     assert rendered({"train": {"beta": 0.2}}) != rendered({})
 
 
@@ -420,14 +422,14 @@ def test_flags_hold_this_iterations_values_alone():
 
 
 SECTIONS = {
-    "train": config.at_iteration(load().arm_train("spin"), 2),
+    "train": at_iteration(load().arm_train("spin"), 2),
     "train of a baseline": load().model_train("dpo"),
-    "dialogue": config.Dialogue(
+    "dialogue": Dialogue(
         template="Q: {prompt}\n100% A: ", eos="</s>", max_prompt_tokens=3, max_tokens=9, eos_on_cut=True
     ),
-    "generate": config.Generate(engine="transformers", temperature=0, top_p=0.95, max_new_tokens=5, batch_size=2),
+    "generate": Generate(engine="transformers", temperature=0, top_p=0.95, max_new_tokens=5, batch_size=2),
     "logprobs": load().logprobs,
-    "scratch": origins.Scratch(**SCRATCH, context=128),
+    "scratch": Scratch(**SCRATCH, context=128),
 }
 
 
@@ -439,8 +441,8 @@ def test_flags_come_back_as_the_section_they_came_from(section):
 
 
 def test_a_percent_sign_in_a_description_is_no_format():
-    class Odd(sections.Section):
-        share: float = config.Field(description="100% of it")
+    class Odd(base.Section):
+        share: float = Field(description="100% of it")
 
     parser = argparse.ArgumentParser()
     add_flags(parser, Odd)
@@ -449,10 +451,10 @@ def test_a_percent_sign_in_a_description_is_no_format():
 
 def test_sections_share_a_parser_and_every_flag_is_required(capsys):
     parser = argparse.ArgumentParser()
-    add_flags(parser, config.Generate)
-    add_flags(parser, config.Dialogue)
+    add_flags(parser, Generate)
+    add_flags(parser, Dialogue)
     given = [*flags(SECTIONS["generate"]), *flags(SECTIONS["dialogue"])]
-    assert from_flags(parser.parse_args(given), config.Dialogue) == SECTIONS["dialogue"]
+    assert from_flags(parser.parse_args(given), Dialogue) == SECTIONS["dialogue"]
     with pytest.raises(SystemExit):
         parser.parse_args(given[2:])
     assert "--engine" in capsys.readouterr().err
@@ -468,9 +470,9 @@ def test_sections_share_a_parser_and_every_flag_is_required(capsys):
 )
 def test_wrong_flags_are_refused_by_name(flag, value, message):
     parser = argparse.ArgumentParser()
-    add_flags(parser, config.Train)
+    add_flags(parser, Train)
     with pytest.raises(StudyError) as error:
-        from_flags(parser.parse_args([*flags(SECTIONS["train"]), flag, value]), config.Train)
+        from_flags(parser.parse_args([*flags(SECTIONS["train"]), flag, value]), Train)
     assert str(error.value) == message
 
 
@@ -478,13 +480,13 @@ def test_wrong_flags_are_refused_by_name(flag, value, message):
 
 
 def test_every_key_has_a_description():
-    assert [".".join(key.path) for key in configdoc.leaves() if not key.node.get("description")] == []
-    assert len(configdoc.leaves()) > 80
+    assert [".".join(key.path) for key in document.leaves() if not key.node.get("description")] == []
+    assert len(document.leaves()) > 80
 
 
 @pytest.mark.parametrize("name", ["README.md", "schema.json"])
 def test_generated_documents_are_up_to_date(name):
-    text = configdoc.render_for(CONFIG)[name]
+    text = document.render_for(CONFIG)[name]
     diff = difflib.unified_diff(
         (CONFIG / name).read_text().splitlines(), text.splitlines(), f"config/{name}", "generated", lineterm=""
     )
@@ -496,7 +498,7 @@ def test_the_readme_explains_every_file_and_every_key():
     text = (CONFIG / "README.md").read_text()
     for path in CONFIG.iterdir():
         assert f"| `{path.name}{'/' if path.is_dir() else ''}` |" in text, f"name {path.name} in configdoc.INTRODUCTION"
-    for key in configdoc.leaves():
+    for key in document.leaves():
         single = len(key.path) == 1
         assert f"| `{'.'.join(key.path if single else key.path[1:])}` |" in text
     marked = [line.split("`")[1] for line in text.splitlines() if "**per iteration**" in line]

@@ -8,8 +8,8 @@ import pytest
 import workflow
 import yaml
 
-from wspin import configfile
 from wspin.commands import Commands
+from wspin.config.load import load_study, merge
 from wspin.study import Layout
 
 RESULTS = "results/two"
@@ -400,7 +400,7 @@ def commands(**edit):
     """Flags of the two-arm study under an edit."""
     files = [workflow.ROOT / "config/config.yaml", workflow.ROOT / workflow.TWO_ARMS]
     layers = [yaml.safe_load(file.read_text()) for file in files]
-    return Commands(Layout(configfile.load(configfile.merge(configfile.merge(*layers), edit))))
+    return Commands(Layout(load_study(merge(merge(*layers), edit))))
 
 
 def every_flag(made, arms):

@@ -10,8 +10,10 @@ from tokenizers import Tokenizer, decoders, normalizers, processors
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
-from wspin import answers, config, models, origins
-from wspin.dialogue import Dialogue, render
+from wspin import answers, models
+from wspin.config.sources import Scratch
+from wspin.config.stages import Dialogue
+from wspin.dialogue import ChatTokenizer, render
 from wspin.errors import StudyError
 from wspin.packing import lay_out
 from wspin.templates import TEMPLATES
@@ -47,7 +49,7 @@ TEXTS = st.one_of(
 
 
 def settings_of(template="human-assistant", eos=EOS, eos_on_cut=False):
-    return config.Dialogue(template=template, eos=eos, max_prompt_tokens=64, max_tokens=96, eos_on_cut=eos_on_cut)
+    return Dialogue(template=template, eos=eos, max_prompt_tokens=64, max_tokens=96, eos_on_cut=eos_on_cut)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +59,7 @@ def zephyr(scratch_model, tmp_path_factory):
     tokenizer = models.load_tokenizer(scratch_model)
     tokenizer.add_special_tokens({"extra_special_tokens": ["<s>", "</s>"], "unk_token": "<unk>"})
     tokenizer.save_pretrained(folder)
-    return Dialogue(models.load_tokenizer(folder), settings_of("zephyr", "</s>"))
+    return ChatTokenizer(models.load_tokenizer(folder), settings_of("zephyr", "</s>"))
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +67,9 @@ def multilingual(tmp_path_factory):
     """A byte-level tokenizer whose tokens hold parts of characters, one's end with another's beginning among them."""
     folder = tmp_path_factory.mktemp("multilingual")
     size = {"vocabulary": 300, "hidden": 4, "intermediate": 4, "layers": 1, "heads": 1, "context": 8}
-    scratch = origins.Scratch(architecture="qwen2", text="sft", **size)
+    scratch = Scratch(architecture="qwen2", text="sft", **size)
     models.make_scratch(scratch, [nfc(MIXED), "日本日本", "👩‍👩‍👧‍👦👩‍👩‍👧‍👦", "été"] * 9, EOS, 1, folder)
-    return Dialogue(models.load_tokenizer(folder), settings_of())
+    return ChatTokenizer(models.load_tokenizer(folder), settings_of())
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +84,7 @@ def sentencepiece():
     made.decoder = decoders.Sequence(byte_fallback)
     made.post_processor = processors.TemplateProcessing("<unk> $A", special_tokens=[("<unk>", 0)])  # as Llama's BOS
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, eos_token="</s>", unk_token="<unk>")
-    return Dialogue(tokenizer, settings_of(eos="</s>"))
+    return ChatTokenizer(tokenizer, settings_of(eos="</s>"))
 
 
 # Prompts and answers
@@ -95,7 +97,7 @@ def test_render_puts_the_users_text_into_the_template():
 
 @pytest.mark.parametrize("template", ["zephir", "", "no place", "{prompt} twice {prompt}"])
 def test_a_template_that_holds_no_prompt_stops(dialogue, template):
-    other = Dialogue(dialogue.tokenizer, settings_of(template))
+    other = ChatTokenizer(dialogue.tokenizer, settings_of(template))
     for action in (lambda: render(template, "hi"), lambda: other.prompt_ids("hi")):
         with pytest.raises(StudyError, match=r"template .*: expected one of human-assistant, .*\{prompt\} once"):
             action()
@@ -104,7 +106,7 @@ def test_a_template_that_holds_no_prompt_stops(dialogue, template):
 @pytest.mark.parametrize("template", [*TEMPLATES, "Q: {prompt}\nA:"])
 @pytest.mark.parametrize("prompt", ["Hi", "", MIXED, f"what is {EOS}?", "{prompt}", " both ends "])
 def test_prompt_ids_decode_to_the_rendered_prompt(dialogue, template, prompt):
-    made = Dialogue(dialogue.tokenizer, settings_of(template)).prompt_ids(prompt)
+    made = ChatTokenizer(dialogue.tokenizer, settings_of(template)).prompt_ids(prompt)
     assert dialogue.tokenizer.decode(made) == nfc(render(template, prompt))
 
 
@@ -155,7 +157,7 @@ def test_special_tokens_of_the_template_stay_special(zephyr):
 
 def test_template_without_special_tokens_has_none(dialogue):
     """`</s>` is text where the tokenizer does not know it."""
-    zephyr = Dialogue(dialogue.tokenizer, settings_of("zephyr"))
+    zephyr = ChatTokenizer(dialogue.tokenizer, settings_of("zephyr"))
     assert dialogue.eos not in zephyr.prompt_ids("hi")
 
 
@@ -164,16 +166,16 @@ def test_eos_that_is_no_token_stops(dialogue, zephyr, eos):
     """Also where the tokenizer answers with its unknown token."""
     for tokenizer in (dialogue.tokenizer, zephyr.tokenizer):
         with pytest.raises(StudyError, match=r"dialogue\.eos: expected one token of the tokenizer, found"):
-            Dialogue(tokenizer, settings_of(eos=eos)).response_ids("hi")
+            ChatTokenizer(tokenizer, settings_of(eos=eos)).response_ids("hi")
 
 
 def test_lengths_need_no_eos_in_the_tokenizer(dialogue):
-    other = Dialogue(dialogue.tokenizer, settings_of(eos="<|im_end|>"))
+    other = ChatTokenizer(dialogue.tokenizer, settings_of(eos="<|im_end|>"))
     assert other.lengths("hi", "there") == dialogue.lengths("hi", "there")
 
 
 def test_a_cut_answer_has_eos_only_if_asked_for(dialogue):
-    asks = Dialogue(dialogue.tokenizer, settings_of(eos_on_cut=True))
+    asks = ChatTokenizer(dialogue.tokenizer, settings_of(eos_on_cut=True))
     assert dialogue.completed([5, 6], "length") == [5, 6]
     assert asks.completed([5, 6], "length") == [5, 6, dialogue.eos]
     for either in (dialogue, asks):
@@ -273,7 +275,7 @@ def test_tokenizer_is_what_was_saved(scratch_model, text):
 def test_fingerprint_survives_use_and_saving(scratch_model, zephyr, tmp_path):
     for tokenizer in (models.load_tokenizer(scratch_model), zephyr.tokenizer):
         before = models.tokenizer_hash(tokenizer)
-        used = Dialogue(tokenizer, settings_of(eos=tokenizer.all_special_tokens[0]))
+        used = ChatTokenizer(tokenizer, settings_of(eos=tokenizer.all_special_tokens[0]))
         used.ends(used.response_ids(used.text(used.prompt_ids(EOS))))
         tokenizer.save_pretrained(tmp_path / before)
         assert models.tokenizer_hash(tokenizer) == before
@@ -309,7 +311,7 @@ def chat(scratch_model):
     names = {"bos_token": "<s>", "eos_token": "<|im_end|>", "pad_token": "<|im_end|>"}
     tokenizer.add_special_tokens({**names, "extra_special_tokens": ["<|im_start|>"]})
     tokenizer.chat_template = CHATML
-    return Dialogue(tokenizer, settings_of("chat", "<|im_end|>"))
+    return ChatTokenizer(tokenizer, settings_of("chat", "<|im_end|>"))
 
 
 def test_the_models_own_chat_template(chat):

@@ -14,8 +14,10 @@ import workflow
 import yaml
 
 import exchange
-from wspin import alignment, configdoc, configfile, weights
-from wspin.config import Weigh
+from wspin import alignment, weights
+from wspin.config import document
+from wspin.config.load import load_study, merge
+from wspin.config.stages import Weigh
 
 ROOT = workflow.ROOT
 PAGE = (ROOT / "docs/token-weights.md").read_text()
@@ -159,8 +161,8 @@ def test_keys_that_the_page_names_are_keys():
     overlays = [yaml.safe_load(text) for text in re.findall(r"`(\w+: \{.+?\})`", ORIGINAL)]
     assert len(overlays) >= 3
     for overlay in overlays:
-        configfile.load(configfile.merge(base, overlay))
-    keys = {".".join(key.path) for key in configdoc.leaves()}
+        load_study(merge(base, overlay))
+    keys = {".".join(key.path) for key in document.leaves()}
     named = re.findall(r"`((?:train|weigh|dialogue|generate|data|logprobs)\.(?!py)[\w.]+)`", ORIGINAL)
     assert len(named) > 15
     assert [name for name in named if not any(f"{key}.".startswith(f"{name}.") for key in keys)] == []

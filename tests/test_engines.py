@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from transformers import GenerationConfig, masking_utils
 
 from wspin import models
-from wspin.config import Generate
+from wspin.config.stages import Generate
 from wspin.decoding import Columns, invert
 from wspin.engines import Answer, Work, generate
 from wspin.errors import StudyError

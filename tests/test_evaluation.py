@@ -13,7 +13,9 @@ from statistics import mean
 import pyarrow.parquet as pq
 import pytest
 
-from wspin import config, dialogue, evaluation, models, origins, program, tasks
+from wspin import dialogue, evaluation, models, program, tasks
+from wspin.config.sources import Scratch, TaskSource
+from wspin.config.stages import Dialogue
 from wspin.errors import StudyError
 from wspin.storage import tables
 
@@ -45,11 +47,11 @@ def made(words, tmp_path_factory):
     folder = tmp_path_factory.mktemp("made")
     size = {"hidden": 32, "intermediate": 64, "layers": 1, "heads": 2, "context": 512, "vocabulary": 300}
     texts = [text for word in words for text in (SPELL + word, word[::-1])]
-    scratch = origins.Scratch(architecture="qwen2", text="sft", **size)
+    scratch = Scratch(architecture="qwen2", text="sft", **size)
     models.make_scratch(scratch, texts, EOS, 1, folder / "model")
     models.write_manifest(folder / "model", folder / "manifest.json")
     (folder / "tasks").mkdir()
-    tasks.fetch(origins.TaskSource(path=str(TASKS), heldout=True), folder / "tasks", "nowhere")
+    tasks.fetch(TaskSource(path=str(TASKS), heldout=True), folder / "tasks", "nowhere")
     write_heldout(folder / "heldout.parquet", words[:40])
     return folder
 
@@ -164,7 +166,7 @@ def test_equal_runs_give_equal_bytes_and_leave_nothing(demo, made, tmp_path, mon
 def test_lm_eval_reads_what_training_reads(made, words, template):
     """Prompts, and prompts with a choice, have the ids that the model is trained on; no token crosses the border."""
     room = {"max_prompt_tokens": 64, "max_tokens": 128, "eos_on_cut": False}
-    said = dialogue.Dialogue(models.load_tokenizer(made / "model"), config.Dialogue(template=template, eos=EOS, **room))
+    said = dialogue.ChatTokenizer(models.load_tokenizer(made / "model"), Dialogue(template=template, eos=EOS, **room))
     lm = evaluation.language_model(made / "model", 8, EOS)
     own = evaluation.language_model(made / "model", 8, None)  # lm-eval's encoding, untouched
     documents = evaluation.heldout_documents(made / "heldout.parquet", template, EOS, made / "model")
@@ -207,7 +209,7 @@ def test_labels_are_spread_and_belong_to_the_prompt():
 
 def test_groups_and_shots(made, tmp_path):
     """A group has the aggregate of its subtasks, weighted by size, and tasks of a suite may have other shots."""
-    tasks.fetch(origins.TaskSource(path=str(TASKS)), tmp_path / "tasks", "nowhere")
+    tasks.fetch(TaskSource(path=str(TASKS)), tmp_path / "tasks", "nowhere")
     include = "include: spell_backward_choice.yaml\n"
     for name in ("second", "first"):
         (tmp_path / f"tasks/{name}.yaml").write_text(f"{include}task: {name}\n")
@@ -238,7 +240,7 @@ def test_what_is_wrong_is_said_in_one_line(made, tmp_path):
     refused(r"eos_token_id: expected .* \(dialogue.eos\), found", "spell_backward=0", **{"--eos": "a"})
     write_heldout(tmp_path / "none.parquet", [])
     refused("expected held-out rows, found none", "spell_backward=0", **{"--heldout": tmp_path / "none.parquet"})
-    tasks.fetch(origins.TaskSource(path=str(TASKS)), tmp_path / "tasks", "nowhere")
+    tasks.fetch(TaskSource(path=str(TASKS)), tmp_path / "tasks", "nowhere")
     include, lost = "include: spell_backward_choice.yaml\n", "dataset_kwargs: {data_files: {test: lost.jsonl}}\n"
     (tmp_path / "tasks/lost.yaml").write_text(f"{include}{lost}task: lost\n")
     (tmp_path / "tasks/fixed.yaml").write_text(f"{include}task: fixed\nnum_fewshot: 0\n")
@@ -300,8 +302,8 @@ def test_task_files_are_copied_with_what_they_name(tmp_path):
     (source / "below/__pycache__").mkdir(parents=True)
     for name in ("a.yaml", "_default_yaml", "below/utils.py", "data.jsonl", "notes.md", "below/__pycache__/utils.pyc"):
         (source / name).write_text(name)
-    tasks.fetch(origins.TaskSource(path=str(source)), tmp_path / "out", "nowhere")
+    tasks.fetch(TaskSource(path=str(source)), tmp_path / "out", "nowhere")
     copied = sorted(str(file.relative_to(tmp_path / "out")) for file in (tmp_path / "out").rglob("*") if file.is_file())
     assert copied == ["_default_yaml", "a.yaml", "below/utils.py", "data.jsonl"]
     with pytest.raises(StudyError, match=r"expected a folder with \*.yaml, found none"):
-        tasks.fetch(origins.TaskSource(path=str(tmp_path / "missing")), tmp_path / "other", "nowhere")
+        tasks.fetch(TaskSource(path=str(tmp_path / "missing")), tmp_path / "other", "nowhere")

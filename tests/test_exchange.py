@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 import exchange as program
 import given as stand_in
 from wspin import exchange, pairs, weightstats
+from wspin.config.flags import flags
 from wspin.errors import StudyError
-from wspin.flags import flags
 from wspin.models import tokenizer_hash
 from wspin.storage import tables
 

@@ -14,9 +14,10 @@ import workflow
 import yaml
 from runs import DEMO, Run, in_training, results
 
-from wspin import configfile, models
+from wspin import models
 from wspin.commands import Commands
-from wspin.config import merge
+from wspin.config.load import load_study
+from wspin.config.study import merge
 from wspin.storage import tables
 from wspin.study import Layout
 
@@ -68,7 +69,7 @@ def test_a_lock_is_cleared_only_after_its_workflow_is_dead(study, start):
 def jobs(tmp_path_factory, scratch_model):
     """Command lines of programs that have all they need, by name; outputs go to the folder `made`."""
     folder = tmp_path_factory.mktemp("jobs")
-    commands = Commands(Layout(configfile.load(merge(*(yaml.safe_load(file.read_text()) for file in SMALL)), SMALL)))
+    commands = Commands(Layout(load_study(merge(*(yaml.safe_load(file.read_text()) for file in SMALL)), SMALL)))
     words = [f"word{number}" for number in range(8)]
     rows = {"prompt_id": words, "prompt": words, "response": words, "split": ["train"] * len(words)}
     tables.write(folder / "prompts.parquet", "prompts", rows, {})

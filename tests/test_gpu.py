@@ -11,7 +11,7 @@ import torch
 
 from wspin import attention, logprobs, trainer
 from wspin.attention import Layout
-from wspin.config import Generate
+from wspin.config.stages import Generate
 from wspin.engines import generate
 from wspin.logprobs import autocast, score, token_logprobs
 from wspin.packing import lay_out

@@ -16,7 +16,8 @@ import pytest
 import workflow
 import yaml
 
-from wspin import models, origins, sources, tasks
+from wspin import models, sources, tasks
+from wspin.config.sources import Model, TaskSource
 from wspin.errors import StudyError
 from wspin.storage.files import sha256
 
@@ -180,9 +181,7 @@ def test_a_model_without_safetensors_says_so(fetch, hub, tmp_path):
 
 def test_a_fetch_needs_a_place_for_what_has_come(tmp_path):
     with pytest.raises(StudyError, match=r"lab/tiny@main: --state: expected a folder .*, found none; name one"):
-        models.fetch(
-            origins.Model(hub=MODEL, revision=loopback.REVISION).model_copy(update={"revision": None}), tmp_path, None
-        )
+        models.fetch(Model(hub=MODEL, revision=loopback.REVISION).model_copy(update={"revision": None}), tmp_path, None)
 
 
 # What the hub refuses
@@ -301,7 +300,7 @@ def test_the_data_of_lm_evals_own_tasks(fetch, hub, tmp_path):
 
 
 def test_a_local_copy_of_that_data(chats, tmp_path):
-    source = origins.TaskSource(hub=DATA, path=str(chats))
+    source = TaskSource(hub=DATA, path=str(chats))
     tasks.fetch(source, tmp_path / "out", "nowhere")
     assert (tmp_path / "out" / DATA / "README.md").read_text() == CARD
     with pytest.raises(StudyError, match=r"expected a folder with \*.parquet, .* found none"):

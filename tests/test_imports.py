@@ -10,9 +10,9 @@ import sys
 import workflow
 import yaml
 
-from wspin import configfile
 from wspin.commands import Commands
-from wspin.config import merge
+from wspin.config.load import load_study
+from wspin.config.study import merge
 from wspin.study import Layout
 
 SMALL = [workflow.ROOT / file for file in ("config/config.yaml", "config/demo.yaml", "tests/configs/small.yaml")]
@@ -83,7 +83,7 @@ def imported(name, words):
 def commands(folder):
     """(program, flags) of a study of four prompts, each from the files of those before it."""
     settings = [*(yaml.safe_load(file.read_text()) for file in SMALL), {**TINY, "results": str(folder)}]
-    flags = Commands(Layout(configfile.load(merge(*settings), SMALL)))
+    flags = Commands(Layout(load_study(merge(*settings), SMALL)))
     raw, rows = folder / "fetched/sft", folder / "data/prompts.parquet"
     base, model = ["--model", folder / "base", "--manifest", folder / "base.json"], folder / "sft"
     answers, reference = ["--generations", folder / "answers.parquet"], folder / "reference.parquet"

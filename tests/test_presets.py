@@ -4,7 +4,9 @@ import pytest
 import workflow
 import yaml
 
-from wspin import config, configfile
+from wspin.config.load import read_study
+from wspin.config.stages import at_iteration
+from wspin.config.study import RESERVED
 
 FOLDER = workflow.ROOT / "config/presets"
 PRESETS = sorted(path.stem for path in FOLDER.glob("*.yaml"))
@@ -16,7 +18,7 @@ def overlay(preset):
 
 
 def load(preset):
-    return configfile.read([workflow.ROOT / "config/config.yaml", FOLDER / f"{preset}.yaml"])
+    return read_study([workflow.ROOT / "config/config.yaml", FOLDER / f"{preset}.yaml"])
 
 
 def leaves(node, place=()):
@@ -58,7 +60,7 @@ def test_a_preset_plans_a_study_in_a_folder_of_its_own(repository, preset):
     planned = workflow.Repository(repository.folder, (f"config/presets/{preset}.yaml",)).plan("models")
     assert planned.counts["train"] == 2 + 4 * len(study.arms)
     assert all(output.startswith(f"{study.results}/") for output in planned.made())
-    assert study.results.removeprefix("results/") in config.RESERVED
+    assert study.results.removeprefix("results/") in RESERVED
     assert load(preset).results not in {f"results/{arm}" for arm in STUDY["arms"]}
 
 
@@ -75,14 +77,14 @@ def test_swift_paper_has_the_texts_signs_and_batch():
 
 @pytest.mark.parametrize("model", ["sft", "dpo"])
 def test_what_swift_paper_starts_from_is_the_studys(model):
-    whole = configfile.read([workflow.ROOT / "config/config.yaml"])
+    whole = read_study([workflow.ROOT / "config/config.yaml"])
     assert load("swift_paper").model_train(model) == whole.model_train(model)
 
 
 def test_spin_has_spins_schedule():
     study = load("spin")
     train = study.arm_train("spin")
-    assert [config.at_iteration(train, k).beta for k in range(4)] == [0.1, 0.1, 0.1, 5.0]
+    assert [at_iteration(train, k).beta for k in range(4)] == [0.1, 0.1, 0.1, 5.0]
     assert (train.global_batch, train.epochs, train.schedule.warmup) == (64, 2, 0.1)
     assert (study.dialogue.template, study.dialogue.max_prompt_tokens) == ("instruction-response", 512)
     assert (study.dialogue.max_tokens, study.generate.max_new_tokens) == (1024, 256)

@@ -14,12 +14,12 @@ import logprobs as scorer
 import weigh as program
 from wspin import answers, models, weights, weightstats
 from wspin.alignment import align, align_ids
-from wspin.config import Dialogue as DialogueSettings
-from wspin.config import Logprobs, Weigh
-from wspin.dialogue import Dialogue
+from wspin.config.flags import flags
+from wspin.config.sources import Scratch
+from wspin.config.stages import Dialogue as DialogueSettings
+from wspin.config.stages import Logprobs, Weigh
+from wspin.dialogue import ChatTokenizer
 from wspin.errors import StudyError
-from wspin.flags import flags
-from wspin.origins import Scratch
 from wspin.storage import tables
 from wspin.storage.files import sha256
 
@@ -47,7 +47,7 @@ def dialogue_settings(template="human-assistant"):
 
 
 def conversation(folder, template="human-assistant"):
-    return Dialogue(models.load_tokenizer(folder), dialogue_settings(template))
+    return ChatTokenizer(models.load_tokenizer(folder), dialogue_settings(template))
 
 
 def loud(folder, factor):

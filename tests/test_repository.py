@@ -10,7 +10,7 @@ import pytest
 import workflow
 import yaml
 
-from wspin import configfile
+from wspin.config.load import load_study, merge
 from wspin.study import Layout
 
 ROOT = Path(__file__).parent.parent
@@ -190,6 +190,6 @@ def table(mark):
 
 def test_the_readme_shows_every_model_and_comparison_of_the_demo():
     files = [yaml.safe_load((ROOT / "config" / name).read_text()) for name in ("config.yaml", "demo.yaml")]
-    demo = Layout(configfile.load(configfile.merge(*files)))
+    demo = Layout(load_study(merge(*files)))
     assert table("table") == demo.table_models()
     assert table("differences") == [f"{model} - {baseline}" for model, baseline in demo.comparisons()]

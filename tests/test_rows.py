@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from wspin import models, origins, rows, sources
-from wspin.dialogue import Dialogue
+from wspin import models, rows, sources
+from wspin.config.sources import ReasoningGym
+from wspin.dialogue import ChatTokenizer
 from wspin.errors import StudyError
 from wspin.rng import row_generator
 
@@ -20,7 +21,7 @@ SHORT = {"spell_backward": {"min_word_len": 3, "max_word_len": 3}}  # few words,
 def fit(dialogue, context=128, max_new_tokens=10, tokenizer=None, **changes):
     """A room for 60 tokens of prompt and 90 in all, in which "ab" is two tokens."""
     settings = {"template": "Q{prompt}A", "max_prompt_tokens": 60, "max_tokens": 90, **changes}
-    made = Dialogue(tokenizer or dialogue.tokenizer, dialogue.settings.model_copy(update=settings))
+    made = ChatTokenizer(tokenizer or dialogue.tokenizer, dialogue.settings.model_copy(update=settings))
     return rows.Fit(made, context, max_new_tokens)
 
 
@@ -286,7 +287,7 @@ def test_a_missing_split_names_what_there_is(tmp_path):
 
 def fetch(folder, count, heldout=0.3, seed=1, tasks=TASKS):
     folder.mkdir()
-    settings = origins.ReasoningGym(tasks=tasks, rows=count, heldout=heldout)
+    settings = ReasoningGym(tasks=tasks, rows=count, heldout=heldout)
     sources.from_reasoning_gym(settings, seed, folder)
     return [{row["prompt"] for row in sources.read(folder, split, dict)} for split in ("train", "test")]
 

@@ -16,7 +16,8 @@ import pytest
 import workflow
 
 import status
-from wspin import configfile, jobs, journal, watch
+from wspin import jobs, journal, watch
+from wspin.config.load import read_study
 from wspin.errors import StudyError
 from wspin.status import cell, span, table
 from wspin.storage import code_hash, provenance
@@ -40,7 +41,7 @@ def here(study, monkeypatch):
 
 
 def layout(*overlays):
-    return Layout(configfile.read(["config/config.yaml", *overlays]))
+    return Layout(read_study(["config/config.yaml", *overlays]))
 
 
 def told(*overlays):
@@ -123,7 +124,7 @@ def test_the_jobs_are_those_of_snakemake(tmp_path, overlay):
 
 
 def layout_of(study):
-    made = Layout(configfile.read([study.folder / name for name in ("config/config.yaml", *study.configfiles)]))
+    made = Layout(read_study([study.folder / name for name in ("config/config.yaml", *study.configfiles)]))
     made.averages = "results/tables/averages.csv"  # lies beside the differences
     return made
 

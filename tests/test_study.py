@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from wspin import commands, config, configfile
+from wspin import commands
+from wspin.config.load import load_study
+from wspin.config.study import __file__, merge
 from wspin.study import Layout
 
 BASE = yaml.safe_load((Path(__file__).parent.parent / "config" / "config.yaml").read_text())
@@ -17,7 +19,7 @@ BASE = yaml.safe_load((Path(__file__).parent.parent / "config" / "config.yaml").
 def layout(arms=None, **overlay):
     """The paper's study with other arms beside `spin`."""
     alone = {"wspin": None, "wspin.paper": None}
-    return Layout(configfile.load(config.merge(BASE, {"arms": {**alone, **(arms or {})}}, overlay)))
+    return Layout(load_study(merge(BASE, {"arms": {**alone, **(arms or {})}}, overlay)))
 
 
 def trained_on(study, model):
@@ -378,6 +380,6 @@ def test_the_registry_is_split_into_fetched_and_trained_models():
 def test_the_structure_needs_neither_snakemake_nor_a_tensor_library():
     heavy = "{'torch', 'numpy', 'snakemake', 'pyarrow'}"
     code = f"import sys, wspin.study, wspin.configfile; print(sorted({heavy} & set(sys.modules)))"
-    scripts = str(Path(config.__file__).parent.parent)
+    scripts = str(Path(__file__).parent.parent)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=scripts, check=True)
     assert done.stdout == "[]\n"

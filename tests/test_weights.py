@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from wspin import weights
 from wspin.alignment import align, align_ids
-from wspin.config import Weigh
+from wspin.config.stages import Weigh
 from wspin.errors import StudyError
 from wspin.readings import Answer
 from wspin.storage import tables

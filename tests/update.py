@@ -28,9 +28,9 @@ def job_list(counts: dict[str, int]) -> str:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
-    from wspin import configdoc
+    from wspin.config import document
 
-    for name, text in configdoc.render_for(ROOT / "config").items():
+    for name, text in document.render_for(ROOT / "config").items():
         (ROOT / "config" / name).write_text(text)
         print(f"config/{name}")
     for mark, name in TABLES.items():

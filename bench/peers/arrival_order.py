@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from wspin.config import Generate
+from wspin.config.stages import Generate
 from wspin.decoding import invert
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wspin.config import Weigh
+from wspin.config.stages import Weigh
 from wspin.packing import Item
 
 from .padded import IGNORED, collate

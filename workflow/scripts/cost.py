@@ -5,7 +5,8 @@ python workflow/scripts/cost.py --results results
 
 from pathlib import Path
 
-from wspin import cards, costs, program
+from wspin import costs, program
+from wspin.config.load import read_results
 from wspin.storage.files import whole_file
 
 
@@ -13,7 +14,7 @@ def main(argv=None):
     parser = program.parser("cost", __doc__)
     parser.add_argument("--results", required=True, help="folder of the results")
     results = Path(parser.parse_args(argv).results)
-    arms = set(cards.study_of(results).arms)
+    arms = set(read_results(results).arms)
     rows = costs.table(results, arms)
     tables = {"csv": costs.as_csv(rows), "md": costs.as_markdown(rows, costs.hardware(results, arms))}
     for kind, text in tables.items():

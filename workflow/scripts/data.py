@@ -9,7 +9,7 @@ Rows are dropped here and nowhere else: those that do not fit the models named i
 """
 
 from wspin import corruption, program, rows, sources
-from wspin.config import Dialogue
+from wspin.config.stages import Dialogue
 from wspin.rng import row_generator
 from wspin.storage import tables
 

@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 
 from wspin import program
-from wspin.config import Eval
+from wspin.config.stages import Eval
 from wspin.storage import provenance
 from wspin.storage.files import write_json
 

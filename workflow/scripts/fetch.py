@@ -8,7 +8,7 @@ python workflow/scripts/fetch.py tasks --hub Rowan/hellaswag --revision 218e... 
 import json
 
 from wspin import cards, models, program, sources, tasks
-from wspin.origins import Model, PackagedRows, ReasoningGym, Scratch, TaskSource
+from wspin.config.sources import Model, PackagedRows, ReasoningGym, Scratch, TaskSource
 from wspin.storage.files import whole_folder
 
 

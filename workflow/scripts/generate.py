@@ -9,7 +9,7 @@
 from pathlib import Path
 
 from wspin import program
-from wspin.config import Dialogue, Generate
+from wspin.config.stages import Dialogue, Generate
 from wspin.rng import row_generator
 from wspin.storage import code_hash, provenance, tables
 from wspin.storage.files import digest
@@ -33,7 +33,7 @@ def generate(arguments, settings, dialogue_settings):
     """Sample the answers and write them with what made them; returns their work."""
     program.offline()
     from wspin import answering, engines, models
-    from wspin.dialogue import Dialogue as Conversation
+    from wspin.dialogue import ChatTokenizer as Conversation
 
     rows = tables.shard(tables.read(arguments.prompts, "prompts"), arguments.shard, arguments.shard_size)
     ids = rows["prompt_id"].to_pylist()

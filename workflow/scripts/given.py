@@ -10,7 +10,7 @@
 from pathlib import Path
 
 from wspin import exchange, program
-from wspin.config import Dialogue
+from wspin.config.stages import Dialogue
 from wspin.storage import tables
 from wspin.storage.files import sha256
 
@@ -45,7 +45,7 @@ def answers(arguments, rows, pairs, source):
     """the start model's answers, in the tokens of its tokenizer"""
     program.offline()
     from wspin import models
-    from wspin.dialogue import Dialogue as Conversation
+    from wspin.dialogue import ChatTokenizer as Conversation
 
     dialogue = Conversation(models.load_tokenizer(arguments.model), program.settings(arguments, Dialogue))
     columns = exchange.answers(pairs, dialogue, arguments.max_new_tokens)

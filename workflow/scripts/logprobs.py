@@ -10,7 +10,7 @@ template. `preferences` scores the pairs of the preference baselines.
 """
 
 from wspin import program
-from wspin.config import Dialogue, Logprobs
+from wspin.config.stages import Dialogue, Logprobs
 from wspin.progress import progress_printer
 from wspin.storage import tables
 
@@ -43,7 +43,7 @@ def score(arguments, settings, dialogue_settings):
     """Score one shard and write it with what made it; returns its FLOPs."""
     program.offline()
     from wspin import answers, flops, logprobs, models
-    from wspin.dialogue import Dialogue as Conversation
+    from wspin.dialogue import ChatTokenizer as Conversation
     from wspin.packing import LAYOUT
 
     rows = tables.shard(tables.read(arguments.rows, READS[arguments.kind]), arguments.shard, arguments.shard_size)

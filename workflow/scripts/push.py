@@ -4,7 +4,8 @@ snakemake --profile local push --config 'push={"model": "wspin/ite3", "to": "me/
 python workflow/scripts/push.py --results results
 """
 
-from wspin import cards, program, push
+from wspin import program, push
+from wspin.config.load import read_results
 from wspin.errors import StudyError
 from wspin.study import Layout
 
@@ -12,7 +13,7 @@ from wspin.study import Layout
 def main(argv=None):
     parser = program.parser("push", __doc__)
     parser.add_argument("--results", required=True, help="folder of the results; its config.yaml says what goes where")
-    layout = Layout(cards.study_of(parser.parse_args(argv).results))
+    layout = Layout(read_results(parser.parse_args(argv).results))
     asked = layout.study.push
     if asked is None:
         example = """--config 'push={"model": "wspin/ite3", "to": "me/wspin-ite3"}'"""

@@ -8,7 +8,8 @@ A name is asked for once; what the file holds stays as it is, until --renew name
 
 from pathlib import Path
 
-from wspin import configfile, hub, program
+from wspin import hub, program
+from wspin.config.load import LOCK_FILE, merge_files, read_lock, unpinned
 from wspin.storage.files import write_yaml
 
 
@@ -17,14 +18,14 @@ def main(argv=None):
     parser.add_argument("--configfile", nargs="*", default=[], help="overlays of config/config.yaml")
     parser.add_argument("--renew", nargs="*", default=[], metavar="NAME", help="names to ask for again")
     arguments = parser.parse_args(argv)
-    merged = configfile.merged(["config/config.yaml", *arguments.configfile])
-    pinned = configfile.read_lock(Path(configfile.LOCK))
-    for kind, name in sorted(configfile.unpinned(merged)):
+    merged = merge_files(["config/config.yaml", *arguments.configfile])
+    pinned = read_lock(Path(LOCK_FILE))
+    for kind, name in sorted(unpinned(merged)):
         if name in arguments.renew or name not in pinned.get(kind, {}):
             pinned.setdefault(kind, {})[name] = hub.commit(hub.Repository(name, kind, None))
             print(f"{kind} {name}: {pinned[kind][name]}")
-    write_yaml(configfile.LOCK, pinned)
-    print(f"{configfile.LOCK}: {sum(map(len, pinned.values()))} commits")
+    write_yaml(LOCK_FILE, pinned)
+    print(f"{LOCK_FILE}: {sum(map(len, pinned.values()))} commits")
 
 
 if __name__ == "__main__":

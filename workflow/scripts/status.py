@@ -6,7 +6,8 @@ Run it where Snakemake runs, with the same overlays; none for config/config.yaml
 nothing, so that it may be run at any moment. `wspin/watch.py` says when a job counts as running.
 """
 
-from wspin import configfile, program
+from wspin import program
+from wspin.config.load import read_study
 from wspin.status import table
 from wspin.study import Layout
 
@@ -15,7 +16,7 @@ def main(argv=None):
     parser = program.parser("status", __doc__)
     parser.add_argument("--configfile", nargs="+", default=[], help="overlays of config/config.yaml; later ones win")
     arguments = parser.parse_args(argv)
-    print(table(Layout(configfile.read(["config/config.yaml", *arguments.configfile]))))
+    print(table(Layout(read_study(["config/config.yaml", *arguments.configfile]))))
 
 
 if __name__ == "__main__":

@@ -11,8 +11,7 @@ Interrupted, it continues from its last saved state; `model/` and the manifest a
 from pathlib import Path
 
 from wspin import cards, program
-from wspin.commands import WATCH
-from wspin.config import Dialogue, Logprobs, Train
+from wspin.config.stages import UNTRACKED, Dialogue, Logprobs, Train
 from wspin.storage import code_hash, provenance
 from wspin.storage.files import digest, sha256, whole_file
 from wspin.storage.locks import remove_state
@@ -36,7 +35,7 @@ def main(argv=None):
     arguments = parser.parse_args(argv)
     settings, dialogue = program.settings(arguments, Train), program.settings(arguments, Dialogue)
     inputs = [arguments.manifest, arguments.rows, *arguments.reference, *arguments.weights]
-    resolved = {"train": settings.model_dump(exclude=set(WATCH)), "dialogue": dialogue.model_dump()}
+    resolved = {"train": settings.model_dump(exclude=set(UNTRACKED)), "dialogue": dialogue.model_dump()}
     resolved |= {"seed": arguments.seed, "autocast": arguments.autocast}
     sharded = ["sharded"] if settings.parallel == "fsdp" and arguments.processes > 1 else []
     made_by = [code_hash.code_hash("train"), provenance.versions(("torch", "transformers")), *sharded]
@@ -55,7 +54,7 @@ def train(arguments, settings, dialogue_settings, state):
     """Run or continue the training in its state folder and publish the model; returns time and speed, in rank 0."""
     program.offline()
     from wspin import models, pairs, parallel, trainer
-    from wspin.dialogue import Dialogue as Conversation
+    from wspin.dialogue import ChatTokenizer as Conversation
     from wspin.packing import LAYOUT
 
     parallel.expect(arguments.processes)

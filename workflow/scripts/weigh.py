@@ -7,7 +7,7 @@
 """
 
 from wspin import program, readings, weights
-from wspin.config import Weigh
+from wspin.config.stages import Weigh
 from wspin.storage import tables
 
 

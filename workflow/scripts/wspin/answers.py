@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from wspin.dialogue import Dialogue
+from wspin.dialogue import ChatTokenizer
 from wspin.packing import Item
 from wspin.storage import tables
 
@@ -39,7 +39,7 @@ class Answers:
     sides: dict[str, list[Tokens]]
     made_with: dict[str, Any] = field(default_factory=dict)
 
-    def items(self, dialogue: Dialogue) -> list[Item]:
+    def items(self, dialogue: ChatTokenizer) -> list[Item]:
         """One item per prompt with all its answers, in the order of the sides."""
         prompts = [np.array(dialogue.prompt_ids(prompt), dtype=np.int32) for prompt in self.rows["prompt"].to_pylist()]
         answers = [[np.array(tokens.ids, dtype=np.int32) for tokens in side] for side in self.sides.values()]
@@ -60,7 +60,7 @@ def of_iteration(
     rows: pa.Table,
     generations: str,
     replayed: Sequence[str],
-    dialogue: Dialogue,
+    dialogue: ChatTokenizer,
     opponent: dict[str, Any],
     any_model: dict[str, Any],
 ) -> Answers:
@@ -82,13 +82,15 @@ def of_iteration(
     return Answers(rows, sides, {**_closing(dialogue), **made_with})
 
 
-def of_preferences(rows: pa.Table, dialogue: Dialogue) -> Answers:
+def of_preferences(rows: pa.Table, dialogue: ChatTokenizer) -> Answers:
     """Chosen and rejected answers of preference pairs; both ended by themselves."""
     sides = {side: [_real(text, dialogue) for text in rows[side].to_pylist()] for side in tables.SIDES}
     return Answers(rows, sides, _closing(dialogue))
 
 
-def of_teacher(rows: pa.Table, generations: Sequence[str], dialogue: Dialogue, tokenizer: str, context: int) -> Answers:
+def of_teacher(
+    rows: pa.Table, generations: Sequence[str], dialogue: ChatTokenizer, tokenizer: str, context: int
+) -> Answers:
     """The real answers, or those of a file of generations, as a teacher reads them: without EOS.
 
     Where the generations were made with the teacher's own `tokenizer` (its fingerprint), it reads their very ids. A
@@ -109,7 +111,7 @@ def of_teacher(rows: pa.Table, generations: Sequence[str], dialogue: Dialogue, t
     return Answers(rows, {"": read}, {**told, "special_ids": sorted(set(dialogue.special.values()))})
 
 
-def _real(text: str, dialogue: Dialogue) -> Tokens:
+def _real(text: str, dialogue: ChatTokenizer) -> Tokens:
     """A real answer always ended by itself; its tokens end in the text as the source has it."""
     ids, ends = dialogue.continued(text)
     return Tokens([*ids, dialogue.eos], [*ends, len(text)])
@@ -121,7 +123,7 @@ def _generated(rows: pa.Table, path: str, **expected: Any) -> pa.Table:
     return table
 
 
-def _closing(dialogue: Dialogue) -> dict[str, Any]:
+def _closing(dialogue: ChatTokenizer) -> dict[str, Any]:
     """What a reader without tokenizer needs to tell text from what is none."""
     told = {"special_ids": sorted(set(dialogue.special.values())), "tokenizer_size": len(dialogue.tokenizer)}
     return {**told, "eos": dialogue.eos}

@@ -12,8 +12,7 @@ from typing import Any
 
 import yaml
 
-from wspin import configfile
-from wspin.config import Study
+from wspin.config.load import read_results
 from wspin.errors import StudyError
 from wspin.report import average, points
 from wspin.scores import Scored, read, select
@@ -51,17 +50,9 @@ CITED = """\
 - SWIFT, NeurIPS 2025, OpenReview 3VvdoCcVPU: token weights in self-play"""
 
 
-def study_of(results: str | Path) -> Study:
-    """The study whose results lie in a folder, as its last run resolved it. Raises `StudyError` if no run was there."""
-    file = Path(results) / "config.yaml"
-    if not file.exists():
-        raise StudyError(f"{file}: expected the study as it was resolved, found no file; run the study first")
-    return configfile.read([file]).model_copy(update={"results": str(results)})
-
-
 def renew(results: str | Path) -> Lines:
     """Write the card of every model that is there, where it says something new; returns the models."""
-    layout = Layout(study_of(results))
+    layout = Layout(read_results(results))
     there = [name for name in (*layout.study.models, *layout.iteration_models()) if made(layout, name)]
     return [name for name in there if write(layout, name)]
 
@@ -76,7 +67,7 @@ def leave(model: str) -> None:
     try:
         if results is None:
             raise StudyError(f"{model}: expected the config.yaml of a study above it, found none")
-        write(Layout(study_of(results)), str(folder.parent.relative_to(results)))
+        write(Layout(read_results(results)), str(folder.parent.relative_to(results)))
     except (StudyError, KeyError, OSError) as error:
         print(f"no card yet, `snakemake cards` writes it: {error}", flush=True)
 

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import json
 
-from .config import Dialogue
-from .flags import flags
-from .once import answered_once
-from .origins import Model, Preferences, Sft, Source, TaskSource
-from .study import Layout
-
-# How a training is watched over and kept in memory, without a trace in its result.
-WATCH = ("save_every", "margin_bound", "gradient_checkpointing", "parallel")
+from wspin.config.flags import flags
+from wspin.config.sources import Model, Preferences, Sft, Source, TaskSource
+from wspin.config.stages import UNTRACKED, Dialogue
+from wspin.once import answered_once
+from wspin.study import Layout
 
 
 class Commands:
@@ -62,12 +59,12 @@ class Commands:
         replays = len(self.layout.replayed(arm, k)) if arm else 0
         seed = self.layout.draw_seed(model)
         rest = ["--replays", str(replays), "--seed", *map(str, seed), "--autocast", self.study.logprobs.autocast]
-        return [*rest, *flags(self.layout.training(model), but=WATCH), *flags(self._dialogue(model))]
+        return [*rest, *flags(self.layout.training(model), but=UNTRACKED), *flags(self._dialogue(model))]
 
     def train_unseen(self, model: str) -> list[str]:
         """What leaves no trace in a training's result: where it and its parent keep their states, what it watches."""
         own, parent = self.layout.state(model), self.layout.state(self.layout.parent(model))
-        return ["--state", own, "--parent-state", parent, *flags(self.layout.training(model), only=WATCH)]
+        return ["--state", own, "--parent-state", parent, *flags(self.layout.training(model), only=UNTRACKED)]
 
     def generate(self, responses: str, shard: str) -> list[str]:
         return [*_shard(shard, self.study.data.sft), *self._generate(responses)]

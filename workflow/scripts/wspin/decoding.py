@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from .config import Generate
+from wspin.config.stages import Generate
 
 
 @dataclass

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from wspin.config import Dialogue as Settings
+from wspin.config.stages import Dialogue as Settings
 from wspin.errors import StudyError
 from wspin.templates import CHAT, TEMPLATES, known_templates
 
@@ -53,7 +53,7 @@ ANCHORS = ("\n", "a", ".")  # may stand before an answer that is tokenised: one 
 
 
 @dataclass(frozen=True)
-class Dialogue:
+class ChatTokenizer:
     """Conversations in one template and one tokenizer (a fast tokenizer of transformers)."""
 
     tokenizer: Any

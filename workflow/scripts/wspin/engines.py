@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from wspin import models
-from wspin.config import Generate
+from wspin.config.stages import Generate
 from wspin.decoding import Batch, Row
 
 Draws = Callable[[int], np.random.Generator]  # number of a prompt: where its random numbers come from

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .config import Train
-from .flops import BACKWARD, Cost, attended
-from .sizes import Size
-from .study import GOLD, Layout
+from wspin.config.stages import Train
+from wspin.flops import BACKWARD, Cost, attended
+from wspin.sizes import Size
+from wspin.study import GOLD, Layout
 
 GB = 1e9
 TOGETHER = 256  # answers that vLLM decodes at a time

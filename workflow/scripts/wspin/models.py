@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from wspin import hub, packages
+from wspin.config.sources import Model, Package, Scratch
 from wspin.errors import StudyError
-from wspin.origins import Model, Package, Scratch
 from wspin.storage.files import digest, naming, sha256, whole_folder, write_json
 
 # What `from_pretrained` reads. Cards, provenance and pickles beside it are not part of a model.

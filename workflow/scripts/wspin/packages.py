@@ -11,8 +11,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from wspin.config.sources import Package
 from wspin.errors import StudyError
-from wspin.origins import Package
 from wspin.storage.files import naming
 
 

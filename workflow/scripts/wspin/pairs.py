@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from wspin.dialogue import Dialogue
+from wspin.dialogue import ChatTokenizer
 from wspin.errors import StudyError
 from wspin.packing import Item
 from wspin.storage import tables
@@ -23,7 +23,7 @@ def training_items(
     reference: Sequence[str],
     weights: Sequence[str],
     replays: int,
-    dialogue: Dialogue,
+    dialogue: ChatTokenizer,
     expected: dict[str, Any],
 ) -> list[Item]:
     """What a model is trained on: answers for sft, pairs with their reference otherwise, with weights for wspin.

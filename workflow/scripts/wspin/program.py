@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from wspin.config.base import Section
+from wspin.config.flags import add_flags, from_flags
 from wspin.errors import StudyError
-from wspin.flags import add_flags, from_flags
 from wspin.imports import load_transformers
-from wspin.sections import Section
 from wspin.storage import provenance
 
 

@@ -12,14 +12,14 @@ from __future__ import annotations
 import re
 from functools import cached_property
 
-from wspin import config
+from wspin.config.study import Study
 from wspin.once import answered_once
 
 
 class Relations:
     """The relations of one study."""
 
-    def __init__(self, study: config.Study):
+    def __init__(self, study: Study):
         self.study = study
 
     # Names

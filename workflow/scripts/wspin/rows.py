@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from wspin import models
-from wspin.config import Dialogue as Settings
-from wspin.dialogue import Dialogue
+from wspin.config.stages import Dialogue as Settings
+from wspin.dialogue import ChatTokenizer
 from wspin.errors import StudyError
 
 Reason = str | None
@@ -21,7 +21,7 @@ Reason = str | None
 class Fit:
     """The room that one model gives to a conversation."""
 
-    dialogue: Dialogue
+    dialogue: ChatTokenizer
     context: int  # longest sequence of the model, tokens
     max_new_tokens: int  # generation budget
 
@@ -60,7 +60,7 @@ def fits(folders: Sequence[str], templates: Sequence[str], settings: Settings, m
     """The rooms of the models of `data.fits`, each seeing a prompt in its own template."""
     made = []
     for folder, template in zip(folders, templates, strict=True):
-        dialogue = Dialogue(models.load_tokenizer(folder), settings.model_copy(update={"template": template}))
+        dialogue = ChatTokenizer(models.load_tokenizer(folder), settings.model_copy(update={"template": template}))
         made.append(Fit(dialogue, models.context(folder), max_new_tokens))
     return made
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from wspin.checks import explain
+from wspin.config.explain import explain
 from wspin.errors import StudyError
 
 

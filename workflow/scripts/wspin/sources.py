@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from wspin import hub, packages
+from wspin.config.sources import PackagedRows, ReasoningGym
 from wspin.errors import StudyError
-from wspin.origins import PackagedRows, ReasoningGym
 from wspin.rng import row_generator
 from wspin.storage import tables
 

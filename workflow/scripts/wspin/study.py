@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from wspin import config
+from wspin.config.stages import Train, at_iteration
+from wspin.config.study import Study
 from wspin.once import answered_once
 from wspin.relations import Relations
 
@@ -24,7 +25,7 @@ def alternatives(names: Iterable[str]) -> str:
 class Layout(Relations):
     """Paths and relations of one study."""
 
-    def __init__(self, study: config.Study):
+    def __init__(self, study: Study):
         super().__init__(study)
         self.results = study.results
 
@@ -194,10 +195,10 @@ class Layout(Relations):
 
     # What the programs are told
 
-    def training(self, model: str) -> config.Train:
+    def training(self, model: str) -> Train:
         """The settings of one training, per-iteration values resolved; triplets only where answers are replayed."""
         arm, k = self.origin(model)
-        train = config.at_iteration(self.study.arm_train(arm), k) if arm else self.study.model_train(model)
+        train = at_iteration(self.study.arm_train(arm), k) if arm else self.study.model_train(model)
         return train if arm and self.replayed(arm, k) else train.model_copy(update={"triplets": False})
 
     def draw_seed(self, responses: str) -> tuple[int, int]:

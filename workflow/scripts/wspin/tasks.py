@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 
 from wspin import hub, packages
+from wspin.config.sources import TaskSource
 from wspin.errors import StudyError
-from wspin.origins import TaskSource
 
 # What a task is made of: its definition and templates it includes (`_default_yaml`), functions it names, its data.
 FILES = ("yaml", ".yml", ".py", ".jsonl", ".parquet", ".json", ".csv", "README.md")

@@ -23,7 +23,7 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from wspin import losses
 from wspin.attention import shared_prefix
-from wspin.config import Train
+from wspin.config.stages import Train
 from wspin.errors import StudyError
 from wspin.flops import BACKWARD, Cost, matmul_rate
 from wspin.grace import asked_to_stop

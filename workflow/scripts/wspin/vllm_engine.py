@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from wspin.config import Generate
+from wspin.config.stages import Generate
 from wspin.engines import Answer, Draws, Finished
 from wspin.errors import StudyError
 

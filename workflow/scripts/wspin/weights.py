@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wspin.alignment import Alignment
-from wspin.config import Weigh
+from wspin.config.stages import Weigh
 from wspin.errors import StudyError
 from wspin.readings import Answer
 from wspin.rng import row_generator

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic.json_schema import models_json_schema
 
-from .config import Study, Train, Weigh
+from .stages import Train, Weigh
+from .study import Study
 
 Node = dict[str, Any]  # a part of a JSON schema
 

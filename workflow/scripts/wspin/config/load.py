@@ -14,14 +14,25 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from wspin.checks import Place, complaints, mistakes
-from wspin.config import Study, merge
 from wspin.errors import StudyError
 
-LOCK = "config/revisions.lock.yaml"  # commits of names on the hub that the study gives without one
+from .checks import complaints
+from .explain import Place, mistakes
+from .study import Study, merge
 
 
-def load(merged: dict[str, Any], files: Iterable[str | Path] = ()) -> Study:
+def read_results(results: str | Path) -> Study:
+    """The study whose results lie in a folder, as its last run resolved it. Raises `StudyError` if no run was there."""
+    file = Path(results) / "config.yaml"
+    if not file.exists():
+        raise StudyError(f"{file}: expected the study as it was resolved, found no file; run the study first")
+    return read_study([file]).model_copy(update={"results": str(results)})
+
+
+LOCK_FILE = "config/revisions.lock.yaml"  # commits of names on the hub that the study gives without one
+
+
+def load_study(merged: dict[str, Any], files: Iterable[str | Path] = ()) -> Study:
     """The study that the merged mapping describes; names on the hub without a revision have that of the lock file.
 
     `files` are the configuration files in the order of merging; they only serve to name lines. Raises `StudyError`
@@ -29,12 +40,12 @@ def load(merged: dict[str, Any], files: Iterable[str | Path] = ()) -> Study:
     """
     places: dict[Place, str] = {}
     for file in files:
-        for place, line, repeated in keys(Path(file)):
+        for place, line, repeated in keys_with_lines(Path(file)):
             if repeated:
                 raise StudyError(f"{file}:{line}: {'.'.join(place)}: the key is given twice; remove one")
             places[place] = f"{file}:{line}"
     mapping = merge(merged)
-    pinned = read_lock(Path(LOCK))
+    pinned = read_lock(Path(LOCK_FILE))
     for kind, entry in _on_the_hub(mapping):
         entry.setdefault("revision", pinned.get(kind, {}).get(entry["hub"]))
     mapping = merge(mapping)
@@ -49,12 +60,12 @@ def load(merged: dict[str, Any], files: Iterable[str | Path] = ()) -> Study:
     return study
 
 
-def read(files: Sequence[str | Path]) -> Study:
+def read_study(files: Sequence[str | Path]) -> Study:
     """The study that files describe, merged as Snakemake does: for programs that run without it."""
-    return load(merged(files), files)
+    return load_study(merge_files(files), files)
 
 
-def merged(files: Sequence[str | Path]) -> dict[str, Any]:
+def merge_files(files: Sequence[str | Path]) -> dict[str, Any]:
     """The mapping that files give together, not checked yet."""
     layers = []
     for file in files:
@@ -94,7 +105,7 @@ def _on_the_hub(mapping: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]
                 yield kind, entry
 
 
-def keys(file: Path) -> Iterator[tuple[Place, int, bool]]:
+def keys_with_lines(file: Path) -> Iterator[tuple[Place, int, bool]]:
     """(place, line, given before?) of every key in a YAML file."""
 
     def walk(node: yaml.Node, place: Place) -> Iterator[tuple[Place, int, bool]]:

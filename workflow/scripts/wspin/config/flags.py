@@ -13,9 +13,10 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from wspin.checks import mistakes
 from wspin.errors import StudyError
-from wspin.sections import Section
+
+from .base import Section
+from .explain import mistakes
 
 S = TypeVar("S", bound=Section)
 

@@ -1,4 +1,4 @@
-"""What a valid study is: the one typed definition from which checks, flags, schema and option table follow."""
+"""The sections of the configuration, one class for each stage, and what is asked and assumed for jobs."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, FiniteFloat, PositiveFloat, PositiveInt, model_validator
 
-from .origins import Data, Model, Push, TaskSource
-from .running import Preflight, Report, Resources
-from .sections import Loss, Name, NotNegative, PerIteration, Precision, Section, Share
+from .base import Loss, Name, NotNegative, PerIteration, Precision, Section, Share
+from .sources import TaskSource
 
-RESERVED = frozenset(
-    ("data", "fetched", "logprobs", "logs", "benchmarks", "tables", "figures", "pages", "gold", "preferences", "demo")
-) | {"config.yaml", "swift_paper", "spin_settings"}  # the last two: results of config/presets/
+# How a training is watched over and kept in memory, without a trace in its result.
+UNTRACKED = ("save_every", "margin_bound", "gradient_checkpointing", "parallel")
 
 
 class Dialogue(Section):
@@ -225,104 +223,49 @@ class Eval(Section):
     sources: dict[str, TaskSource] = Field(description="suite: where its tasks come from")
 
 
-class Fork(Section):
-    from_: str = Field(alias="from", description="arm whose iterations are taken over")
-    at: PositiveInt = Field(description="first iteration of this arm's own")
-
-
-class Arm(Section):
-    """What an arm changes. Everything else is the study's."""
-
-    train: dict[str, Any] = Field({}, description="settings of `train` that this arm overrides")
-    weigh: dict[str, Any] = Field({}, description="settings of `weigh` that this arm overrides")
-    teacher: str | None = Field(None, description="registry model that weighs tokens; default: the study's `teacher`")
-    start: str | None = Field(None, description="registry model the arm starts from; default: the study's `start`")
-    seed: int | None = Field(None, description="seed of a replicate; default: the study's `seed`")
-    data_window: PositiveInt | None = Field(None, description="default: the study's `data_window`")
-    iterations: PositiveInt | None = Field(None, description="default: the study's `iterations`")
-    fork: Fork | None = Field(None, description="start from another arm's iteration instead of `start`")
-
-
-class Study(Section):
-    """A whole study."""
-
-    results: str = Field(description="folder of the results")
-    seed: int = Field(description="seed of everything random; an arm may have its own")
-    models: dict[Name, Model] = Field(description="the registry")
-    start: str = Field(description="registry model every arm starts from")
-    teacher: str | None = Field(None, description="registry model that weighs tokens; arms with source equal need none")
-    data: Data
-    dialogue: Dialogue
-    generate: GenerateSection
-    logprobs: Logprobs
-    weigh: WeighSection
-    train: TrainSection
-    eval: Eval
-    arms: dict[Name, Arm] = Field(min_length=1, description="the arms of the study, each with what it changes")
-    iterations: PositiveInt = Field(description="rounds of self-play")
-    data_window: PositiveInt = Field(
-        description="iterations whose pairs one training sees: 2 = this one and the one before"
-    )
-    resources: Resources
-    report: Report
-    preflight: Preflight
-    push: Push | None = Field(None, description="what the target `push` uploads; nothing else reads it")
-
-    def arm_train(self, arm: str) -> Train:
-        """An arm's training, with per-iteration values still lists."""
-        return Train.model_validate(merge(_plain(self.train), self.arms[arm].train)).for_its_loss()
-
-    def arm_weigh(self, arm: str) -> Weigh:
-        """How an arm's tokens are weighed; of consequence for arms whose loss reads weights."""
-        return Weigh.model_validate(
-            merge(self.weigh.model_dump(exclude={"given"}), self.arms[arm].weigh)
-        ).for_its_source()
-
-    def weighted(self, arm: str) -> bool:
-        """Whether an arm's loss reads token weights."""
-        return self.arm_train(arm).loss == "wspin"
-
-    def given_answers(self) -> list[str]:
-        """The start model whose answers a file holds (`generate.given`), if there is one."""
-        return [self.start] if self.generate.given else []
-
-    def given_weights(self) -> list[str]:
-        """Arms whose weights of iteration 0 a file holds (`weigh.given`): those that start and weigh as the study."""
-        alike = [name for name, arm in self.arms.items() if not arm.model_fields_set & OWN_WEIGHTS]
-        return [name for name in alike if self.weighted(name)] if self.weigh.given else []
-
-    def model_train(self, model: str) -> Train:
-        """The training of a registry model: `train`, then `train.<loss>`, then the model's own overrides."""
-        entry = self.models[model]
-        by_loss = {"sft": self.train.sft, "dpo": self.train.dpo}.get(entry.loss, {})
-        merged = merge(_plain(self.train), by_loss, entry.train, {"loss": entry.loss})
-        return Train.model_validate(merged).for_its_loss()
-
-
-# What makes an arm's weights of iteration 0 others than the study's
-OWN_WEIGHTS = {"weigh", "teacher", "start", "seed", "fork"}
-
-
-def _plain(train: TrainSection) -> dict[str, Any]:
-    return train.model_dump(exclude={"sft", "dpo"})
-
-
-def merge(*layers: dict[str, Any]) -> dict[str, Any]:
-    """Deep-merge mappings, later ones win; lists are replaced whole; `None` deletes an inherited key."""
-    merged: dict[str, Any] = {}
-    for layer in layers:
-        for key, value in layer.items():
-            if value is None:
-                merged.pop(key, None)
-            elif isinstance(value, dict):
-                below = merged.get(key)
-                merged[key] = merge(below if isinstance(below, dict) else {}, value)
-            else:
-                merged[key] = value
-    return merged
-
-
 def at_iteration(train: Train, k: int) -> Train:
     """The training of iteration k: lists resolved to their k-th value."""
     values = {name: value[k] if isinstance(value, list) else value for name, value in train}
     return train.model_copy(update=values)
+
+
+class Resource(Section):
+    gpu: Annotated[int, Field(ge=0)] = Field(0, description="GPUs of a job")
+    threads: PositiveInt = Field(1, description="CPU threads of a job; bitwise claims hold for equal threads")
+    mem_mb: PositiveInt = Field(description="memory of a job in MB")
+    runtime: PositiveInt = Field(description="minutes of a job; grows with the attempt")
+
+
+class Resources(Section):
+    fetch: Resource
+    data: Resource
+    train: Resource
+    generate: Resource
+    logprobs: Resource
+    weigh: Resource
+    eval: Resource
+    report: Resource
+
+
+class Preflight(Section):
+    """What `preflight` assumes of GPUs, prices and lengths; nothing else reads it."""
+
+    gpu_memory_gb: PositiveFloat = Field(description="memory of a GPU")
+    tflops: PositiveFloat = Field(description="its peak in the study's precision")
+    bandwidth_tb: PositiveFloat = Field(description="its memory's bandwidth, TB per second")
+    utilisation: Annotated[float, Field(gt=0.0, le=1.0)] = Field(description="share of both that jobs reach")
+    price: NotNegative = Field(description="of a GPU for an hour, in whatever currency")
+    prompt_tokens: PositiveFloat = Field(description="mean tokens of a prompt, until `data` exists")
+    response_tokens: PositiveFloat = Field(description="mean tokens of a real answer, until `data` exists")
+    generated_tokens: PositiveFloat = Field(description="mean tokens of a generated answer, until there are some")
+    evaluation_tokens: PositiveFloat = Field(description="tokens that all suites together read, for one model")
+
+
+class Report(Section):
+    metrics: dict[str, str] = Field(
+        description="task: its metric in the tables, as lm-eval writes it (`acc_norm,none`)"
+    )
+    baseline: str = Field(description="arm that every other arm is compared to, iteration by iteration")
+    examples: PositiveInt = Field(description="prompts shown with every model's answers and their weights")
+    bootstrap: PositiveInt = Field(description="draws of the paired bootstrap over items")
+    confidence: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(description="level of the intervals")

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from .sections import Loss, Precision, Revision, Section, Share, needs_revision, one_of
+from .base import Loss, Precision, Revision, Section, Share, needs_revision, one_of
 
 
 class Package(Section):
