@@ -56,7 +56,7 @@ def run(quick: bool, device: str) -> Iterator[Row]:
 
 def stages() -> list[Stage]:
     """Of one iteration, at the mean lengths of `shapes`."""
-    from wspin.flops import BACKWARD, Cost
+    from wspin.engine.flops import BACKWARD, Cost
 
     student, teacher = _model("Qwen2", QWEN), _model("Mistral", ZEPHYR)
     of_student, of_teacher = Cost.of(student), Cost.of(teacher)
@@ -88,7 +88,7 @@ def _generation(model: Any, cost: Any) -> Stage:
 
 
 def _item(*answers: float) -> Any:
-    from wspin.packing import Item
+    from wspin.engine.packing import Item
 
     return Item(np.zeros(int(PROMPT.mean)), tuple(np.zeros(int(answer)) for answer in answers))
 

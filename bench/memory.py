@@ -59,8 +59,8 @@ def _ours(model: Any, items: list[Any]) -> Callable[[], None]:
     import numpy as np
 
     from wspin import losses
-    from wspin.logprobs import token_logprobs
-    from wspin.packing import lay_out
+    from wspin.engine.logprobs import token_logprobs
+    from wspin.engine.packing import lay_out
 
     known = [replace(item, reference=tuple(np.zeros(len(one)) for one in item.responses)) for item in items]
 

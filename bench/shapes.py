@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from wspin.packing import Item
+from wspin.engine.packing import Item
 
 EOS = 0
 

@@ -18,11 +18,12 @@ import numpy as np
 import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from wspin.attention import shared_prefix
 from wspin.config.stages import Train
-from wspin.flops import BACKWARD, Cost, matmul_rate, of_scoring
-from wspin.logprobs import score
-from wspin.packing import Item, plan
+from wspin.engine.attention import shared_prefix
+from wspin.engine.batches import plan
+from wspin.engine.flops import BACKWARD, Cost, matmul_rate, of_scoring
+from wspin.engine.packing import Item
+from wspin.logprobs.score import score_items
 from wspin.trainer import PlannedTrainer, arguments, optimizer
 
 from . import shapes
@@ -172,7 +173,7 @@ class Task:
         rate = self._rate()
         model, scoring, training, curve = self._copy(), Clock(self.device), Clock(self.device), Curve()
         with scoring:
-            reference = score(model, self.items, self.case.token_budget, self.precision)
+            reference = score_items(model, self.items, self.case.token_budget, self.precision)
         items = [replace(item, reference=tuple(own)) for item, own in zip(self.items, reference, strict=True)]
         made = PlannedTrainer(
             self.settings,

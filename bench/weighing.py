@@ -15,8 +15,8 @@ import numpy as np
 from wspin import weights
 from wspin.alignment import align_ids
 from wspin.config.stages import Weigh
-from wspin.logprobs import score
-from wspin.packing import Item
+from wspin.engine.packing import Item
+from wspin.logprobs.score import score_items
 from wspin.readings import Answer
 
 from . import shapes
@@ -99,7 +99,7 @@ class Task:
         return clock.told()
 
     def _score(self, model: Any, items: Sequence[Item]) -> list[list[np.ndarray]]:
-        return score(model, items, TOKEN_BUDGET, "float32")
+        return score_items(model, items, TOKEN_BUDGET, "float32")
 
     def _check(self, made: list[np.ndarray]) -> None:
         """Raises `AssertionError` if the weights are not those of the first contender."""

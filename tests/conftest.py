@@ -136,7 +136,7 @@ def make_items():
     """Makes items of random ids, EOS among them: prompts of 2 to 9 tokens, answers of 1 to 8."""
     import numpy as np
 
-    from wspin.packing import Item
+    from wspin.engine.packing import Item
 
     def make(count, answers=2, seed=0):
         rng = np.random.default_rng(seed)

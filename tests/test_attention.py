@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.attention.flex_attention import flex_attention
 
-from wspin import attention
-from wspin.attention import Layout, shared_prefix
+from wspin.engine import attention
+from wspin.engine.attention import shared_prefix
+from wspin.engine.layout import PackedLayout
 from wspin.errors import StudyError
 
 ITEM = st.lists(st.integers(0, 12), max_size=4).map(tuple)
@@ -41,7 +42,7 @@ def seen_in_buckets(layout, window):
 
 def test_the_rule_by_hand():
     """A prompt p p with answers a and b b, then a prompt q with an answer c."""
-    layout = Layout.of([(2, 1, 2), (1, 1)])
+    layout = PackedLayout.of([(2, 1, 2), (1, 1)])
     assert layout.items.tolist() == [0, 0, 0, 0, 0, 1, 1]
     assert layout.branches.tolist() == [0, 0, 1, 2, 2, 0, 1]
     assert layout.positions.tolist() == [0, 1, 2, 2, 3, 0, 1]
@@ -59,7 +60,7 @@ def test_the_rule_by_hand():
 
 def test_the_rule_with_a_sliding_window_by_hand():
     """Of two tokens: distances are those of the text, not of the row. The second b is too far from p."""
-    assert dense(Layout.of([(2, 1, 2), (1, 1)]), 2).int().tolist() == [
+    assert dense(PackedLayout.of([(2, 1, 2), (1, 1)]), 2).int().tolist() == [
         # p  p  a  b  b  q  c
         [1, 0, 0, 0, 0, 0, 0],
         [1, 1, 0, 0, 0, 0, 0],
@@ -79,13 +80,13 @@ def test_the_rule_with_a_sliding_window_by_hand():
 @settings(max_examples=40)
 def test_buckets_keep_the_rule(window, lengths):
     """Every key once: padding repeats keys, and no query whose output is read sees them twice."""
-    layout = Layout.of(lengths)
+    layout = PackedLayout.of(lengths)
     assert torch.equal(seen_in_buckets(layout, window), dense(layout, window).long())
 
 
 @given(lengths=LENGTHS)
 def test_every_token_is_read_from_a_query_of_its_own(lengths):
-    layout = Layout.of(lengths)
+    layout = PackedLayout.of(lengths)
     queries = torch.cat([bucket.queries.flatten() for bucket in layout.buckets])
     size = sum(map(sum, lengths))
     assert len(layout.positions) == len(layout.items) == len(layout.branches) == size
@@ -96,7 +97,7 @@ def test_every_token_is_read_from_a_query_of_its_own(lengths):
 
 @given(lengths=LENGTHS)
 def test_buckets_hold_little_padding(lengths):
-    layout, work = Layout.of(lengths), 0
+    layout, work = PackedLayout.of(lengths), 0
     for bucket in layout.buckets:
         rows = zip(bucket.queries.tolist(), bucket.unseen, strict=True)
         real = [len(set(queries)) * int((~unseen).sum()) for queries, unseen in rows]
@@ -109,17 +110,17 @@ def test_buckets_hold_little_padding(lengths):
 
 def test_items_of_like_length_share_a_bucket():
     """Prompts with their first answers in one, all further answers in another."""
-    layout = Layout.of([(50, 9, 8), (49, 9, 8), (48, 9, 8, 8)])
+    layout = PackedLayout.of([(50, 9, 8), (49, 9, 8), (48, 9, 8, 8)])
     assert [tuple(bucket.queries.shape) for bucket in layout.buckets] == [(3, 59), (4, 8)]
     assert [bucket.keys.shape[1] for bucket in layout.buckets] == [59, 58]
     assert [bucket.square for bucket in layout.buckets] == [True, False]
-    assert len(Layout.of([(50, 9), (10, 2)]).buckets) == 2
-    assert [bucket.square for bucket in Layout.of([(8,), (1, 7, 8)]).buckets] == [True, False]
+    assert len(PackedLayout.of([(50, 9), (10, 2)]).buckets) == 2
+    assert [bucket.square for bucket in PackedLayout.of([(8,), (1, 7, 8)]).buckets] == [True, False]
 
 
 def test_plain_causal_attention_needs_no_mask():
     """None is what the fast kernels want; a window that no token can see past is none."""
-    layout = Layout.of([(5, 3, 2), (4, 4)])
+    layout = PackedLayout.of([(5, 3, 2), (4, 4)])
     square, further = layout.bucket_masks(None)
     assert square is None
     assert further.shape == (1, 1, 2, 7)
@@ -128,7 +129,7 @@ def test_plain_causal_attention_needs_no_mask():
 
 
 def test_masks_are_made_once():
-    layout = Layout.of([(5, 3, 2)])
+    layout = PackedLayout.of([(5, 3, 2)])
     assert layout.bucket_masks(3)[0] is layout.bucket_masks(3)[0]
     assert layout.bucket_masks(3)[0] is not layout.bucket_masks(2)[0]
     assert layout.block_mask(3) is layout.block_mask(3)
@@ -161,7 +162,7 @@ def bucketed(layout, states, window=None, scaling=None, module=None):
 @settings(max_examples=15)
 def test_bucketed_attention_is_softmax_under_the_rule(window, lengths):
     """Values and gradients, with grouped queries."""
-    layout, found = Layout.of(lengths), []
+    layout, found = PackedLayout.of(lengths), []
     states = states_of(layout)
     weights = torch.randn(1, len(layout.positions), 4, 8, dtype=torch.float64)
     for out in (bucketed(layout, states, window, 0.3), by_the_rule(layout, states, window, 0.3)):
@@ -171,7 +172,7 @@ def test_bucketed_attention_is_softmax_under_the_rule(window, lengths):
 
 
 def test_without_a_scaling_it_is_the_usual_one():
-    layout = Layout.of([(5, 3, 2), (4, 4)])
+    layout = PackedLayout.of([(5, 3, 2), (4, 4)])
     states = states_of(layout)
     torch.testing.assert_close(bucketed(layout, states), bucketed(layout, states, scaling=8**-0.5))
 
@@ -179,7 +180,7 @@ def test_without_a_scaling_it_is_the_usual_one():
 @WINDOWS
 def test_block_mask_keeps_the_rule(window):
     """Of FlexAttention: what is asked for single pairs, and the blocks that it does not skip."""
-    layout = Layout.of(LARGE)
+    layout = PackedLayout.of(LARGE)
     mask, places = layout.block_mask(window), torch.arange(len(layout.positions))
     expected = dense(layout, window)
     assert torch.equal(mask.mask_mod(0, 0, places[:, None], places), expected)
@@ -195,7 +196,7 @@ def test_block_mask_keeps_the_rule(window):
 @torch.no_grad()
 def test_flex_attention_under_its_mask_is_the_bucketed_one(window):
     """Eager, as CPUs can."""
-    layout = Layout.of(LARGE)
+    layout = PackedLayout.of(LARGE)
     states = [one.float() for one in states_of(layout, width=16)]
     found = flex_attention(*states, block_mask=layout.block_mask(window), enable_gqa=True).transpose(1, 2)
     torch.testing.assert_close(found, bucketed(layout, states, window), rtol=1e-4, atol=1e-5)
@@ -218,14 +219,14 @@ def test_flex_attention_under_its_mask_is_the_bucketed_one(window):
 )
 @pytest.mark.parametrize("forward", [attention._bucketed, attention._flex])
 def test_more_than_plain_causal_attention_is_refused(forward, asked, found):
-    layout = Layout.of([(3, 2)])
+    layout = PackedLayout.of([(3, 2)])
     call = {"attention_mask": None, "scaling": None, "layout": layout, **asked}
     with pytest.raises(StudyError, match=f"^SimpleNamespace: expected plain causal attention, found {found}$"):
         forward(SimpleNamespace(), *states_of(layout), **call)
 
 
 def test_what_asks_for_nothing_is_let_through():
-    layout = Layout.of([(3, 2)])
+    layout = PackedLayout.of([(3, 2)])
     more = {"softcap": None, "s_aux": None, "dropout": 0.0, "is_causal": True, "use_cache": False}
     found, weights = attention._bucketed(
         SimpleNamespace(), *states_of(layout), None, scaling=None, layout=layout, **more
@@ -237,12 +238,12 @@ def test_what_asks_for_nothing_is_let_through():
 @pytest.mark.parametrize("forward", [attention._bucketed, attention._flex])
 def test_attention_without_a_layout_is_refused(forward):
     with pytest.raises(StudyError, match=r"^SimpleNamespace: expected the layout of a packed row, found none"):
-        forward(SimpleNamespace(), *states_of(Layout.of([(3, 2)])), None, scaling=None)
+        forward(SimpleNamespace(), *states_of(PackedLayout.of([(3, 2)])), None, scaling=None)
 
 
 def test_a_window_must_be_where_the_config_says():
     """Or a model's own idea of its layers would be lost in silence."""
-    layout = Layout.of([(3, 2)])
+    layout = PackedLayout.of([(3, 2)])
     config = SimpleNamespace(layer_types=["full_attention", "sliding_attention"])
     full, sliding = (SimpleNamespace(config=config, layer_idx=index) for index in (0, 1))
     assert bucketed(layout, states_of(layout), None, module=full).shape == (1, 5, 4, 8)
@@ -289,7 +290,7 @@ def test_without_a_gpu_nothing_is_compiled(monkeypatch):
 def test_sizes_of_a_layout_do_not_move_its_values():
     """A stretch's output is the same in a bucket of its own and in company that pads it."""
     small, large = (7, 3, 4), (8, 3, 4)
-    layout, alone = Layout.of([large, small]), Layout.of([small])
+    layout, alone = PackedLayout.of([large, small]), PackedLayout.of([small])
     states = states_of(layout)
     own = [one[:, :, sum(large) :] for one in states]
     assert any(bucket.unseen.any() for bucket in layout.buckets)

@@ -14,8 +14,8 @@ from wspin import answers, models
 from wspin.config.sources import Scratch
 from wspin.config.stages import Dialogue
 from wspin.dialogue import ChatTokenizer, render
+from wspin.engine.packing import lay_out
 from wspin.errors import StudyError
-from wspin.packing import lay_out
 from wspin.templates import TEMPLATES
 
 EOS = "<|endoftext|>"

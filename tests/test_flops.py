@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
-from wspin import flops, logprobs
-from wspin.attention import Layout
-from wspin.flops import Cost, attended, of_scoring
-from wspin.logprobs import score, token_logprobs
-from wspin.packing import Item, lay_out
+from wspin.engine import flops, support
+from wspin.engine.flops import Cost, attended, of_scoring
+from wspin.engine.layout import PackedLayout
+from wspin.engine.logprobs import token_logprobs
+from wspin.engine.packing import Item, lay_out
+from wspin.logprobs.score import score_items
 
 ITEM = st.tuples(st.integers(1, 20), st.lists(st.integers(0, 12), min_size=1, max_size=4)).map(
     lambda one: (one[0], *one[1])
@@ -72,10 +73,10 @@ def test_what_a_layout_computes(name, lengths):
 @ARCHITECTURES
 def test_what_scoring_computes(name, monkeypatch):
     """Over all its batches; an item with empty answers alone is not read."""
-    monkeypatch.setattr(logprobs, "check_model", lambda model: None)
+    monkeypatch.setattr(support, "check_model", lambda model: None)
     model, items = make(name), items_of([(5, 4, 3), (9, 2), (8, 0, 0), (3, 1, 1, 6), (11, 2, 2)])
     asked = of_scoring(model, items, 25)
-    assert asked["computed"] == counted(lambda: score(model, items, 25, "float32"))
+    assert asked["computed"] == counted(lambda: score_items(model, items, 25, "float32"))
     cost = Cost.of(model)
     assert asked["needed"] == cost.needed([one for one in items if one.responses[0].size])
 
@@ -108,7 +109,7 @@ def test_computed_by_hand():
 @given(ITEM)
 def test_attended_pairs_are_those_of_the_rule(lengths):
     places = torch.arange(sum(lengths))
-    assert attended(lengths) == Layout.of([lengths]).attends(places[:, None], places).sum()
+    assert attended(lengths) == PackedLayout.of([lengths]).attends(places[:, None], places).sum()
 
 
 @given(st.lists(ITEM, min_size=1, max_size=6))

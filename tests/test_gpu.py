@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from wspin import attention, logprobs, trainer
-from wspin.attention import Layout
+from wspin import trainer
 from wspin.config.stages import Generate
+from wspin.engine import attention, head
+from wspin.engine.layout import PackedLayout
+from wspin.engine.logprobs import autocast, token_logprobs
+from wspin.engine.packing import lay_out
 from wspin.engines import generate
-from wspin.logprobs import autocast, score, token_logprobs
-from wspin.packing import lay_out
+from wspin.logprobs.score import score_items
 from wspin.trainer import train
 
 pytestmark = pytest.mark.gpu
@@ -39,7 +41,7 @@ def flat(scored):
 
 
 def with_reference(model, items, token_budget, precision):
-    scores = score(model, items, token_budget, precision)
+    scores = score_items(model, items, token_budget, precision)
     return [replace(item, reference=tuple(own)) for item, own in zip(items, scores, strict=True)]
 
 
@@ -53,7 +55,7 @@ def curve(state):
 
 def test_log_probabilities_are_those_of_the_cpu(model, cuda, make_items):
     items = make_items(12, answers=3)
-    expected, found = (flat(score(one, items, 4096, "float32")) for one in (model, cuda))
+    expected, found = (flat(score_items(one, items, 4096, "float32")) for one in (model, cuda))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -61,7 +63,7 @@ def test_log_probabilities_are_those_of_the_cpu(model, cuda, make_items):
 def test_flex_attention_is_the_bucketed_one(window):
     """Values and gradients, with grouped queries and over several blocks of 128."""
     rng = np.random.default_rng(0)
-    layout = Layout.of([tuple(rng.integers(1, 120, 4)) for _ in range(6)]).to(torch.device("cuda"))
+    layout = PackedLayout.of([tuple(rng.integers(1, 120, 4)) for _ in range(6)]).to(torch.device("cuda"))
     torch.manual_seed(0)
     size = len(layout.positions)
     states = [torch.randn(1, heads, size, 32, device="cuda", requires_grad=True) for heads in (4, 2, 2)]
@@ -85,7 +87,7 @@ def test_logits_of_a_large_vocabulary_are_never_whole():
     targets = torch.randint(151_936, (4096,), device="cuda")
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    logprobs._Chosen.apply(states, weight, None, targets, torch.float32, False).sum().backward()
+    head.ChunkedTokenLogprobs.apply(states, weight, None, targets, torch.float32, False).sum().backward()
     assert torch.cuda.max_memory_allocated() - before < 1.8e9
 
 
@@ -100,7 +102,7 @@ def test_gradients_are_those_of_the_cpu(model, cuda, make_items):
 @pytest.mark.parametrize(("precision", "bound"), [("float32", 1e-5), ("bfloat16", 0.05)])
 def test_scoring_and_training_agree_on_one_batch(cuda, make_items, precision, bound):
     items = make_items(1)
-    reference = flat(score(cuda, items, 4096, precision))
+    reference = flat(score_items(cuda, items, 4096, precision))
     cuda.train()
     with autocast(cuda.device, precision):
         logprobs = token_logprobs(cuda, lay_out(items).to(cuda.device))

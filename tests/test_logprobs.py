@@ -10,10 +10,15 @@ import torch
 import transformers
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from wspin import logprobs, losses, models
+from wspin import losses, models
+from wspin.engine import head, logprobs
+from wspin.engine.batches import micro_batches
+from wspin.engine.head import head_logprobs, token_divergences
+from wspin.engine.logprobs import answer_states, autocast, token_logprobs
+from wspin.engine.packing import Item, lay_out
+from wspin.engine.support import check_model
 from wspin.errors import StudyError
-from wspin.logprobs import answer_states, autocast, check_model, head_logprobs, score, token_divergences, token_logprobs
-from wspin.packing import Item, lay_out, micro_batches
+from wspin.logprobs.score import score_items
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # GPTBigCode's own
 PRECISIONS = pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -282,7 +287,7 @@ def test_extreme_logits_stay_finite(model, make_items):
 def test_values_are_float32(model, make_items, precision):
     logprobs = policy(model, make_items(3), precision)
     assert logprobs.dtype == torch.float32
-    assert {answer.dtype for item in score(model, make_items(3), 4096, precision) for answer in item} == {
+    assert {answer.dtype for item in score_items(model, make_items(3), 4096, precision) for answer in item} == {
         np.dtype("f4")
     }
 
@@ -304,7 +309,7 @@ def test_policy_equal_to_its_reference_gives_log_2_exactly(model, make_items, pr
     items = make_items(8)
     (order,) = micro_batches([item.lengths for item in items], range(8), 4096)
     items = [items[i] for i in order]
-    reference = by_answer(score(model, items, 4096, precision))
+    reference = by_answer(score_items(model, items, 4096, precision))
     logprobs = policy(model, items, precision)
     assert logprobs.requires_grad
     assert torch.equal(logprobs.detach(), reference)
@@ -320,7 +325,7 @@ def test_policy_equal_to_its_reference_gives_log_2_exactly(model, make_items, pr
 @pytest.mark.parametrize("budget", [1, 40, 150, 10_000])
 def test_score_returns_items_in_their_order(model, make_items, budget):
     items, told = make_items(9, answers=3), []
-    scored = score(model, items, budget, "float32", told.append)
+    scored = score_items(model, items, budget, "float32", told.append)
     assert [[len(answer) for answer in one] for one in scored] == [[len(r) for r in item.responses] for item in items]
     close(by_answer(scored), plain(model, items).detach())
     assert told == sorted(told)
@@ -329,16 +334,16 @@ def test_score_returns_items_in_their_order(model, make_items, budget):
 
 def test_score_takes_empty_answers_and_items_without_any(model):
     items, told = mixed(), []
-    scored = score(model, items, 30, "float32", told.append)
+    scored = score_items(model, items, 30, "float32", told.append)
     assert [[len(answer) for answer in one] for one in scored] == [[len(r) for r in item.responses] for item in items]
     close(by_answer(scored), plain(model, items).detach())
     assert told[-1] == len(items)
-    assert [one.shape for one in score(model, items[-1:], 30, "float32")[0]] == [(0,)]
+    assert [one.shape for one in score_items(model, items[-1:], 30, "float32")[0]] == [(0,)]
 
 
 def test_score_leaves_the_model_without_gradients(model, make_items):
     model.train()
-    scored = score(model, make_items(2), 4096, "float32")
+    scored = score_items(model, make_items(2), 4096, "float32")
     assert not model.training
     assert all(weight.grad is None for weight in model.parameters())
     scored[0][0][:] = 0.0  # the caller's own array
@@ -363,7 +368,7 @@ def test_a_scaled_or_capped_head_is_refused(model, make_items, key):
     check_model(model)
     setattr(model.config, key, 30.0)
     with pytest.raises(StudyError, match=r"qwen2: expected logits = head.*, found a scaled or capped head"):
-        score(model, make_items(1), 4096, "float32")
+        score_items(model, make_items(1), 4096, "float32")
 
 
 @pytest.mark.parametrize(("name", "more", "line"), REFUSED, ids=names(REFUSED))
@@ -423,8 +428,8 @@ def test_a_model_that_reads_packed_rows_otherwise_is_refused(model, monkeypatch)
 @pytest.fixture
 def tiny_chunks(monkeypatch):
     """Two rows at a time, whatever the vocabulary."""
-    monkeypatch.setattr(logprobs, "CHUNK", 1)
-    monkeypatch.setattr(logprobs, "ROWS", {"cpu": 2})
+    monkeypatch.setattr(head, "CHUNK", 1)
+    monkeypatch.setattr(head, "ROWS", {"cpu": 2})
 
 
 def rows_of(rows=7, width=4, vocabulary=11, bias=True, dtype=torch.float64):
@@ -458,7 +463,7 @@ def test_gradient_of_the_head_by_finite_differences(tiny_chunks, bias, keep):
     *inputs, targets = rows_of(bias=bias)
 
     def chosen(*inputs):
-        return logprobs._Chosen.apply(*inputs, targets, torch.float64, keep)
+        return head.ChunkedTokenLogprobs.apply(*inputs, targets, torch.float64, keep)
 
     assert torch.autograd.gradcheck(chosen, inputs)
 
@@ -468,21 +473,23 @@ def test_gradient_of_the_head_by_finite_differences(tiny_chunks, bias, keep):
 @pytest.mark.parametrize(("dtype", "rel"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
 def test_head_in_chunks_is_log_softmax(tiny_chunks, bias, keep, dtype, rel):
     inputs = rows_of(bias=bias, dtype=dtype)
-    found = gradients(logprobs._Chosen.apply, *inputs, dtype, keep)
+    found = gradients(head.ChunkedTokenLogprobs.apply, *inputs, dtype, keep)
     for one, other in zip(found, gradients(written_out, *inputs), strict=True):
         assert one.dtype == dtype
         torch.testing.assert_close(one, other, rtol=rel, atol=rel)
 
 
 def test_kept_probabilities_are_those_computed_again(tiny_chunks):
-    kept, again = (gradients(logprobs._Chosen.apply, *rows_of(), torch.float64, keep) for keep in (True, False))
+    kept, again = (
+        gradients(head.ChunkedTokenLogprobs.apply, *rows_of(), torch.float64, keep) for keep in (True, False)
+    )
     for one, other in zip(kept, again, strict=True):
         assert torch.equal(one, other)
 
 
 @KEPT
 def test_no_answer_tokens_have_no_log_probabilities(keep):
-    found = gradients(logprobs._Chosen.apply, *rows_of(rows=0), torch.float64, keep)
+    found = gradients(head.ChunkedTokenLogprobs.apply, *rows_of(rows=0), torch.float64, keep)
     assert found[0].shape == (0,)
     assert [one.count_nonzero() for one in found] == [0] * 4
 
@@ -490,7 +497,7 @@ def test_no_answer_tokens_have_no_log_probabilities(keep):
 def test_weights_that_are_not_trained_get_no_gradient():
     states, weight, bias, targets = rows_of()
     fixed = weight.detach(), bias.detach()
-    logprobs._Chosen.apply(states, *fixed, targets, torch.float64, False).sum().backward()
+    head.ChunkedTokenLogprobs.apply(states, *fixed, targets, torch.float64, False).sum().backward()
     torch.testing.assert_close(states.grad, gradients_of_states(states, *fixed, targets))
 
 
@@ -516,9 +523,9 @@ def test_probabilities_are_kept_where_they_are_few_and_a_gradient_is_asked(monke
         return sum(one.numel() for one in head_logprobs(head, states, targets).grad_fn.kept)
 
     assert kept() == 7 * 11
-    monkeypatch.setattr(logprobs, "KEPT", 7 * 11)
+    monkeypatch.setattr(head, "KEPT", 7 * 11)
     assert kept() == 7 * 11
-    monkeypatch.setattr(logprobs, "KEPT", 7 * 11 - 1)
+    monkeypatch.setattr(head, "KEPT", 7 * 11 - 1)
     assert kept() == 0
 
 
@@ -539,7 +546,7 @@ class Largest(TorchDispatchMode):
 
 def test_logits_of_a_large_vocabulary_are_never_whole(tiny_chunks, monkeypatch):
     """Of 64 rows of 5000 logits no tensor has more than two; the head itself has four columns."""
-    monkeypatch.setattr(logprobs, "KEPT", 0)
+    monkeypatch.setattr(head, "KEPT", 0)
     states, weight, _, targets = rows_of(rows=64, vocabulary=5000)
     for dtype in (torch.float64, torch.bfloat16):
         with Largest() as largest, torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
@@ -559,7 +566,7 @@ def test_logits_of_a_large_vocabulary_are_never_whole(tiny_chunks, monkeypatch):
 
 def test_logits_do_not_wait_for_the_backward_pass(tiny_chunks, monkeypatch):
     """What is saved until then are states and heads, not 64 rows of 5000 logits."""
-    monkeypatch.setattr(logprobs, "KEPT", 0)
+    monkeypatch.setattr(head, "KEPT", 0)
     states, weight, _, targets = rows_of(rows=64, vocabulary=5000)
     other, saved = Head(weight.detach() + 1.0), []
     with torch.autograd.graph.saved_tensors_hooks(lambda one: saved.append(one.numel()) or one, lambda one: one):
@@ -573,7 +580,7 @@ def test_logits_do_not_wait_for_the_backward_pass(tiny_chunks, monkeypatch):
 
 def test_nothing_is_kept_without_a_gradient(monkeypatch):
     asked = []
-    monkeypatch.setattr(logprobs._Chosen, "apply", lambda *arguments: asked.append(arguments[-1]))
+    monkeypatch.setattr(head.ChunkedTokenLogprobs, "apply", lambda *arguments: asked.append(arguments[-1]))
     states, weight, bias, targets = rows_of()
     head_logprobs(Head(weight, bias), states, targets)
     with torch.no_grad():
@@ -585,13 +592,13 @@ def test_nothing_is_kept_without_a_gradient(monkeypatch):
 def test_rows_of_a_chunk(vocabulary, rows):
     """A million logits, but at least so many rows as are worth reading the whole head for."""
     weight = torch.empty(vocabulary, 1, device="meta")
-    assert logprobs._rows(torch.empty_like(weight, device="cpu")) == rows
+    assert head._rows(torch.empty_like(weight, device="cpu")) == rows
 
 
 @KEPT
 def test_under_autocast_only_products_are_rounded(tiny_chunks, keep, monkeypatch):
     """Products of bfloat16 numbers, rounded once; the log-softmax of these in float32."""
-    monkeypatch.setattr(logprobs, "KEPT", 1_000_000 * keep)
+    monkeypatch.setattr(head, "KEPT", 1_000_000 * keep)
     states, weight, bias, targets = rows_of(dtype=torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
         found = head_logprobs(Head(weight, bias), states, targets)
@@ -606,7 +613,7 @@ def test_under_autocast_only_products_are_rounded(tiny_chunks, keep, monkeypatch
 @KEPT
 def test_gradient_of_the_head_is_summed_in_float32(tiny_chunks, keep, monkeypatch):
     """A thousand chunks of two rows, of 2 / 3 each: sums in bfloat16 would stay at 256."""
-    monkeypatch.setattr(logprobs, "KEPT", 1_000_000 * keep)
+    monkeypatch.setattr(head, "KEPT", 1_000_000 * keep)
     states = torch.ones(2000, 4, requires_grad=True)
     weight, bias = torch.zeros(3, 4, requires_grad=True), torch.zeros(3, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):

@@ -10,8 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wspin.engine.batches import micro_batches, plan, shares
+from wspin.engine.packing import Item, lay_out
 from wspin.errors import StudyError
-from wspin.packing import Item, lay_out, micro_batches, plan, shares
 
 COUNT, PER_STEP, EPOCHS = st.integers(0, 60), st.integers(1, 16), st.integers(1, 3)
 ONE = st.lists(st.integers(0, 40), min_size=1, max_size=3).map(lambda answers: (7, *answers))

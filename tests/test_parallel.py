@@ -14,10 +14,10 @@ import torch
 import workflow
 
 from wspin import models, parallel
+from wspin.engine.batches import micro_batches, rank_passes
 from wspin.errors import StudyError
 from wspin.launch import Launch
-from wspin.logprobs import score
-from wspin.packing import micro_batches, rank_passes
+from wspin.logprobs.score import score_items
 from wspin.sharding import shard
 from wspin.trainer import items_per_step
 
@@ -52,7 +52,7 @@ def saved_model(tmp_path_factory, scratch_model):
 def items(saved_model, make_items):
     """Pairs of uneven lengths with the model's own reference."""
     made = make_items(PAIRS)
-    scores = score(models.load_model(saved_model, "cpu"), made, 4096, "float32")
+    scores = score_items(models.load_model(saved_model, "cpu"), made, 4096, "float32")
     return [replace(item, reference=tuple(own)) for item, own in zip(made, scores, strict=True)]
 
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from wspin import journal, trainer
+from wspin.engine.batches import plan
 from wspin.errors import StudyError
-from wspin.logprobs import score
-from wspin.packing import plan
+from wspin.logprobs.score import score_items
 from wspin.pairs import together
 from wspin.trainer import train
 
@@ -35,7 +35,7 @@ def pairs(model, make_items):
 
 
 def scored(model, items, precision="float32"):
-    scores = score(model, items, 4096, precision)
+    scores = score_items(model, items, 4096, precision)
     return [replace(item, reference=tuple(own)) for item, own in zip(items, scores, strict=True)]
 
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 from transformers import Trainer
 
-from wspin.flops import Cost
-from wspin.packing import Item
+from wspin.engine.flops import Cost
+from wspin.engine.packing import Item
 
 IGNORED = -100
 

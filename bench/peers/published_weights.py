@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from wspin.config.stages import Weigh
-from wspin.packing import Item
+from wspin.engine.packing import Item
 
 from .padded import IGNORED, collate
 

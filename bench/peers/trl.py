@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast, TrainingArguments
 from trl import DPOConfig, DPOTrainer
 
-from wspin.packing import Item
+from wspin.engine.packing import Item
 
 from ..measure import Clock
 

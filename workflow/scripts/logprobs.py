@@ -42,9 +42,11 @@ def main(argv=None):
 def score(arguments, settings, dialogue_settings):
     """Score one shard and write it with what made it; returns its FLOPs."""
     program.offline()
-    from wspin import answers, flops, logprobs, models
+    from wspin import answers, models
     from wspin.dialogue import ChatTokenizer as Conversation
-    from wspin.packing import LAYOUT
+    from wspin.engine import flops
+    from wspin.engine.packing import PACKING_FORMAT
+    from wspin.logprobs.score import score_items
 
     rows = tables.shard(tables.read(arguments.rows, READS[arguments.kind]), arguments.shard, arguments.shard_size)
     tokenizer = models.load_tokenizer(arguments.model)
@@ -61,8 +63,8 @@ def score(arguments, settings, dialogue_settings):
     items = found.items(dialogue)
     model = models.load_model(arguments.model, models.best_device())
     told = progress_printer("logprobs", len(items))
-    scores = logprobs.score(model, items, settings.token_budget, settings.autocast, told)
-    made_with = {**own, "dtype": "float32", "autocast": settings.autocast, "layout": LAYOUT, **found.made_with}
+    scores = score_items(model, items, settings.token_budget, settings.autocast, told)
+    made_with = {**own, "dtype": "float32", "autocast": settings.autocast, "layout": PACKING_FORMAT, **found.made_with}
     made_with["attention"] = model.config._attn_implementation
     kind = "logprobs" if arguments.kind == "teacher" else "reference"
     tables.write(arguments.output, kind, found.columns(scores), made_with, replays=len(arguments.replayed))

@@ -55,14 +55,14 @@ def train(arguments, settings, dialogue_settings, state):
     program.offline()
     from wspin import models, pairs, parallel, trainer
     from wspin.dialogue import ChatTokenizer as Conversation
-    from wspin.packing import LAYOUT
+    from wspin.engine.packing import PACKING_FORMAT
 
     parallel.expect(arguments.processes)
     with parallel.sole_writer(state):
         tokenizer = models.load_tokenizer(arguments.model)
         dialogue = Conversation(tokenizer, dialogue_settings)
         expected = {"tokenizer": models.tokenizer_hash(tokenizer), "model": program.manifest_hash(arguments.manifest)}
-        expected |= {"template": dialogue_settings.template, "autocast": arguments.autocast, "layout": LAYOUT}
+        expected |= {"template": dialogue_settings.template, "autocast": arguments.autocast, "layout": PACKING_FORMAT}
         scored = (arguments.rows, arguments.reference, arguments.weights, arguments.replays)
         items = pairs.training_items(settings.loss, *scored, dialogue, expected)
         items = pairs.together(items, arguments.replays) if settings.triplets else items

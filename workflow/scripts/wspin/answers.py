@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from wspin.dialogue import ChatTokenizer
-from wspin.packing import Item
+from wspin.engine.packing import Item
 from wspin.storage import tables
 
 

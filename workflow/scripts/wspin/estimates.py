@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from wspin.config.stages import Train
-from wspin.flops import BACKWARD, Cost, attended
+from wspin.engine.flops import BACKWARD, Cost, attended
 from wspin.sizes import Size
 from wspin.study import GOLD, Layout
 

@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 
 from wspin.dialogue import ChatTokenizer
+from wspin.engine.packing import Item
 from wspin.errors import StudyError
-from wspin.packing import Item
 from wspin.storage import tables
 
 

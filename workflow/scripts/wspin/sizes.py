@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from .flops import Cost
+from wspin.engine.flops import Cost
 
 FEW, MANY = 61, 127  # tokens of the passes that are counted: no width of a model is one of them
 

@@ -22,14 +22,16 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from wspin import losses
-from wspin.attention import shared_prefix
 from wspin.config.stages import Train
+from wspin.engine.attention import shared_prefix
+from wspin.engine.batches import Step, plan, rank_passes
+from wspin.engine.flops import BACKWARD, Cost, matmul_rate
+from wspin.engine.logprobs import autocast, patched_forward
+from wspin.engine.packing import Batch, Item, Lengths, lay_out
+from wspin.engine.support import check_model
 from wspin.errors import StudyError
-from wspin.flops import BACKWARD, Cost, matmul_rate
 from wspin.grace import asked_to_stop
 from wspin.journal import Journal, last_saved
-from wspin.logprobs import answering, autocast, check_model
-from wspin.packing import Batch, Item, Lengths, Step, lay_out, plan, rank_passes
 from wspin.parallel import gather, processes, rank
 from wspin.storage.files import naming
 
@@ -85,7 +87,7 @@ class PlannedTrainer(Trainer):
         items = [self.items[i] for i in step]
         scale, computed, sums, measured = self._scale(items) * processes(), 0, [torch.zeros(())], []
         passes = rank_passes(self.lengths, step, processes(), rank(), self.token_budget, self.sharded)
-        with answering(self.accelerator.unwrap_model(model)):
+        with patched_forward(self.accelerator.unwrap_model(model)):
             for number, (chosen, counts) in enumerate(passes, 1):
                 batch = lay_out([self.items[i] for i in chosen])
                 computed += self.cost.computed(batch)

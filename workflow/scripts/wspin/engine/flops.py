@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from .packing import Batch, Item, lay_out, micro_batches
+from .batches import micro_batches
+from .packing import Batch, Item, lay_out
 
 BACKWARD = 2  # times the forward pass
 

@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from wspin.attention import Layout
 from wspin.errors import StudyError
 
-LAYOUT = "shared-prefix"  # how items become tensors; scoring and training must agree
+from .layout import PackedLayout
+
+PACKING_FORMAT = "shared-prefix"  # how items become tensors; scoring and training must agree
 
 Lengths = tuple[int, ...]  # tokens that are read: of the prompt, then of each answer
-Step = list[int]  # indices of items
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Batch:
 
     input_ids: torch.Tensor
     position_ids: torch.Tensor
-    layout: Layout
+    layout: PackedLayout
     states: torch.Tensor
     targets: torch.Tensor
     sides: torch.Tensor | None
@@ -80,68 +80,9 @@ class Batch:
         return Batch(**{name: moved(value) for name, value in vars(self).items()})
 
 
-def plan(count: int, seed: Sequence[int], per_step: int, epochs: int = 1) -> list[Step]:
-    """Optimiser steps over `count` items, `epochs` times, in an order drawn from the seed.
-
-    Every step has exactly `per_step` items, but for the last of an epoch, which has the rest: each item is used once
-    per epoch.
-    """
-    steps = []
-    for epoch in range(epochs):
-        order = np.random.default_rng([*seed, epoch]).permutation(count).tolist()
-        steps += [order[first : first + per_step] for first in range(0, count, per_step)]
-    return steps
-
-
-def shares(lengths: Sequence[Lengths], items: Sequence[int], ranks: int) -> list[list[int]]:
-    """Split a step's items over `ranks` processes, balanced by tokens: the longest first, to whom has the least."""
-    parts: list[list[int]] = [[] for _ in range(ranks)]
-    tokens = [0] * ranks
-    for index in _longest_first(lengths, items):
-        rank = tokens.index(min(tokens))
-        parts[rank].append(index)
-        tokens[rank] += sum(lengths[index])
-    return parts
-
-
-def rank_passes(
-    lengths: Sequence[Lengths], step: Step, ranks: int, rank: int, token_budget: int, alike: bool = False
-) -> list[tuple[list[int], bool]]:
-    """Micro-batches of one process's share of a step, and whether they count.
-
-    Every process has one at least, as many as any other where `alike`: who has no more work reads the step's shortest
-    item, which does not count, because the others wait for it.
-    """
-    parts = [micro_batches(lengths, part, token_budget) for part in shares(lengths, step, ranks)]
-    passes = max(map(len, parts)) if alike else max(1, len(parts[rank]))
-    shortest = min(step, key=lambda i: (sum(lengths[i]), i))
-    idle = [([shortest], False)] * (passes - len(parts[rank]))
-    return [*((batch, True) for batch in parts[rank]), *idle]
-
-
-def micro_batches(lengths: Sequence[Lengths], items: Sequence[int], token_budget: int) -> list[list[int]]:
-    """Split items into batches of at most `token_budget` tokens, the longest first: items of like length meet.
-
-    A single item that is longer makes a batch of its own.
-    """
-    batches: list[list[int]] = []
-    tokens = 0
-    for index in _longest_first(lengths, items):
-        tokens += sum(lengths[index])
-        if not batches or tokens > token_budget:
-            batches.append([])
-            tokens = sum(lengths[index])
-        batches[-1].append(index)
-    return batches
-
-
-def _longest_first(lengths: Sequence[Lengths], items: Sequence[int]) -> list[int]:
-    return sorted(items, key=lambda i: (-sum(lengths[i]), i))
-
-
 def lay_out(items: Sequence[Item]) -> Batch:
     """Items as one row of tokens, with what the loss needs of them."""
-    layout = Layout.of([item.lengths for item in items])
+    layout = PackedLayout.of([item.lengths for item in items])
     states, sides, counts = [], [], []
     start = told = 0  # tokens read, and answer tokens predicted, before this item
     for item in items:

@@ -1,0 +1,43 @@
+"""Scores packed items with a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from wspin.engine.batches import micro_batches
+from wspin.engine.logprobs import autocast, token_logprobs
+from wspin.engine.packing import Item, lay_out
+from wspin.engine.support import check_model
+
+
+@torch.inference_mode()
+def score_items(
+    model: Any,
+    items: Sequence[Item],
+    token_budget: int,
+    precision: str,
+    progress: Callable[[int], None] = lambda done: None,
+) -> list[list[np.ndarray]]:
+    """Log-probabilities of every item's answers: for each item one float32 array per answer, nats per token.
+
+    An item whose answers are all empty is not read.
+    """
+    check_model(model)
+    model.eval()
+    scored = [[np.empty(0, dtype=np.float32) for _ in item.responses] for item in items]
+    told = [i for i, item in enumerate(items) if any(map(len, item.responses))]
+    done = len(items) - len(told)
+    for together in micro_batches([item.lengths for item in items], told, token_budget):
+        batch = lay_out([items[i] for i in together]).to(model.device)
+        with autocast(model.device, precision):
+            flat = token_logprobs(model, batch).float().cpu()
+        answers = iter(flat.split(batch.counts))
+        for i in together:
+            scored[i] = [next(answers).numpy().copy() for _ in items[i].responses]
+        done += len(together)
+        progress(done)
+    return scored
