@@ -38,36 +38,36 @@ rule all:
     """Every model of the study, its tables and figures."""
     default_target: True
     input:
-        models=LAYOUT.all_models(),
-        tables=LAYOUT.tables(),
-        figures=LAYOUT.figures(),
+        models=PATHS.all_models(),
+        tables=PATHS.tables(),
+        figures=PATHS.figures(),
     localrule: True
 
 
 rule models:
     """Every model of the study, without evaluation."""
     input:
-        LAYOUT.all_models(),
+        PATHS.all_models(),
     localrule: True
 
 
 rule tables:
     """The tables."""
     input:
-        LAYOUT.tables(),
+        PATHS.tables(),
     localrule: True
 
 
 rule figures:
     """The figures."""
     input:
-        LAYOUT.figures(),
+        PATHS.figures(),
     localrule: True
 
 
 # One iteration: `results/spin/ite3` is the name of a rule, so that its files stay outputs of their own. Shell completion
 # adds a slash, hence the twin.
-for target, files in LAYOUT.targets().items():
+for target, files in PATHS.targets().items():
     for name in (target, f"{target}/"):
 
         rule:
@@ -83,8 +83,8 @@ onstart:
 
 
 onsuccess:
-    print(f"results in {LAYOUT.results}/")
+    print(f"results in {PATHS.results}/")
 
 
 onerror:
-    print(f"a job failed; its log is above and in {LAYOUT.results}/logs/, what it had saved is kept")
+    print(f"a job failed; its log is above and in {PATHS.results}/logs/, what it had saved is kept")

@@ -9,7 +9,7 @@ rule stale:
     conda:
         "../envs/driver.yaml"
     params:
-        results=LAYOUT.results,
+        results=PATHS.results,
     shell:
         r"""
         exec &> >(tee {log:q})
@@ -25,7 +25,7 @@ rule clean_state:
     conda:
         "../envs/driver.yaml"
     params:
-        state=f"{LAYOUT.results}/.state",
+        state=f"{PATHS.results}/.state",
     shell:
         r"""
         exec &> >(tee {log:q})
@@ -41,7 +41,7 @@ rule cost:
     conda:
         "../envs/driver.yaml"
     params:
-        results=LAYOUT.results,
+        results=PATHS.results,
     shell:
         r"""
         exec &> >(tee {log:q})
@@ -57,7 +57,7 @@ rule cards:
     conda:
         "../envs/driver.yaml"
     params:
-        results=LAYOUT.results,
+        results=PATHS.results,
     shell:
         r"""
         exec &> >(tee {log:q})
@@ -73,7 +73,7 @@ rule push:
     conda:
         "../envs/torch.yaml"
     params:
-        results=LAYOUT.results,
+        results=PATHS.results,
     shell:
         r"""
         exec &> >(tee {log:q})

@@ -14,11 +14,11 @@ sys.path.append(str(Path(workflow.basedir) / "workflow" / "scripts"))
 
 from wspin.config.load import load_study
 from wspin.errors import StudyError
-from wspin.commands import Commands
+from wspin.study.rule_flags import RuleFlags
 from wspin.storage.files import write_yaml
 from wspin.storage.locks import show_alive
-from wspin.launch import Launch
-from wspin.study import GOLD, Layout, alternatives
+from wspin.study.launch import Launch
+from wspin.study.paths import GOLD, StudyPaths, alternatives
 
 gc.set_threshold(100_000)  # a plan is large and no garbage: looking for some takes a tenth of Snakemake's time
 
@@ -30,8 +30,8 @@ try:
     STUDY = load_study(config, ["config/config.yaml", *given])
 except StudyError as error:
     sys.exit(str(error))
-LAYOUT = Layout(STUDY)
-COMMANDS = Commands(LAYOUT)
+PATHS = StudyPaths(STUDY)
+FLAGS = RuleFlags(PATHS)
 ALIVE = show_alive()  # held as long as this process lives: tells a stale workflow lock from a live one
 
 
@@ -57,7 +57,7 @@ def asked(stage):
 
 def write_config():
     """Keep the resolved configuration beside the results."""
-    write_yaml(f"{LAYOUT.results}/config.yaml", STUDY.model_dump(mode="json", by_alias=True, exclude_none=True))
+    write_yaml(f"{PATHS.results}/config.yaml", STUDY.model_dump(mode="json", by_alias=True, exclude_none=True))
 
 
 def of_wildcards(function):
@@ -68,12 +68,12 @@ def of_wildcards(function):
 
 def flags(rule):
     """The flags of a rule's program: the validated sections it depends on, resolved for these wildcards."""
-    return of_wildcards(lambda wildcards: getattr(COMMANDS, rule)(**wildcards))
+    return of_wildcards(lambda wildcards: getattr(FLAGS, rule)(**wildcards))
 
 
 def files(name):
     """An input function: what the layout's method of that name finds for the wildcards that it takes."""
-    method = getattr(LAYOUT, name)
+    method = getattr(PATHS, name)
     taken = signature(method).parameters
     return of_wildcards(lambda wildcards: method(**{key: wildcards[key] for key in taken}))
 
@@ -106,14 +106,14 @@ def interpreter(stage):
 
 def answers_so_far(wildcards, resources):
     """Where a generation keeps its finished answers."""
-    return f"{LAYOUT.results}/.state/generate/{wildcards.responses}/{wildcards.shard}"
+    return f"{PATHS.results}/.state/generate/{wildcards.responses}/{wildcards.shard}"
 
 
 def unfinished(wildcards, resources):
     """Where a fetch keeps what it has: nothing to compare, hence the `resources`."""
-    return f"{LAYOUT.results}/.state/fetch"
+    return f"{PATHS.results}/.state/fetch"
 
 
 def unseen(wildcards, threads, resources):
     """Flags of a training that must not be compared, hence the `resources`."""
-    return [*COMMANDS.train_unseen(wildcards.model), "--processes", str(Launch.of(resources, threads).processes)]
+    return [*FLAGS.train_unseen(wildcards.model), "--processes", str(Launch.of(resources, threads).processes)]

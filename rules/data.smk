@@ -9,8 +9,8 @@ rule data:
     """Draw the prompts with their real answers, and the held-out rows."""
     input:
         source="<results>/fetched/sft",
-        fits=ancient(LAYOUT.fits_models()),
-        manifests=LAYOUT.fits_manifests(),
+        fits=ancient(PATHS.fits_models()),
+        manifests=PATHS.fits_manifests(),
     output:
         prompts="<results>/data/prompts.parquet",
         heldout="<results>/data/heldout.parquet",
@@ -36,9 +36,9 @@ rule data:
 rule data_preferences:
     """Draw the preference pairs of the baselines."""
     input:
-        source=LAYOUT.fetched(STUDY.data.preferences.from_ or "preferences"),
-        fits=ancient(LAYOUT.fits_models()),
-        manifests=LAYOUT.fits_manifests(),
+        source=PATHS.fetched(STUDY.data.preferences.from_ or "preferences"),
+        fits=ancient(PATHS.fits_models()),
+        manifests=PATHS.fits_manifests(),
     output:
         "<results>/data/preferences.parquet",
     log:

@@ -19,7 +19,7 @@ rule fetch:
     benchmark:
         "<benchmarks>/fetch/{model}.tsv"
     wildcard_constraints:
-        model=alternatives(LAYOUT.fetched_models),
+        model=alternatives(PATHS.fetched_models),
     localrule: True
     conda:
         "../envs/torch.yaml"

@@ -19,7 +19,7 @@ rule generate:
     benchmark:
         "<benchmarks>/generate/{responses}/{shard}.tsv"
     wildcard_constraints:
-        responses=rf"{alternatives(set(LAYOUT.starts).difference(STUDY.given_answers()))}|{ITERATION}",
+        responses=rf"{alternatives(set(PATHS.starts).difference(STUDY.given_answers()))}|{ITERATION}",
     conda:
         environment("generate")
     threads: resource("generate", "threads")

@@ -22,7 +22,7 @@ rule logprobs_reference:
     benchmark:
         "<benchmarks>/logprobs/reference/{responses}/{shard}.tsv"
     wildcard_constraints:
-        responses=rf"{alternatives(LAYOUT.starts)}|{ITERATION}",
+        responses=rf"{alternatives(PATHS.starts)}|{ITERATION}",
     conda:
         "../envs/torch.yaml"
     threads: resource("logprobs", "threads")
@@ -53,8 +53,8 @@ rule logprobs_teacher:
     benchmark:
         "<benchmarks>/logprobs/teacher/{scorer}/{responses}/{shard}.tsv"
     wildcard_constraints:
-        scorer=alternatives(LAYOUT.teachers),
-        responses=rf"{alternatives((GOLD, *LAYOUT.starts))}|{ITERATION}",
+        scorer=alternatives(PATHS.teachers),
+        responses=rf"{alternatives((GOLD, *PATHS.starts))}|{ITERATION}",
     conda:
         "../envs/torch.yaml"
     threads: resource("logprobs", "threads")
@@ -83,7 +83,7 @@ rule logprobs_preferences:
     benchmark:
         "<benchmarks>/logprobs/preferences/{scorer}/{shard}.tsv"
     wildcard_constraints:
-        scorer=alternatives(LAYOUT.preference_references),
+        scorer=alternatives(PATHS.preference_references),
     conda:
         "../envs/torch.yaml"
     threads: resource("logprobs", "threads")

@@ -13,7 +13,7 @@ rule preflight:
     conda:
         "../envs/torch.yaml"
     params:
-        config=f"{LAYOUT.results}/config.yaml",
+        config=f"{PATHS.results}/config.yaml",
     shell:
         r"""
         exec &> >(tee {log:q})

@@ -9,7 +9,7 @@ out: <results>/tables/{scores,differences}.{csv,md,tex}, averages.csv, weights.{
 rule report_scores:
     """Gather the scores in one table, with standard errors; refuse to mix ways of scoring."""
     input:
-        LAYOUT.all_scores(),
+        PATHS.all_scores(),
     output:
         csv="<results>/tables/scores.csv",
         markdown=report("<results>/tables/scores.md", caption="../workflow/report/scores.rst", category="Scores"),
@@ -37,8 +37,8 @@ rule report_scores:
 rule report_differences:
     """Compare arms document by document, and average the tasks, with bootstrap intervals."""
     input:
-        LAYOUT.all_scores(),
-        LAYOUT.all_samples(),
+        PATHS.all_scores(),
+        PATHS.all_samples(),
     output:
         csv="<results>/tables/differences.csv",
         markdown=report("<results>/tables/differences.md", caption="../workflow/report/versus.rst", category="Scores"),
@@ -67,7 +67,7 @@ rule report_differences:
 rule report_weights:
     """Tell what the token weights of every iteration look like."""
     input:
-        **LAYOUT.weight_files(),
+        **PATHS.weight_files(),
         prompts="<results>/data/prompts.parquet",
     output:
         csv="<results>/tables/weights.csv",
@@ -93,7 +93,7 @@ rule report_weights:
 rule report_examples:
     """Show some prompts, what every model answers to them, and what the tokens weigh."""
     input:
-        **LAYOUT.example_files(),
+        **PATHS.example_files(),
         prompts="<results>/data/prompts.parquet",
     output:
         report("<results>/tables/examples.md", caption="../workflow/report/examples.rst", category="Answers"),

@@ -23,7 +23,7 @@ rule train:
     benchmark:
         "<benchmarks>/train/{model}.tsv"
     wildcard_constraints:
-        model=rf"{alternatives(LAYOUT.trained_models)}|{ITERATION}",
+        model=rf"{alternatives(PATHS.trained_models)}|{ITERATION}",
     conda:
         "../envs/torch.yaml"
     threads: resource("train", "threads")

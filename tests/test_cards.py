@@ -12,7 +12,7 @@ from wspin import cards
 from wspin.config.load import read_results
 from wspin.errors import StudyError
 from wspin.manage import stale
-from wspin.study import Layout
+from wspin.study.paths import StudyPaths
 
 MODEL = "wspin/ite3"
 
@@ -29,7 +29,7 @@ def text(results, model=MODEL):
 
 
 def layout(results):
-    return Layout(read_results(results))
+    return StudyPaths(read_results(results))
 
 
 def test_a_card_says_what_the_model_is(results):

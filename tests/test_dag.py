@@ -8,9 +8,9 @@ import pytest
 import workflow
 import yaml
 
-from wspin.commands import Commands
 from wspin.config.load import load_study, merge
-from wspin.study import Layout
+from wspin.study.paths import StudyPaths
+from wspin.study.rule_flags import RuleFlags
 
 RESULTS = "results/two"
 STAGES = ("fetch", "data", "train", "generate", "logprobs", "weigh", "eval", "report")
@@ -400,7 +400,7 @@ def commands(**edit):
     """Flags of the two-arm study under an edit."""
     files = [workflow.ROOT / "config/config.yaml", workflow.ROOT / workflow.TWO_ARMS]
     layers = [yaml.safe_load(file.read_text()) for file in files]
-    return Commands(Layout(load_study(merge(merge(*layers), edit))))
+    return RuleFlags(StudyPaths(load_study(merge(merge(*layers), edit))))
 
 
 def every_flag(made, arms):

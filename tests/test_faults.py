@@ -15,11 +15,11 @@ import yaml
 from runs import DEMO, Run, in_training, results
 
 from wspin import models
-from wspin.commands import Commands
 from wspin.config.load import load_study
 from wspin.config.study import merge
 from wspin.storage import tables
-from wspin.study import Layout
+from wspin.study.paths import StudyPaths
+from wspin.study.rule_flags import RuleFlags
 
 LAST = "wspin/ite1"  # the iteration that is interrupted
 SMALL = [workflow.ROOT / file for file in ("config/config.yaml", "config/demo.yaml", "tests/configs/small.yaml")]
@@ -69,7 +69,7 @@ def test_a_lock_is_cleared_only_after_its_workflow_is_dead(study, start):
 def jobs(tmp_path_factory, scratch_model):
     """Command lines of programs that have all they need, by name; outputs go to the folder `made`."""
     folder = tmp_path_factory.mktemp("jobs")
-    commands = Commands(Layout(load_study(merge(*(yaml.safe_load(file.read_text()) for file in SMALL)), SMALL)))
+    commands = RuleFlags(StudyPaths(load_study(merge(*(yaml.safe_load(file.read_text()) for file in SMALL)), SMALL)))
     words = [f"word{number}" for number in range(8)]
     rows = {"prompt_id": words, "prompt": words, "response": words, "split": ["train"] * len(words)}
     tables.write(folder / "prompts.parquet", "prompts", rows, {})

@@ -10,10 +10,10 @@ import sys
 import workflow
 import yaml
 
-from wspin.commands import Commands
 from wspin.config.load import load_study
 from wspin.config.study import merge
-from wspin.study import Layout
+from wspin.study.paths import StudyPaths
+from wspin.study.rule_flags import RuleFlags
 
 SMALL = [workflow.ROOT / file for file in ("config/config.yaml", "config/demo.yaml", "tests/configs/small.yaml")]
 TINY = {
@@ -83,7 +83,7 @@ def imported(name, words):
 def commands(folder):
     """(program, flags) of a study of four prompts, each from the files of those before it."""
     settings = [*(yaml.safe_load(file.read_text()) for file in SMALL), {**TINY, "results": str(folder)}]
-    flags = Commands(Layout(load_study(merge(*settings), SMALL)))
+    flags = RuleFlags(StudyPaths(load_study(merge(*settings), SMALL)))
     raw, rows = folder / "fetched/sft", folder / "data/prompts.parquet"
     base, model = ["--model", folder / "base", "--manifest", folder / "base.json"], folder / "sft"
     answers, reference = ["--generations", folder / "answers.parquet"], folder / "reference.parquet"

@@ -16,9 +16,9 @@ import workflow
 from wspin import models, parallel
 from wspin.engine.batches import micro_batches, rank_passes
 from wspin.errors import StudyError
-from wspin.launch import Launch
 from wspin.logprobs.score import score_items
 from wspin.sharding import shard
+from wspin.study.launch import Launch
 from wspin.trainer import items_per_step
 
 WORKER = workflow.ROOT / "tests/worker.py"

@@ -18,7 +18,7 @@ from wspin.config.sources import Scratch
 from wspin.config.study import merge
 from wspin.estimates import Estimates, Lengths, forward
 from wspin.sizes import Size
-from wspin.study import Layout
+from wspin.study.paths import StudyPaths
 
 ROOT = workflow.ROOT
 STUDY = yaml.safe_load((ROOT / "config/config.yaml").read_text())
@@ -30,7 +30,7 @@ SMALL = {"vocabulary": 300, "hidden": 32, "intermediate": 48, "layers": 3, "head
 
 
 def layout_of(**changes):
-    return Layout(load_study(merge(STUDY, changes)))
+    return StudyPaths(load_study(merge(STUDY, changes)))
 
 
 def estimates_of(layout, sizes=None):

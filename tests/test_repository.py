@@ -11,7 +11,7 @@ import workflow
 import yaml
 
 from wspin.config.load import load_study, merge
-from wspin.study import Layout
+from wspin.study.paths import StudyPaths
 
 ROOT = Path(__file__).parent.parent
 RULE_FILES = sorted(ROOT.glob("rules/*.smk"))
@@ -190,6 +190,6 @@ def table(mark):
 
 def test_the_readme_shows_every_model_and_comparison_of_the_demo():
     files = [yaml.safe_load((ROOT / "config" / name).read_text()) for name in ("config.yaml", "demo.yaml")]
-    demo = Layout(load_study(merge(*files)))
+    demo = StudyPaths(load_study(merge(*files)))
     assert table("table") == demo.table_models()
     assert table("differences") == [f"{model} - {baseline}" for model, baseline in demo.comparisons()]

@@ -16,13 +16,14 @@ import pytest
 import workflow
 
 import status
-from wspin import jobs, journal, watch
+from wspin import journal, watch
 from wspin.config.load import read_study
 from wspin.errors import StudyError
 from wspin.status import cell, span, table
 from wspin.storage import code_hash, provenance
 from wspin.storage.locks import locked, show_alive
-from wspin.study import Layout
+from wspin.study import jobs
+from wspin.study.paths import StudyPaths
 from wspin.watch import Seen
 
 MODEL = "results/two/spin/ite1/model"
@@ -41,7 +42,7 @@ def here(study, monkeypatch):
 
 
 def layout(*overlays):
-    return Layout(read_study(["config/config.yaml", *overlays]))
+    return StudyPaths(read_study(["config/config.yaml", *overlays]))
 
 
 def told(*overlays):
@@ -124,7 +125,7 @@ def test_the_jobs_are_those_of_snakemake(tmp_path, overlay):
 
 
 def layout_of(study):
-    made = Layout(read_study([study.folder / name for name in ("config/config.yaml", *study.configfiles)]))
+    made = StudyPaths(read_study([study.folder / name for name in ("config/config.yaml", *study.configfiles)]))
     made.averages = "results/tables/averages.csv"  # lies beside the differences
     return made
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from wspin import commands
 from wspin.config.load import load_study
 from wspin.config.study import __file__, merge
-from wspin.study import Layout
+from wspin.study import rule_flags
+from wspin.study.paths import StudyPaths
 
 BASE = yaml.safe_load((Path(__file__).parent.parent / "config" / "config.yaml").read_text())
 
@@ -19,7 +19,7 @@ BASE = yaml.safe_load((Path(__file__).parent.parent / "config" / "config.yaml").
 def layout(arms=None, **overlay):
     """The paper's study with other arms beside `spin`."""
     alone = {"wspin": None, "wspin.paper": None}
-    return Layout(load_study(merge(BASE, {"arms": {**alone, **(arms or {})}}, overlay)))
+    return StudyPaths(load_study(merge(BASE, {"arms": {**alone, **(arms or {})}}, overlay)))
 
 
 def trained_on(study, model):
@@ -310,7 +310,7 @@ def test_what_all_shards_ask_is_worked_out_once(monkeypatch, where):
 
     def calls(shards):
         study, counted = layout({"wspin": WEIGHED}, data={"sft": {"prompts": shards, "shard": 1}}), []
-        told, worker = commands.Commands(study), pkgutil.resolve_name(f"wspin.{where}")
+        told, worker = rule_flags.RuleFlags(study), pkgutil.resolve_name(f"wspin.{where}")
         with monkeypatch.context() as patch:
             patch.setattr(f"wspin.{where}", lambda *given, **named: counted.append(given) or worker(*given, **named))
             for shard in study.shards():

@@ -5,16 +5,17 @@ python workflow/scripts/preflight.py --config results/config.yaml
 
 import sys
 
-from wspin import program, study
+from wspin import program
 from wspin.config.load import read_study
 from wspin.imports import load_transformers
+from wspin.study import paths
 
 
 def main(argv=None):
     parser = program.parser("preflight", __doc__)
     parser.add_argument("--config", required=True, help="a whole configuration, as the workflow keeps it")
     arguments = parser.parse_args(argv)
-    layout = study.Layout(read_study([arguments.config]))
+    layout = paths.StudyPaths(read_study([arguments.config]))
     load_transformers()
     from wspin import preflight
     from wspin.estimates import Estimates

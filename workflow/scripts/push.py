@@ -7,13 +7,13 @@ python workflow/scripts/push.py --results results
 from wspin import program, push
 from wspin.config.load import read_results
 from wspin.errors import StudyError
-from wspin.study import Layout
+from wspin.study.paths import StudyPaths
 
 
 def main(argv=None):
     parser = program.parser("push", __doc__)
     parser.add_argument("--results", required=True, help="folder of the results; its config.yaml says what goes where")
-    layout = Layout(read_results(parser.parse_args(argv).results))
+    layout = StudyPaths(read_results(parser.parse_args(argv).results))
     asked = layout.study.push
     if asked is None:
         example = """--config 'push={"model": "wspin/ite3", "to": "me/wspin-ite3"}'"""

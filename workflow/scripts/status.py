@@ -9,14 +9,14 @@ nothing, so that it may be run at any moment. `wspin/watch.py` says when a job c
 from wspin import program
 from wspin.config.load import read_study
 from wspin.status import table
-from wspin.study import Layout
+from wspin.study.paths import StudyPaths
 
 
 def main(argv=None):
     parser = program.parser("status", __doc__)
     parser.add_argument("--configfile", nargs="+", default=[], help="overlays of config/config.yaml; later ones win")
     arguments = parser.parse_args(argv)
-    print(table(Layout(read_study(["config/config.yaml", *arguments.configfile]))))
+    print(table(StudyPaths(read_study(["config/config.yaml", *arguments.configfile]))))
 
 
 if __name__ == "__main__":

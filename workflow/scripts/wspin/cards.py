@@ -18,7 +18,7 @@ from wspin.report import average, points
 from wspin.scores import Scored, read, select
 from wspin.storage.files import whole_file
 from wspin.storage.provenance import record_path
-from wspin.study import Layout
+from wspin.study.paths import StudyPaths
 from wspin.templates import CHAT, TEMPLATES
 
 Lines = list[str]
@@ -52,7 +52,7 @@ CITED = """\
 
 def renew(results: str | Path) -> Lines:
     """Write the card of every model that is there, where it says something new; returns the models."""
-    layout = Layout(read_results(results))
+    layout = StudyPaths(read_results(results))
     there = [name for name in (*layout.study.models, *layout.iteration_models()) if made(layout, name)]
     return [name for name in there if write(layout, name)]
 
@@ -67,16 +67,16 @@ def leave(model: str) -> None:
     try:
         if results is None:
             raise StudyError(f"{model}: expected the config.yaml of a study above it, found none")
-        write(Layout(read_results(results)), str(folder.parent.relative_to(results)))
+        write(StudyPaths(read_results(results)), str(folder.parent.relative_to(results)))
     except (StudyError, KeyError, OSError) as error:
         print(f"no card yet, `snakemake cards` writes it: {error}", flush=True)
 
 
-def made(layout: Layout, name: str) -> bool:
+def made(layout: StudyPaths, name: str) -> bool:
     return Path(layout.manifest(name)).exists() and record_path(layout.model(name)).exists()
 
 
-def write(layout: Layout, name: str) -> bool:
+def write(layout: StudyPaths, name: str) -> bool:
     """Write a model's card; False if it says so already. Raises `KeyError` if the study has no such model."""
     path, text = Path(layout.model(name)) / "README.md", card(layout, name)
     if path.exists() and path.read_text() == text:
@@ -86,7 +86,7 @@ def write(layout: Layout, name: str) -> bool:
     return True
 
 
-def card(layout: Layout, name: str, note: str = "") -> str:
+def card(layout: StudyPaths, name: str, note: str = "") -> str:
     """The card of a model that is there; `note` is said under its title."""
     record = json.loads(record_path(layout.model(name)).read_text())
     scored = _scores(layout, name)
@@ -108,7 +108,7 @@ def _section(title: str, lines: Lines) -> Lines:
     return [f"## {title}", "", *lines, ""] if lines else []
 
 
-def lineage(layout: Layout, name: str) -> Lines:
+def lineage(layout: StudyPaths, name: str) -> Lines:
     """The models that a model was trained from, its parent first; the last one was not trained here."""
     found = []
     while layout.origin(name)[0] or layout.study.models[name].trained:
@@ -117,13 +117,13 @@ def lineage(layout: Layout, name: str) -> Lines:
     return found
 
 
-def licence(layout: Layout, name: str) -> str | None:
+def licence(layout: StudyPaths, name: str) -> str | None:
     """The licence that the config states for a model, or for the nearest model that it was trained from."""
     stated = (layout.study.models[one].license for one in (name, *lineage(layout, name)) if one in layout.study.models)
     return next(filter(None, stated), None)
 
 
-def _header(layout: Layout, name: str) -> dict[str, Any]:
+def _header(layout: StudyPaths, name: str) -> dict[str, Any]:
     base = layout.study.models[[name, *lineage(layout, name)][-1]]
     stated = licence(layout, name)
     known = {"license": stated} if stated in ON_THE_HUB else {"license": "other", "license_name": stated}
@@ -140,12 +140,12 @@ def _header(layout: Layout, name: str) -> dict[str, Any]:
     }
 
 
-def _loss(layout: Layout, name: str) -> str | None:
+def _loss(layout: StudyPaths, name: str) -> str | None:
     arm, _ = layout.origin(name)
     return layout.training(name).loss if arm or layout.study.models[name].trained else None
 
 
-def _source(layout: Layout, name: str) -> Any:
+def _source(layout: StudyPaths, name: str) -> Any:
     """The data set that a model was trained on; none if not here."""
     if not _loss(layout, name):
         return None
@@ -165,13 +165,13 @@ def _from(source: Any) -> str:
     return "a local folder"
 
 
-def _origin(layout: Layout, name: str) -> str:
+def _origin(layout: StudyPaths, name: str) -> str:
     """Where a model of the registry comes from."""
     entry = layout.study.models[name]
     return f"trained in this study from `{entry.from_}`" if entry.trained else _from(entry)
 
 
-def _method(layout: Layout, name: str) -> Lines:
+def _method(layout: StudyPaths, name: str) -> Lines:
     arm, k = layout.origin(name)
     if not _loss(layout, name):
         return [f"Not trained in this study: {_from(layout.study.models[name])}."]
@@ -189,7 +189,7 @@ def _method(layout: Layout, name: str) -> Lines:
     ]
 
 
-def _data(layout: Layout, name: str, record: dict[str, Any]) -> Lines:
+def _data(layout: StudyPaths, name: str, record: dict[str, Any]) -> Lines:
     source = _source(layout, name)
     if source is None:
         return []
@@ -206,7 +206,7 @@ def _data(layout: Layout, name: str, record: dict[str, Any]) -> Lines:
     return [*told, f"- seed {seed}, iteration {iteration}"]
 
 
-def _scores(layout: Layout, name: str) -> list[Scored]:
+def _scores(layout: StudyPaths, name: str) -> list[Scored]:
     """The suites that the model has been scored on, of the model as it is now."""
     suites = [
         suite for suite, path in zip(layout.study.eval.suites, layout.scores(name), strict=True) if Path(path).exists()
@@ -216,7 +216,7 @@ def _scores(layout: Layout, name: str) -> list[Scored]:
     return [one for one in found if one.scores.model == present]
 
 
-def _score_lines(layout: Layout, scored: list[Scored]) -> Lines:
+def _score_lines(layout: StudyPaths, scored: list[Scored]) -> Lines:
     if not scored:
         return ["Not scored yet."]
     tasks = {task: result for one in scored for task, result in one.scores.tasks.items()}
@@ -241,7 +241,7 @@ def _score_lines(layout: Layout, scored: list[Scored]) -> Lines:
     ]
 
 
-def _use(layout: Layout, name: str) -> Lines:
+def _use(layout: StudyPaths, name: str) -> Lines:
     template = layout.template(name)
     snippet = [
         "```python",
@@ -274,7 +274,7 @@ def _limits() -> Lines:
     ]
 
 
-def _licence(layout: Layout, name: str) -> Lines:
+def _licence(layout: StudyPaths, name: str) -> Lines:
     stated = licence(layout, name)
     base = [name, *lineage(layout, name)][-1]
     source = layout.study.models[base]
@@ -290,7 +290,7 @@ def _licence(layout: Layout, name: str) -> Lines:
     return told
 
 
-def _settings(layout: Layout, name: str, record: dict[str, Any]) -> Lines:
+def _settings(layout: StudyPaths, name: str, record: dict[str, Any]) -> Lines:
     """What the training was told, as its record has it, and how its tokens were weighed, as the study has it."""
     if "settings" not in record:
         return []

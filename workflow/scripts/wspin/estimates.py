@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from wspin.config.stages import Train
 from wspin.engine.flops import BACKWARD, Cost, attended
 from wspin.sizes import Size
-from wspin.study import GOLD, Layout
+from wspin.study.paths import GOLD, StudyPaths
 
 GB = 1e9
 TOGETHER = 256  # answers that vLLM decodes at a time
@@ -58,7 +58,7 @@ def forward(cost: Cost, prompt: float, *answers: float) -> float:
 class Estimates:
     """Estimates of one study; `sizes` holds every model of the registry whose config is known."""
 
-    def __init__(self, layout: Layout, sizes: dict[str, Size], lengths: Lengths):
+    def __init__(self, layout: StudyPaths, sizes: dict[str, Size], lengths: Lengths):
         self.layout, self.study, self.sizes, self.lengths = layout, layout.study, sizes, lengths
         self.assumed = self.study.preflight
         self.roof = self.assumed.tflops * 1e12 * self.assumed.utilisation  # FLOPs per second

@@ -20,7 +20,7 @@ from wspin.errors import StudyError
 from wspin.estimates import GB, Estimate, Estimates, Lengths
 from wspin.sizes import Size
 from wspin.storage import tables
-from wspin.study import Layout
+from wspin.study.paths import StudyPaths
 
 SHIPPED = Path("config/hub")  # configs of the study's models, until they are fetched
 
@@ -28,13 +28,13 @@ SHIPPED = Path("config/hub")  # configs of the study's models, until they are fe
 # What is known before anything runs
 
 
-def sizes(layout: Layout) -> dict[str, Size]:
+def sizes(layout: StudyPaths) -> dict[str, Size]:
     """The size of every fetched model whose config is at hand: fetched, given by a path, made here, or shipped."""
     found = {name: _config(layout, name, layout.study.models[name]) for name in layout.fetched_models}
     return {name: Size(config) for name, config in found.items() if config is not None}
 
 
-def _config(layout: Layout, name: str, model: Model) -> Any:
+def _config(layout: StudyPaths, name: str, model: Model) -> Any:
     from transformers import AutoConfig
 
     from wspin.models import scratch_config
@@ -48,7 +48,7 @@ def _config(layout: Layout, name: str, model: Model) -> Any:
     return None
 
 
-def lengths(layout: Layout) -> Lengths:
+def lengths(layout: StudyPaths) -> Lengths:
     """Mean lengths: measured where the student has read the study's rows, assumed before."""
     assumed = layout.study.preflight
     measured = Path(layout.file(layout.study.start, "reference", layout.shards()[0]))

@@ -16,14 +16,14 @@ from wspin.hub import Repository, client, in_one_line, link
 from wspin.storage.files import sha256, write_json
 from wspin.storage.locks import locked, remove_state
 from wspin.storage.provenance import record_path
-from wspin.study import Layout
+from wspin.study.paths import StudyPaths
 
 WEIGHTS = ["*.safetensors", "*.safetensors.index.json"]  # of an earlier upload, which `from_pretrained` might prefer
 REPRODUCES = ("program", "code", "commit", "versions", "settings", "threads")
 ROUNDED = "> The weights are rounded to bfloat16; the scores below are of the float32 model."
 
 
-def push(layout: Layout, asked: Push) -> str:
+def push(layout: StudyPaths, asked: Push) -> str:
     """Upload a model; returns the address of its repository.
 
     Raises `StudyError` with what to do: no such model, not made yet, changed since, no token, a public repository.
@@ -37,7 +37,7 @@ def push(layout: Layout, asked: Push) -> str:
     return address
 
 
-def check(layout: Layout, asked: Push) -> None:
+def check(layout: StudyPaths, asked: Push) -> None:
     known = [*layout.study.models, *layout.iteration_models()]
     if asked.model not in known:
         raise StudyError(f"push.model: expected one of {', '.join(known)}, found {asked.model!r}")
@@ -47,7 +47,7 @@ def check(layout: Layout, asked: Push) -> None:
         raise StudyError("push: expected HF_TOKEN, a token that may write, in the environment; found none")
 
 
-def export(layout: Layout, asked: Push, folder: Path) -> None:
+def export(layout: StudyPaths, asked: Push, folder: Path) -> None:
     """Put what is uploaded into `folder`, anew."""
     source, manifest = Path(layout.model(asked.model)), json.loads(Path(layout.manifest(asked.model)).read_text())
     folder.mkdir(parents=True, exist_ok=True)

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
-from .jobs import COLUMNS, Job, rest, rows
-from .study import Layout
-from .watch import Seen, Watch, saved_step, tail
+from wspin.study.jobs import COLUMNS, Job, rest, rows
+from wspin.study.paths import StudyPaths
+from wspin.watch import Seen, Watch, saved_step, tail
 
 THERE = ("done", "stale")
 OPEN = ("running", "queued", "interrupted", "failed")
 
 
-def table(layout: Layout) -> str:
+def table(layout: StudyPaths) -> str:
     """The study as it is now, seen from the folder in which Snakemake runs."""
     watch, models, others = Watch(), rows(layout), rest(layout)
     groups = [group for row in (*models.values(), others) for group in row.values()]

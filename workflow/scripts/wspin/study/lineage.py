@@ -13,10 +13,11 @@ import re
 from functools import cached_property
 
 from wspin.config.study import Study
-from wspin.once import answered_once
+
+from .memoize import memoized_method
 
 
-class Relations:
+class Lineage:
     """The relations of one study."""
 
     def __init__(self, study: Study):
@@ -64,7 +65,7 @@ class Relations:
         own = self.study.arms[arm].seed
         return self.study.seed if own is None else own
 
-    @answered_once
+    @memoized_method
     def teacher(self, arm: str) -> str | None:
         """The model that weighs an arm's tokens; none where nothing is weighed, or all alike."""
         if not self.study.weighted(arm) or self.study.arm_weigh(arm).source != "teacher":
@@ -90,7 +91,7 @@ class Relations:
 
     # Who owns what arms share
 
-    @answered_once
+    @memoized_method
     def responses(self, arm: str, k: int) -> str:
         """The response set of iteration k; shared where another arm's opponent and seed are the same."""
         fork = self.study.arms[arm].fork
@@ -104,7 +105,7 @@ class Relations:
         """Response sets of earlier iterations that iteration k trains on again, the latest first."""
         return [self.responses(arm, j) for j in range(k - 1, max(-1, k - self.window(arm)), -1)]
 
-    @answered_once
+    @memoized_method
     def scored(self, arm: str, k: int) -> str:
         """The folder whose `reference/` holds the opponent's log-probabilities of all that iteration k trains on."""
         fork = self.study.arms[arm].fork
@@ -128,17 +129,17 @@ class Relations:
         match = re.fullmatch(r"(.+)/ite(\d+)", responses)
         return (match[1], int(match[2])) if match else (None, 0)
 
-    @answered_once
+    @memoized_method
     def generator(self, responses: str) -> str:
         arm, k = self.origin(responses)
         return self.opponent(arm, k) if arm else responses
 
-    @answered_once
+    @memoized_method
     def replays(self, scored: str) -> list[str]:
         arm, k = self.origin(scored)
         return self.replayed(arm, k) if arm else []
 
-    @answered_once
+    @memoized_method
     def answers(self, scored: str) -> str:
         """The response set that belongs to a folder of reference log-probabilities."""
         arm, k = self.origin(scored)

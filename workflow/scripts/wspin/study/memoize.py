@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def answered_once(method: F) -> F:
+def memoized_method(method: F) -> F:
     """Let an object that never changes work out each of a method's answers once: every shard of a study asks again."""
 
     @wraps(method)

@@ -1,8 +1,4 @@
-"""The study's files: which paths belong to an arm's iteration k. Pure strings, no file is touched.
-
-The grammar of the results (`results/README.md`) is written here and in the output lines of the rules, nowhere else.
-What belongs together, and what a model and a response set are, says `relations`.
-"""
+"""The study as a graph: who descends from whom, which files belong to it, and the flags of every rule."""
 
 from __future__ import annotations
 
@@ -11,8 +7,9 @@ from collections.abc import Iterable
 
 from wspin.config.stages import Train, at_iteration
 from wspin.config.study import Study
-from wspin.once import answered_once
-from wspin.relations import Relations
+
+from .lineage import Lineage
+from .memoize import memoized_method
 
 GOLD = "gold"  # in place of a response set: the real answers
 
@@ -22,7 +19,7 @@ def alternatives(names: Iterable[str]) -> str:
     return "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True)) or "(?!)"
 
 
-class Layout(Relations):
+class StudyPaths(Lineage):
     """Paths and relations of one study."""
 
     def __init__(self, study: Study):
@@ -31,7 +28,7 @@ class Layout(Relations):
 
     # Files
 
-    @answered_once
+    @memoized_method
     def shards(self, rows: str = "prompts") -> list[str]:
         """Shard names of the study's prompts, or of its preference `pairs`: they follow from the config alone."""
         source = self.study.data.sft if rows == "prompts" else self.study.data.preferences

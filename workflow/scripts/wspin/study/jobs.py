@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import PurePath
 from typing import NamedTuple
 
-from .study import GOLD, Layout
+from .paths import GOLD, StudyPaths
 
 COLUMNS = ("generations", "reference", "teacher readings", "weights", "model", "scores")
 
@@ -18,7 +18,7 @@ class Job(NamedTuple):
     states: str | None = None  # a training's folder of what it resumes from
 
 
-def rows(layout: Layout) -> dict[str, dict[str, list[Job]]]:
+def rows(layout: StudyPaths) -> dict[str, dict[str, list[Job]]]:
     """Model -> column -> jobs, in running order: the registry, parents first, then arm by arm.
 
     What arms share stands in the row of each of them. What an iteration replays stands in the row that made it.
@@ -32,7 +32,7 @@ def rows(layout: Layout) -> dict[str, dict[str, list[Job]]]:
     return {name: dict(zip(COLUMNS, _row(layout, name), strict=True)) for name in names}
 
 
-def rest(layout: Layout) -> dict[str, list[Job]]:
+def rest(layout: StudyPaths) -> dict[str, list[Job]]:
     """The jobs that belong to no model: data, and what is shown at the end."""
     data, sources = layout.study.data, ["sft"]
     prepared = [Job((layout.data("prompts"), layout.data("heldout")), layout.log("data", "prompts"))]
@@ -45,7 +45,7 @@ def rest(layout: Layout) -> dict[str, list[Job]]:
     return {"data": [*fetched, *prepared], "tables and figures": _shown(layout)}
 
 
-def _shown(layout: Layout) -> list[Job]:
+def _shown(layout: StudyPaths) -> list[Job]:
     shown = {"scores": [], "differences": [], "weights": [], "examples": []}
     for path in layout.tables():
         shown[PurePath(path).stem].append(path)
@@ -54,7 +54,7 @@ def _shown(layout: Layout) -> list[Job]:
     ]
 
 
-def _row(layout: Layout, model: str) -> list[list[Job]]:
+def _row(layout: StudyPaths, model: str) -> list[list[Job]]:
     """The jobs of one model, column by column; none where it has no such stage."""
     arm, k = layout.origin(model)
     made, scores = [_model(layout, model)], _scores(layout, model)
@@ -74,21 +74,21 @@ def _row(layout: Layout, model: str) -> list[list[Job]]:
     ]
 
 
-def _model(layout: Layout, model: str) -> Job:
+def _model(layout: StudyPaths, model: str) -> Job:
     files = (layout.model(model), layout.manifest(model))
     if model in layout.fetched_models:
         return Job(files, layout.log("fetch", model))
     return Job((*files, layout.metrics(model)), layout.log("train", model), layout.state(model))
 
 
-def _scores(layout: Layout, model: str) -> list[Job]:
+def _scores(layout: StudyPaths, model: str) -> list[Job]:
     if model not in layout.table_models():
         return []
     suites = zip(layout.study.eval.suites, layout.scores(model), strict=True)
     return [Job((path, layout.samples(path)), layout.log("eval", model, suite)) for suite, path in suites]
 
 
-def _weighed(layout: Layout, arm: str, k: int) -> list[int]:
+def _weighed(layout: StudyPaths, arm: str, k: int) -> list[int]:
     """Whose weights an arm makes for its iteration k: k's; where it forks, also those of what it replays."""
     if not layout.study.weighted(arm):
         return []
@@ -96,7 +96,7 @@ def _weighed(layout: Layout, arm: str, k: int) -> list[int]:
     return [*(j for j in replayed if layout.weighed(arm, j) == f"{arm}/ite{j}"), k]
 
 
-def _readings(layout: Layout, arm: str, k: int) -> list[Job]:
+def _readings(layout: StudyPaths, arm: str, k: int) -> list[Job]:
     """A teacher's of iteration k's real and generated answers."""
     teacher = None if k == 0 and arm in layout.study.given_weights() else layout.teacher(arm)
     found = []
@@ -107,5 +107,5 @@ def _readings(layout: Layout, arm: str, k: int) -> list[Job]:
     return found
 
 
-def _shards(layout: Layout, folder: str, kind: str, stage: str, of: str = "prompts") -> list[Job]:
+def _shards(layout: StudyPaths, folder: str, kind: str, stage: str, of: str = "prompts") -> list[Job]:
     return [Job((layout.file(folder, kind, shard),), layout.log(stage, folder, shard)) for shard in layout.shards(of)]

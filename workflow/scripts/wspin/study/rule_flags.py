@@ -11,14 +11,15 @@ import json
 from wspin.config.flags import flags
 from wspin.config.sources import Model, Preferences, Sft, Source, TaskSource
 from wspin.config.stages import UNTRACKED, Dialogue
-from wspin.once import answered_once
-from wspin.study import Layout
+
+from .memoize import memoized_method
+from .paths import StudyPaths
 
 
-class Commands:
+class RuleFlags:
     """Flags of one study's programs; every method is named after a rule."""
 
-    def __init__(self, layout: Layout):
+    def __init__(self, layout: StudyPaths):
         self.layout, self.study = layout, layout.study
 
     def fetch(self, model: str) -> list[str]:
@@ -145,7 +146,7 @@ class Commands:
 
     # What all shards are told
 
-    @answered_once
+    @memoized_method
     def _generate(self, responses: str) -> list[str]:
         seed = ["--seed", *map(str, self.layout.draw_seed(responses))]
         return [
@@ -154,11 +155,11 @@ class Commands:
             *flags(self._dialogue(self.layout.generator(responses))),
         ]
 
-    @answered_once
+    @memoized_method
     def _reads(self, scorer: str, completes: bool = False) -> list[str]:
         return [*flags(self.study.logprobs), *flags(self._dialogue(scorer, completes))]
 
-    @answered_once
+    @memoized_method
     def _weigh(self, arm: str) -> list[str]:
         return flags(self.study.arm_weigh(arm))
 
