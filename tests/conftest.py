@@ -61,29 +61,29 @@ def texts():
 @pytest.fixture(scope="session")
 def scratch_model(tmp_path_factory, texts):
     """Folder of a Qwen2 with 20 thousand random parameters and a byte-level BPE."""
-    from wspin import models
     from wspin.config.sources import Scratch
+    from wspin.models import folders, scratch
 
     folder = tmp_path_factory.mktemp("scratch")
     settings = Scratch(
         architecture="qwen2", text="sft", vocabulary=270, hidden=32, intermediate=64, layers=2, heads=2, context=128
     )
-    models.make_scratch(settings, texts, "<|endoftext|>", 1, folder)
-    models.write_manifest(folder, folder.parent / f"{folder.name}.json")
+    scratch.make_scratch(settings, texts, "<|endoftext|>", 1, folder)
+    folders.write_manifest(folder, folder.parent / f"{folder.name}.json")
     return folder
 
 
 @pytest.fixture(scope="session")
 def dialogue(scratch_model):
     """Conversations of the scratch model in the study's template."""
-    from wspin import models
     from wspin.config.stages import Dialogue
     from wspin.dialogue import ChatTokenizer
+    from wspin.models import folders
 
     settings = Dialogue(
         template="human-assistant", eos="<|endoftext|>", max_prompt_tokens=64, max_tokens=96, eos_on_cut=False
     )
-    return ChatTokenizer(models.load_tokenizer(scratch_model), settings)
+    return ChatTokenizer(folders.load_tokenizer(scratch_model), settings)
 
 
 @pytest.fixture(scope="session")
@@ -121,9 +121,9 @@ def model(scratch_model):
     """The scratch model with weights ten times larger, so that what it says depends on what it reads."""
     import torch
 
-    from wspin import models
+    from wspin.models import folders
 
-    made = models.load_model(scratch_model, "cpu")
+    made = folders.load_model(scratch_model, "cpu")
     with torch.no_grad():
         for weight in made.parameters():
             if weight.dim() > 1:

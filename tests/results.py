@@ -3,8 +3,8 @@
 import json
 import shutil
 
-from wspin import models
 from wspin.config.load import load_study, merge, merge_files
+from wspin.models import folders
 from wspin.storage import provenance
 from wspin.storage.files import write_json, write_yaml
 
@@ -43,7 +43,7 @@ def put_model(results, name, source):
     """A finished model: the files of `source`, its manifest, and the record of a training."""
     folder = results / name / "model"
     shutil.copytree(source, folder)
-    models.write_manifest(folder, results / name / "manifest.json")
+    folders.write_manifest(folder, results / name / "manifest.json")
     made = {"program": "train", "code": "c0de", "commit": "abc", "host": "node17", "threads": 1, "seconds": 7.0}
     told = {"command": ["train.py", "--output", str(folder)], "started": "2026-01-01T00:00:00+00:00"}
     inputs = {str(results / "data/prompts.parquet"): "11", "/elsewhere/given.parquet": "22"}

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import workflow
 
-from wspin import answering, engines, models
+from wspin import answering, engines
 from wspin.config.sources import Scratch
 from wspin.config.stages import Generate
 from wspin.engines import Answer
 from wspin.errors import StudyError
+from wspin.models import folders, scratch
 from wspin.storage import tables
 
 EOS = "<|endoftext|>"
@@ -152,13 +153,13 @@ def talkative(texts, tmp_path_factory):
 
     made, folder = tmp_path_factory.mktemp("scratch"), tmp_path_factory.mktemp("talkative") / "model"
     size = {"vocabulary": 270, "hidden": 64, "intermediate": 64, "layers": 2, "heads": 2, "context": 128}
-    models.make_scratch(Scratch(architecture="qwen2", text="sft", **size), texts, EOS, 1, made)
-    model = models.load_model(made, "cpu")
+    scratch.make_scratch(Scratch(architecture="qwen2", text="sft", **size), texts, EOS, 1, made)
+    model = folders.load_model(made, "cpu")
     with torch.no_grad():
         for weight in model.parameters():
             if weight.dim() > 1:
                 weight.mul_(10.0)
-    models.publish(model, models.load_tokenizer(made), folder, folder.with_suffix(".json"))
+    folders.publish(model, folders.load_tokenizer(made), folder, folder.with_suffix(".json"))
     return folder
 
 

@@ -10,12 +10,13 @@ from tokenizers import Tokenizer, decoders, normalizers, processors
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
-from wspin import answers, models
+from wspin import answers
 from wspin.config.sources import Scratch
 from wspin.config.stages import Dialogue
 from wspin.dialogue import ChatTokenizer, render
 from wspin.engine.packing import lay_out
 from wspin.errors import StudyError
+from wspin.models import folders
 from wspin.templates import TEMPLATES
 
 EOS = "<|endoftext|>"
@@ -56,10 +57,10 @@ def settings_of(template="human-assistant", eos=EOS, eos_on_cut=False):
 def zephyr(scratch_model, tmp_path_factory):
     """A tokenizer with more special tokens, and a template that holds one of them."""
     folder = tmp_path_factory.mktemp("zephyr")
-    tokenizer = models.load_tokenizer(scratch_model)
+    tokenizer = folders.load_tokenizer(scratch_model)
     tokenizer.add_special_tokens({"extra_special_tokens": ["<s>", "</s>"], "unk_token": "<unk>"})
     tokenizer.save_pretrained(folder)
-    return ChatTokenizer(models.load_tokenizer(folder), settings_of("zephyr", "</s>"))
+    return ChatTokenizer(folders.load_tokenizer(folder), settings_of("zephyr", "</s>"))
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +68,9 @@ def multilingual(tmp_path_factory):
     """A byte-level tokenizer whose tokens hold parts of characters, one's end with another's beginning among them."""
     folder = tmp_path_factory.mktemp("multilingual")
     size = {"vocabulary": 300, "hidden": 4, "intermediate": 4, "layers": 1, "heads": 1, "context": 8}
-    scratch = Scratch(architecture="qwen2", text="sft", **size)
-    models.make_scratch(scratch, [nfc(MIXED), "日本日本", "👩‍👩‍👧‍👦👩‍👩‍👧‍👦", "été"] * 9, EOS, 1, folder)
-    return ChatTokenizer(models.load_tokenizer(folder), settings_of())
+    settings = Scratch(architecture="qwen2", text="sft", **size)
+    scratch.make_scratch(settings, [nfc(MIXED), "日本日本", "👩‍👩‍👧‍👦👩‍👩‍👧‍👦", "été"] * 9, EOS, 1, folder)
+    return ChatTokenizer(folders.load_tokenizer(folder), settings_of())
 
 
 @pytest.fixture(scope="module")
@@ -267,33 +268,33 @@ def test_a_tail_cut_inside_a_character_ends_with_the_text(dialogue, cut):
 def test_tokenizer_is_what_was_saved(scratch_model, text):
     """AutoTokenizer puts Qwen2's own pre-tokenizer into every tokenizer of a qwen2 model, whatever was saved."""
     saved = Tokenizer.from_file(str(scratch_model / "tokenizer.json"))
-    loaded = models.load_tokenizer(scratch_model)
+    loaded = folders.load_tokenizer(scratch_model)
     assert loaded(text)["input_ids"] == saved.encode(text).ids
     assert loaded.backend_tokenizer.pre_tokenizer.pre_tokenize_str(text) == saved.pre_tokenizer.pre_tokenize_str(text)
 
 
 def test_fingerprint_survives_use_and_saving(scratch_model, zephyr, tmp_path):
-    for tokenizer in (models.load_tokenizer(scratch_model), zephyr.tokenizer):
-        before = models.tokenizer_hash(tokenizer)
+    for tokenizer in (folders.load_tokenizer(scratch_model), zephyr.tokenizer):
+        before = folders.tokenizer_hash(tokenizer)
         used = ChatTokenizer(tokenizer, settings_of(eos=tokenizer.all_special_tokens[0]))
         used.ends(used.response_ids(used.text(used.prompt_ids(EOS))))
         tokenizer.save_pretrained(tmp_path / before)
-        assert models.tokenizer_hash(tokenizer) == before
-        assert models.tokenizer_hash(models.load_tokenizer(tmp_path / before)) == before
+        assert folders.tokenizer_hash(tokenizer) == before
+        assert folders.tokenizer_hash(folders.load_tokenizer(tmp_path / before)) == before
 
 
 def test_truncation_and_padding_of_a_checkpoint_do_not_enter(dialogue, scratch_model, tmp_path):
-    tokenizer = models.load_tokenizer(scratch_model)
+    tokenizer = folders.load_tokenizer(scratch_model)
     tokenizer.backend_tokenizer.enable_truncation(3)
     tokenizer.backend_tokenizer.enable_padding(length=50)
     tokenizer.save_pretrained(tmp_path)
-    loaded = models.load_tokenizer(tmp_path)
-    assert models.tokenizer_hash(loaded) == models.tokenizer_hash(dialogue.tokenizer)
+    loaded = folders.load_tokenizer(tmp_path)
+    assert folders.tokenizer_hash(loaded) == folders.tokenizer_hash(dialogue.tokenizer)
     assert loaded("a longer text")["input_ids"] == dialogue.tokenizer("a longer text")["input_ids"]
 
 
 def test_fingerprint_tells_tokenizers_apart(dialogue, zephyr):
-    assert models.tokenizer_hash(dialogue.tokenizer) != models.tokenizer_hash(zephyr.tokenizer)
+    assert folders.tokenizer_hash(dialogue.tokenizer) != folders.tokenizer_hash(zephyr.tokenizer)
 
 
 # Chat templates
@@ -307,7 +308,7 @@ CHATML = (
 @pytest.fixture
 def chat(scratch_model):
     """A tokenizer with a chat template, in which the end of a turn is the end of an answer and the padding."""
-    tokenizer = models.load_tokenizer(scratch_model)
+    tokenizer = folders.load_tokenizer(scratch_model)
     names = {"bos_token": "<s>", "eos_token": "<|im_end|>", "pad_token": "<|im_end|>"}
     tokenizer.add_special_tokens({**names, "extra_special_tokens": ["<|im_start|>"]})
     tokenizer.chat_template = CHATML

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import GenerationConfig, masking_utils
 
-from wspin import models
 from wspin.config.stages import Generate
 from wspin.decoding import Columns, invert
 from wspin.engines import Answer, Work, generate
 from wspin.errors import StudyError
+from wspin.models import folders
 from wspin.rng import row_generator
 
 TOKENS = 12
@@ -428,14 +428,14 @@ def test_the_models_own_settings_do_not_enter(model, prompts, eos, own, changes)
 @pytest.mark.parametrize("stops", [None, 0, [0]])
 def test_a_model_may_agree_on_eos_or_be_silent(model, stops):
     model.generation_config.eos_token_id = stops
-    models.check_eos(model, 0, "results/sft/model")
+    folders.check_eos(model, 0, "results/sft/model")
 
 
 @pytest.mark.parametrize("stops", [1, [1], [0, 1]])
 def test_another_eos_is_refused(model, stops):
     model.generation_config.eos_token_id = stops
     with pytest.raises(StudyError) as error:
-        models.check_eos(model, 0, "results/sft/model")
+        folders.check_eos(model, 0, "results/sft/model")
     found = stops if isinstance(stops, list) else [stops]
     assert str(error.value) == (
         f"results/sft/model: generation_config.eos_token_id: expected 0 (dialogue.eos), found {found}"

@@ -13,10 +13,11 @@ from statistics import mean
 import pyarrow.parquet as pq
 import pytest
 
-from wspin import dialogue, evaluation, models, program, tasks
+from wspin import dialogue, evaluation, tasks
 from wspin.config.sources import Scratch, TaskSource
 from wspin.config.stages import Dialogue
 from wspin.errors import StudyError
+from wspin.models import folders
 from wspin.storage import tables
 
 EOS = "<|endoftext|>"
@@ -47,9 +48,9 @@ def made(words, tmp_path_factory):
     folder = tmp_path_factory.mktemp("made")
     size = {"hidden": 32, "intermediate": 64, "layers": 1, "heads": 2, "context": 512, "vocabulary": 300}
     texts = [text for word in words for text in (SPELL + word, word[::-1])]
-    scratch = Scratch(architecture="qwen2", text="sft", **size)
-    models.make_scratch(scratch, texts, EOS, 1, folder / "model")
-    models.write_manifest(folder / "model", folder / "manifest.json")
+    settings = Scratch(architecture="qwen2", text="sft", **size)
+    scratch.make_scratch(settings, texts, EOS, 1, folder / "model")
+    folders.write_manifest(folder / "model", folder / "manifest.json")
     (folder / "tasks").mkdir()
     tasks.fetch(TaskSource(path=str(TASKS), heldout=True), folder / "tasks", "nowhere")
     write_heldout(folder / "heldout.parquet", words[:40])
@@ -108,7 +109,7 @@ def check_rows_give_scores(scores, rows):
 def test_scores_and_rows_agree(demo, made):
     _, scores, rows = demo
     assert set(scores) == KEYS
-    assert scores["model"] == program.manifest_hash(made / "manifest.json")
+    assert scores["model"] == folders.manifest_hash(made / "manifest.json")
     assert set(scores["versions"]) == {"lm_eval", "transformers", "torch"}
     assert scores["seeds"] == SEEDS
     for task, metric in (("spell_backward", "exact_match,none"), ("spell_backward_choice", "acc,none")):
@@ -166,7 +167,7 @@ def test_equal_runs_give_equal_bytes_and_leave_nothing(demo, made, tmp_path, mon
 def test_lm_eval_reads_what_training_reads(made, words, template):
     """Prompts, and prompts with a choice, have the ids that the model is trained on; no token crosses the border."""
     room = {"max_prompt_tokens": 64, "max_tokens": 128, "eos_on_cut": False}
-    said = dialogue.ChatTokenizer(models.load_tokenizer(made / "model"), Dialogue(template=template, eos=EOS, **room))
+    said = dialogue.ChatTokenizer(folders.load_tokenizer(made / "model"), Dialogue(template=template, eos=EOS, **room))
     lm = evaluation.language_model(made / "model", 8, EOS)
     own = evaluation.language_model(made / "model", 8, None)  # lm-eval's encoding, untouched
     documents = evaluation.heldout_documents(made / "heldout.parquet", template, EOS, made / "model")

@@ -14,7 +14,7 @@ import given as stand_in
 from wspin import exchange, pairs, weightstats
 from wspin.config.flags import flags
 from wspin.errors import StudyError
-from wspin.models import tokenizer_hash
+from wspin.models.folders import tokenizer_hash
 from wspin.storage import tables
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=20)

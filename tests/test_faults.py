@@ -14,9 +14,9 @@ import workflow
 import yaml
 from runs import DEMO, Run, in_training, results
 
-from wspin import models
 from wspin.config.load import load_study
 from wspin.config.study import merge
+from wspin.models import folders
 from wspin.storage import tables
 from wspin.study.paths import StudyPaths
 from wspin.study.rule_flags import RuleFlags
@@ -73,7 +73,7 @@ def jobs(tmp_path_factory, scratch_model):
     words = [f"word{number}" for number in range(8)]
     rows = {"prompt_id": words, "prompt": words, "response": words, "split": ["train"] * len(words)}
     tables.write(folder / "prompts.parquet", "prompts", rows, {})
-    models.write_manifest(scratch_model, folder / "manifest.json")
+    folders.write_manifest(scratch_model, folder / "manifest.json")
     shard = {"responses": "sft", "shard": "00"}
     flags = {
         "generate": commands.generate(**shard),

@@ -16,9 +16,11 @@ import pytest
 import workflow
 import yaml
 
-from wspin import models, sources, tasks
+from wspin import sources, tasks
 from wspin.config.sources import Model, TaskSource
 from wspin.errors import StudyError
+from wspin.fetch import models
+from wspin.models import folders
 from wspin.storage.files import sha256
 
 SCRIPTS = Path(__file__).parent.parent / "workflow" / "scripts"
@@ -101,7 +103,7 @@ def test_a_model_comes_whole_and_no_other_file(fetch, hub, tmp_path, scratch_mod
     assert json.loads((tmp_path / "manifest.json").read_text())["files"] == {
         name: sha256(scratch_model / name) for name in got - {"provenance.json"}
     }
-    assert models.load_model(tmp_path / "out", "cpu").num_parameters() > 0
+    assert folders.load_model(tmp_path / "out", "cpu").num_parameters() > 0
     assert f"fetch: {MODEL}@{loopback.REVISION}: config.json (" in told
     assert "\r" not in told
     assert not list((tmp_path / "state").iterdir())  # what was kept meanwhile is gone

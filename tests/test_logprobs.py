@@ -10,7 +10,7 @@ import torch
 import transformers
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from wspin import losses, models
+from wspin import losses
 from wspin.engine import head, logprobs
 from wspin.engine.batches import micro_batches
 from wspin.engine.head import head_logprobs, token_divergences
@@ -19,6 +19,7 @@ from wspin.engine.packing import Item, lay_out
 from wspin.engine.support import check_model
 from wspin.errors import StudyError
 from wspin.logprobs.score import score_items
+from wspin.models import folders
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # GPTBigCode's own
 PRECISIONS = pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -356,7 +357,7 @@ def test_dropout_is_off_whatever_the_model_says(name, make_items, tmp_path):
     rates = {"attention_dropout": 0.5, "attn_pdrop": 0.5, "embd_pdrop": 0.5, "resid_pdrop": 0.5}
     settings = getattr(transformers, f"{name}Config")(**{**SMALL, "vocab_size": 270}, **rates)
     transformers.AutoModelForCausalLM.from_config(settings).save_pretrained(tmp_path)
-    model = models.load_model(tmp_path, CPU)
+    model = folders.load_model(tmp_path, CPU)
     assert torch.equal(policy(model, make_items(4), "float32"), policy(model, make_items(4), "float32"))
 
 

@@ -11,9 +11,11 @@ import pytest
 import torch
 
 import fetch
-from wspin import models, packages, sources
+from wspin import packages, sources
 from wspin.config.sources import Package, PackagedRows
 from wspin.errors import StudyError
+from wspin.fetch import models
+from wspin.models import folders
 
 ROWS = [
     {"instruction": "Add.", "input": "1 and 2", "output": "3"},
@@ -154,7 +156,7 @@ def test_task_files_and_their_data_lie_side_by_side(index, tmp_path):
 def gguf_model(index, scratch_model):
     """The entry of a package that holds a small Llama as GGUF, and the weights that were put in."""
     gguf = pytest.importorskip("gguf")
-    tokenizer = models.load_tokenizer(scratch_model)
+    tokenizer = folders.load_tokenizer(scratch_model)
     file = index.parent / "tiny.gguf"
     writer = gguf.GGUFWriter(file, "llama")
     sizes = {"context_length": 64, "embedding_length": 32, "block_count": 1, "feed_forward_length": 64}
@@ -191,14 +193,14 @@ def test_a_gguf_model_becomes_a_folder_of_float32(gguf_model, tmp_path):
     folder, manifest = tmp_path / "model", tmp_path / "manifest.json"
     place = ["--output", str(folder), "--output-manifest", str(manifest)]
     fetch.main(["model", "--package", json.dumps(entry), *place])
-    made = models.load_model(folder, "cpu")
+    made = folders.load_model(folder, "cpu")
     assert {parameter.dtype for parameter in made.parameters()} == {torch.float32}
     state = made.state_dict()
     assert torch.equal(state["model.embed_tokens.weight"], weights["token_embd"])
     assert torch.equal(state["model.layers.0.mlp.down_proj.weight"], weights["blk.0.ffn_down"])
     assert "quantization" not in (folder / "config.json").read_text()
-    tokenizer = models.load_tokenizer(folder)
-    models.check_eos(made, tokenizer.eos_token_id, folder)
+    tokenizer = folders.load_tokenizer(folder)
+    folders.check_eos(made, tokenizer.eos_token_id, folder)
     assert tokenizer.decode(tokenizer("river stone")["input_ids"]) == "river stone"
     assert set(json.loads(manifest.read_text())["files"]) >= {"config.json", "model.safetensors", "tokenizer.json"}
 

@@ -13,10 +13,11 @@ import pytest
 import torch
 import workflow
 
-from wspin import models, parallel
+from wspin import parallel
 from wspin.engine.batches import micro_batches, rank_passes
 from wspin.errors import StudyError
 from wspin.logprobs.score import score_items
+from wspin.models import folders
 from wspin.sharding import shard
 from wspin.study.launch import Launch
 from wspin.trainer import items_per_step
@@ -39,7 +40,7 @@ def start(processes, folder, on_gpus=False):
 def saved_model(tmp_path_factory, scratch_model):
     """Folder of the scratch model with weights so large that what it says depends on what it reads."""
     folder = tmp_path_factory.mktemp("loud")
-    made = models.load_model(scratch_model, "cpu")
+    made = folders.load_model(scratch_model, "cpu")
     with torch.no_grad():
         for weight in made.parameters():
             if weight.dim() > 1:
@@ -52,7 +53,7 @@ def saved_model(tmp_path_factory, scratch_model):
 def items(saved_model, make_items):
     """Pairs of uneven lengths with the model's own reference."""
     made = make_items(PAIRS)
-    scores = score_items(models.load_model(saved_model, "cpu"), made, 4096, "float32")
+    scores = score_items(folders.load_model(saved_model, "cpu"), made, 4096, "float32")
     return [replace(item, reference=tuple(own)) for item, own in zip(made, scores, strict=True)]
 
 
@@ -123,7 +124,7 @@ def test_the_trace_does_not_depend_on_the_number_of_processes(together, saved_mo
             assert found[key] == expected[key], (step, key)
         for key in ("rewards/margin", "unweighted/margin", "logprobs/chosen", "logprobs/rejected"):
             assert found[key] == pytest.approx(expected[key], rel=1e-3, abs=1e-5), (step, key)
-    began = torch.cat([weight.flatten() for weight in models.load_model(saved_model, "cpu").state_dict().values()])
+    began = torch.cat([weight.flatten() for weight in folders.load_model(saved_model, "cpu").state_dict().values()])
     assert (weights(several) - weights(one)).norm() < 1e-3 * (weights(one) - began).norm()
 
 

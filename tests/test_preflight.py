@@ -12,11 +12,12 @@ import workflow
 import yaml
 from transformers import AutoConfig
 
-from wspin import models, preflight
+from wspin import preflight
 from wspin.config.load import load_study
 from wspin.config.sources import Scratch
 from wspin.config.study import merge
 from wspin.estimates import Estimates, Lengths, forward
+from wspin.models import scratch
 from wspin.sizes import Size
 from wspin.study.paths import StudyPaths
 
@@ -58,7 +59,7 @@ def test_the_studys_models_have_their_published_sizes():
 
 
 def small_config():
-    return models.scratch_config(Scratch(architecture="qwen2", text="sft", **SMALL))
+    return scratch.scratch_config(Scratch(architecture="qwen2", text="sft", **SMALL))
 
 
 def test_sizes_are_those_of_the_real_modules():

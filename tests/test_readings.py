@@ -12,7 +12,7 @@ from tokenizers import AddedToken
 
 import logprobs as scorer
 import weigh as program
-from wspin import answers, models, weights, weightstats
+from wspin import answers, weights, weightstats
 from wspin.alignment import align, align_ids
 from wspin.config.flags import flags
 from wspin.config.sources import Scratch
@@ -20,6 +20,7 @@ from wspin.config.stages import Dialogue as DialogueSettings
 from wspin.config.stages import Logprobs, Weigh
 from wspin.dialogue import ChatTokenizer
 from wspin.errors import StudyError
+from wspin.models import folders, scratch
 from wspin.storage import tables
 from wspin.storage.files import sha256
 
@@ -47,18 +48,18 @@ def dialogue_settings(template="human-assistant"):
 
 
 def conversation(folder, template="human-assistant"):
-    return ChatTokenizer(models.load_tokenizer(folder), dialogue_settings(template))
+    return ChatTokenizer(folders.load_tokenizer(folder), dialogue_settings(template))
 
 
 def loud(folder, factor):
     """Make what a model says depend on what it reads."""
-    model = models.load_model(folder, "cpu")
+    model = folders.load_model(folder, "cpu")
     with torch.no_grad():
         for weight in model.parameters():
             if weight.dim() > 1:
                 weight.mul_(factor)
     model.save_pretrained(folder)
-    models.write_manifest(folder, folder.with_suffix(".json"))
+    folders.write_manifest(folder, folder.with_suffix(".json"))
 
 
 def generations(student):
@@ -93,18 +94,18 @@ def study(tmp_path_factory, scratch_model, texts):
         loud(folder / name, factor)
     (folder / "far").mkdir()
     size = {"vocabulary": 262, "hidden": 32, "intermediate": 64, "layers": 2, "heads": 2, "context": 128}
-    models.make_scratch(Scratch(architecture="qwen2", text="sft", **size), texts, "<|stop|>", 2, folder / "far")
+    scratch.make_scratch(Scratch(architecture="qwen2", text="sft", **size), texts, "<|stop|>", 2, folder / "far")
     loud(folder / "far", 10.0)
     for name in ("near", "far"):
         shutil.copytree(folder / name, folder / f"{name}-short")
         config = json.loads((folder / name / "config.json").read_text())
         (folder / f"{name}-short" / "config.json").write_text(json.dumps({**config, "max_position_embeddings": SHORT}))
-        models.write_manifest(folder / f"{name}-short", folder / f"{name}-short.json")
+        folders.write_manifest(folder / f"{name}-short", folder / f"{name}-short.json")
 
     rows = {"prompt": [prompt for prompt, _, _ in PAIRS], "response": REAL, "split": ["train"] * len(PAIRS)}
     tables.write(folder / "prompts.parquet", "prompts", {"prompt_id": IDS, **rows}, {})
     manifest, told = json.loads((folder / "student.json").read_text()), conversation(folder / "student")
-    made_with = {"model": manifest["model"], "tokenizer": models.tokenizer_hash(told.tokenizer)}
+    made_with = {"model": manifest["model"], "tokenizer": folders.tokenizer_hash(told.tokenizer)}
     made_with["template"] = told.settings.template
     tables.write(folder / "generations.parquet", "generations", generations(folder / "student"), made_with)
     own = ("--generations", folder / "generations.parquet")
@@ -157,7 +158,7 @@ def student(study, side):
 
 def plainly(folder, prompts, answers):
     """Log-probabilities of answers, one whole forward pass each."""
-    model = models.load_model(folder, "cpu").eval()
+    model = folders.load_model(folder, "cpu").eval()
     for prompt, ids in zip(prompts, answers, strict=True):
         whole = torch.tensor([[*prompt, *ids]])
         with torch.no_grad():

@@ -8,10 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from wspin import models, rows, sources
+from wspin import rows, sources
 from wspin.config.sources import ReasoningGym
 from wspin.dialogue import ChatTokenizer
 from wspin.errors import StudyError
+from wspin.models import folders
 from wspin.rng import row_generator
 
 TASKS = {"spell_backward": {"min_word_len": 3, "max_word_len": 7}}
@@ -109,7 +110,7 @@ def test_every_model_must_have_room(dialogue):
 
 def test_a_model_with_another_tokenizer(dialogue):
     """A word that is one token of the first model is many tokens of the second."""
-    tokenizer = models.load_tokenizer(dialogue.tokenizer.name_or_path)
+    tokenizer = folders.load_tokenizer(dialogue.tokenizer.name_or_path)
     tokenizer.add_tokens(["kitchen"])
     first, second = fit(dialogue, tokenizer=tokenizer), fit(dialogue)
     assert rows.judge(("kitchen" * 20, "y"), [first]) is None
@@ -153,7 +154,7 @@ def test_what_fits_is_left_alone(dialogue):
 
 
 def test_a_prompt_is_cut_for_the_narrowest_model(dialogue):
-    tokenizer = models.load_tokenizer(dialogue.tokenizer.name_or_path)
+    tokenizer = folders.load_tokenizer(dialogue.tokenizer.name_or_path)
     tokenizer.add_tokens(["kitchen"])
     rooms = [fit(dialogue, tokenizer=tokenizer, max_prompt_tokens=30), fit(dialogue)]
     row = rows.cut(("kitchen" * 40, "y"), rooms)

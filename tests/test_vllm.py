@@ -9,7 +9,7 @@ import torch
 import workflow
 from test_answering import job, kill_in_the_middle, read, run, talkative  # noqa: F401
 
-from wspin import models
+from wspin.models import folders
 from wspin.storage import tables
 
 PYTHON = workflow.ROOT / ".venv-vllm/bin/python"
@@ -42,7 +42,7 @@ def test_greedy_answers_are_those_of_transformers(talkative, tmp_path):  # noqa:
 
 def test_an_answer_ends_with_eos_if_and_only_if_it_ended(sampled, talkative):  # noqa: F811
     rows = read(sampled / "whole.parquet")
-    eos = models.load_tokenizer(talkative).eos_token_id
+    eos = folders.load_tokenizer(talkative).eos_token_id
     assert {row["finish_reason"] for row in rows} == {"stop", "length"}
     for row in rows:
         assert (row["token_ids"][-1] == eos) == (row["finish_reason"] == "stop")

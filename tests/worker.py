@@ -17,7 +17,8 @@ os.environ.update(HF_HUB_OFFLINE="1")
 
 import torch
 
-from wspin import models, parallel, trainer
+from wspin import parallel, trainer
+from wspin.models import folders
 
 
 def main(folder):
@@ -36,7 +37,7 @@ def main(folder):
     trainer.PlannedTrainer._step = spied
     state = folder / "state"
     with parallel.sole_writer(state):
-        model = models.load_model(task["model"], models.best_device())
+        model = folders.load_model(task["model"], folders.best_device())
         trainer.train(model, task["items"], task["settings"], task["precision"], (42, 0), state)
         weights = parallel.whole_weights(model) or model.state_dict()
     (folder / f"seen-{parallel.rank()}.json").write_text(json.dumps(seen))

@@ -10,6 +10,7 @@ Rows are dropped here and nowhere else: those that do not fit the models named i
 
 from wspin import corruption, program, rows, sources
 from wspin.config.stages import Dialogue
+from wspin.models import offline
 from wspin.rng import row_generator
 from wspin.storage import tables
 
@@ -33,7 +34,7 @@ def main(argv=None):
     commands.choices["preferences"].add_argument("--corrupt", action="store_true", help="rejected: a corrupted answer")
     arguments = parser.parse_args(argv)
     dialogue = program.settings(arguments, Dialogue)
-    program.offline()
+    offline.import_transformers_offline()
     fits = rows.fits(arguments.fits, arguments.templates, dialogue, arguments.max_new_tokens)
     conditions = {"seed": arguments.seed, "dialogue": dialogue.model_dump(exclude={"eos_on_cut"})}
     conditions |= {"max_new_tokens": arguments.max_new_tokens, "fits": [room.described() for room in fits]}

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from wspin import program
 from wspin.config.stages import Eval
+from wspin.models import folders, offline
 from wspin.storage import provenance
 from wspin.storage.files import write_json
 
@@ -35,7 +36,7 @@ def main(argv=None):
 
     made_with = {
         "suite": arguments.suite,
-        "model": program.manifest_hash(arguments.manifest),
+        "model": folders.manifest_hash(arguments.manifest),
         "engine": arguments.engine,
         "batch_size": arguments.batch_size,
         "seeds": arguments.seeds,
@@ -50,7 +51,7 @@ def main(argv=None):
 
 def score(arguments, made_with):
     """Run the suite, and write samples and scores."""
-    program.offline()
+    offline.import_transformers_offline()
     os.environ.setdefault("TQDM_MININTERVAL", "30")  # lm-eval's progress bars, in a log
     from wspin import evaluation  # slow to import: not before the flags are known to be good
 

@@ -7,8 +7,10 @@ python workflow/scripts/fetch.py tasks --hub Rowan/hellaswag --revision 218e... 
 
 import json
 
-from wspin import cards, models, program, sources, tasks
+from wspin import cards, program, sources, tasks
 from wspin.config.sources import Model, PackagedRows, ReasoningGym, Scratch, TaskSource
+from wspin.fetch import models
+from wspin.models import folders, offline, scratch
 from wspin.storage.files import whole_folder
 
 
@@ -38,7 +40,7 @@ def main(argv=None):
         arguments.action(arguments, folder)
     made = getattr(arguments, "output_manifest", None)
     if made:
-        models.write_manifest(arguments.output, made)
+        folders.write_manifest(arguments.output, made)
     program.leave_record(arguments, [arguments.output], [made] if made else [])
     if made:
         cards.leave(arguments.output)
@@ -47,9 +49,9 @@ def main(argv=None):
 def fetch_model(arguments, folder):
     """a model: from the hub, a local folder, a package, or made from scratch"""
     if arguments.scratch:
-        program.offline()
+        offline.import_transformers_offline()
         texts = list(sources.texts(arguments.text, arguments.split))
-        models.make_scratch(Scratch(**arguments.scratch), texts, arguments.eos, arguments.seed, folder)
+        scratch.make_scratch(Scratch(**arguments.scratch), texts, arguments.eos, arguments.seed, folder)
     else:
         models.fetch(Model(**place(arguments)), folder, arguments.state)
 

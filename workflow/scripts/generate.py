@@ -10,6 +10,7 @@ from pathlib import Path
 
 from wspin import program
 from wspin.config.stages import Dialogue, Generate
+from wspin.models import offline
 from wspin.rng import row_generator
 from wspin.storage import code_hash, provenance, tables
 from wspin.storage.files import digest
@@ -31,17 +32,18 @@ def main(argv=None):
 
 def generate(arguments, settings, dialogue_settings):
     """Sample the answers and write them with what made them; returns their work."""
-    program.offline()
-    from wspin import answering, engines, models
+    offline.import_transformers_offline()
+    from wspin import answering, engines
     from wspin.dialogue import ChatTokenizer as Conversation
+    from wspin.models import folders
 
     rows = tables.shard(tables.read(arguments.prompts, "prompts"), arguments.shard, arguments.shard_size)
     ids = rows["prompt_id"].to_pylist()
-    tokenizer = models.load_tokenizer(arguments.model)
+    tokenizer = folders.load_tokenizer(arguments.model)
     dialogue = Conversation(tokenizer, dialogue_settings)
     made_with = {
-        "tokenizer": models.tokenizer_hash(tokenizer),
-        "model": program.manifest_hash(arguments.manifest),
+        "tokenizer": folders.tokenizer_hash(tokenizer),
+        "model": folders.manifest_hash(arguments.manifest),
         "template": dialogue_settings.template,
         "seed": arguments.seed,
         "settings": settings.model_dump(exclude_none=True),

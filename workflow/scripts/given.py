@@ -11,6 +11,7 @@ from pathlib import Path
 
 from wspin import exchange, program
 from wspin.config.stages import Dialogue
+from wspin.models import offline
 from wspin.storage import tables
 from wspin.storage.files import sha256
 
@@ -43,14 +44,14 @@ def main(argv=None):
 
 def answers(arguments, rows, pairs, source):
     """the start model's answers, in the tokens of its tokenizer"""
-    program.offline()
-    from wspin import models
+    offline.import_transformers_offline()
     from wspin.dialogue import ChatTokenizer as Conversation
+    from wspin.models import folders
 
-    dialogue = Conversation(models.load_tokenizer(arguments.model), program.settings(arguments, Dialogue))
+    dialogue = Conversation(folders.load_tokenizer(arguments.model), program.settings(arguments, Dialogue))
     columns = exchange.answers(pairs, dialogue, arguments.max_new_tokens)
-    made_with = {"tokenizer": models.tokenizer_hash(dialogue.tokenizer), "template": dialogue.settings.template}
-    made_with |= {"model": program.manifest_hash(arguments.manifest), "given": source}
+    made_with = {"tokenizer": folders.tokenizer_hash(dialogue.tokenizer), "template": dialogue.settings.template}
+    made_with |= {"model": folders.manifest_hash(arguments.manifest), "given": source}
     tables.write(arguments.output, "generations", {"prompt_id": rows["prompt_id"].to_pylist(), **columns}, made_with)
     print(f"given: {len(pairs)} answers of {arguments.given}", flush=True)
     return [arguments.manifest]

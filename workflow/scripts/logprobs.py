@@ -11,6 +11,7 @@ template. `preferences` scores the pairs of the preference baselines.
 
 from wspin import program
 from wspin.config.stages import Dialogue, Logprobs
+from wspin.models import offline
 from wspin.progress import progress_printer
 from wspin.storage import tables
 
@@ -41,27 +42,28 @@ def main(argv=None):
 
 def score(arguments, settings, dialogue_settings):
     """Score one shard and write it with what made it; returns its FLOPs."""
-    program.offline()
-    from wspin import answers, models
+    offline.import_transformers_offline()
+    from wspin import answers
     from wspin.dialogue import ChatTokenizer as Conversation
     from wspin.engine import flops
     from wspin.engine.packing import PACKING_FORMAT
     from wspin.logprobs.score import score_items
+    from wspin.models import folders
 
     rows = tables.shard(tables.read(arguments.rows, READS[arguments.kind]), arguments.shard, arguments.shard_size)
-    tokenizer = models.load_tokenizer(arguments.model)
+    tokenizer = folders.load_tokenizer(arguments.model)
     dialogue = Conversation(tokenizer, dialogue_settings)
-    common = {"tokenizer": models.tokenizer_hash(tokenizer), "template": dialogue_settings.template}
-    own = {**common, "model": program.manifest_hash(arguments.manifest)}
+    common = {"tokenizer": folders.tokenizer_hash(tokenizer), "template": dialogue_settings.template}
+    own = {**common, "model": folders.manifest_hash(arguments.manifest)}
     if arguments.kind == "teacher":
-        context = models.context(arguments.model)
+        context = folders.context(arguments.model)
         found = answers.of_teacher(rows, arguments.generations, dialogue, common["tokenizer"], context)
     elif arguments.kind == "reference":
         found = answers.of_iteration(rows, arguments.generations[0], arguments.replayed, dialogue, own, common)
     else:
         found = answers.of_preferences(rows, dialogue)
     items = found.items(dialogue)
-    model = models.load_model(arguments.model, models.best_device())
+    model = folders.load_model(arguments.model, folders.best_device())
     told = progress_printer("logprobs", len(items))
     scores = score_items(model, items, settings.token_budget, settings.autocast, told)
     made_with = {**own, "dtype": "float32", "autocast": settings.autocast, "layout": PACKING_FORMAT, **found.made_with}

@@ -7,7 +7,7 @@ import sys
 
 from wspin import program
 from wspin.config.load import read_study
-from wspin.imports import load_transformers
+from wspin.models.offline import load_transformers
 from wspin.study import paths
 
 

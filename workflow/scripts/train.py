@@ -12,6 +12,7 @@ from pathlib import Path
 
 from wspin import cards, program
 from wspin.config.stages import UNTRACKED, Dialogue, Logprobs, Train
+from wspin.models import offline
 from wspin.storage import code_hash, provenance
 from wspin.storage.files import digest, sha256, whole_file
 from wspin.storage.locks import remove_state
@@ -52,26 +53,27 @@ def main(argv=None):
 
 def train(arguments, settings, dialogue_settings, state):
     """Run or continue the training in its state folder and publish the model; returns time and speed, in rank 0."""
-    program.offline()
-    from wspin import models, pairs, parallel, trainer
+    offline.import_transformers_offline()
+    from wspin import pairs, parallel, trainer
     from wspin.dialogue import ChatTokenizer as Conversation
     from wspin.engine.packing import PACKING_FORMAT
+    from wspin.models import folders
 
     parallel.expect(arguments.processes)
     with parallel.sole_writer(state):
-        tokenizer = models.load_tokenizer(arguments.model)
+        tokenizer = folders.load_tokenizer(arguments.model)
         dialogue = Conversation(tokenizer, dialogue_settings)
-        expected = {"tokenizer": models.tokenizer_hash(tokenizer), "model": program.manifest_hash(arguments.manifest)}
+        expected = {"tokenizer": folders.tokenizer_hash(tokenizer), "model": folders.manifest_hash(arguments.manifest)}
         expected |= {"template": dialogue_settings.template, "autocast": arguments.autocast, "layout": PACKING_FORMAT}
         scored = (arguments.rows, arguments.reference, arguments.weights, arguments.replays)
         items = pairs.training_items(settings.loss, *scored, dialogue, expected)
         items = pairs.together(items, arguments.replays) if settings.triplets else items
-        model = models.load_model(arguments.model, models.best_device())
-        models.check_eos(model, dialogue.eos, arguments.model)
+        model = folders.load_model(arguments.model, folders.best_device())
+        folders.check_eos(model, dialogue.eos, arguments.model)
         speed = trainer.train(model, items, settings, arguments.autocast, arguments.seed, state)
         weights = parallel.whole_weights(model)
         if parallel.rank() == 0:
-            models.publish(model, tokenizer, arguments.output, arguments.output_manifest, weights)
+            folders.publish(model, tokenizer, arguments.output, arguments.output_manifest, weights)
             with whole_file(arguments.metrics) as temporary:
                 temporary.write_bytes((state / "metrics.jsonl").read_bytes())
     return speed

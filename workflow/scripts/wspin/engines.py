@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from wspin import models
 from wspin.config.stages import Generate
 from wspin.decoding import Batch, Row
+from wspin.models import folders
 
 Draws = Callable[[int], np.random.Generator]  # number of a prompt: where its random numbers come from
 
@@ -91,8 +91,8 @@ class Transformers:
 
     def __init__(self, folder: str, settings: Generate, eos: int):
         self.settings, self.eos = settings, eos
-        self.model = models.load_model(folder, models.best_device())
-        models.check_eos(self.model, eos, folder)
+        self.model = folders.load_model(folder, folders.best_device())
+        folders.check_eos(self.model, eos, folder)
         self.made_with = {
             "dtype": "float32",
             "autocast": "float32",

@@ -24,9 +24,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from wspin import dialogue, models
+from wspin import dialogue
 from wspin.corruption import corrupt
 from wspin.errors import StudyError
+from wspin.models import folders
 from wspin.rng import row_generator
 from wspin.storage import tables
 from wspin.storage.files import digest, whole_file
@@ -56,7 +57,7 @@ def heldout_documents(path: str | Path, template: str, eos: str, model: str | Pa
     Raises `StudyError` if there is no row, or if the template holds special tokens, which lm-eval would read as text.
     """
     documents = tables.read(path, "prompts").select(["prompt_id", "prompt", "response"]).to_pylist()
-    tokenizer = models.load_tokenizer(model)
+    tokenizer = folders.load_tokenizer(model)
     around = dialogue.template_text(template, tokenizer)
     if found := [token for token in tokenizer.all_special_tokens if token in around]:
         told = f"expected a template without special tokens for tasks on held-out rows, found {', '.join(found)}"
@@ -120,12 +121,12 @@ def language_model(folder: str | Path, batch_size: int, eos: str | None) -> Any:
             closed = [self.tokenizer.eos_token_id] if continuation.endswith(eos) else []
             return self.tok_encode(context), [*self.tok_encode(continuation.removesuffix(eos)), *closed]
 
-    model, tokenizer = models.load_model(folder, models.best_device()), models.load_tokenizer(folder)
+    model, tokenizer = folders.load_model(folder, folders.best_device()), folders.load_tokenizer(folder)
     if eos is None:
         return HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
     tokenizer.eos_token = eos  # what lm-eval stops on
     tokenizer.split_special_tokens = True  # as in `dialogue`: the user's text stays text
-    models.check_eos(model, tokenizer.eos_token_id, folder)
+    folders.check_eos(model, tokenizer.eos_token_id, folder)
     return Conversation(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, add_bos_token=False)
 
 
@@ -133,13 +134,13 @@ def vllm_model(folder: str | Path, batch_size: int) -> Any:
     """A model as lm-eval's own vLLM backend runs it, in float32. Raises `StudyError` if vLLM is not installed."""
     import torch
 
-    from wspin.vllm_engine import library
+    from wspin.models.vllm import import_vllm
 
-    library("eval")
+    import_vllm("eval")
     from lm_eval.models.vllm_causallms import VLLM
 
     place = {} if torch.cuda.is_available() else {"enforce_eager": True}
-    return VLLM(str(folder), dtype="float32", batch_size=batch_size, max_model_len=models.context(folder), **place)
+    return VLLM(str(folder), dtype="float32", batch_size=batch_size, max_model_len=folders.context(folder), **place)
 
 
 @contextlib.contextmanager

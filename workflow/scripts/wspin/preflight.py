@@ -37,7 +37,7 @@ def sizes(layout: StudyPaths) -> dict[str, Size]:
 def _config(layout: StudyPaths, name: str, model: Model) -> Any:
     from transformers import AutoConfig
 
-    from wspin.models import scratch_config
+    from wspin.models.scratch import scratch_config
 
     if model.scratch:
         return scratch_config(model.scratch)

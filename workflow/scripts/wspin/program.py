@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -15,7 +13,6 @@ from typing import Any
 from wspin.config.base import Section
 from wspin.config.flags import add_flags, from_flags
 from wspin.errors import StudyError
-from wspin.imports import load_transformers
 from wspin.storage import provenance
 
 
@@ -69,19 +66,3 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(1)
     finally:
         gc.freeze()  # Python looks for garbage as it ends: in all of torch, for half a second
-
-
-def manifest_hash(path: str | Path) -> str:
-    """Fingerprint of a model: the hash its manifest gives to the files that `from_pretrained` reads."""
-    try:
-        return json.loads(Path(path).read_text())["model"]
-    except (OSError, ValueError, KeyError) as error:
-        raise StudyError(
-            f"{path}: expected a model's manifest, found {type(error).__name__}; make the model again"
-        ) from None
-
-
-def offline() -> None:
-    """Import the hub libraries: kept from the network (what needs it is fetched before), their bars from the log."""
-    os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
-    load_transformers()

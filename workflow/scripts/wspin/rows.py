@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from wspin import models
 from wspin.config.stages import Dialogue as Settings
 from wspin.dialogue import ChatTokenizer
 from wspin.errors import StudyError
+from wspin.models import folders
 
 Reason = str | None
 
@@ -27,7 +27,7 @@ class Fit:
 
     def described(self) -> dict[str, Any]:
         """What a table's metadata keeps of it."""
-        tokenizer = models.tokenizer_hash(self.dialogue.tokenizer)
+        tokenizer = folders.tokenizer_hash(self.dialogue.tokenizer)
         return {"tokenizer": tokenizer, "template": self.dialogue.settings.template, "context": self.context}
 
     @property
@@ -56,12 +56,12 @@ class Fit:
         return prompt
 
 
-def fits(folders: Sequence[str], templates: Sequence[str], settings: Settings, max_new_tokens: int) -> list[Fit]:
+def fits(models: Sequence[str], templates: Sequence[str], settings: Settings, max_new_tokens: int) -> list[Fit]:
     """The rooms of the models of `data.fits`, each seeing a prompt in its own template."""
     made = []
-    for folder, template in zip(folders, templates, strict=True):
-        dialogue = ChatTokenizer(models.load_tokenizer(folder), settings.model_copy(update={"template": template}))
-        made.append(Fit(dialogue, models.context(folder), max_new_tokens))
+    for folder, template in zip(models, templates, strict=True):
+        dialogue = ChatTokenizer(folders.load_tokenizer(folder), settings.model_copy(update={"template": template}))
+        made.append(Fit(dialogue, folders.context(folder), max_new_tokens))
     return made
 
 

@@ -7,9 +7,6 @@ Generator does not use offset"), so there a prompt is read whole.
 
 from __future__ import annotations
 
-import logging
-import os
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,32 +15,18 @@ import torch
 from wspin.config.stages import Generate
 from wspin.engines import Answer, Draws, Finished
 from wspin.errors import StudyError
+from wspin.models.vllm import import_vllm
 
 SEEDS = 2**31  # of a prompt
 ON_CPU = {"enable_chunked_prefill": False, "enforce_eager": True}
 ROOM = 4096  # tokens that the CPU build reads at once
 
 
-def library(stage: str) -> Any:
-    """vLLM, in this process and without reports of its use. Raises `StudyError` if it is not installed."""
-    os.environ.update(VLLM_NO_USAGE_STATS="1", VLLM_ENABLE_V1_MULTIPROCESSING="0")
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB, of the CPU build
-    warnings.filterwarnings("ignore", category=FutureWarning)  # its own
-    try:
-        import vllm
-    except ModuleNotFoundError as error:
-        told = "expected the package vllm in this environment, found none; run `make setup-vllm`"
-        raise StudyError(f"{stage}.engine vllm: {told}") from error
-    logging.getLogger("vllm").setLevel(logging.ERROR)
-    return vllm
-
-
 class Vllm:
     """vLLM with the model in a folder. `longest`: tokens of the longest prompt and its answer."""
 
     def __init__(self, folder: str, settings: Generate, eos: int, longest: int):
-        vllm = library("generate")
+        vllm = import_vllm("generate")
         gpu = torch.cuda.is_available()
         place = {"gpu_memory_utilization": settings.gpu_memory} if gpu else {**ON_CPU}
         place |= {} if gpu else {"max_num_batched_tokens": max(ROOM, longest)}

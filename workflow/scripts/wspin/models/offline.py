@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import sys
 from collections.abc import Iterator
 
@@ -44,3 +45,9 @@ def load_transformers() -> None:
     finally:
         gc.enable()
     gc.freeze()
+
+
+def import_transformers_offline() -> None:
+    """Import the hub libraries: kept from the network (what needs it is fetched before), their bars from the log."""
+    os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    load_transformers()

@@ -1,0 +1,1 @@
+"""Stage fetch: models, data sets and tasks from the hub, Python packages or folders."""

@@ -1,0 +1,114 @@
+"""Model folders: loading, fingerprints, publishing with a manifest."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from wspin.errors import StudyError
+from wspin.storage.files import digest, naming, sha256, whole_folder, write_json
+
+# What `from_pretrained` reads. Cards, provenance and pickles beside it are not part of a model.
+READ = (
+    *("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json"),
+    *("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "chat_template*"),
+)
+
+
+def write_manifest(folder: str | Path, path: str | Path) -> None:
+    """Write the sha256 of every file that `from_pretrained` reads, and one fingerprint of them all.
+
+    Raises `StudyError` if the folder holds no weights as safetensors.
+    """
+    folder = Path(folder)
+    names = sorted({file.name for pattern in READ for file in folder.glob(pattern)})
+    if not any(name.endswith(".safetensors") for name in names):
+        raise StudyError(f"{folder}: expected weights as safetensors, found none; convert the checkpoint")
+    files = {name: sha256(folder / name) for name in names}
+    write_json(path, {"model": digest(files), "files": files})
+
+
+def load_tokenizer(folder: str | Path) -> Any:
+    """The fast tokenizer of a model folder, from local files alone."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    if not tokenizer.is_fast:
+        raise StudyError(f"{folder}: expected a fast tokenizer (tokenizer.json), found a slow one; convert it")
+    tokenizer.backend_tokenizer.no_truncation()  # a checkpoint may have saved either; lengths are the study's
+    tokenizer.backend_tokenizer.no_padding()
+    return tokenizer
+
+
+def tokenizer_hash(tokenizer: Any) -> str:
+    """Fingerprint of what turns text into ids."""
+    return digest(tokenizer.backend_tokenizer.to_str())[:16]
+
+
+def load_model(folder: str | Path, device: Any) -> Any:
+    """A causal language model in float32, whatever it was saved in, with dropout off.
+
+    Float32 is the study's: bf16 weights lose most of an update at a learning rate of 5e-7. Scoring and training load
+    models here, so that both see the same numbers.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    for name, value in config.to_dict().items():
+        if "drop" in name and isinstance(value, float):
+            setattr(config, name, 0.0)
+    model = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=torch.float32, local_files_only=True)
+    return model.to(device)
+
+
+def context(folder: str | Path) -> int:
+    """Longest sequence of a model in tokens. Raises `StudyError` if its config does not say."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    for name in ("max_position_embeddings", "n_positions"):
+        if getattr(config, name, None):
+            return getattr(config, name)
+    raise StudyError(f"{folder}/config.json: expected max_position_embeddings, found none")
+
+
+def publish(model: Any, tokenizer: Any, output: str | Path, manifest: str | Path, weights: Any = None) -> None:
+    """Write a trained model in float32, whole or not at all, and its manifest; `weights` if it holds but a share."""
+    with whole_folder(output) as folder, naming(output, Exception):
+        model.save_pretrained(folder, state_dict=weights)
+        tokenizer.save_pretrained(folder)
+    write_manifest(output, manifest)
+
+
+def check_eos(model: Any, eos: int, folder: str | Path) -> None:
+    """Generation must stop on the study's EOS and no other; the model's further sampling defaults are dropped.
+
+    Raises `StudyError` if the model's own generation_config disagrees.
+    """
+    from transformers import GenerationConfig
+
+    stops = model.generation_config.eos_token_id
+    stops = stops if isinstance(stops, list) else [stops]
+    if stops != [None] and stops != [eos]:
+        raise StudyError(f"{folder}: generation_config.eos_token_id: expected {eos} (dialogue.eos), found {stops}")
+    model.generation_config = GenerationConfig(eos_token_id=eos, pad_token_id=eos)
+
+
+def best_device() -> Any:
+    """The GPU of this process, or the CPU."""
+    import torch
+
+    return torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu")
+
+
+def manifest_hash(path: str | Path) -> str:
+    """Fingerprint of a model: the hash its manifest gives to the files that `from_pretrained` reads."""
+    try:
+        return json.loads(Path(path).read_text())["model"]
+    except (OSError, ValueError, KeyError) as error:
+        raise StudyError(
+            f"{path}: expected a model's manifest, found {type(error).__name__}; make the model again"
+        ) from None

@@ -1,0 +1,77 @@
+"""Small models made from scratch: random weights, and a tokenizer trained on the study's text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from wspin.config.sources import Scratch
+from wspin.errors import StudyError
+
+# Qwen2's own pre-tokenizer: AutoTokenizer puts it into every tokenizer of a qwen2 model, whatever was saved.
+QWEN2_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+def make_scratch(settings: Scratch, texts: list[str], eos: str, seed: int, folder: Path) -> None:
+    """Write a model with random weights and a byte-level BPE trained on `texts` into `folder`.
+
+    Raises `StudyError` if the texts do not hold enough repetition for the vocabulary asked for.
+    """
+    import torch
+    from transformers import GenerationConfig, Qwen2ForCausalLM, Qwen2Tokenizer
+
+    tokenizer = Qwen2Tokenizer(
+        tokenizer_object=_byte_level_bpe(texts, settings.vocabulary, eos), eos_token=eos, pad_token=eos, unk_token=None
+    )
+    if len(tokenizer) != settings.vocabulary:
+        raise StudyError(
+            f"scratch.vocabulary: expected {settings.vocabulary} tokens, found text for {len(tokenizer)} only"
+        )
+    torch.manual_seed(seed)
+    model = Qwen2ForCausalLM(scratch_config(settings, tokenizer.eos_token_id))
+    model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def scratch_config(settings: Scratch, eos: int | None = None) -> Any:
+    """The config of a model made from scratch; `eos` closes answers and pads."""
+    from transformers import Qwen2Config
+
+    return Qwen2Config(
+        vocab_size=settings.vocabulary,
+        hidden_size=settings.hidden,
+        intermediate_size=settings.intermediate,
+        num_hidden_layers=settings.layers,
+        num_attention_heads=settings.heads,
+        num_key_value_heads=settings.heads,
+        max_position_embeddings=settings.context,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=eos,
+        pad_token_id=eos,
+    )
+
+
+def _byte_level_bpe(texts: list[str], vocabulary: int, eos: str) -> Any:
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+    made = Tokenizer(models.BPE())
+    made.normalizer = normalizers.NFC()
+    made.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(QWEN2_SPLIT), behavior="isolated", invert=False),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    made.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[eos],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    made.train_from_iterator(texts, trainer)
+    return made

@@ -1,0 +1,25 @@
+"""Imports vLLM, which has an environment of its own."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from typing import Any
+
+from wspin.errors import StudyError
+
+
+def import_vllm(stage: str) -> Any:
+    """vLLM, in this process and without reports of its use. Raises `StudyError` if it is not installed."""
+    os.environ.update(VLLM_NO_USAGE_STATS="1", VLLM_ENABLE_V1_MULTIPROCESSING="0")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB, of the CPU build
+    warnings.filterwarnings("ignore", category=FutureWarning)  # its own
+    try:
+        import vllm
+    except ModuleNotFoundError as error:
+        told = "expected the package vllm in this environment, found none; run `make setup-vllm`"
+        raise StudyError(f"{stage}.engine vllm: {told}") from error
+    logging.getLogger("vllm").setLevel(logging.ERROR)
+    return vllm
