@@ -77,7 +77,7 @@ def scratch_model(tmp_path_factory, texts):
 def dialogue(scratch_model):
     """Conversations of the scratch model in the study's template."""
     from wspin.config.stages import Dialogue
-    from wspin.dialogue import ChatTokenizer
+    from wspin.data.chat import ChatTokenizer
     from wspin.models import folders
 
     settings = Dialogue(

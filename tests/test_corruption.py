@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from wspin.corruption import corrupt
+from wspin.data.corruption import corrupt
 from wspin.rng import row_generator
 
 TEXTS = ["", "a", "Q", "7", ".", " ", "é", "aa", "ab", "zzzz", "olleh", "a b", "12:30", "日本", "naïve\n", "x" * 50]

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from wspin import answers
 from wspin.config.sources import Scratch
 from wspin.config.stages import Dialogue
-from wspin.dialogue import ChatTokenizer, render
+from wspin.data.chat import ChatTokenizer, render
 from wspin.engine.packing import lay_out
 from wspin.errors import StudyError
 from wspin.models import folders

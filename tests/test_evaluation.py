@@ -13,9 +13,10 @@ from statistics import mean
 import pyarrow.parquet as pq
 import pytest
 
-from wspin import dialogue, evaluation, tasks
+from wspin import evaluation, tasks
 from wspin.config.sources import Scratch, TaskSource
 from wspin.config.stages import Dialogue
+from wspin.data import chat
 from wspin.errors import StudyError
 from wspin.models import folders
 from wspin.storage import tables
@@ -128,7 +129,7 @@ def test_scores_and_rows_agree(demo, made):
 
 def test_prompt_hashes_are_of_the_rendered_prompts(demo, words):
     _, scores, rows = demo
-    rendered = [dialogue.render("human-assistant", SPELL + word) for word in words[:40]]
+    rendered = [chat.render("human-assistant", SPELL + word) for word in words[:40]]
     expected = [hashlib.sha256(text.encode()).hexdigest() for text in rendered]
     assert [row["prompt_hash"] for row in rows if row["task"] == "spell_backward"] == expected
     entries = scores["tasks"].values()
@@ -167,7 +168,7 @@ def test_equal_runs_give_equal_bytes_and_leave_nothing(demo, made, tmp_path, mon
 def test_lm_eval_reads_what_training_reads(made, words, template):
     """Prompts, and prompts with a choice, have the ids that the model is trained on; no token crosses the border."""
     room = {"max_prompt_tokens": 64, "max_tokens": 128, "eos_on_cut": False}
-    said = dialogue.ChatTokenizer(folders.load_tokenizer(made / "model"), Dialogue(template=template, eos=EOS, **room))
+    said = chat.ChatTokenizer(folders.load_tokenizer(made / "model"), Dialogue(template=template, eos=EOS, **room))
     lm = evaluation.language_model(made / "model", 8, EOS)
     own = evaluation.language_model(made / "model", 8, None)  # lm-eval's encoding, untouched
     documents = evaluation.heldout_documents(made / "heldout.parquet", template, EOS, made / "model")

@@ -16,8 +16,9 @@ import pytest
 import workflow
 import yaml
 
-from wspin import sources, tasks
+from wspin import tasks
 from wspin.config.sources import Model, TaskSource
+from wspin.data import records
 from wspin.errors import StudyError
 from wspin.fetch import models
 from wspin.models import folders
@@ -268,11 +269,11 @@ def test_a_killed_fetch_of_a_data_set_goes_on_where_it_stood(fetch, hub, tmp_pat
 def test_the_splits_of_a_data_set(fetch, hub, tmp_path):
     """Of all files only those that the card names for them; the rows in the order of the files."""
     fetch("data", "--splits", "test_sft", "train_sft")
-    rows = sources.read(tmp_path / "out", "train_sft", sources.first_turn)
+    rows = records.read(tmp_path / "out", "train_sft", records.first_turn)
     assert len(rows) == 80
     assert rows[0] == ("train_sft-00000-of-00002 0", "0 20000-fo-00000-tfs_niart")
     assert rows[79][0] == "train_sft-00001-of-00002 39"
-    assert len(sources.read(tmp_path / "out", "test_sft", sources.first_turn)) == 40
+    assert len(records.read(tmp_path / "out", "test_sft", records.first_turn)) == 40
     assert not [asked for asked in hub.asked if "train_gen" in asked]
     assert not list((tmp_path / "state").iterdir())
 
@@ -280,7 +281,7 @@ def test_the_splits_of_a_data_set(fetch, hub, tmp_path):
 def test_splits_by_the_names_of_files(fetch, hub, tmp_path):
     hub.repos[f"dataset/{DATA}"].files["README.md"] = b"no card at all"
     fetch("data", "--splits", "test_sft")
-    assert len(sources.read(tmp_path / "out", "test_sft", sources.first_turn)) == 40
+    assert len(records.read(tmp_path / "out", "test_sft", records.first_turn)) == 40
 
 
 def test_an_unknown_split_is_one_line(fetch, hub):

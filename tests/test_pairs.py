@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from wspin import answers, pairs
-from wspin.dialogue import ChatTokenizer
+from wspin.data.chat import ChatTokenizer
 from wspin.errors import StudyError
 from wspin.storage import tables
 

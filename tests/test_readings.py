@@ -18,7 +18,7 @@ from wspin.config.flags import flags
 from wspin.config.sources import Scratch
 from wspin.config.stages import Dialogue as DialogueSettings
 from wspin.config.stages import Logprobs, Weigh
-from wspin.dialogue import ChatTokenizer
+from wspin.data.chat import ChatTokenizer
 from wspin.errors import StudyError
 from wspin.models import folders, scratch
 from wspin.storage import tables

@@ -8,10 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from wspin import rows, sources
 from wspin.config.sources import ReasoningGym
-from wspin.dialogue import ChatTokenizer
+from wspin.data import records, selection
+from wspin.data.chat import ChatTokenizer
 from wspin.errors import StudyError
+from wspin.fetch import datasets
 from wspin.models import folders
 from wspin.rng import row_generator
 
@@ -23,7 +24,7 @@ def fit(dialogue, context=128, max_new_tokens=10, tokenizer=None, **changes):
     """A room for 60 tokens of prompt and 90 in all, in which "ab" is two tokens."""
     settings = {"template": "Q{prompt}A", "max_prompt_tokens": 60, "max_tokens": 90, **changes}
     made = ChatTokenizer(tokenizer or dialogue.tokenizer, dialogue.settings.model_copy(update=settings))
-    return rows.Fit(made, context, max_new_tokens)
+    return selection.Fit(made, context, max_new_tokens)
 
 
 # Drawing
@@ -34,7 +35,7 @@ def odd(row):
 
 
 def test_draw_takes_exactly_as_many_as_asked():
-    kept, passed_over = rows.draw(range(1000), 50, 1, odd)
+    kept, passed_over = selection.draw(range(1000), 50, 1, odd)
     assert len(set(kept)) == 50
     assert all(row % 2 for row in kept)
     assert set(passed_over) == {"even"}
@@ -42,23 +43,23 @@ def test_draw_takes_exactly_as_many_as_asked():
 
 
 def test_draw_is_seeded():
-    draws = [rows.draw(range(1000), 50, seed, odd)[0] for seed in (1, 1, 2)]
+    draws = [selection.draw(range(1000), 50, seed, odd)[0] for seed in (1, 1, 2)]
     assert draws[0] == draws[1] != draws[2]
     assert sorted(draws[0]) != draws[0]
 
 
 def test_a_larger_draw_begins_with_the_smaller():
-    assert rows.draw(range(1000), 80, 1, odd)[0][:50] == rows.draw(range(1000), 50, 1, odd)[0]
+    assert selection.draw(range(1000), 80, 1, odd)[0][:50] == selection.draw(range(1000), 50, 1, odd)[0]
 
 
 def test_draw_records_every_reason():
     source = ["fits"] * 3 + ["prompt too long"] * 2 + ["answer too long"]
     judge = {"fits": None}.get
-    kept, passed_over = rows.draw(source, 3, 1, lambda row: judge(row, row))
+    kept, passed_over = selection.draw(source, 3, 1, lambda row: judge(row, row))
     assert sorted(kept) == [0, 1, 2]
     assert passed_over <= Counter({"prompt too long": 2, "answer too long": 1})
     with pytest.raises(StudyError) as error:
-        rows.draw(source, 4, 1, lambda row: judge(row, row))
+        selection.draw(source, 4, 1, lambda row: judge(row, row))
     assert str(error.value) == (
         "data: expected 4 rows that fit, found 3 of 6 (1 answer too long, 2 prompt too long); ask for fewer rows"
     )
@@ -66,11 +67,11 @@ def test_draw_records_every_reason():
 
 def test_draw_from_too_few_rows_is_one_line():
     with pytest.raises(StudyError, match=re.escape("expected 3 rows that fit, found 2 of 2 (none passed over)")):
-        rows.draw("ab", 3, 1, lambda row: None)
+        selection.draw("ab", 3, 1, lambda row: None)
 
 
 def test_ids_sort_as_their_rows():
-    ids = [rows.prompt_id("train_sft", index) for index in (9, 10, 207_864)]
+    ids = [selection.prompt_id("train_sft", index) for index in (9, 10, 207_864)]
     assert ids == sorted(ids) == ["train_sft-0000009", "train_sft-0000010", "train_sft-0207864"]
 
 
@@ -80,32 +81,32 @@ def test_ids_sort_as_their_rows():
 @pytest.mark.parametrize(("prompt", "reason"), [("x" * 58, None), ("x" * 59, "prompt too long")])
 def test_longest_prompt(dialogue, prompt, reason):
     """Q and A around it are counted."""
-    assert rows.judge((prompt, "y"), [fit(dialogue)]) == reason
+    assert selection.judge((prompt, "y"), [fit(dialogue)]) == reason
 
 
 @pytest.mark.parametrize(("answer", "reason"), [("y" * 77, None), ("y" * 78, "answer too long")])
 def test_longest_answer(dialogue, answer, reason):
     """With 12 tokens of prompt and one EOS."""
-    assert rows.judge(("x" * 10, answer), [fit(dialogue)]) == reason
+    assert selection.judge(("x" * 10, answer), [fit(dialogue)]) == reason
 
 
 @pytest.mark.parametrize(("budget", "reason"), [(78, None), (79, "prompt too long")])
 def test_generation_must_have_its_budget(dialogue, budget, reason):
     """Even where the real answer would fit."""
-    assert rows.judge(("x" * 10, "y"), [fit(dialogue, max_new_tokens=budget)]) == reason
+    assert selection.judge(("x" * 10, "y"), [fit(dialogue, max_new_tokens=budget)]) == reason
 
 
 @pytest.mark.parametrize(("context", "reason"), [(32, None), (31, "answer too long")])
 def test_a_short_context_counts(dialogue, context, reason):
-    assert rows.judge(("x" * 10, "y" * 19), [fit(dialogue, context)]) == reason
+    assert selection.judge(("x" * 10, "y" * 19), [fit(dialogue, context)]) == reason
 
 
 def test_every_model_must_have_room(dialogue):
     """Each in its own template and with its own tokenizer; the second one's needs more tokens."""
     row = ("x" * 40, "y" * 10)
     room, narrow = fit(dialogue), fit(dialogue, template="Q{prompt}A" + "." * 30)
-    assert rows.judge(row, [room]) is None
-    assert rows.judge(row, [room, narrow]) == rows.judge(row, [narrow, room]) == "prompt too long"
+    assert selection.judge(row, [room]) is None
+    assert selection.judge(row, [room, narrow]) == selection.judge(row, [narrow, room]) == "prompt too long"
 
 
 def test_a_model_with_another_tokenizer(dialogue):
@@ -113,21 +114,25 @@ def test_a_model_with_another_tokenizer(dialogue):
     tokenizer = folders.load_tokenizer(dialogue.tokenizer.name_or_path)
     tokenizer.add_tokens(["kitchen"])
     first, second = fit(dialogue, tokenizer=tokenizer), fit(dialogue)
-    assert rows.judge(("kitchen" * 20, "y"), [first]) is None
-    assert rows.judge(("kitchen" * 20, "y"), [first, second]) == "prompt too long"
-    assert rows.judge(("x", "kitchen" * 20), [first, second]) == "answer too long"
+    assert selection.judge(("kitchen" * 20, "y"), [first]) is None
+    assert selection.judge(("kitchen" * 20, "y"), [first, second]) == "prompt too long"
+    assert selection.judge(("x", "kitchen" * 20), [first, second]) == "answer too long"
 
 
 def test_every_answer_of_a_pair_is_judged(dialogue):
     rooms = [fit(dialogue)]
-    assert rows.judge(("x", "y", "z"), rooms) is None
-    assert rows.judge(("x", "y", "z" * 90), rooms) == rows.judge(("x", "y" * 90, "z"), rooms) == "answer too long"
-    assert rows.judge(("x", "y", None), rooms) is None  # a rejected answer that is yet to be made
+    assert selection.judge(("x", "y", "z"), rooms) is None
+    assert (
+        selection.judge(("x", "y", "z" * 90), rooms)
+        == selection.judge(("x", "y" * 90, "z"), rooms)
+        == "answer too long"
+    )
+    assert selection.judge(("x", "y", None), rooms) is None  # a rejected answer that is yet to be made
 
 
 def test_a_row_without_prompt_or_answer(dialogue):
-    assert rows.judge(None, [fit(dialogue)]) == "without prompt or answer"
-    assert rows.judge(None, []) == "without prompt or answer"
+    assert selection.judge(None, [fit(dialogue)]) == "without prompt or answer"
+    assert selection.judge(None, []) == "without prompt or answer"
 
 
 # Cutting
@@ -137,11 +142,11 @@ def test_a_row_without_prompt_or_answer(dialogue):
 def test_a_prompt_is_cut_on_the_left(dialogue, prompt):
     """It ends as it did, fits, and would not if more were kept; the template stays whole."""
     room = fit(dialogue)
-    row = rows.cut((prompt, "y", None), [room])
+    row = selection.cut((prompt, "y", None), [room])
     assert row[1:] == ("y", None)
     assert prompt.endswith(row[0])
-    assert rows.judge((prompt, "y"), [room]) == "prompt too long"
-    assert rows.judge(row, [room]) is None
+    assert selection.judge((prompt, "y"), [room]) == "prompt too long"
+    assert selection.judge(row, [room]) is None
     ids = room.dialogue.prompt_ids(row[0])
     assert room.dialogue.tokenizer.decode(ids[:1] + ids[-1:]) == "QA"
     assert room.prompt_room - 4 <= len(ids) <= room.prompt_room  # a character may be several tokens
@@ -149,43 +154,43 @@ def test_a_prompt_is_cut_on_the_left(dialogue, prompt):
 
 def test_what_fits_is_left_alone(dialogue):
     row = ("x" * 58, "y")
-    assert rows.cut(row, [fit(dialogue)]) == row
-    assert rows.cut(None, [fit(dialogue)]) is None
+    assert selection.cut(row, [fit(dialogue)]) == row
+    assert selection.cut(None, [fit(dialogue)]) is None
 
 
 def test_a_prompt_is_cut_for_the_narrowest_model(dialogue):
     tokenizer = folders.load_tokenizer(dialogue.tokenizer.name_or_path)
     tokenizer.add_tokens(["kitchen"])
     rooms = [fit(dialogue, tokenizer=tokenizer, max_prompt_tokens=30), fit(dialogue)]
-    row = rows.cut(("kitchen" * 40, "y"), rooms)
-    assert rows.judge(row, rooms) is None
+    row = selection.cut(("kitchen" * 40, "y"), rooms)
+    assert selection.judge(row, rooms) is None
     assert 50 < len(row[0]) <= 58
 
 
 def test_a_template_that_is_too_long_alone_drops_the_row(dialogue):
     room = fit(dialogue, template="Q{prompt}A" + "." * 70)
-    assert rows.judge(rows.cut(("x" * 80, "y"), [room]), [room]) == "prompt too long"
+    assert selection.judge(selection.cut(("x" * 80, "y"), [room]), [room]) == "prompt too long"
 
 
 def test_an_answer_that_is_too_long_is_not_cut(dialogue):
     room = fit(dialogue)
-    assert rows.judge(rows.cut(("x" * 80, "y" * 90), [room]), [room]) == "answer too long"
+    assert selection.judge(selection.cut(("x" * 80, "y" * 90), [room]), [room]) == "answer too long"
 
 
 def test_cut_prompts_are_chosen_and_counted(dialogue):
     room = [fit(dialogue)]
     found = [("x" * 80, "y"), ("x" * 10, "y"), ("x", "y" * 100), None]
-    kept, columns, told = rows.choose(found, 2, 1, room, shorten=True)
+    kept, columns, told = selection.choose(found, 2, 1, room, shorten=True)
     assert {i: len(prompt) for i, prompt in zip(kept, columns[0], strict=True)} == {0: 58, 1: 10}
     assert told["cut"] == 1
     with pytest.raises(StudyError, match=r"found 1 of 4 \(1 answer too long, 1 prompt too long, 1 without prompt or"):
-        rows.choose(found, 2, 1, room, shorten=False)
+        selection.choose(found, 2, 1, room, shorten=False)
 
 
 def test_rooms_are_measured_from_model_folders(scratch_model, dialogue):
     """The context is the model's, the template its own."""
     other = "Q{prompt}A"
-    made = rows.fits([scratch_model] * 2, ["human-assistant", other], dialogue.settings, 7)
+    made = selection.fits([scratch_model] * 2, ["human-assistant", other], dialogue.settings, 7)
     assert [(room.context, room.max_new_tokens, room.dialogue.settings.template) for room in made] == [
         (128, 7, "human-assistant"),
         (128, 7, other),
@@ -202,7 +207,7 @@ def turns(*said):
 
 def test_first_turn_of_messages():
     said = turns(("system", "be kind"), ("user", "hi"), ("assistant", "hello"), ("user", "and?"), ("assistant", "no"))
-    assert sources.first_turn({"prompt": "ignored", "messages": said}) == ("hi", "hello")
+    assert records.first_turn({"prompt": "ignored", "messages": said}) == ("hi", "hello")
 
 
 @pytest.mark.parametrize(
@@ -218,20 +223,20 @@ def test_first_turn_of_messages():
     ],
 )
 def test_messages_without_a_first_turn(said):
-    assert sources.first_turn({"messages": turns(*said)}) is None
+    assert records.first_turn({"messages": turns(*said)}) is None
 
 
 def test_first_turn_of_a_plain_row():
-    assert sources.first_turn({"prompt": "hi", "response": "hello", "task": "x"}) == ("hi", "hello")
-    assert sources.first_turn({"prompt": "hi", "response": "", "messages": None}) == ("hi", "")
+    assert records.first_turn({"prompt": "hi", "response": "hello", "task": "x"}) == ("hi", "hello")
+    assert records.first_turn({"prompt": "hi", "response": "", "messages": None}) == ("hi", "")
     for row in ({}, {"prompt": "hi"}, {"prompt": "", "response": "hello"}, {"prompt": "hi", "response": None}):
-        assert sources.first_turn(row) is None
+        assert records.first_turn(row) is None
 
 
 def test_preference_pairs_of_texts_and_dialogues():
     chosen, rejected = (turns(("user", "hi"), ("assistant", answer)) for answer in ("good", "bad"))
-    assert sources.preference({"prompt": "hi", "chosen": chosen, "rejected": rejected}) == ("hi", "good", "bad")
-    assert sources.preference({"prompt": "hi", "chosen": "good", "rejected": ""}) == ("hi", "good", "")
+    assert records.preference({"prompt": "hi", "chosen": chosen, "rejected": rejected}) == ("hi", "good", "bad")
+    assert records.preference({"prompt": "hi", "chosen": "good", "rejected": ""}) == ("hi", "good", "")
 
 
 @pytest.mark.parametrize(
@@ -240,13 +245,13 @@ def test_preference_pairs_of_texts_and_dialogues():
 )
 def test_pairs_that_lack_a_side(change):
     row = {"prompt": "hi", "chosen": "good", "rejected": "bad"}
-    assert sources.preference(row) is not None
-    assert sources.preference({**row, **change}) is None
+    assert records.preference(row) is not None
+    assert records.preference({**row, **change}) is None
 
 
 def test_a_pair_whose_rejected_answer_is_yet_to_be_made():
-    assert sources.unanswered({"prompt": "hi", "response": "hello"}) == ("hi", "hello", None)
-    assert sources.unanswered({"prompt": "hi"}) is None
+    assert records.unanswered({"prompt": "hi", "response": "hello"}) == ("hi", "hello", None)
+    assert records.unanswered({"prompt": "hi"}) is None
 
 
 def test_local_folders_keep_their_rows(tmp_path):
@@ -256,16 +261,16 @@ def test_local_folders_keep_their_rows(tmp_path):
         folder.mkdir()
     made = [{"prompt": "hi", "response": "日本"}, {"prompt": "x", "response": ""}, {"prompt": "", "response": "y"}]
     (first / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made))
-    sources.from_folder(str(first), ["train"], second)
-    sources.from_folder(str(second), ["train"], third)
+    datasets.from_folder(str(first), ["train"], second)
+    datasets.from_folder(str(second), ["train"], third)
     for folder in (second, third):
-        assert list(sources.read(folder, "train", dict)) == made
-        assert list(sources.texts(folder, "train")) == ["hi", "日本", "x", ""]
+        assert list(records.read(folder, "train", dict)) == made
+        assert list(records.texts(folder, "train")) == ["hi", "日本", "x", ""]
 
 
 def test_a_split_is_read_row_by_row(tmp_path):
     pq.write_table(pa.table({"prompt": ["a", "b", ""], "response": ["x", "y", "z"]}), tmp_path / "train.parquet")
-    split = sources.read(tmp_path, "train", sources.first_turn)
+    split = records.read(tmp_path, "train", records.first_turn)
     assert [split[i] for i in (2, 0, 1)] == [None, ("a", "x"), ("b", "y")]
     assert len(split) == 3
     for index in (-1, 3):
@@ -275,12 +280,12 @@ def test_a_split_is_read_row_by_row(tmp_path):
 
 def test_a_missing_split_names_what_there_is(tmp_path):
     with pytest.raises(StudyError, match=r"expected test\.parquet or test\.jsonl, found neither"):
-        sources.from_folder(str(tmp_path), ["test"], tmp_path)
+        datasets.from_folder(str(tmp_path), ["test"], tmp_path)
     with pytest.raises(StudyError, match=r"test\.parquet: expected split 'test', found nothing; fetch"):
-        sources.read(tmp_path, "test", dict)
+        records.read(tmp_path, "test", dict)
     pq.write_table(pa.table({"a": [1]}), tmp_path / "train.parquet")
     with pytest.raises(StudyError, match="expected split 'test', found train; fetch"):
-        sources.read(tmp_path, "test", dict)
+        records.read(tmp_path, "test", dict)
 
 
 # Generated tasks
@@ -289,8 +294,8 @@ def test_a_missing_split_names_what_there_is(tmp_path):
 def fetch(folder, count, heldout=0.3, seed=1, tasks=TASKS):
     folder.mkdir()
     settings = ReasoningGym(tasks=tasks, rows=count, heldout=heldout)
-    sources.from_reasoning_gym(settings, seed, folder)
-    return [{row["prompt"] for row in sources.read(folder, split, dict)} for split in ("train", "test")]
+    datasets.from_reasoning_gym(settings, seed, folder)
+    return [{row["prompt"] for row in records.read(folder, split, dict)} for split in ("train", "test")]
 
 
 def test_no_prompt_stands_on_both_sides(tmp_path):

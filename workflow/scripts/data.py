@@ -8,8 +8,9 @@ Rows are dropped here and nowhere else: those that do not fit the models named i
         --output results/data/prompts.parquet --template human-assistant ...
 """
 
-from wspin import corruption, program, rows, sources
+from wspin import program
 from wspin.config.stages import Dialogue
+from wspin.data import corruption, records, selection
 from wspin.models import offline
 from wspin.rng import row_generator
 from wspin.storage import tables
@@ -35,7 +36,7 @@ def main(argv=None):
     arguments = parser.parse_args(argv)
     dialogue = program.settings(arguments, Dialogue)
     offline.import_transformers_offline()
-    fits = rows.fits(arguments.fits, arguments.templates, dialogue, arguments.max_new_tokens)
+    fits = selection.fits(arguments.fits, arguments.templates, dialogue, arguments.max_new_tokens)
     conditions = {"seed": arguments.seed, "dialogue": dialogue.model_dump(exclude={"eos_on_cut"})}
     conditions |= {"max_new_tokens": arguments.max_new_tokens, "fits": [room.described() for room in fits]}
     arguments.action(arguments, fits, conditions)
@@ -45,18 +46,18 @@ def prompts(arguments, fits, conditions):
     """prompts with real answers, and held-out rows"""
     study = (arguments.output, arguments.split, arguments.rows)
     for path, split, count in (study, (arguments.heldout, arguments.heldout_split, arguments.heldout_rows)):
-        turns = sources.read(arguments.source, split, sources.first_turn)
-        kept, (asked, answered), told = rows.choose(turns, count, arguments.seed, fits, arguments.cut)
+        turns = records.read(arguments.source, split, records.first_turn)
+        kept, (asked, answered), told = selection.choose(turns, count, arguments.seed, fits, arguments.cut)
         write(arguments, path, "prompts", split, kept, {**conditions, **told}, prompt=asked, response=answered)
 
 
 def preferences(arguments, fits, conditions):
     """preference pairs: the source's own, or answers with a corruption of them"""
-    meaning = sources.unanswered if arguments.corrupt else sources.preference
-    pairs = sources.read(arguments.source, arguments.split, meaning)
-    kept, (asked, chosen, rejected), told = rows.choose(pairs, arguments.rows, arguments.seed, fits, arguments.cut)
+    meaning = records.unanswered if arguments.corrupt else records.preference
+    pairs = records.read(arguments.source, arguments.split, meaning)
+    kept, (asked, chosen, rejected), told = selection.choose(pairs, arguments.rows, arguments.seed, fits, arguments.cut)
     if arguments.corrupt:
-        draws = (row_generator(arguments.seed, "corruption", rows.prompt_id(arguments.split, i)) for i in kept)
+        draws = (row_generator(arguments.seed, "corruption", selection.prompt_id(arguments.split, i)) for i in kept)
         rejected = [corruption.corrupt(answer, draw) for answer, draw in zip(chosen, draws, strict=True)]
     made_with = {**conditions, **told, "corrupted": arguments.corrupt}
     columns = {"prompt": asked, "chosen": chosen, "rejected": rejected}
@@ -65,7 +66,7 @@ def preferences(arguments, fits, conditions):
 
 def write(arguments, path, kind, split, kept, made_with, **columns):
     """Write one table, and tell what was passed over."""
-    ids = [rows.prompt_id(split, i) for i in kept]
+    ids = [selection.prompt_id(split, i) for i in kept]
     tables.write(path, kind, {"prompt_id": ids, **columns, "split": [split] * len(ids)}, made_with)
     told = ", ".join(f"{number} {reason}" for reason, number in sorted(made_with["passed_over"].items())) or "none"
     shortened = f"; {made_with['cut']} prompts cut on the left" if "cut" in made_with else ""

@@ -34,7 +34,7 @@ def generate(arguments, settings, dialogue_settings):
     """Sample the answers and write them with what made them; returns their work."""
     offline.import_transformers_offline()
     from wspin import answering, engines
-    from wspin.dialogue import ChatTokenizer as Conversation
+    from wspin.data.chat import ChatTokenizer as Conversation
     from wspin.models import folders
 
     rows = tables.shard(tables.read(arguments.prompts, "prompts"), arguments.shard, arguments.shard_size)

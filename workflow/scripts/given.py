@@ -45,7 +45,7 @@ def main(argv=None):
 def answers(arguments, rows, pairs, source):
     """the start model's answers, in the tokens of its tokenizer"""
     offline.import_transformers_offline()
-    from wspin.dialogue import ChatTokenizer as Conversation
+    from wspin.data.chat import ChatTokenizer as Conversation
     from wspin.models import folders
 
     dialogue = Conversation(folders.load_tokenizer(arguments.model), program.settings(arguments, Dialogue))

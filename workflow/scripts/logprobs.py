@@ -44,7 +44,7 @@ def score(arguments, settings, dialogue_settings):
     """Score one shard and write it with what made it; returns its FLOPs."""
     offline.import_transformers_offline()
     from wspin import answers
-    from wspin.dialogue import ChatTokenizer as Conversation
+    from wspin.data.chat import ChatTokenizer as Conversation
     from wspin.engine import flops
     from wspin.engine.packing import PACKING_FORMAT
     from wspin.logprobs.score import score_items

@@ -55,7 +55,7 @@ def train(arguments, settings, dialogue_settings, state):
     """Run or continue the training in its state folder and publish the model; returns time and speed, in rank 0."""
     offline.import_transformers_offline()
     from wspin import pairs, parallel, trainer
-    from wspin.dialogue import ChatTokenizer as Conversation
+    from wspin.data.chat import ChatTokenizer as Conversation
     from wspin.engine.packing import PACKING_FORMAT
     from wspin.models import folders
 

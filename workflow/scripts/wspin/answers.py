@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from wspin.dialogue import ChatTokenizer
+from wspin.data.chat import ChatTokenizer
 from wspin.engine.packing import Item
 from wspin.storage import tables
 

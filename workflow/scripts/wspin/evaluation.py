@@ -24,8 +24,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from wspin import dialogue
-from wspin.corruption import corrupt
+from wspin.data import chat
+from wspin.data.corruption import corrupt
 from wspin.errors import StudyError
 from wspin.models import folders
 from wspin.rng import row_generator
@@ -58,14 +58,14 @@ def heldout_documents(path: str | Path, template: str, eos: str, model: str | Pa
     """
     documents = tables.read(path, "prompts").select(["prompt_id", "prompt", "response"]).to_pylist()
     tokenizer = folders.load_tokenizer(model)
-    around = dialogue.template_text(template, tokenizer)
+    around = chat.template_text(template, tokenizer)
     if found := [token for token in tokenizer.all_special_tokens if token in around]:
         told = f"expected a template without special tokens for tasks on held-out rows, found {', '.join(found)}"
         raise StudyError(f"dialogue.template: {told}; leave these tasks out, or choose another template")
     for row in documents:
         texts, row["label"] = choices(row["prompt_id"], row["response"])
         row["choices"] = [text + eos for text in texts]
-        row["text"] = dialogue.render(template, row.pop("prompt"), tokenizer)
+        row["text"] = chat.render(template, row.pop("prompt"), tokenizer)
     if not documents:
         raise StudyError(f"{path}: expected held-out rows, found none; make the file again")
     return documents

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from wspin.dialogue import ChatTokenizer
+from wspin.data.chat import ChatTokenizer
 from wspin.engine.packing import Item
 from wspin.errors import StudyError
 from wspin.storage import tables

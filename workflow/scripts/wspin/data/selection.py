@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from wspin.config.stages import Dialogue as Settings
-from wspin.dialogue import ChatTokenizer
 from wspin.errors import StudyError
 from wspin.models import folders
+
+from .chat import ChatTokenizer
 
 Reason = str | None
 

@@ -1,29 +1,21 @@
-"""Raw data sets from the hub, a folder, a package or reasoning-gym, read as first turns or preference pairs.
-
-A fetched data set is a folder with one `{split}.parquet` per split, in whatever columns its source has; what a row
-means is decided when it is read.
-"""
+"""Fetches data sets: one `{split}.parquet` per split, in whatever columns the source has."""
 
 from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from wspin import hub, packages
 from wspin.config.sources import PackagedRows, ReasoningGym
+from wspin.data.records import Row, first_turn
 from wspin.errors import StudyError
 from wspin.rng import row_generator
 from wspin.storage import tables
-
-Row = dict[str, Any]
-Turn = tuple[str, str]
 
 
 def from_hub(name: str, revision: str, splits: list[str], folder: Path, state: str) -> None:
@@ -140,73 +132,6 @@ def _write_splits(rows: dict[str, Row], share: float, folder: Path) -> None:
     for split, side in (("train", False), ("test", True)):
         chosen = [row for row, out in zip(rows.values(), heldout, strict=True) if out is side]
         pq.write_table(pa.Table.from_pylist(chosen), folder / f"{split}.parquet", compression="zstd")
-
-
-class Split(Sequence):
-    """Rows of a split as `meaning` understands them, one at a time: a data set need not fit into memory as objects."""
-
-    def __init__(self, table: pa.Table, meaning: Callable[[Row], Any]):
-        self.table, self.meaning = table, meaning
-
-    def __len__(self) -> int:
-        return self.table.num_rows
-
-    def __getitem__(self, index: int) -> Any:
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        return self.meaning(self.table.slice(index, 1).to_pylist()[0])
-
-
-def read(folder: str | Path, split: str, meaning: Callable[[Row], Any]) -> Split:
-    """One split of a fetched data set. Raises `StudyError` if it is not there."""
-    path = Path(folder) / f"{split}.parquet"
-    if not path.exists():
-        have = ", ".join(sorted(file.stem for file in Path(folder).glob("*.parquet"))) or "nothing"
-        raise StudyError(f"{path}: expected split {split!r}, found {have}; fetch the data set again")
-    return Split(tables.read_parquet(path), meaning)
-
-
-def texts(folder: str | Path, split: str) -> Iterator[str]:
-    """Raw text of a split, for training a tokenizer."""
-    for turn in read(folder, split, first_turn):
-        yield from turn or ()
-
-
-def first_turn(row: Row) -> Turn | None:
-    """First user turn and the answer to it; None where the row has none.
-
-    Understands `messages` (role, content), Alpaca's `instruction`, `input` and `output`, and `prompt` with `response`.
-    """
-    if row.get("messages"):
-        said = [(turn.get("role"), turn.get("content")) for turn in row["messages"] if turn.get("role") != "system"]
-        if [role for role, _ in said[:2]] != ["user", "assistant"]:
-            return None
-        prompt, response = said[0][1], said[1][1]
-    elif "instruction" in row:
-        prompt, response = "\n\n".join(filter(None, (row["instruction"], row.get("input")))), row.get("output")
-    else:
-        prompt, response = row.get("prompt"), row.get("response")
-    return (prompt, response) if prompt and response is not None else None
-
-
-def unanswered(row: Row) -> tuple[str, str, None] | None:
-    """First turn as a pair whose rejected answer is still to be made."""
-    turn = first_turn(row)
-    return turn and (*turn, None)
-
-
-def preference(row: Row) -> tuple[str, str, str] | None:
-    """(prompt, chosen, rejected); answers may be texts, or dialogues whose last turn is the answer."""
-    chosen, rejected = (_answer(row.get(side)) for side in ("chosen", "rejected"))
-    if not isinstance(row.get("prompt"), str) or not row["prompt"] or chosen is None or rejected is None:
-        return None
-    return row["prompt"], chosen, rejected
-
-
-def _answer(value: Any) -> str | None:
-    if isinstance(value, list):
-        return value[-1].get("content") if value and value[-1].get("role") == "assistant" else None
-    return value if isinstance(value, str) else None
 
 
 def _first(error: Exception) -> str:

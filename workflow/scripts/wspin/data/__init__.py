@@ -1,0 +1,1 @@
+"""Stage data: rows, chat templates and tokenisation; the room every later stage shares."""

@@ -1,0 +1,82 @@
+"""Rows of the published data sets, read as first turns or preference pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from wspin.errors import StudyError
+from wspin.storage import tables
+
+Row = dict[str, Any]
+Turn = tuple[str, str]
+
+
+class Split(Sequence):
+    """Rows of a split as `meaning` understands them, one at a time: a data set need not fit into memory as objects."""
+
+    def __init__(self, table: pa.Table, meaning: Callable[[Row], Any]):
+        self.table, self.meaning = table, meaning
+
+    def __len__(self) -> int:
+        return self.table.num_rows
+
+    def __getitem__(self, index: int) -> Any:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self.meaning(self.table.slice(index, 1).to_pylist()[0])
+
+
+def read(folder: str | Path, split: str, meaning: Callable[[Row], Any]) -> Split:
+    """One split of a fetched data set. Raises `StudyError` if it is not there."""
+    path = Path(folder) / f"{split}.parquet"
+    if not path.exists():
+        have = ", ".join(sorted(file.stem for file in Path(folder).glob("*.parquet"))) or "nothing"
+        raise StudyError(f"{path}: expected split {split!r}, found {have}; fetch the data set again")
+    return Split(tables.read_parquet(path), meaning)
+
+
+def texts(folder: str | Path, split: str) -> Iterator[str]:
+    """Raw text of a split, for training a tokenizer."""
+    for turn in read(folder, split, first_turn):
+        yield from turn or ()
+
+
+def first_turn(row: Row) -> Turn | None:
+    """First user turn and the answer to it; None where the row has none.
+
+    Understands `messages` (role, content), Alpaca's `instruction`, `input` and `output`, and `prompt` with `response`.
+    """
+    if row.get("messages"):
+        said = [(turn.get("role"), turn.get("content")) for turn in row["messages"] if turn.get("role") != "system"]
+        if [role for role, _ in said[:2]] != ["user", "assistant"]:
+            return None
+        prompt, response = said[0][1], said[1][1]
+    elif "instruction" in row:
+        prompt, response = "\n\n".join(filter(None, (row["instruction"], row.get("input")))), row.get("output")
+    else:
+        prompt, response = row.get("prompt"), row.get("response")
+    return (prompt, response) if prompt and response is not None else None
+
+
+def unanswered(row: Row) -> tuple[str, str, None] | None:
+    """First turn as a pair whose rejected answer is still to be made."""
+    turn = first_turn(row)
+    return turn and (*turn, None)
+
+
+def preference(row: Row) -> tuple[str, str, str] | None:
+    """(prompt, chosen, rejected); answers may be texts, or dialogues whose last turn is the answer."""
+    chosen, rejected = (_answer(row.get(side)) for side in ("chosen", "rejected"))
+    if not isinstance(row.get("prompt"), str) or not row["prompt"] or chosen is None or rejected is None:
+        return None
+    return row["prompt"], chosen, rejected
+
+
+def _answer(value: Any) -> str | None:
+    if isinstance(value, list):
+        return value[-1].get("content") if value and value[-1].get("role") == "assistant" else None
+    return value if isinstance(value, str) else None
