@@ -17,6 +17,7 @@ from wspin.data.chat import ChatTokenizer, render
 from wspin.engine.packing import lay_out
 from wspin.errors import StudyError
 from wspin.models import folders
+from wspin.models.scratch import make_scratch
 from wspin.templates import TEMPLATES
 
 EOS = "<|endoftext|>"
@@ -69,7 +70,7 @@ def multilingual(tmp_path_factory):
     folder = tmp_path_factory.mktemp("multilingual")
     size = {"vocabulary": 300, "hidden": 4, "intermediate": 4, "layers": 1, "heads": 1, "context": 8}
     settings = Scratch(architecture="qwen2", text="sft", **size)
-    scratch.make_scratch(settings, [nfc(MIXED), "日本日本", "👩‍👩‍👧‍👦👩‍👩‍👧‍👦", "été"] * 9, EOS, 1, folder)
+    make_scratch(settings, [nfc(MIXED), "日本日本", "👩‍👩‍👧‍👦👩‍👩‍👧‍👦", "été"] * 9, EOS, 1, folder)
     return ChatTokenizer(folders.load_tokenizer(folder), settings_of())
 
 

@@ -13,12 +13,14 @@ from statistics import mean
 import pyarrow.parquet as pq
 import pytest
 
-from wspin import evaluation, tasks
+from wspin import evaluation
 from wspin.config.sources import Scratch, TaskSource
 from wspin.config.stages import Dialogue
 from wspin.data import chat
 from wspin.errors import StudyError
+from wspin.fetch import tasks
 from wspin.models import folders
+from wspin.models.scratch import make_scratch
 from wspin.storage import tables
 
 EOS = "<|endoftext|>"
@@ -50,7 +52,7 @@ def made(words, tmp_path_factory):
     size = {"hidden": 32, "intermediate": 64, "layers": 1, "heads": 2, "context": 512, "vocabulary": 300}
     texts = [text for word in words for text in (SPELL + word, word[::-1])]
     settings = Scratch(architecture="qwen2", text="sft", **size)
-    scratch.make_scratch(settings, texts, EOS, 1, folder / "model")
+    make_scratch(settings, texts, EOS, 1, folder / "model")
     folders.write_manifest(folder / "model", folder / "manifest.json")
     (folder / "tasks").mkdir()
     tasks.fetch(TaskSource(path=str(TASKS), heldout=True), folder / "tasks", "nowhere")

@@ -16,11 +16,10 @@ import pytest
 import workflow
 import yaml
 
-from wspin import tasks
 from wspin.config.sources import Model, TaskSource
 from wspin.data import records
 from wspin.errors import StudyError
-from wspin.fetch import models
+from wspin.fetch import models, tasks
 from wspin.models import folders
 from wspin.storage.files import sha256
 

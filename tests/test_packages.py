@@ -11,11 +11,10 @@ import pytest
 import torch
 
 import fetch
-from wspin import packages
 from wspin.config.sources import Package, PackagedRows
 from wspin.data import records
 from wspin.errors import StudyError
-from wspin.fetch import datasets, models
+from wspin.fetch import datasets, models, packages
 from wspin.models import folders
 
 ROWS = [

@@ -7,10 +7,10 @@ python workflow/scripts/fetch.py tasks --hub Rowan/hellaswag --revision 218e... 
 
 import json
 
-from wspin import cards, program, tasks
+from wspin import cards, program
 from wspin.config.sources import Model, PackagedRows, ReasoningGym, Scratch, TaskSource
 from wspin.data import records
-from wspin.fetch import datasets, models
+from wspin.fetch import datasets, models, tasks
 from wspin.models import folders, offline, scratch
 from wspin.storage.files import whole_folder
 

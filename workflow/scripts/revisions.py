@@ -8,8 +8,9 @@ A name is asked for once; what the file holds stays as it is, until --renew name
 
 from pathlib import Path
 
-from wspin import hub, program
+from wspin import program
 from wspin.config.load import LOCK_FILE, merge_files, read_lock, unpinned
+from wspin.fetch import hub
 from wspin.storage.files import write_yaml
 
 

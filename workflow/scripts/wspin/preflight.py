@@ -13,11 +13,11 @@ from typing import Any
 
 from tabulate import tabulate
 
-from wspin import hub
 from wspin.config.sources import Model
 from wspin.config.study import Study
 from wspin.errors import StudyError
 from wspin.estimates import GB, Estimate, Estimates, Lengths
+from wspin.fetch import hub
 from wspin.sizes import Size
 from wspin.storage import tables
 from wspin.study.paths import StudyPaths

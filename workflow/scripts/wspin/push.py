@@ -12,7 +12,7 @@ from typing import Any
 from wspin import cards
 from wspin.config.sources import Push
 from wspin.errors import StudyError
-from wspin.hub import Repository, client, in_one_line, link
+from wspin.fetch.hub import Repository, client, in_one_line, link
 from wspin.storage.files import sha256, write_json
 from wspin.storage.locks import locked, remove_state
 from wspin.storage.provenance import record_path

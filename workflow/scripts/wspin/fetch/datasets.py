@@ -10,12 +10,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from wspin import hub, packages
 from wspin.config.sources import PackagedRows, ReasoningGym
 from wspin.data.records import Row, first_turn
 from wspin.errors import StudyError
 from wspin.rng import row_generator
 from wspin.storage import tables
+
+from . import hub, packages
 
 
 def from_hub(name: str, revision: str, splits: list[str], folder: Path, state: str) -> None:

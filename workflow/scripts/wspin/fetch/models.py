@@ -6,10 +6,11 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from wspin import hub, packages
 from wspin.config.sources import Model, Package
 from wspin.errors import StudyError
 from wspin.models.folders import READ
+
+from . import hub, packages
 
 
 def fetch(source: Model, folder: Path, state: str) -> None:

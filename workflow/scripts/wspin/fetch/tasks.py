@@ -5,9 +5,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from wspin import hub, packages
 from wspin.config.sources import TaskSource
 from wspin.errors import StudyError
+
+from . import hub, packages
 
 # What a task is made of: its definition and templates it includes (`_default_yaml`), functions it names, its data.
 FILES = ("yaml", ".yml", ".py", ".jsonl", ".parquet", ".json", ".csv", "README.md")
