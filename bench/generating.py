@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from wspin import engines
 from wspin.config.stages import Generate
+from wspin.generate import transformers_engine
 
 from . import shapes
 from .measure import Clock, Row, interleaved
@@ -75,7 +75,7 @@ class Task:
     def ours(self) -> dict[str, Any]:
         clock = Clock()
         with clock:
-            answers, work = engines.generate(self.model, self.prompts, self._uniforms, self.settings, EOS)
+            answers, work = transformers_engine.generate(self.model, self.prompts, self._uniforms, self.settings, EOS)
         return self._told(clock, [answer.ids for answer in answers], work.slot_steps)
 
     def theirs(self, batch_size: int) -> dict[str, Any]:

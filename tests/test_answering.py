@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import workflow
 
-from wspin import answering, engines
 from wspin.config.sources import Scratch
 from wspin.config.stages import Generate
-from wspin.engines import Answer
 from wspin.errors import StudyError
+from wspin.generate import sampling
+from wspin.generate.answer import Answer
 from wspin.models import folders, scratch
 from wspin.storage import tables
 
@@ -45,11 +45,11 @@ def draws(i):
 
 def test_an_interrupted_shard_goes_on_with_the_rest(tmp_path, capsys):
     """No prompt is asked twice, and what comes out is what an undisturbed run gives."""
-    whole, _ = answering.answer(Engine(), PROMPTS, draws, tmp_path / "whole")
+    whole, _ = sampling.answer(Engine(), PROMPTS, draws, tmp_path / "whole")
     first, second = Engine(dies_after=3), Engine()
     with pytest.raises(KeyboardInterrupt):
-        answering.answer(first, PROMPTS, draws, tmp_path / "state")
-    answers, work = answering.answer(second, PROMPTS, draws, tmp_path / "state")
+        sampling.answer(first, PROMPTS, draws, tmp_path / "state")
+    answers, work = sampling.answer(second, PROMPTS, draws, tmp_path / "state")
     assert answers == whole
     assert sorted(first.asked + second.asked) == sorted(PROMPTS)
     assert work["kept"] == 3
@@ -57,14 +57,14 @@ def test_an_interrupted_shard_goes_on_with_the_rest(tmp_path, capsys):
 
 
 def test_a_torn_line_is_asked_again(tmp_path):
-    whole, _ = answering.answer(Engine(), PROMPTS, draws, tmp_path / "state")
+    whole, _ = sampling.answer(Engine(), PROMPTS, draws, tmp_path / "state")
     path = tmp_path / "state" / "answers.jsonl"
     path.write_text(path.read_text()[:-5])
     again = Engine()
-    answers, work = answering.answer(again, PROMPTS, draws, tmp_path / "state")
+    answers, work = sampling.answer(again, PROMPTS, draws, tmp_path / "state")
     assert answers == whole
     assert again.asked == [PROMPTS[0]]
-    assert answering.Kept(tmp_path / "state").answers == dict(enumerate(whole))  # nothing of the torn line is left
+    assert sampling.Kept(tmp_path / "state").answers == dict(enumerate(whole))  # nothing of the torn line is left
     assert work["kept"] == 6
 
 
@@ -90,7 +90,7 @@ def test_an_engine_that_is_not_installed_is_one_line(scratch_model):
     with pytest.raises(
         StudyError, match="expected the package vllm in this environment, found none; run `make setup-v"
     ):
-        engines.load(str(scratch_model), settings, 0, 64)
+        sampling.load_engine(str(scratch_model), settings, 0, 64)
 
 
 # A job that is killed

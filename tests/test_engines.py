@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from transformers import GenerationConfig, masking_utils
 
 from wspin.config.stages import Generate
-from wspin.decoding import Columns, invert
-from wspin.engines import Answer, Work, generate
 from wspin.errors import StudyError
+from wspin.generate.answer import Answer
+from wspin.generate.decoding import PreallocatedLayer, invert
+from wspin.generate.transformers_engine import Work, generate
 from wspin.models import folders
 from wspin.rng import row_generator
 
@@ -393,13 +394,13 @@ def test_no_prompts_have_no_answers(model):
 def test_the_cache_holds_the_longest_prompt_and_answer(model, monkeypatch, count, slots):
     """However many prompts follow in its slots."""
     taken = []
-    take = Columns.lazy_initialization
+    take = PreallocatedLayer.lazy_initialization
 
     def watched(self, *states):
         take(self, *states)
         taken.append(tuple(self.keys.shape))
 
-    monkeypatch.setattr(Columns, "lazy_initialization", watched)
+    monkeypatch.setattr(PreallocatedLayer, "lazy_initialization", watched)
     answers(model, [[1] * 9] * count, uniforms, settings(batch_size=3), NEVER)
     assert taken == [(slots, 2, 9 + TOKENS - 1, 16)] * 2
 

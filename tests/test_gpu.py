@@ -15,7 +15,7 @@ from wspin.engine import attention, head
 from wspin.engine.layout import PackedLayout
 from wspin.engine.logprobs import autocast, token_logprobs
 from wspin.engine.packing import lay_out
-from wspin.engines import generate
+from wspin.generate.transformers_engine import generate
 from wspin.logprobs.score import score_items
 from wspin.trainer import train
 

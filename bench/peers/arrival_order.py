@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from wspin.config.stages import Generate
-from wspin.decoding import invert
+from wspin.generate.decoding import invert
 
 
 class Drawn(LogitsProcessor):

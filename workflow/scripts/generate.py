@@ -33,8 +33,8 @@ def main(argv=None):
 def generate(arguments, settings, dialogue_settings):
     """Sample the answers and write them with what made them; returns their work."""
     offline.import_transformers_offline()
-    from wspin import answering, engines
     from wspin.data.chat import ChatTokenizer as Conversation
+    from wspin.generate import sampling
     from wspin.models import folders
 
     rows = tables.shard(tables.read(arguments.prompts, "prompts"), arguments.shard, arguments.shard_size)
@@ -53,8 +53,8 @@ def generate(arguments, settings, dialogue_settings):
     state = Path(arguments.state) / digest([made_with, ids, prompts, made_by])[:16]
     with locked(state):
         longest = dialogue_settings.max_prompt_tokens + settings.max_new_tokens
-        engine = engines.load(arguments.model, settings, dialogue.eos, longest)
-        answers, work = answering.answer(
+        engine = sampling.load_engine(arguments.model, settings, dialogue.eos, longest)
+        answers, work = sampling.answer(
             engine, prompts, lambda i: row_generator(*arguments.seed, "generate", ids[i]), state
         )
         columns = {

@@ -19,7 +19,7 @@ from wspin.config.stages import Generate
 
 
 @dataclass
-class Row:
+class RunningSequence:
     """A prompt and its answer so far. The keys of the last token are not in the cache yet."""
 
     number: int
@@ -32,7 +32,7 @@ class Row:
         return len(self.prompt) + len(self.ids)
 
 
-class Batch:
+class RunningBatch:
     """The rows that run, in the first slots of one cache of `slots` times `columns` tokens.
 
     Their tokens end in one column, as the library's masks want it, so that shorter rows begin later.
@@ -40,12 +40,12 @@ class Batch:
 
     def __init__(self, model: Any, settings: Generate, eos: int, slots: int, columns: int):
         self.model, self.settings, self.eos = model, settings, eos
-        self.rows: list[Row] = []
-        self.place = Place(slots, columns)
-        self.cache = Cache(layer_class_to_replicate=partial(Columns, self.place))
+        self.rows: list[RunningSequence] = []
+        self.place = CacheWindow(slots, columns)
+        self.cache = Cache(layer_class_to_replicate=partial(PreallocatedLayer, self.place))
         self.slot_steps = self.prompt_tokens = 0
 
-    def admit(self, rows: list[Row]) -> None:
+    def admit(self, rows: list[RunningSequence]) -> None:
         """Read the prompts into the slots behind those that run, and draw their first tokens.
 
         None may be longer than a row that runs: their tokens end where those of the running rows do.
@@ -67,7 +67,7 @@ class Batch:
         self._forward(self.rows, ids)
         self.slot_steps += len(ids)
 
-    def release(self) -> list[Row]:
+    def release(self) -> list[RunningSequence]:
         """Take out the rows that ended; rows from the last slots move into theirs."""
         last = [row.ids[-1] == self.eos or len(row.ids) == self.settings.max_new_tokens for row in self.rows]
         ended = [row for row, is_last in zip(self.rows, last, strict=True) if is_last]
@@ -81,7 +81,7 @@ class Batch:
         del self.rows[left:]
         return ended
 
-    def _forward(self, rows: list[Row], ids: list[list[int]]) -> None:
+    def _forward(self, rows: list[RunningSequence], ids: list[list[int]]) -> None:
         """Run the model on `ids` (rows, new), padded on the left, and append a token to each row."""
         past, new, device = self.place.past, len(ids[0]), self.model.device
         starts = [past + new - row.length for row in rows]
@@ -101,7 +101,7 @@ class Batch:
         for row, token in zip(rows, self._draw(rows, logits), strict=True):
             row.ids.append(token)
 
-    def _draw(self, rows: list[Row], logits: Tensor) -> list[int]:
+    def _draw(self, rows: list[RunningSequence], logits: Tensor) -> list[int]:
         """One token per row from `logits` (rows, vocabulary)."""
         if self.settings.temperature == 0:
             return logits.argmax(-1).tolist()
@@ -123,7 +123,7 @@ class Batch:
 
 
 @dataclass
-class Place:
+class CacheWindow:
     """Where a forward pass reads and writes: slots from `slot` on, columns from `begin`; filled up to `end`."""
 
     slots: int
@@ -138,7 +138,7 @@ class Place:
         return self.end - self.begin
 
 
-class Columns(CacheLayerMixin):
+class PreallocatedLayer(CacheLayerMixin):
     """Keys and values of one layer, (slots, heads, columns, head size) each, in memory taken once.
 
     A step writes one column, where the library's own cache copies them all. Layers with a sliding window keep every
@@ -147,7 +147,7 @@ class Columns(CacheLayerMixin):
 
     is_sliding = False
 
-    def __init__(self, place: Place):
+    def __init__(self, place: CacheWindow):
         super().__init__()
         self.place = place
 

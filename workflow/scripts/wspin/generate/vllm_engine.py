@@ -13,9 +13,10 @@ from typing import Any
 import torch
 
 from wspin.config.stages import Generate
-from wspin.engines import Answer, Draws, Finished
 from wspin.errors import StudyError
 from wspin.models.vllm import import_vllm
+
+from .answer import Answer, OnAnswer, RandomSource
 
 SEEDS = 2**31  # of a prompt
 ON_CPU = {"enable_chunked_prefill": False, "enforce_eager": True}
@@ -50,7 +51,7 @@ class Vllm:
         self.sampling, self.eos = vllm.SamplingParams, eos
         self.made_with = {"dtype": settings.dtype, "autocast": settings.dtype, "attention": f"vllm {vllm.__version__}"}
 
-    def generate(self, prompts: Sequence[Sequence[int]], draws: Draws, finished: Finished) -> dict[str, Any]:
+    def generate(self, prompts: Sequence[Sequence[int]], draws: RandomSource, finished: OnAnswer) -> dict[str, Any]:
         """Answer the prompts; returns the work that it took."""
         for i, prompt in enumerate(prompts):
             sampling = self.sampling(**self.options, seed=int(draws(i).integers(SEEDS)))

@@ -1,9 +1,4 @@
-"""Engines that sample answers, behind one signature: prompts as ids in, answers as ids with a finish reason out.
-
-An engine is loaded with the model in a folder; `generate` is given prompts, each prompt's own source of random numbers,
-and who wants to hear of an answer as it ends. No random number depends on a batch, a shard or an order. Two batch sizes
-still differ by rounding, which moves an answer only where a random number falls on the border of two tokens.
-"""
+"""Continuous batching with transformers: a sequence leaves with its last token, and a waiting prompt takes its slot."""
 
 from __future__ import annotations
 
@@ -16,24 +11,13 @@ import numpy as np
 import torch
 
 from wspin.config.stages import Generate
-from wspin.decoding import Batch, Row
 from wspin.models import folders
 
-Draws = Callable[[int], np.random.Generator]  # number of a prompt: where its random numbers come from
+from .answer import Answer, OnAnswer, RandomSource
+from .decoding import RunningBatch, RunningSequence
 
 # Share of the slots that must be free before waiting prompts take them: prompts are read faster together.
 REFILL = 1 / 8
-
-
-@dataclass(frozen=True)
-class Answer:
-    """Ids as the engine made them, with the closing EOS if and only if the finish reason is `stop`."""
-
-    ids: list[int]
-    finish_reason: str  # stop: the model ended it; length: cut at max_new_tokens
-
-
-Finished = Callable[[int, Answer], None]  # number of a prompt, and its answer
 
 
 @dataclass(frozen=True)
@@ -58,7 +42,7 @@ def generate(
     uniforms: Callable[[int], np.ndarray],
     settings: Generate,
     eos: int,
-    finished: Finished = lambda number, answer: None,
+    finished: OnAnswer = lambda number, answer: None,
 ) -> tuple[list[Answer], Work]:
     """Sample one answer per prompt with transformers; `uniforms(i)` gives the random numbers of prompt i.
 
@@ -69,13 +53,15 @@ def generate(
     model.eval()
     waiting = deque(sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i)))
     slots = min(settings.batch_size, len(prompts))
-    batch = Batch(model, settings, eos, slots, columns=max(map(len, prompts), default=0) + settings.max_new_tokens - 1)
+    batch = RunningBatch(
+        model, settings, eos, slots, columns=max(map(len, prompts), default=0) + settings.max_new_tokens - 1
+    )
     answers: dict[int, Answer] = {}
     while len(answers) < len(prompts):
         free = slots - len(batch.rows)
         if waiting and free >= max(1, slots * REFILL):
             chosen = [waiting.popleft() for _ in range(min(free, len(waiting)))]
-            batch.admit([Row(i, prompts[i], uniforms(i)) for i in chosen])
+            batch.admit([RunningSequence(i, prompts[i], uniforms(i)) for i in chosen])
         else:
             batch.step()
         for row in batch.release():
@@ -99,20 +85,8 @@ class Transformers:
             "attention": self.model.config._attn_implementation,
         }
 
-    def generate(self, prompts: Sequence[Sequence[int]], draws: Draws, finished: Finished) -> dict[str, Any]:
+    def generate(self, prompts: Sequence[Sequence[int]], draws: RandomSource, finished: OnAnswer) -> dict[str, Any]:
         """Answer the prompts; returns the work that it took."""
         longest = self.settings.max_new_tokens
         _, work = generate(self.model, prompts, lambda i: draws(i).random(longest), self.settings, self.eos, finished)
         return {**asdict(work), "useful": work.useful}
-
-
-def load(folder: str, settings: Generate, eos: int, longest: int) -> Any:
-    """The engine of the settings, with the model in `folder`; `longest`: tokens of the longest prompt and its answer.
-
-    Raises `StudyError` if the engine is not installed, or the model would stop elsewhere than on `eos`.
-    """
-    if settings.engine == "vllm":
-        from wspin.vllm_engine import Vllm  # imports vllm, which has an environment of its own
-
-        return Vllm(folder, settings, eos, longest)
-    return Transformers(folder, settings, eos)

@@ -13,13 +13,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from wspin.engines import Answer, Draws
+from wspin.config.stages import Generate
 from wspin.progress import progress_printer
 from wspin.storage.files import naming
 
+from .answer import Answer, RandomSource
+from .transformers_engine import Transformers
+
 
 def answer(
-    engine: Any, prompts: Sequence[Sequence[int]], draws: Draws, state: Path
+    engine: Any, prompts: Sequence[Sequence[int]], draws: RandomSource, state: Path
 ) -> tuple[list[Answer], dict[str, Any]]:
     """(answers in the order of the prompts, what they took now); `state`: a folder whose lock the caller holds."""
     kept = Kept(state)
@@ -58,3 +61,15 @@ class Kept:
         self.answers[number] = answer
         with naming(self.path), open(self.path, "a") as file:
             file.write(json.dumps([number, answer.ids, answer.finish_reason]) + "\n")
+
+
+def load_engine(folder: str, settings: Generate, eos: int, longest: int) -> Any:
+    """The engine of the settings, with the model in `folder`; `longest`: tokens of the longest prompt and its answer.
+
+    Raises `StudyError` if the engine is not installed, or the model would stop elsewhere than on `eos`.
+    """
+    if settings.engine == "vllm":
+        from .vllm_engine import Vllm  # imports vllm, which has an environment of its own
+
+        return Vllm(folder, settings, eos, longest)
+    return Transformers(folder, settings, eos)
