@@ -10,12 +10,12 @@ from tokenizers import Tokenizer, decoders, normalizers, processors
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
-from wspin import answers
 from wspin.config.sources import Scratch
 from wspin.config.stages import Dialogue
 from wspin.data.chat import ChatTokenizer, render
 from wspin.engine.packing import lay_out
 from wspin.errors import StudyError
+from wspin.logprobs.inputs import preference_answers
 from wspin.models import folders
 from wspin.models.scratch import make_scratch
 from wspin.templates import TEMPLATES
@@ -116,7 +116,7 @@ def test_prompt_ids_decode_to_the_rendered_prompt(dialogue, template, prompt):
 def test_generation_starts_from_a_prefix_of_the_training_ids(dialogue, prompt, response):
     """And the one EOS of the training ids is their last."""
     rows = pa.table({"prompt_id": ["a"], "prompt": [prompt], "chosen": [response], "rejected": [""]})
-    batch = lay_out(answers.of_preferences(rows, dialogue).items(dialogue))
+    batch = lay_out(preference_answers(rows, dialogue).items(dialogue))
     asked = dialogue.prompt_ids(prompt)
     read, last = len(asked) + batch.counts[0] - 1, batch.targets[batch.counts[0] - 1]  # which is predicted alone
     trained = [*batch.input_ids[0, :read].tolist(), int(last)]

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from wspin import answers, pairs
+from wspin import pairs
 from wspin.data.chat import ChatTokenizer
 from wspin.errors import StudyError
+from wspin.logprobs.inputs import iteration_answers, preference_answers
 from wspin.storage import tables
 
 PROMPTS = ["sun", "moon", "star", ""]
@@ -38,7 +39,7 @@ def generations(folder, dialogue, name, made_with, **changes):
 def found(folder, dialogue, replayed=(), opponent=OPPONENT):
     rows = tables.read(folder / "prompts.parquet", "prompts")
     paths = [str(folder / f"{name}.parquet") for name in replayed]
-    return answers.of_iteration(rows, str(folder / "this.parquet"), paths, dialogue, opponent, ANY)
+    return iteration_answers(rows, str(folder / "this.parquet"), paths, dialogue, opponent, ANY)
 
 
 def ids_of(made):
@@ -181,7 +182,7 @@ def test_preference_pairs_end_by_themselves(folder, dialogue):
     path = folder / "preferences.parquet"
     tables.write(path, "preferences", {"prompt_id": IDS, **text}, {})
     rows = tables.read(path, "preferences")
-    preferred = answers.of_preferences(rows, dialogue)
+    preferred = preference_answers(rows, dialogue)
     made = ids_of(preferred)
     assert made["rejected"] == [dialogue.response_ids(text) for text in SAID["this"]]
     scores = [[np.zeros(len(a)), np.ones(len(b))] for a, b in zip(*made.values(), strict=True)]

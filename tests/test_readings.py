@@ -12,7 +12,7 @@ from tokenizers import AddedToken
 
 import logprobs as scorer
 import weigh as program
-from wspin import answers, weights, weightstats
+from wspin import weights, weightstats
 from wspin.alignment import align, align_ids
 from wspin.config.flags import flags
 from wspin.config.sources import Scratch
@@ -20,6 +20,7 @@ from wspin.config.stages import Dialogue as DialogueSettings
 from wspin.config.stages import Logprobs, Weigh
 from wspin.data.chat import ChatTokenizer
 from wspin.errors import StudyError
+from wspin.logprobs.inputs import teacher_answers
 from wspin.models import folders, scratch
 from wspin.storage import tables
 from wspin.storage.files import sha256
@@ -268,7 +269,7 @@ def test_what_does_not_fit_is_neutral_and_counted(study, name, tmp_path):
 def test_a_prompt_that_fills_the_context_leaves_nothing_to_read(study):
     rows = tables.read(study / "prompts.parquet", "prompts")
     for context in (1, 20):
-        found = answers.of_teacher(rows, [], conversation(study / "far"), "far", context)
+        found = teacher_answers(rows, [], conversation(study / "far"), "far", context)
         assert [tokens.ids for tokens in found.sides[""]] == [[]] * len(PAIRS)
         assert [tokens.ends for tokens in found.sides[""]] == [[]] * len(PAIRS)
         assert found.made_with["unread"] == sum(map(len, reading(study, "far", "chosen")[1]["token_ids"]))
@@ -278,7 +279,7 @@ def test_a_character_of_which_some_bytes_do_not_fit_is_not_read(study):
     far, rows = conversation(study / "far"), tables.read(study / "prompts.parquet", "prompts").slice(1, 1)
     ids, ends = far.continued(REAL[1])
     for room in range(len(ids) + 1):
-        found = answers.of_teacher(rows, [], far, "far", len(far.prompt_ids("moon")) + room).sides[""][0]
+        found = teacher_answers(rows, [], far, "far", len(far.prompt_ids("moon")) + room).sides[""][0]
         reached = [end for place, end in enumerate(ends) if room > place and (room == len(ids) or ends[room] > end)]
         assert found.ends[-1:] == reached[-1:]
         made = align(REAL[1], range(1, len(REAL[1]) + 1), found.ends)
@@ -736,7 +737,7 @@ def test_what_only_a_role_makes_special_is_not_all_that_is_special(study):
     ids = speaker.prompt_ids("sun")
     assert speaker.tokenizer.convert_ids_to_tokens([ids[0], ids[-1]]) == ["<|head|>", "<|tail|>"]
     rows = tables.read(study / "prompts.parquet", "prompts")
-    told = answers.of_teacher(rows, [], speaker, "another", 200).made_with["special_ids"]
+    told = teacher_answers(rows, [], speaker, "another", 200).made_with["special_ids"]
     assert {ids[0], ids[-1]} <= set(told)
 
 

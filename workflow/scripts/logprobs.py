@@ -43,10 +43,10 @@ def main(argv=None):
 def score(arguments, settings, dialogue_settings):
     """Score one shard and write it with what made it; returns its FLOPs."""
     offline.import_transformers_offline()
-    from wspin import answers
     from wspin.data.chat import ChatTokenizer as Conversation
     from wspin.engine import flops
     from wspin.engine.packing import PACKING_FORMAT
+    from wspin.logprobs.inputs import iteration_answers, preference_answers, teacher_answers
     from wspin.logprobs.score import score_items
     from wspin.models import folders
 
@@ -57,11 +57,11 @@ def score(arguments, settings, dialogue_settings):
     own = {**common, "model": folders.manifest_hash(arguments.manifest)}
     if arguments.kind == "teacher":
         context = folders.context(arguments.model)
-        found = answers.of_teacher(rows, arguments.generations, dialogue, common["tokenizer"], context)
+        found = teacher_answers(rows, arguments.generations, dialogue, common["tokenizer"], context)
     elif arguments.kind == "reference":
-        found = answers.of_iteration(rows, arguments.generations[0], arguments.replayed, dialogue, own, common)
+        found = iteration_answers(rows, arguments.generations[0], arguments.replayed, dialogue, own, common)
     else:
-        found = answers.of_preferences(rows, dialogue)
+        found = preference_answers(rows, dialogue)
     items = found.items(dialogue)
     model = folders.load_model(arguments.model, folders.best_device())
     told = progress_printer("logprobs", len(items))

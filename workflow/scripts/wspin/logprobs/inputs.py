@@ -56,7 +56,7 @@ class Answers:
         return columns
 
 
-def of_iteration(
+def iteration_answers(
     rows: pa.Table,
     generations: str,
     replayed: Sequence[str],
@@ -82,13 +82,13 @@ def of_iteration(
     return Answers(rows, sides, {**_closing(dialogue), **made_with})
 
 
-def of_preferences(rows: pa.Table, dialogue: ChatTokenizer) -> Answers:
+def preference_answers(rows: pa.Table, dialogue: ChatTokenizer) -> Answers:
     """Chosen and rejected answers of preference pairs; both ended by themselves."""
     sides = {side: [_real(text, dialogue) for text in rows[side].to_pylist()] for side in tables.SIDES}
     return Answers(rows, sides, _closing(dialogue))
 
 
-def of_teacher(
+def teacher_answers(
     rows: pa.Table, generations: Sequence[str], dialogue: ChatTokenizer, tokenizer: str, context: int
 ) -> Answers:
     """The real answers, or those of a file of generations, as a teacher reads them: without EOS.
