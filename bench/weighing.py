@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from wspin import weights
-from wspin.alignment import align_ids
 from wspin.config.stages import Weigh
 from wspin.engine.packing import Item
 from wspin.logprobs.score import score_items
-from wspin.readings import Answer
+from wspin.weigh import weights
+from wspin.weigh.alignment import align_ids
+from wspin.weigh.inputs import AlignedAnswer
 
 from . import shapes
 from .measure import Clock, Row, interleaved
@@ -114,5 +114,5 @@ def _weighed(place: int, student: list[list[np.ndarray]], teacher: list[list[np.
     answers = []
     for row, (own, their) in enumerate(zip(student, teacher, strict=True)):
         ours, theirs = own[place][:-1].astype(np.float64), their[place].astype(np.float64)
-        answers.append(Answer(str(row), True, ours, theirs, align_ids(len(ours), len(theirs))))
-    return weights.of_side(("chosen", "rejected")[place], answers, SETTINGS, (0,))[0]
+        answers.append(AlignedAnswer(str(row), True, ours, theirs, align_ids(len(ours), len(theirs))))
+    return weights.weight_side(("chosen", "rejected")[place], answers, SETTINGS, (0,))[0]

@@ -12,9 +12,9 @@ from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers, 
 from tokenizers.models import BPE, Unigram, WordLevel, WordPiece
 from transformers import PreTrainedTokenizerFast
 
-from wspin.alignment import align, align_ids
 from wspin.config.stages import Dialogue
 from wspin.data.chat import ChatTokenizer, render
+from wspin.weigh.alignment import align, align_ids
 
 SPACES = [" ", "  ", "   ", "\n", "\n\n", "\r\n", "\t", "\t ", "\n ", "\u00a0", "\u3000", "\u2028"]
 WORDS = ["the", "river", "don't", "12,345", "end.", "é", "e\u0301te\u0301", "\u0301", "日本", "語", "ภาษาไทย", "مرحبا"]

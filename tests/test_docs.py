@@ -14,10 +14,10 @@ import workflow
 import yaml
 
 import exchange
-from wspin import alignment, weights
 from wspin.config import document
 from wspin.config.load import load_study, merge
 from wspin.config.stages import Weigh
+from wspin.weigh import alignment, weights
 
 ROOT = workflow.ROOT
 PAGE = (ROOT / "docs/token-weights.md").read_text()
@@ -69,7 +69,7 @@ def test_the_weights_are_those_of_the_page(side, form):
     teacher = np.array([value for _, value in segments_read(rows)])
     settings = Weigh(**SETTINGS, segment_agg=form)
     mu = settings.mu_chosen if side == "chosen" else settings.mu_rejected
-    found = weights.by_teacher(aligned(rows), student, teacher, mu, settings).weights
+    found = weights.teacher_weights(aligned(rows), student, teacher, mu, settings).weights
     assert [f"{weight:.3f}" for weight in found] == [row[5 + FORMS.index(form)] for row in rows]
 
 

@@ -12,8 +12,7 @@ from tokenizers import AddedToken
 
 import logprobs as scorer
 import weigh as program
-from wspin import weights, weightstats
-from wspin.alignment import align, align_ids
+from wspin import weightstats
 from wspin.config.flags import flags
 from wspin.config.sources import Scratch
 from wspin.config.stages import Dialogue as DialogueSettings
@@ -24,6 +23,8 @@ from wspin.logprobs.inputs import teacher_answers
 from wspin.models import folders, scratch
 from wspin.storage import tables
 from wspin.storage.files import sha256
+from wspin.weigh import weights
+from wspin.weigh.alignment import align, align_ids
 
 EOS = "<|endoftext|>"
 FAMILY = "👩\u200d👩\u200d👧"
@@ -297,7 +298,7 @@ def expected_weights(study, teacher, side, told):
         ours, others = (parts["logprobs"][row].astype(float) for parts in (own, theirs))
         if teacher == "far":
             made = align(text, own["ends"][row], theirs["ends"][row])
-            found = weights.by_teacher(made, ours, others, mu, told).weights
+            found = weights.teacher_weights(made, ours, others, mu, told).weights
         else:
             found = told.k * np.exp(mu * np.clip(others - ours, told.lower, told.upper))
         yield np.append(found, [1.0] * (side == "chosen" or row != 3))

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from wspin import weights
-from wspin.alignment import align, align_ids
 from wspin.config.stages import Weigh
 from wspin.errors import StudyError
-from wspin.readings import Answer
 from wspin.storage import tables
+from wspin.weigh import weights
+from wspin.weigh.alignment import align, align_ids
+from wspin.weigh.inputs import AlignedAnswer
 
 FORMS = ("paper_mean", "log_mean", "sum_spread")
 CONTROLS = ("none", "one_minus", "inverse", "permuted", "random", "random_matched", "noise")
@@ -35,18 +35,20 @@ def by_teacher(text, student, teacher, mu=1.0, special=(), **changes):
     """Weights from [(end, log-probability), ...] of both sides."""
     (ends, ours), (their_ends, theirs) = (zip(*side, strict=True) if side else ((), ()) for side in (student, teacher))
     made = align(text, ends, their_ends, special)
-    return weights.by_teacher(made, np.array(ours, dtype=float), np.array(theirs, dtype=float), mu, weigh(**changes))
+    return weights.teacher_weights(
+        made, np.array(ours, dtype=float), np.array(theirs, dtype=float), mu, weigh(**changes)
+    )
 
 
 def answer(count, ratios=None, closed=True, prompt_id="train-0"):
     """An answer of tokens with ids of their own, whose log-ratios are given."""
     student = -np.arange(1.0, count + 1)
     teacher = student + (np.linspace(-1, 2, count) if ratios is None else ratios)
-    return Answer(prompt_id, closed, student, teacher, align_ids(count, count))
+    return AlignedAnswer(prompt_id, closed, student, teacher, align_ids(count, count))
 
 
 def of_side(answers, side="chosen", seed=SEED, **changes):
-    return weights.of_side(side, answers, weigh(**changes), seed)
+    return weights.weight_side(side, answers, weigh(**changes), seed)
 
 
 def of_one(one, side="chosen", **changes):
@@ -215,7 +217,7 @@ def scored(draw):
 @given(case=scored(), form=st.sampled_from(FORMS), mu=st.sampled_from([1.0, -1.0, 0.5]), k=st.sampled_from([1.0, 3.0]))
 def test_weights_equal_a_slow_reading_of_the_formulas(case, form, mu, k):
     told = weigh(segment_agg=form, k=k)
-    made = weights.by_teacher(*case, mu, told)
+    made = weights.teacher_weights(*case, mu, told)
     for found, expected in zip(dataclasses.astuple(made), slowly(*case, mu, told), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-15)
 
@@ -223,7 +225,7 @@ def test_weights_equal_a_slow_reading_of_the_formulas(case, form, mu, k):
 @given(case=scored(), form=st.sampled_from(FORMS))
 def test_tokens_without_a_log_ratio_weigh_k_exactly(case, form):
     made = case[0]
-    found = weights.by_teacher(*case, 1.0, weigh(segment_agg=form, k=0.3))
+    found = weights.teacher_weights(*case, 1.0, weigh(segment_agg=form, k=0.3))
     neutral = ~made.used[made.student]
     assert found.weights[neutral].tolist() == [0.3] * neutral.sum()
     assert not found.at_lower[neutral].any()
@@ -240,7 +242,7 @@ LOGPROBS = st.lists(st.floats(-30, 0, width=32), min_size=1, max_size=30).map(
 @given(logprobs=LOGPROBS)
 def test_forms_are_one_where_both_sides_have_the_same_tokens(logprobs):
     same, teacher = align_ids(len(logprobs), len(logprobs)), logprobs[::-1]
-    found = [weights.by_teacher(same, logprobs, teacher, 1.0, weigh(segment_agg=form)).weights for form in FORMS]
+    found = [weights.teacher_weights(same, logprobs, teacher, 1.0, weigh(segment_agg=form)).weights for form in FORMS]
     assert found[0].tolist() == found[1].tolist() == found[2].tolist()
     np.testing.assert_allclose(found[0], np.exp(np.clip(teacher - logprobs, -0.5, 1.5)), rtol=1e-15)
 
@@ -251,7 +253,7 @@ def test_a_teacher_that_is_the_student_weighs_every_token_k(logprobs, form, mu):
     tokens, ratios = weights.log_ratios(same, logprobs, logprobs.copy(), form)
     assert tokens.tolist() == list(range(len(logprobs)))
     assert ratios.tolist() == [0.0] * len(logprobs)
-    made = weights.by_teacher(same, logprobs, logprobs.copy(), mu, weigh(segment_agg=form, k=1.7))
+    made = weights.teacher_weights(same, logprobs, logprobs.copy(), mu, weigh(segment_agg=form, k=1.7))
     assert made.weights.tolist() == [1.7] * len(logprobs)
 
 
@@ -264,7 +266,7 @@ def test_a_teacher_read_one_token_off_does_not(logprobs):
         assert weights.log_ratios(same, logprobs, shifted, "paper_mean")[1].any()
     late = align_ids(len(logprobs), len(logprobs) - 1)
     assume((logprobs[1:] != logprobs[:-1]).any())
-    assert (weights.by_teacher(late, logprobs, logprobs[1:], 1.0, weigh(**WIDE)).weights != 1.0).any()
+    assert (weights.teacher_weights(late, logprobs, logprobs[1:], 1.0, weigh(**WIDE)).weights != 1.0).any()
 
 
 # What is neutral is counted
@@ -278,7 +280,7 @@ def counted(teacher, special=(), text=TEXT, **changes):
     ends, ours = zip(*STUDENT, strict=True)
     their_ends, theirs = zip(*teacher, strict=True) if teacher else ((), ())
     made = align(text, ends, their_ends, special)
-    one = Answer("train-0", True, np.array(ours), np.array(theirs, dtype=float), made)
+    one = AlignedAnswer("train-0", True, np.array(ours), np.array(theirs, dtype=float), made)
     (found,), counts = of_side([one], k=1.25, **changes)
     return found.tolist(), counts
 
@@ -308,7 +310,7 @@ def test_what_the_teacher_has_not_read_is_neutral(teacher, unread, segments):
 def test_shares_at_the_bounds_are_added_up():
     """One token of two ratios of which one is clamped counts half."""
     made = align("ab", [2], [1, 2])
-    one = Answer("a", False, np.array([-3.0]), np.array([-1.0, -3.0]), made)
+    one = AlignedAnswer("a", False, np.array([-3.0]), np.array([-1.0, -3.0]), made)
     assert of_side([one])[1]["at_upper"] == 0.5
     assert of_side([one] * 3)[1]["at_upper"] == 1.5
     assert of_side([one], segment_agg="log_mean")[1]["at_upper"] == 0.0
@@ -317,14 +319,14 @@ def test_shares_at_the_bounds_are_added_up():
 
 def test_a_segment_without_a_student_token_does_not_count():
     """The student's tokenizer has dropped the white space at the end."""
-    one = Answer("a", False, np.array([-1.0]), np.array([-1.0, -2.0]), align("a\n\n", [1], [1, 3]))
+    one = AlignedAnswer("a", False, np.array([-1.0]), np.array([-1.0, -2.0]), align("a\n\n", [1], [1, 3]))
     assert len(one.alignment.ends) == 2
     assert of_side([one])[1] == {**dict.fromkeys(tables.WEIGHT_COUNTS, 0), "tokens": 1, "segments": 1}
 
 
 def test_counts_of_all_answers():
     """Of the last one the teacher has read three tokens of five."""
-    cut = Answer("c", False, np.zeros(5), np.zeros(3), align_ids(5, 3))
+    cut = AlignedAnswer("c", False, np.zeros(5), np.zeros(3), align_ids(5, 3))
     made, counts = of_side([answer(4, [-1.0, 0.0, 2.0, 1.5]), answer(0), cut])
     assert [len(one) for one in made] == [5, 1, 5]
     expected = {"tokens": 9, "at_lower": 1.0, "at_upper": 2.0, "unread": 2, "unclear": 0, "segments": 7}
@@ -340,11 +342,11 @@ def test_counts_of_all_answers():
 def test_equal_weights_are_one_exactly(closed):
     told = {"source": "equal", "form": None, "k": None, "mu_chosen": None, "mu_rejected": None, "lower": None}
     told |= {"upper": None, "segment_agg": None}
-    for one in (answer(3, closed=closed), Answer("a", closed, np.zeros(3))):
+    for one in (answer(3, closed=closed), AlignedAnswer("a", closed, np.zeros(3))):
         (found,), counts = of_side([one], **told)
         assert found.tolist() == [1.0] * (3 + closed)
         assert (counts["tokens"], counts["at_lower"], counts["at_upper"]) == (3, 0, 0)
-    (found,), counts = of_side([Answer("a", closed, np.zeros(3))], normalise="mean_one", **told)
+    (found,), counts = of_side([AlignedAnswer("a", closed, np.zeros(3))], normalise="mean_one", **told)
     assert found.tolist() == [1.0] * (3 + closed)
     assert counts == {**dict.fromkeys(tables.WEIGHT_COUNTS, 0), "tokens": 3}
 
@@ -355,7 +357,7 @@ TRUE = np.array([0.61, 0.75, 1.0, 1.5, 2.5, 4.48])
 
 
 def controlled(control, seed=0, true=TRUE):
-    return weights.controlled(true.copy(), control, np.random.default_rng(seed))
+    return weights.apply_control(true.copy(), control, np.random.default_rng(seed))
 
 
 def test_reversals_by_hand():

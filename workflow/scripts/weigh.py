@@ -6,9 +6,11 @@
         --seed 42 0 --output results/wspin/ite0/weights/00.parquet --source teacher --form exp_clamp --k 1.0 ...
 """
 
-from wspin import program, readings, weights
+from wspin import program
 from wspin.config.stages import Weigh
 from wspin.storage import tables
+from wspin.weigh import weights
+from wspin.weigh.inputs import aligned_answers, read_teacher_logprobs
 
 
 def main(argv=None):
@@ -39,12 +41,12 @@ def weigh(arguments, settings):
     tables.expect(arguments.reference, reference, texts=read)
     tables.same_answers(arguments.reference, generations, reference)
     texts = {"chosen": rows["response"].to_pylist(), "rejected": generations["response"].to_pylist()}
-    teacher = readings.read_teacher(arguments.teacher, rows, texts) if settings.source == "teacher" else {}
+    teacher = read_teacher_logprobs(arguments.teacher, rows, texts) if settings.source == "teacher" else {}
 
     columns, counts = {"prompt_id": ids, "ids_hash": tables.ids_hashes(reference, "rejected")}, {}
     for side in tables.SIDES:
-        answers = readings.answers(side, texts[side], reference, teacher.get(side))
-        columns[f"{side}_weights"], counts[side] = weights.of_side(side, answers, settings, arguments.seed)
+        answers = aligned_answers(side, texts[side], reference, teacher.get(side))
+        columns[f"{side}_weights"], counts[side] = weights.weight_side(side, answers, settings, arguments.seed)
     made_with = {**student, "settings": settings.model_dump(), "seed": arguments.seed, "counts": counts}
     made_with["teacher"] = teacher["chosen"].made_with if teacher else None
     tables.write(arguments.output, "weights", columns, made_with)

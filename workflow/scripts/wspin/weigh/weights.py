@@ -14,12 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wspin.alignment import Alignment
 from wspin.config.stages import Weigh
 from wspin.errors import StudyError
-from wspin.readings import Answer
 from wspin.rng import row_generator
 from wspin.storage.tables import WEIGHT_COUNTS
+
+from .alignment import Alignment
+from .inputs import AlignedAnswer
 
 RANDOM = (-0.5, 1.5)  # SWIFT's table 3: random weights
 NOISE = 0.2  # SWIFT's table 9: largest distance from the true weight
@@ -75,7 +76,7 @@ def log_ratios(
     return tokens, (told - own) / of_student[segment]
 
 
-def by_teacher(alignment: Alignment, student: Floats, teacher: Floats, mu: float, settings: Weigh) -> Weighed:
+def teacher_weights(alignment: Alignment, student: Floats, teacher: Floats, mu: float, settings: Weigh) -> Weighed:
     """Weights (N,) from log-probabilities; a token without a log-ratio has r = 0, hence weight k."""
     tokens, ratios = log_ratios(alignment, student, teacher, settings.segment_agg)
     count = len(student)
@@ -89,12 +90,12 @@ def by_teacher(alignment: Alignment, student: Floats, teacher: Floats, mu: float
     return Weighed(weights, mean(ratios <= settings.lower), mean(ratios >= settings.upper))
 
 
-def equal(count: int) -> Weighed:
+def equal_weights(count: int) -> Weighed:
     """Weight 1 for every token: the weighted loss is then the plain one, bit for bit."""
     return Weighed(np.ones(count), np.zeros(count), np.zeros(count))
 
 
-def controlled(weights: Floats, control: str, draw: np.random.Generator) -> Floats:
+def apply_control(weights: Floats, control: str, draw: np.random.Generator) -> Floats:
     """Weights (N,) that show by contrast what the true ones do; `draw` belongs to the answer.
 
     one_minus, inverse: SWIFT's reversal 1 - w, and 1 / w, which keeps the sign; permuted: the answer's weights in
@@ -122,7 +123,7 @@ def _gamma(weights: Floats, draw: np.random.Generator) -> Floats:
     return draw.gamma(mean**2 / variance, variance / mean, len(weights))
 
 
-def finished(weights: Floats, closed: bool, settings: Weigh) -> NDArray[np.float32]:
+def finalize(weights: Floats, closed: bool, settings: Weigh) -> NDArray[np.float32]:
     """Final weights of an answer: normalised over its N tokens, then EOS if it has one: (N,) or (N + 1,).
 
     Raises `StudyError` if there is a sum to divide by and it is not positive, or if a weight is not finite.
@@ -141,8 +142,8 @@ def finished(weights: Floats, closed: bool, settings: Weigh) -> NDArray[np.float
     return made
 
 
-def of_side(
-    side: str, answers: Iterable[Answer], settings: Weigh, seed: Sequence[int]
+def weight_side(
+    side: str, answers: Iterable[AlignedAnswer], settings: Weigh, seed: Sequence[int]
 ) -> tuple[list[NDArray[np.float32]], dict[str, float]]:
     """(final weights of each answer, counts) of one side, `chosen` or `rejected`.
 
@@ -155,12 +156,12 @@ def of_side(
     for answer in answers:
         draw = row_generator(*seed, "weigh", side, answer.prompt_id)
         if settings.source == "equal":
-            weighed = equal(len(answer.student))
+            weighed = equal_weights(len(answer.student))
         else:
-            weighed = by_teacher(answer.alignment, answer.student, answer.teacher, mu, settings)
+            weighed = teacher_weights(answer.alignment, answer.student, answer.teacher, mu, settings)
         counts.update(_counted(weighed, answer.alignment))
         try:
-            made.append(finished(controlled(weighed.weights, settings.control, draw), answer.closed, settings))
+            made.append(finalize(apply_control(weighed.weights, settings.control, draw), answer.closed, settings))
         except StudyError as error:
             raise StudyError(f"{answer.prompt_id}, {side}: {error}") from None
     return made, dict(counts)

@@ -13,15 +13,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from wspin.alignment import Alignment, align, align_ids
 from wspin.errors import StudyError
 from wspin.storage import tables
+
+from .alignment import Alignment, align, align_ids
 
 TEACHER = ("model", "tokenizer", "template", "autocast")  # what a teacher's reading is known by
 
 
 @dataclass(frozen=True)
-class Answer:
+class AlignedAnswer:
     """One answer without its closing EOS: log-probabilities of N student and M teacher tokens, nats.
 
     `teacher` and `alignment` are None where nobody else has read it.
@@ -35,7 +36,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Reading:
+class TeacherLogprobs:
     """A teacher's log-probabilities of one response set."""
 
     path: str
@@ -47,7 +48,9 @@ class Reading:
         return tables.made_with(self.table, *TEACHER)
 
 
-def read_teacher(paths: Sequence[str], rows: pa.Table, texts: dict[str, list[str]]) -> dict[str, Reading]:
+def read_teacher_logprobs(
+    paths: Sequence[str], rows: pa.Table, texts: dict[str, list[str]]
+) -> dict[str, TeacherLogprobs]:
     """A teacher's readings of the answers of both sides, `paths` in the order of `tables.SIDES`; `rows`: the prompts.
 
     Raises `StudyError` if one is missing, is of other rows, texts or another teacher than the first.
@@ -60,12 +63,14 @@ def read_teacher(paths: Sequence[str], rows: pa.Table, texts: dict[str, list[str
         table = tables.read(path, "logprobs", **first)
         tables.same_rows("data/prompts.parquet", rows["prompt_id"].to_pylist(), path, table["prompt_id"].to_pylist())
         tables.expect(path, table, texts=tables.texts_hash(rows["prompt"].to_pylist(), texts[side]))
-        found[side] = Reading(path, table)
+        found[side] = TeacherLogprobs(path, table)
         first = found[side].made_with
     return found
 
 
-def answers(side: str, texts: Sequence[str], reference: pa.Table, teacher: Reading | None) -> Iterator[Answer]:
+def aligned_answers(
+    side: str, texts: Sequence[str], reference: pa.Table, teacher: TeacherLogprobs | None
+) -> Iterator[AlignedAnswer]:
     """The answers of one of `tables.SIDES`, in the order of the rows.
 
     Raises `StudyError` where a text is shorter than its tokens say, or where both models share a tokenizer but not the
@@ -82,7 +87,7 @@ def answers(side: str, texts: Sequence[str], reference: pa.Table, teacher: Readi
         closed = len(ours[row].ids) > 0 and int(ours[row].ids[-1]) == told["eos"]
         own = ours[row].first(len(ours[row].ids) - closed)
         if theirs[row] is None:
-            yield Answer(prompt_id, closed, own.logprobs)
+            yield AlignedAnswer(prompt_id, closed, own.logprobs)
             continue
         try:
             strange = (_strange(own, told["special_ids"], told["tokenizer_size"]), _strange(theirs[row], unlike))
@@ -90,7 +95,7 @@ def answers(side: str, texts: Sequence[str], reference: pa.Table, teacher: Readi
         except StudyError as error:
             raise StudyError(f"{teacher.path}: {prompt_id}, {side}: {error}") from None
         teacher_logprobs = own.logprobs[: len(theirs[row].ids)] if same else theirs[row].logprobs
-        yield Answer(prompt_id, closed, own.logprobs, teacher_logprobs, alignment)
+        yield AlignedAnswer(prompt_id, closed, own.logprobs, teacher_logprobs, alignment)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Stage weigh: stored log-probabilities of two models become token weights."""
