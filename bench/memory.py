@@ -58,9 +58,9 @@ def _resident(field: str) -> int:
 def _ours(model: Any, items: list[Any]) -> Callable[[], None]:
     import numpy as np
 
-    from wspin import losses
     from wspin.engine.logprobs import token_logprobs
     from wspin.engine.packing import lay_out
+    from wspin.train import losses
 
     known = [replace(item, reference=tuple(np.zeros(len(one)) for one in item.responses)) for item in items]
 

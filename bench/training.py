@@ -24,7 +24,8 @@ from wspin.engine.batches import plan
 from wspin.engine.flops import BACKWARD, Cost, matmul_rate, of_scoring
 from wspin.engine.packing import Item
 from wspin.logprobs.score import score_items
-from wspin.trainer import PlannedTrainer, arguments, optimizer
+from wspin.train.run import arguments
+from wspin.train.trainer import PlannedTrainer, optimizer
 
 from . import shapes
 from .measure import Clock, Row, interleaved

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 import exchange as program
 import given as stand_in
-from wspin import exchange, pairs, weightstats
+from wspin import exchange, weightstats
 from wspin.config.flags import flags
 from wspin.errors import StudyError
 from wspin.models.folders import tokenizer_hash
 from wspin.storage import tables
+from wspin.train.inputs import training_items
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=20)
 FLOATS = st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), max_size=5)
@@ -241,7 +242,7 @@ def test_given_files_are_what_later_stages_expect(study, scratch_model):
     assert tables.metadata(made)["given"]["file"] == "generations.jsonl"
     assert tables.metadata(made)["model"] == manifest(scratch_model)["model"]
     expected = tables.made_with(made, "model", "tokenizer")
-    items = pairs.training_items(
+    items = training_items(
         "wspin", study.path("prompts"), [study.path("reference")], [study.path("weights")], 0, study.dialogue, expected
     )
     for item, row in zip(items, weighed.to_pylist(), strict=True):

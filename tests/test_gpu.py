@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from wspin import trainer
 from wspin.config.stages import Generate
 from wspin.engine import attention, head
 from wspin.engine.layout import PackedLayout
@@ -17,7 +16,8 @@ from wspin.engine.logprobs import autocast, token_logprobs
 from wspin.engine.packing import lay_out
 from wspin.generate.transformers_engine import generate
 from wspin.logprobs.score import score_items
-from wspin.trainer import train
+from wspin.train import trainer
+from wspin.train.run import train
 
 pytestmark = pytest.mark.gpu
 SEED = (42, 0)

@@ -10,7 +10,6 @@ import torch
 import transformers
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from wspin import losses
 from wspin.engine import head, logprobs
 from wspin.engine.batches import micro_batches
 from wspin.engine.head import head_logprobs, token_divergences
@@ -20,6 +19,7 @@ from wspin.engine.support import check_model
 from wspin.errors import StudyError
 from wspin.logprobs.score import score_items
 from wspin.models import folders
+from wspin.train import losses
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # GPTBigCode's own
 PRECISIONS = pytest.mark.parametrize("precision", ["float32", "bfloat16"])

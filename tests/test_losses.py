@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from wspin import losses
+from wspin.train import losses
 
 MARGINS = [-7.5, -1.0, -1e-3, 0.0, 0.25, 2.0, 30.0]
 PREFERENCE = pytest.mark.parametrize("loss", [losses.dpo, losses.spin, losses.wspin])

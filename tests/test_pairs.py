@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from wspin import pairs
 from wspin.data.chat import ChatTokenizer
 from wspin.errors import StudyError
 from wspin.logprobs.inputs import iteration_answers, preference_answers
 from wspin.storage import tables
+from wspin.train.inputs import training_items
 
 PROMPTS = ["sun", "moon", "star", ""]
 REAL = ["nus", "noom", "rats", ""]
@@ -70,7 +70,7 @@ def write_reference(folder, dialogue, replayed=(), made_with=REFERENCE, shards=(
 
 def training(folder, dialogue, reference, replays=0, loss="spin", weights=(), **expected):
     rows = str(folder / "prompts.parquet")
-    return pairs.training_items(loss, rows, reference, weights, replays, dialogue, {**REFERENCE, **expected})
+    return training_items(loss, rows, reference, weights, replays, dialogue, {**REFERENCE, **expected})
 
 
 def lists(arrays):
@@ -187,7 +187,7 @@ def test_preference_pairs_end_by_themselves(folder, dialogue):
     assert made["rejected"] == [dialogue.response_ids(text) for text in SAID["this"]]
     scores = [[np.zeros(len(a)), np.ones(len(b))] for a, b in zip(*made.values(), strict=True)]
     tables.write(folder / "00.parquet", "reference", preferred.columns(scores), REFERENCE)
-    items = pairs.training_items("dpo", str(path), [str(folder / "00.parquet")], [], 0, dialogue, REFERENCE)
+    items = training_items("dpo", str(path), [str(folder / "00.parquet")], [], 0, dialogue, REFERENCE)
     assert [lists(item.responses) for item in items] == [list(one) for one in zip(*made.values(), strict=True)]
     assert [item.reference[1].tolist() for item in items] == [[1.0] * len(ids) for ids in made["rejected"]]
 

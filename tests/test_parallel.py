@@ -13,14 +13,14 @@ import pytest
 import torch
 import workflow
 
-from wspin import parallel
 from wspin.engine.batches import micro_batches, rank_passes
 from wspin.errors import StudyError
 from wspin.logprobs.score import score_items
 from wspin.models import folders
-from wspin.sharding import shard
 from wspin.study.launch import Launch
-from wspin.trainer import items_per_step
+from wspin.train import distributed
+from wspin.train.fsdp import shard
+from wspin.train.run import items_per_step
 
 WORKER = workflow.ROOT / "tests/worker.py"
 PAIRS, STEPS = 73, 20  # two epochs of ten steps; the last of an epoch has a single pair
@@ -181,9 +181,9 @@ def test_more_processes_than_pairs_are_refused(monkeypatch, make_items, train_se
 
 def test_a_launcher_that_starts_fewer_is_refused(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    parallel.expect(1)
+    distributed.expect(1)
     with pytest.raises(StudyError, match=r"expected 2 processes \(--processes\), found WORLD_SIZE 1"):
-        parallel.expect(2)
+        distributed.expect(2)
 
 
 def test_a_model_whose_layers_are_hidden_is_not_sharded():
@@ -198,10 +198,10 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     for gpus in (0, 4):
         monkeypatch.setattr(torch.cuda, "device_count", lambda gpus=gpus: gpus)
-        parallel.expect(4)
+        distributed.expect(4)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(StudyError, match=r"expected a GPU for each of 4 processes, found 2; lower resources.train.gpu"):
-        parallel.expect(4)
+        distributed.expect(4)
 
 
 @pytest.mark.gpu

@@ -16,7 +16,7 @@ import pytest
 import workflow
 
 import status
-from wspin import journal, watch
+from wspin import watch
 from wspin.config.load import read_study
 from wspin.errors import StudyError
 from wspin.status import cell, span, table
@@ -24,6 +24,7 @@ from wspin.storage import code_hash, provenance
 from wspin.storage.locks import locked, show_alive
 from wspin.study import jobs
 from wspin.study.paths import StudyPaths
+from wspin.train import journal
 from wspin.watch import Seen
 
 MODEL = "results/two/spin/ite1/model"

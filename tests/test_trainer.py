@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from wspin import journal, trainer
 from wspin.engine.batches import plan
 from wspin.errors import StudyError
 from wspin.logprobs.score import score_items
-from wspin.pairs import together
-from wspin.trainer import train
+from wspin.train import journal, run, trainer
+from wspin.train.inputs import group_by_prompt
+from wspin.train.run import train
 
 SEED = (42, 0)
 
@@ -76,8 +76,8 @@ def step_gradient(model, items, settings, state, index=0):
 
 def planned(model, items, settings, state):
     """A trainer that has not begun, and its steps."""
-    steps = plan(len(items), SEED, trainer.items_per_step(items, settings))
-    arguments = trainer.arguments(settings, len(steps), 0, state, on_cpu=True)
+    steps = plan(len(items), SEED, run.items_per_step(items, settings))
+    arguments = run.arguments(settings, len(steps), 0, state, on_cpu=True)
     return trainer.PlannedTrainer(settings, "float32", items, model=model, args=arguments, train_dataset=steps), steps
 
 
@@ -491,7 +491,7 @@ def test_pairs_of_one_prompt_read_together_train_as_apart(fresh, model, make_ite
     for place in (1, 2):
         pair = [replace(one, responses=(one.responses[0], one.responses[place])) for one in triples]
         sets += weighed(moved(scored(model, pair), by=0.5), seed=place)
-    kept = together(sets, replays=1)
+    kept = group_by_prompt(sets, replays=1)
     assert [item.sides for item in kept] == [(0, 1, 0, 2)] * 6
     assert sum(sum(item.lengths) for item in kept) < sum(sum(item.lengths) for item in sets)
     for alpha in (0.0, 0.5):
@@ -516,10 +516,10 @@ def test_pairs_of_one_prompt_read_together_train_as_apart(fresh, model, make_ite
 
 def test_a_step_holds_whole_triplets(train_settings, make_items):
     kept = [replace(item, sides=(0, 1, 0, 2)) for item in make_items(4, answers=3)]
-    assert trainer.items_per_step(kept, train_settings(global_batch=6)) == 3
+    assert run.items_per_step(kept, train_settings(global_batch=6)) == 3
     with pytest.raises(StudyError, match=r"train.global_batch: expected a multiple of 2, found 5; items of 2 pairs"):
-        trainer.items_per_step(kept, train_settings(global_batch=5))
-    assert trainer.items_per_step(make_items(4, answers=1), train_settings(global_batch=5)) == 5
+        run.items_per_step(kept, train_settings(global_batch=5))
+    assert run.items_per_step(make_items(4, answers=1), train_settings(global_batch=5)) == 5
 
 
 # Interruptions

@@ -17,8 +17,8 @@ os.environ.update(HF_HUB_OFFLINE="1")
 
 import torch
 
-from wspin import parallel, trainer
 from wspin.models import folders
+from wspin.train import distributed, run, trainer
 
 
 def main(folder):
@@ -27,21 +27,21 @@ def main(folder):
 
     def spied(self, model, indices):
         done = self.state.global_step
-        seen.append([done, parallel.processes(), self.accelerator.num_processes, type(model).__name__])
+        seen.append([done, distributed.processes(), self.accelerator.num_processes, type(model).__name__])
         if done == task["killed_at"]:
             os._exit(9)
-        if done == task["asked_at"] and parallel.rank() == parallel.processes() - 1:
+        if done == task["asked_at"] and distributed.rank() == distributed.processes() - 1:
             os.kill(os.getpid(), signal.SIGURG)
         return step(self, model, indices)
 
     trainer.PlannedTrainer._step = spied
     state = folder / "state"
-    with parallel.sole_writer(state):
+    with distributed.sole_writer(state):
         model = folders.load_model(task["model"], folders.best_device())
-        trainer.train(model, task["items"], task["settings"], task["precision"], (42, 0), state)
-        weights = parallel.whole_weights(model) or model.state_dict()
-    (folder / f"seen-{parallel.rank()}.json").write_text(json.dumps(seen))
-    if parallel.rank() == 0:
+        run.train(model, task["items"], task["settings"], task["precision"], (42, 0), state)
+        weights = distributed.whole_weights(model) or model.state_dict()
+    (folder / f"seen-{distributed.rank()}.json").write_text(json.dumps(seen))
+    if distributed.rank() == 0:
         torch.save({name: weight.cpu() for name, weight in weights.items()}, folder / "weights.pt")
 
 

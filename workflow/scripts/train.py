@@ -54,25 +54,26 @@ def main(argv=None):
 def train(arguments, settings, dialogue_settings, state):
     """Run or continue the training in its state folder and publish the model; returns time and speed, in rank 0."""
     offline.import_transformers_offline()
-    from wspin import pairs, parallel, trainer
     from wspin.data.chat import ChatTokenizer as Conversation
     from wspin.engine.packing import PACKING_FORMAT
     from wspin.models import folders
+    from wspin.train import distributed, run
+    from wspin.train.inputs import group_by_prompt, training_items
 
-    parallel.expect(arguments.processes)
-    with parallel.sole_writer(state):
+    distributed.expect(arguments.processes)
+    with distributed.sole_writer(state):
         tokenizer = folders.load_tokenizer(arguments.model)
         dialogue = Conversation(tokenizer, dialogue_settings)
         expected = {"tokenizer": folders.tokenizer_hash(tokenizer), "model": folders.manifest_hash(arguments.manifest)}
         expected |= {"template": dialogue_settings.template, "autocast": arguments.autocast, "layout": PACKING_FORMAT}
         scored = (arguments.rows, arguments.reference, arguments.weights, arguments.replays)
-        items = pairs.training_items(settings.loss, *scored, dialogue, expected)
-        items = pairs.together(items, arguments.replays) if settings.triplets else items
+        items = training_items(settings.loss, *scored, dialogue, expected)
+        items = group_by_prompt(items, arguments.replays) if settings.triplets else items
         model = folders.load_model(arguments.model, folders.best_device())
         folders.check_eos(model, dialogue.eos, arguments.model)
-        speed = trainer.train(model, items, settings, arguments.autocast, arguments.seed, state)
-        weights = parallel.whole_weights(model)
-        if parallel.rank() == 0:
+        speed = run.train(model, items, settings, arguments.autocast, arguments.seed, state)
+        weights = distributed.whole_weights(model)
+        if distributed.rank() == 0:
             folders.publish(model, tokenizer, arguments.output, arguments.output_manifest, weights)
             with whole_file(arguments.metrics) as temporary:
                 temporary.write_bytes((state / "metrics.jsonl").read_bytes())

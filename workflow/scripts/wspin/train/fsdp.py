@@ -20,8 +20,9 @@ from torch.distributed.fsdp import fully_shard
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from wspin.errors import StudyError
-from wspin.parallel import processes, whole_weights
-from wspin.trainer import PlannedTrainer
+
+from .distributed import processes, whole_weights
+from .trainer import PlannedTrainer
 
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 

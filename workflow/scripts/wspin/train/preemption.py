@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def asked_to_stop() -> Iterator[Callable[[], bool]]:
+def stop_requests() -> Iterator[Callable[[], bool]]:
     """Within, SIGURG is a request to save and end; yields a function that tells whether it has come."""
     received: list[int] = []
     before = signal.signal(signal.SIGURG, lambda number, frame: received.append(number))

@@ -55,7 +55,7 @@ def training_items(
     return items
 
 
-def together(items: Sequence[Item], replays: int) -> list[Item]:
+def group_by_prompt(items: Sequence[Item], replays: int) -> list[Item]:
     """One item per prompt in place of its 1 + `replays` pairs, which share the chosen answer.
 
     Its pairs keep their own references and weights: those of a real answer come from each pair's student.
