@@ -13,11 +13,11 @@ from statistics import mean
 import pyarrow.parquet as pq
 import pytest
 
-from wspin import evaluation
 from wspin.config.sources import Scratch, TaskSource
 from wspin.config.stages import Dialogue
 from wspin.data import chat
 from wspin.errors import StudyError
+from wspin.eval import harness, heldout
 from wspin.fetch import tasks
 from wspin.models import folders
 from wspin.models.scratch import make_scratch
@@ -171,9 +171,9 @@ def test_lm_eval_reads_what_training_reads(made, words, template):
     """Prompts, and prompts with a choice, have the ids that the model is trained on; no token crosses the border."""
     room = {"max_prompt_tokens": 64, "max_tokens": 128, "eos_on_cut": False}
     said = chat.ChatTokenizer(folders.load_tokenizer(made / "model"), Dialogue(template=template, eos=EOS, **room))
-    lm = evaluation.language_model(made / "model", 8, EOS)
-    own = evaluation.language_model(made / "model", 8, None)  # lm-eval's encoding, untouched
-    documents = evaluation.heldout_documents(made / "heldout.parquet", template, EOS, made / "model")
+    lm = harness.language_model(made / "model", 8, EOS)
+    own = harness.language_model(made / "model", 8, None)  # lm-eval's encoding, untouched
+    documents = heldout.heldout_documents(made / "heldout.parquet", template, EOS, made / "model")
     for word, document in zip(words, documents, strict=False):
         prompt = said.prompt_ids(SPELL + word)
         assert lm.tok_batch_encode([document["text"]])[0][0].tolist() == prompt
@@ -187,28 +187,28 @@ def test_lm_eval_reads_what_training_reads(made, words, template):
 def test_special_tokens_around_heldout_prompts_are_refused(made):
     """lm-eval would read them as text, letter by letter."""
     with pytest.raises(StudyError, match=r"dialogue.template: expected a template without special tokens .* <\|endoft"):
-        evaluation.heldout_documents(made / "heldout.parquet", f"{EOS}{{prompt}}", EOS, made / "model")
+        heldout.heldout_documents(made / "heldout.parquet", f"{EOS}{{prompt}}", EOS, made / "model")
 
 
 def test_choices_are_wrong_but_one(made, words):
-    documents = evaluation.heldout_documents(made / "heldout.parquet", "human-assistant", EOS, made / "model")
+    documents = heldout.heldout_documents(made / "heldout.parquet", "human-assistant", EOS, made / "model")
     for word, document in zip(words, documents, strict=False):
         texts = [choice.removesuffix(EOS) for choice in document["choices"]]
         assert len(set(texts)) == 4
         assert document["choices"][document["label"]] == word[::-1] + EOS
         assert [i for i, text in enumerate(texts) if text == word[::-1]] == [document["label"]]
-    assert documents == evaluation.heldout_documents(made / "heldout.parquet", "human-assistant", EOS, made / "model")
+    assert documents == heldout.heldout_documents(made / "heldout.parquet", "human-assistant", EOS, made / "model")
 
 
 def test_labels_are_spread_and_belong_to_the_prompt():
-    labels = Counter(evaluation.choices(f"test-{i}", "olleh")[1] for i in range(400))
+    labels = Counter(heldout.choices(f"test-{i}", "olleh")[1] for i in range(400))
     assert set(labels) == {0, 1, 2, 3}
     assert min(labels.values()) > 70
     for answer in ("", "a", "aa"):
-        texts, label = evaluation.choices("test-0", answer)
+        texts, label = heldout.choices("test-0", answer)
         assert texts[label] == answer
         assert len(set(texts)) == 4
-    assert evaluation.choices("test-1", "olleh") != evaluation.choices("test-2", "olleh")
+    assert heldout.choices("test-1", "olleh") != heldout.choices("test-2", "olleh")
 
 
 def test_groups_and_shots(made, tmp_path):
@@ -289,9 +289,9 @@ def test_lm_evals_own_task_runs_offline_on_a_snapshot(made, tmp_path):
     check_rows_give_scores(scores["tasks"], rows)
     assert rows[1]["target"] == "sleeps."
 
-    suite = evaluation.Suite("hellaswag", tmp_path / "fetched", {"hellaswag": 2}, own=True)
-    lm = evaluation.language_model(made / "model", 16, None)
-    with evaluation.working_folder(suite):
+    suite = harness.Suite("hellaswag", tmp_path / "fetched", {"hellaswag": 2}, own=True)
+    lm = harness.language_model(made / "model", 16, None)
+    with harness.working_folder(suite):
         names = ("random_seed", "numpy_random_seed", "torch_random_seed", "fewshot_random_seed")
         theirs = simple_evaluate(lm, tasks=["hellaswag"], num_fewshot=2, **dict(zip(names, SEEDS, strict=True)))
     for key, value in entry["metrics"].items():

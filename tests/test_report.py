@@ -15,9 +15,10 @@ import pytest
 from matplotlib.text import Text
 
 import report as program
-from wspin import comparison, evaluation, figures, items, report, scores, statistics
+from wspin import comparison, figures, items, report, scores, statistics
 from wspin.comparison import Average, Draws
 from wspin.errors import StudyError
+from wspin.eval.results import write_samples
 from wspin.rng import row_generator
 from wspin.storage.files import digest
 
@@ -334,7 +335,7 @@ def put_both(results, model, of_rows=lambda rows: None, of_scores=lambda scores:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(scored))
     made_with = {key: value for key, value in scored.items() if key != "tasks"}
-    evaluation.write_samples(items.samples_path(path), [row for of_task in rows.values() for row in of_task], made_with)
+    write_samples(items.samples_path(path), [row for of_task in rows.values() for row in of_task], made_with)
     return items.samples_path(path)
 
 

@@ -53,18 +53,19 @@ def score(arguments, made_with):
     """Run the suite, and write samples and scores."""
     offline.import_transformers_offline()
     os.environ.setdefault("TQDM_MININTERVAL", "30")  # lm-eval's progress bars, in a log
-    from wspin import evaluation  # slow to import: not before the flags are known to be good
+    from wspin.eval import harness, heldout
+    from wspin.eval.results import write_samples  # slow to import: not before the flags are known to be good
 
     documents = None
     if arguments.heldout:
         seen_by = (arguments.template, arguments.eos, arguments.model)
-        documents = evaluation.heldout_documents(arguments.heldout, *seen_by)
-    suite = evaluation.Suite(
+        documents = heldout.heldout_documents(arguments.heldout, *seen_by)
+    suite = harness.Suite(
         arguments.suite, Path(arguments.tasks), dict(arguments.shots), arguments.default_tasks, documents
     )
     engine = (arguments.engine, arguments.batch_size)
-    scores, rows = evaluation.evaluate(suite, arguments.model, engine, arguments.seeds, arguments.eos)
-    evaluation.write_samples(arguments.samples, rows, made_with)
+    scores, rows = harness.evaluate(suite, arguments.model, engine, arguments.seeds, arguments.eos)
+    write_samples(arguments.samples, rows, made_with)
     write_json(arguments.scores, {**made_with, "tasks": scores})
 
 

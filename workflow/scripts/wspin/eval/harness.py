@@ -10,8 +10,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import json
-import math
-import numbers
 import os
 import random
 import shutil
@@ -21,22 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from wspin.data import chat
-from wspin.data.corruption import corrupt
 from wspin.errors import StudyError
 from wspin.models import folders
-from wspin.rng import row_generator
-from wspin.storage import tables
-from wspin.storage.files import digest, whole_file
+
+from .results import Row, sample_rows, task_scores
 
 # Draws for the standard error of metrics without a closed form (none of the study's); 0 would switch off all errors.
 BOOTSTRAP = 1000
-CHOICES = 4
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -48,39 +37,6 @@ class Suite:
     shots: dict[str, int]  # by task
     own: bool  # tasks of lm-eval's own registry; else the task files in `folder`
     documents: list[Row] | None = None  # rows of `heldout.jsonl`, for tasks that read it
-
-
-def heldout_documents(path: str | Path, template: str, eos: str, model: str | Path) -> list[Row]:
-    """Held-out rows as tasks read them: the rendered prompt, the real answer, and a choice of answers with its label.
-
-    Prompts are rendered as the model in the folder `model` sees them; a choice is closed by EOS, as a training answer.
-    Raises `StudyError` if there is no row, or if the template holds special tokens, which lm-eval would read as text.
-    """
-    documents = tables.read(path, "prompts").select(["prompt_id", "prompt", "response"]).to_pylist()
-    tokenizer = folders.load_tokenizer(model)
-    around = chat.template_text(template, tokenizer)
-    if found := [token for token in tokenizer.all_special_tokens if token in around]:
-        told = f"expected a template without special tokens for tasks on held-out rows, found {', '.join(found)}"
-        raise StudyError(f"dialogue.template: {told}; leave these tasks out, or choose another template")
-    for row in documents:
-        texts, row["label"] = choices(row["prompt_id"], row["response"])
-        row["choices"] = [text + eos for text in texts]
-        row["text"] = chat.render(template, row.pop("prompt"), tokenizer)
-    if not documents:
-        raise StudyError(f"{path}: expected held-out rows, found none; make the file again")
-    return documents
-
-
-def choices(prompt_id: str, answer: str) -> tuple[list[str], int]:
-    """The answer among distinct corruptions of it, in an order that belongs to the prompt, and its place there."""
-    rng = row_generator("choices", prompt_id)
-    texts = [answer]
-    while len(texts) < CHOICES:
-        made = corrupt(answer, rng)
-        if made not in texts:
-            texts.append(made)
-    order = rng.permutation(CHOICES).tolist()
-    return [texts[i] for i in order], order.index(0)
 
 
 def evaluate(
@@ -106,8 +62,8 @@ def evaluate(
             found, tasks = _run(lm, manager, suite, names, shots, seed)
             if twice := rows.keys() & tasks.keys():
                 raise StudyError(f"eval.suites.{suite.name}: expected a task once, found {min(twice)} with other shots")
-            scores |= {name: _score(name, shots, found) for name in names}
-            rows |= {name: _rows(task, found["samples"][name]) for name, task in tasks.items()}
+            scores |= {name: task_scores(name, shots, found) for name in names}
+            rows |= {name: sample_rows(task, found["samples"][name]) for name, task in tasks.items()}
     return scores, [{"task": name, **row} for name in sorted(rows) for row in rows[name]]
 
 
@@ -164,16 +120,6 @@ def working_folder(suite: Suite) -> Iterator[Path]:
             datasets.config.HF_DATASETS_CACHE = cache
 
 
-def write_samples(path: str | Path, rows: list[Row], made_with: dict[str, Any]) -> None:
-    """Write one row per task, document and filter; its `metrics` are a JSON object."""
-    texts = ("doc_hash", "prompt_hash", "target_hash", "filter", "target", "answer", "metrics")
-    fields = {"task": pa.string(), "doc_id": pa.int32(), **dict.fromkeys(texts, pa.string())}
-    described = json.dumps({"format": tables.FORMAT, "kind": "samples", **made_with}, sort_keys=True)
-    schema = pa.schema([pa.field(name, of, nullable=False) for name, of in fields.items()], {"wspin": described})
-    with whole_file(path) as temporary:
-        pq.write_table(pa.Table.from_pylist(rows, schema), temporary, compression="zstd")
-
-
 def _check_names(suite: Suite, known: list[str]) -> None:
     for name in suite.shots:
         if name not in known:
@@ -203,59 +149,3 @@ def _run(lm: Any, manager: Any, suite: Suite, names: list[str], shots: int, seed
         task.set_config(key="num_fewshot", value=shots)
         task.set_fewshot_seed(seed=seed[3])
     return run(lm=lm, task_dict=loaded, bootstrap_iters=BOOTSTRAP, log_samples=True), loaded["tasks"]
-
-
-def _score(name: str, shots: int, found: Row) -> Row:
-    """Scores of a task; of a group its aggregate, and below it those of its subtasks."""
-    leaves = sorted(_leaves(name, found["group_subtasks"]))
-    samples = {(leaf, one["doc_id"]): one["prompt_hash"] for leaf in leaves for one in found["samples"].get(leaf, [])}
-    prompts = [samples[key] for key in sorted(samples)]  # one per document, whatever the number of filters
-    metrics, stderr = _metrics(found["results"].get(name, {}))
-    if not prompts or not metrics or None in metrics.values():
-        missing = "samples" if not prompts else "finite score" if metrics else "score of its own; name the tasks in it"
-        raise StudyError(f"{name}: expected samples and scores, found no {missing}")
-    version = str(found["versions"][name])  # lm-eval has numbers for tasks, texts for groups
-    entry = {"shots": shots, "version": version, "n": len(prompts), "prompt_hash": digest(prompts)}
-    below = {} if leaves == [name] else {"subtasks": {leaf: _score(leaf, shots, found) for leaf in leaves}}
-    return {**entry, "metrics": metrics, "stderr": stderr, **below}
-
-
-def _leaves(name: str, below: dict[str, list[str]]) -> list[str]:
-    return [leaf for child in below[name] for leaf in _leaves(child, below)] if name in below else [name]
-
-
-def _metrics(measured: Row) -> tuple[dict[str, float | None], dict[str, float | None]]:
-    """(values, standard errors) under lm-eval's keys, `{metric},{filter}`; what is no finite number is None."""
-    metrics, stderr = {}, {}
-    for key, value in measured.items():
-        metric, comma, filter_ = key.partition(",")
-        if comma:
-            side = stderr if metric.endswith("_stderr") else metrics
-            number = isinstance(value, numbers.Real) and math.isfinite(value)
-            side[f"{metric.removesuffix('_stderr')},{filter_}"] = float(value) if number else None
-    return metrics, stderr
-
-
-def _rows(task: Any, samples: list[Row]) -> list[Row]:
-    rows = []
-    for sample in sorted(samples, key=lambda sample: (sample["doc_id"], sample["filter"])):
-        row = {key: sample[key] for key in ("doc_id", "doc_hash", "prompt_hash", "target_hash", "filter")}
-        row["target"], row["answer"] = _target_and_answer(task, sample)
-        row["metrics"] = _json({metric: sample[metric] for metric in sample["metrics"]})
-        rows.append(row)
-    return rows
-
-
-def _target_and_answer(task: Any, sample: Row) -> tuple[str, str]:
-    """What was expected and what the model gave; of a choice, the texts."""
-    target, given = sample["target"], sample["filtered_resps"]
-    if task.OUTPUT_TYPE != "multiple_choice":
-        return str(target), given[0] if isinstance(given[0], str) else _json(given[0])
-    texts = task.doc_to_choice(sample["doc"])
-    likelihoods = [likelihood for likelihood, _ in given[: len(texts)]]
-    return texts[target] if isinstance(target, int) else str(target), texts[likelihoods.index(max(likelihoods))]
-
-
-def _json(value: Any) -> str:
-    """JSON with sorted keys, numpy's values as plain ones."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, default=lambda one: one.tolist())

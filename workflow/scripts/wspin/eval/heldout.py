@@ -1,0 +1,49 @@
+"""The study's held-out rows as documents of lm-eval's tasks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from wspin.data import chat
+from wspin.data.corruption import corrupt
+from wspin.errors import StudyError
+from wspin.models import folders
+from wspin.rng import row_generator
+from wspin.storage import tables
+
+from .results import Row
+
+CHOICES = 4
+
+
+def heldout_documents(path: str | Path, template: str, eos: str, model: str | Path) -> list[Row]:
+    """Held-out rows as tasks read them: the rendered prompt, the real answer, and a choice of answers with its label.
+
+    Prompts are rendered as the model in the folder `model` sees them; a choice is closed by EOS, as a training answer.
+    Raises `StudyError` if there is no row, or if the template holds special tokens, which lm-eval would read as text.
+    """
+    documents = tables.read(path, "prompts").select(["prompt_id", "prompt", "response"]).to_pylist()
+    tokenizer = folders.load_tokenizer(model)
+    around = chat.template_text(template, tokenizer)
+    if found := [token for token in tokenizer.all_special_tokens if token in around]:
+        told = f"expected a template without special tokens for tasks on held-out rows, found {', '.join(found)}"
+        raise StudyError(f"dialogue.template: {told}; leave these tasks out, or choose another template")
+    for row in documents:
+        texts, row["label"] = choices(row["prompt_id"], row["response"])
+        row["choices"] = [text + eos for text in texts]
+        row["text"] = chat.render(template, row.pop("prompt"), tokenizer)
+    if not documents:
+        raise StudyError(f"{path}: expected held-out rows, found none; make the file again")
+    return documents
+
+
+def choices(prompt_id: str, answer: str) -> tuple[list[str], int]:
+    """The answer among distinct corruptions of it, in an order that belongs to the prompt, and its place there."""
+    rng = row_generator("choices", prompt_id)
+    texts = [answer]
+    while len(texts) < CHOICES:
+        made = corrupt(answer, rng)
+        if made not in texts:
+            texts.append(made)
+    order = rng.permutation(CHOICES).tolist()
+    return [texts[i] for i in order], order.index(0)

@@ -1,0 +1,84 @@
+"""lm-eval's results as the study keeps them: scores by task, and a row per document."""
+
+from __future__ import annotations
+
+import json
+import math
+import numbers
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from wspin.errors import StudyError
+from wspin.storage import tables
+from wspin.storage.files import digest, whole_file
+
+Row = dict[str, Any]
+
+
+def write_samples(path: str | Path, rows: list[Row], made_with: dict[str, Any]) -> None:
+    """Write one row per task, document and filter; its `metrics` are a JSON object."""
+    texts = ("doc_hash", "prompt_hash", "target_hash", "filter", "target", "answer", "metrics")
+    fields = {"task": pa.string(), "doc_id": pa.int32(), **dict.fromkeys(texts, pa.string())}
+    described = json.dumps({"format": tables.FORMAT, "kind": "samples", **made_with}, sort_keys=True)
+    schema = pa.schema([pa.field(name, of, nullable=False) for name, of in fields.items()], {"wspin": described})
+    with whole_file(path) as temporary:
+        pq.write_table(pa.Table.from_pylist(rows, schema), temporary, compression="zstd")
+
+
+def task_scores(name: str, shots: int, found: Row) -> Row:
+    """Scores of a task; of a group its aggregate, and below it those of its subtasks."""
+    leaves = sorted(_leaves(name, found["group_subtasks"]))
+    samples = {(leaf, one["doc_id"]): one["prompt_hash"] for leaf in leaves for one in found["samples"].get(leaf, [])}
+    prompts = [samples[key] for key in sorted(samples)]  # one per document, whatever the number of filters
+    metrics, stderr = _metrics(found["results"].get(name, {}))
+    if not prompts or not metrics or None in metrics.values():
+        missing = "samples" if not prompts else "finite score" if metrics else "score of its own; name the tasks in it"
+        raise StudyError(f"{name}: expected samples and scores, found no {missing}")
+    version = str(found["versions"][name])  # lm-eval has numbers for tasks, texts for groups
+    entry = {"shots": shots, "version": version, "n": len(prompts), "prompt_hash": digest(prompts)}
+    below = {} if leaves == [name] else {"subtasks": {leaf: task_scores(leaf, shots, found) for leaf in leaves}}
+    return {**entry, "metrics": metrics, "stderr": stderr, **below}
+
+
+def _leaves(name: str, below: dict[str, list[str]]) -> list[str]:
+    return [leaf for child in below[name] for leaf in _leaves(child, below)] if name in below else [name]
+
+
+def _metrics(measured: Row) -> tuple[dict[str, float | None], dict[str, float | None]]:
+    """(values, standard errors) under lm-eval's keys, `{metric},{filter}`; what is no finite number is None."""
+    metrics, stderr = {}, {}
+    for key, value in measured.items():
+        metric, comma, filter_ = key.partition(",")
+        if comma:
+            side = stderr if metric.endswith("_stderr") else metrics
+            number = isinstance(value, numbers.Real) and math.isfinite(value)
+            side[f"{metric.removesuffix('_stderr')},{filter_}"] = float(value) if number else None
+    return metrics, stderr
+
+
+def sample_rows(task: Any, samples: list[Row]) -> list[Row]:
+    rows = []
+    for sample in sorted(samples, key=lambda sample: (sample["doc_id"], sample["filter"])):
+        row = {key: sample[key] for key in ("doc_id", "doc_hash", "prompt_hash", "target_hash", "filter")}
+        row["target"], row["answer"] = _target_and_answer(task, sample)
+        row["metrics"] = _json({metric: sample[metric] for metric in sample["metrics"]})
+        rows.append(row)
+    return rows
+
+
+def _target_and_answer(task: Any, sample: Row) -> tuple[str, str]:
+    """What was expected and what the model gave; of a choice, the texts."""
+    target, given = sample["target"], sample["filtered_resps"]
+    if task.OUTPUT_TYPE != "multiple_choice":
+        return str(target), given[0] if isinstance(given[0], str) else _json(given[0])
+    texts = task.doc_to_choice(sample["doc"])
+    likelihoods = [likelihood for likelihood, _ in given[: len(texts)]]
+    return texts[target] if isinstance(target, int) else str(target), texts[likelihoods.index(max(likelihoods))]
+
+
+def _json(value: Any) -> str:
+    """JSON with sorted keys, numpy's values as plain ones."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, default=lambda one: one.tolist())
