@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 import examples as program
-from wspin import examples
 from wspin.errors import StudyError
+from wspin.report import examples
+from wspin.report.weights import Shard
 from wspin.storage import tables
-from wspin.weightstats import Shard
 
 EOS = 9
 PROMPTS = {

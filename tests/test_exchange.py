@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 import exchange as program
 import given as stand_in
-from wspin import exchange, weightstats
+from wspin import exchange
 from wspin.config.flags import flags
 from wspin.errors import StudyError
 from wspin.models.folders import tokenizer_hash
+from wspin.report.weights import Shard, weight_rows
 from wspin.storage import tables
 from wspin.train.inputs import training_items
 
@@ -247,8 +248,8 @@ def test_given_files_are_what_later_stages_expect(study, scratch_model):
     )
     for item, row in zip(items, weighed.to_pylist(), strict=True):
         assert [one.tolist() for one in item.weights] == [row["chosen_weights"], row["rejected_weights"]]
-    shard = weightstats.Shard(*map(study.path, ("weights", "reference", "generations")))
-    chosen, rejected = weightstats.rows("wspin/ite0", [shard], study.path("prompts"))
+    shard = Shard(*map(study.path, ("weights", "reference", "generations")))
+    chosen, rejected = weight_rows("wspin/ite0", [shard], study.path("prompts"))
     for told, side in ((chosen, "chosen"), (rejected, "rejected")):
         assert told["tokens"] == sum(len(row[f"{side}_weight"]) for row in study.rows)
         assert np.isnan([told["at_lower"], told["unread"], told["mismatched"]]).all()

@@ -12,7 +12,6 @@ from tokenizers import AddedToken
 
 import logprobs as scorer
 import weigh as program
-from wspin import weightstats
 from wspin.config.flags import flags
 from wspin.config.sources import Scratch
 from wspin.config.stages import Dialogue as DialogueSettings
@@ -21,6 +20,7 @@ from wspin.data.chat import ChatTokenizer
 from wspin.errors import StudyError
 from wspin.logprobs.inputs import teacher_answers
 from wspin.models import folders, scratch
+from wspin.report.weights import QUANTILES, TOP, Shard, to_csv, to_markdown, weight_rows
 from wspin.storage import tables
 from wspin.storage.files import sha256
 from wspin.weigh import weights
@@ -569,7 +569,7 @@ def recomputed(ids, found):
     """Numbers of a side, from its tokens' ids and weights; tokens by id: (count, mean weight)."""
     flat = np.concatenate(found).astype(float)
     row = {"tokens": len(flat), "mean": flat.sum() / len(flat), "sd": flat.std()}
-    row |= {name: np.quantile(flat, share) for name, share in weightstats.QUANTILES.items()}
+    row |= {name: np.quantile(flat, share) for name, share in QUANTILES.items()}
     means = {}
     for token, weight in zip(np.concatenate(ids).tolist(), flat.tolist(), strict=True):
         means.setdefault(token, []).append(weight)
@@ -578,16 +578,14 @@ def recomputed(ids, found):
 
 def shard_of(study, weights, i=None):
     rest = "" if i is None else f"-{i}"
-    return weightstats.Shard(weights, *(f"{study}/{kind}{rest}.parquet" for kind in ("reference", "generations")))
+    return Shard(weights, *(f"{study}/{kind}{rest}.parquet" for kind in ("reference", "generations")))
 
 
 @pytest.fixture
 def made(study, tmp_path):
     """The rows of the table for one iteration of two sides."""
     weighed(study, tmp_path / "weights.parquet")
-    return weightstats.rows(
-        "wspin.s43/ite2", [shard_of(study, tmp_path / "weights.parquet")], study / "prompts.parquet"
-    )
+    return weight_rows("wspin.s43/ite2", [shard_of(study, tmp_path / "weights.parquet")], study / "prompts.parquet")
 
 
 def test_the_table_equals_a_plain_recomputation(study, tmp_path, made):
@@ -624,22 +622,22 @@ def test_shards_make_one_row(study, tmp_path, made):
         paths.append(tmp_path / f"weights-{i}.parquet")
         tables.write(paths[-1], "weights", columns, {**tables.metadata(whole), "counts": half})
     parts = [shard_of(tmp_path, path, i) for i, path in enumerate(paths)]
-    assert weightstats.rows("wspin.s43/ite2", parts, study / "prompts.parquet") == made
+    assert weight_rows("wspin.s43/ite2", parts, study / "prompts.parquet") == made
 
 
 def test_csv_holds_every_number(made):
     """At full precision, and the tokens as JSON."""
-    read = list(csv.DictReader(io.StringIO(weightstats.to_csv(made))))
+    read = list(csv.DictReader(io.StringIO(to_csv(made))))
     assert [list(row) for row in read] == [[*made[0]]] * 2
     for row, expected in zip(read, made, strict=True):
         assert json.loads(row.pop("heaviest")) == [list(one) for one in expected["heaviest"]]
         assert {key: type(expected[key])(value) for key, value in row.items()} == {key: expected[key] for key in row}
-    assert "\r" not in weightstats.to_csv(made)
-    assert weightstats.to_csv([]).count("\n") == 1
+    assert "\r" not in to_csv(made)
+    assert to_csv([]).count("\n") == 1
 
 
 def test_markdown_shows_the_numbers_that_one_looks_at_first(made):
-    header, _, first, second, *rest = weightstats.to_markdown(made).splitlines()
+    header, _, first, second, *rest = to_markdown(made).splitlines()
     row = made[0]
     cells = [cell.strip() for cell in first.strip("|").split("|")]
     assert cells[:3] == ["wspin.s43/ite2", "chosen", str(row["tokens"])]
@@ -653,7 +651,7 @@ def test_markdown_shows_the_numbers_that_one_looks_at_first(made):
     assert second.split("|")[2].strip() == "rejected"
     assert header.count("|") == first.count("|") == second.count("|") == 10
     assert rest[0] == ""
-    assert weightstats.to_markdown([]) == "No arm weighs its tokens.\n"
+    assert to_markdown([]) == "No arm weighs its tokens.\n"
 
 
 # A table by hand
@@ -674,7 +672,7 @@ def written(folder, said, found, ids, ends):
     columns = {f"{side}_weights": found for side in tables.SIDES} | {"ids_hash": hashes, "prompt_id": names}
     made_with = {"counts": dict.fromkeys(tables.SIDES, counts)}
     tables.write(folder / "weights.parquet", "weights", columns, made_with)
-    return weightstats.rows("a/ite0", [shard_of(folder, folder / "weights.parquet")], folder / "prompts.parquet")
+    return weight_rows("a/ite0", [shard_of(folder, folder / "weights.parquet")], folder / "prompts.parquet")
 
 
 def test_tokens_of_one_text_are_kept_apart_and_rare_ones_left_out(tmp_path):
@@ -685,11 +683,11 @@ def test_tokens_of_one_text_are_kept_apart_and_rare_ones_left_out(tmp_path):
     for row in made:
         assert row["heaviest"] == [("a", 3.0), ("b|", 2.45), ("a", 1.0)]
         assert (row["tokens"], row["median"], row["mean"]) == (31, 2.5, pytest.approx((10 + 30 + 24.5 + 50) / 31))
-    assert r"`a` `b\|` `a`" in weightstats.to_markdown(made)
+    assert r"`a` `b\|` `a`" in to_markdown(made)
 
 
 def test_no_more_than_twenty_tokens_are_shown(tmp_path):
-    count = weightstats.TOP + 5
+    count = TOP + 5
     ids, ends = [[*range(1, count + 1), 0]] * 10, [[*range(1, count + 1), count]] * 10
     made = written(tmp_path, ["n" * count] * 10, [[*map(float, range(count + 1))]] * 10, ids, ends)
     assert [mean for _, mean in made[0]["heaviest"]] == [24.0 - i for i in range(20)]
@@ -698,9 +696,9 @@ def test_no_more_than_twenty_tokens_are_shown(tmp_path):
 def test_markdown_writes_line_breaks_as_letters(tmp_path):
     made = written(tmp_path, ["\n\t日"] * 10, [[3.0, 2.0, 1.0, 0.0]] * 10, [[4, 5, 6, 0]] * 10, [[1, 2, 3, 3]] * 10)
     assert [token for token, _ in made[0]["heaviest"]] == ["\n", "\t", "日"]
-    line = weightstats.to_markdown(made).splitlines()[2]
+    line = to_markdown(made).splitlines()[2]
     assert r"`\n` `\t` `日`" in line
-    first, _ = csv.DictReader(io.StringIO(weightstats.to_csv(made)))
+    first, _ = csv.DictReader(io.StringIO(to_csv(made)))
     assert json.loads(first["heaviest"]) == [["\n", 3.0], ["\t", 2.0], ["日", 1.0]]
 
 
@@ -708,9 +706,9 @@ def test_an_iteration_without_tokens_has_no_numbers(tmp_path):
     made = written(tmp_path, ["", ""], [[1.0], [1.0]], [[0], [0]], [[0], [0]])
     for row in made:
         assert (row["tokens"], row["mean"], row["sd"], row["median"], row["heaviest"]) == (0, None, None, None, [])
-    first, _ = csv.DictReader(io.StringIO(weightstats.to_csv(made)))
+    first, _ = csv.DictReader(io.StringIO(to_csv(made)))
     assert (first["tokens"], first["mean"], first["q05"], first["heaviest"]) == ("0", "", "", "[]")
-    lines = weightstats.to_markdown(made).splitlines()
+    lines = to_markdown(made).splitlines()
     assert [cell.strip() for cell in lines[2].strip("|").split("|")] == ["a/ite0", "chosen", "0", *["-"] * 6]
 
 

@@ -15,10 +15,20 @@ import pytest
 from matplotlib.text import Text
 
 import report as program
-from wspin import comparison, figures, items, report, scores, statistics
-from wspin.comparison import Average, Draws
 from wspin.errors import StudyError
 from wspin.eval.results import write_samples
+from wspin.report import bootstrap, comparison, figures, samples, scores
+from wspin.report.comparison import Average, Draws
+from wspin.report.tables import (
+    Row,
+    _difference_table,
+    _rendered,
+    average,
+    difference_tables,
+    score_tables,
+    tidy,
+    to_csv,
+)
 from wspin.rng import row_generator
 from wspin.storage.files import digest
 
@@ -72,14 +82,14 @@ def results(tmp_path):
 
 def refusal(results, models=MODELS, metrics=METRICS, suites=("demo",)):
     with pytest.raises(StudyError) as error:
-        report.scores(scores.read(results, models, suites), metrics)
+        score_tables(scores.read(results, models, suites), metrics)
     assert "\n" not in str(error.value)
     return str(error.value)
 
 
 def tables(results, models=MODELS, metrics=METRICS):
     """CSV, Markdown and LaTeX of the scores, as texts."""
-    return [text.decode() for text in report.scores(scores.read(results, models, ["demo"]), metrics)]
+    return [text.decode() for text in score_tables(scores.read(results, models, ["demo"]), metrics)]
 
 
 def cells(markdown):
@@ -89,8 +99,8 @@ def cells(markdown):
 
 
 def test_tidy_rows_hold_every_metric_and_filter(results):
-    rows = report.tidy(scores.read(results, MODELS, ["demo"]))
-    assert report.Row._fields == ("model", "arm", "iteration", "task", "filter", "metric", "value", "stderr", "n")
+    rows = tidy(scores.read(results, MODELS, ["demo"]))
+    assert Row._fields == ("model", "arm", "iteration", "task", "filter", "metric", "value", "stderr", "n")
     assert [row.task for row in rows] == ["gsm8k", "gsm8k", "spell"] * 2
     assert rows[0] == ("sft", "", "", "gsm8k", "flexible-extract", "exact_match", 1 / 3, 0.012, 1319)
     assert rows[-1] == ("spin/ite0", "spin", "0", "spell", "none", "exact_match", 0.475, 0.025, 400)
@@ -335,8 +345,8 @@ def put_both(results, model, of_rows=lambda rows: None, of_scores=lambda scores:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(scored))
     made_with = {key: value for key, value in scored.items() if key != "tasks"}
-    write_samples(items.samples_path(path), [row for of_task in rows.values() for row in of_task], made_with)
-    return items.samples_path(path)
+    write_samples(samples.samples_path(path), [row for of_task in rows.values() for row in of_task], made_with)
+    return samples.samples_path(path)
 
 
 @pytest.fixture
@@ -347,7 +357,7 @@ def compared(tmp_path):
 
 
 def read_items(results, models=COMPARED, metrics=CHOSEN):
-    return items.read(scores.read(results, models, ["demo"]), metrics)
+    return samples.read(scores.read(results, models, ["demo"]), metrics)
 
 
 def refused(results, *parts, metrics=CHOSEN, models=COMPARED):
@@ -360,7 +370,7 @@ def refused(results, *parts, metrics=CHOSEN, models=COMPARED):
 
 
 def test_samples_lie_where_the_layout_says(compared):
-    assert items.paths(scores.read(compared, ["sft"], ["demo"])) == [
+    assert samples.paths(scores.read(compared, ["sft"], ["demo"])) == [
         str(compared / "sft/scores/demo.json"),
         str(compared / "sft/scores/demo.samples.parquet"),
     ]
@@ -396,7 +406,7 @@ def test_differences_are_those_of_the_scores_with_intervals_of_the_items(compare
             for task in CHOSEN
         }
 
-    expected = statistics.difference(*map(values, PAIR), 500, 0.9, row_generator(42, "bootstrap"))
+    expected = bootstrap.paired_difference(*map(values, PAIR), 500, 0.9, row_generator(42, "bootstrap"))
     assert [row[3:6] for row in rows[:4]] == [*expected.tasks.values(), expected.average]
     for row, back in zip(rows[:4], rows[4:], strict=True):
         assert row.low < row.difference < row.high
@@ -427,13 +437,13 @@ def test_averages_are_those_of_the_table(compared):
     for row, of_tasks in zip(
         rows, scores.select(scores.read(compared, COMPARED, ["demo"]), CHOSEN).values(), strict=True
     ):
-        assert row.average == pytest.approx(report.average(list(of_tasks.values())).value, rel=1e-12)
+        assert row.average == pytest.approx(average(list(of_tasks.values())).value, rel=1e-12)
         assert row.low < row.average < row.high
 
 
 def test_markdown_of_differences_is_in_points_with_its_legend(compared):
     models = read_items(compared)
-    table, markdown, latex, averages = [text.decode() for text in report.differences(models, [PAIR], DRAWS)]
+    table, markdown, latex, averages = [text.decode() for text in difference_tables(models, [PAIR], DRAWS)]
     rows = list(csv.DictReader(table.splitlines()))
     assert list(rows[0]) == ["model", "baseline", "task", "difference", "low", "high", "n"]
     exact = comparison.differences(models, [PAIR], DRAWS)
@@ -451,11 +461,11 @@ def test_markdown_of_differences_is_in_points_with_its_legend(compared):
 
 def test_no_negative_zero_is_shown():
     rows = [comparison.Difference("a", "b", task, -1e-9, -0.01, 1e-9, 10) for task in ("one", "average")]
-    assert cells(report._rendered(report._difference_table(rows, DRAWS))[0])[1][1] == "+0.00 [-1.00, +0.00]"
+    assert cells(_rendered(_difference_table(rows, DRAWS))[0])[1][1] == "+0.00 [-1.00, +0.00]"
 
 
 def test_no_pair_is_said_in_a_sentence(compared):
-    table, markdown, latex, averages = report.differences(read_items(compared), [], DRAWS)
+    table, markdown, latex, averages = difference_tables(read_items(compared), [], DRAWS)
     assert table == b"model,baseline,task,difference,low,high,n\n"
     assert markdown.startswith(b"There is no arm to compare")
     assert latex == b"% " + markdown
@@ -590,7 +600,7 @@ def test_a_document_twice_is_refused(compared):
 
 
 def test_files_of_samples_that_cannot_be_read_are_refused(compared):
-    path = items.samples_path(compared / "wspin/ite0/scores/demo.json")
+    path = samples.samples_path(compared / "wspin/ite0/scores/demo.json")
     table = pq.read_table(path)
     pq.write_table(table.drop_columns(["filter"]), path)
     refused(compared, f"{path}: columns: expected task,", "missing: filter")
@@ -720,7 +730,7 @@ def test_equal_rows_give_equal_bytes_whatever_the_users_style(kind, monkeypatch)
 
 def test_averages_survive_the_table(compared, tmp_path):
     rows = comparison.averages(read_items(compared), DRAWS)
-    (tmp_path / "a.csv").write_text(report.to_csv(Average, rows))
+    (tmp_path / "a.csv").write_text(to_csv(Average, rows))
     assert comparison.read_averages(tmp_path / "a.csv") == rows
 
 
@@ -764,13 +774,13 @@ def test_program_compares_and_draws(compared):
         program.main(draw)
         written.append([path.read_bytes() for path in outputs])
     assert written[0] == written[1]
-    assert written[0][:4] == report.differences(read_items(compared), [PAIR], Draws(100, 0.95, 42))
-    check_records(outputs[:4], items.paths(scores.read(compared, COMPARED, ["demo"])))
+    assert written[0][:4] == difference_tables(read_items(compared), [PAIR], Draws(100, 0.95, 42))
+    check_records(outputs[:4], samples.paths(scores.read(compared, COMPARED, ["demo"])))
     check_records(drawn, [averages])
 
 
 def test_program_writes_no_figure_of_another_kind(compared):
-    (compared / "a.csv").write_text(report.to_csv(Average, averages_of(["spin"])))
+    (compared / "a.csv").write_text(to_csv(Average, averages_of(["spin"])))
     outputs = [str(compared / name) for name in ("a.png", "a.gif")]
     with pytest.raises(StudyError, match=r"a.gif: expected a name that ends in .pdf, .svg, .png, found 'gif'"):
         program.main(["figure", "--averages", str(compared / "a.csv"), "--confidence", "0.95", "--output", *outputs])

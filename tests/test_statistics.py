@@ -6,10 +6,10 @@ import warnings
 import numpy as np
 import pytest
 
-from wspin import statistics
 from wspin.errors import StudyError
+from wspin.report import bootstrap
+from wspin.report.bootstrap import estimate, paired_difference
 from wspin.rng import row_generator
-from wspin.statistics import difference, estimate
 
 Z = 1.959963984540054  # of 95 %
 
@@ -80,7 +80,7 @@ def test_a_paired_interval_has_the_closed_form_of_discordant_pairs(n, gained, lo
     both = round(0.3 * n)
     first = np.arange(n) < both + round(gained * n)
     second = (np.arange(n) < both) | (np.arange(n) >= n - round(lost * n))
-    found = difference({"t": [first.astype(float)]}, {"t": [second.astype(float)]}, 20000, 0.95, rng()).average
+    found = paired_difference({"t": [first.astype(float)]}, {"t": [second.astype(float)]}, 20000, 0.95, rng()).average
     error = math.sqrt((gained + lost - (gained - lost) ** 2) / n)
     assert found.value == pytest.approx(gained - lost)
     assert found.high - found.low == pytest.approx(2 * Z * error, rel=0.05)
@@ -108,14 +108,16 @@ def test_intervals_cover_the_truth_as_often_as_they_say():
             str(i): [np.where(common[1] < 0.2, common[1] < 0.1, common[0] < 0.6).astype(float)]
             for i, common in enumerate(easy)
         }
-        found = difference(first, second, 500, 0.9, row_generator(seed)).average
+        found = paired_difference(first, second, 500, 0.9, row_generator(seed)).average
         held += found.low <= 0.02 <= found.high  # where the two differ: 0.2 * (0.6 - 0.5)
     assert abs(held / 300 - 0.9) < 3.5 * math.sqrt(0.09 / 300)
 
 
 def test_equal_models_differ_by_exactly_nothing():
     tasks = {"a": [binary(0.3, 77)], "b": [np.random.default_rng(0).random(50), np.random.default_rng(1).random(3)]}
-    found = difference(tasks, {name: [s.copy() for s in strata] for name, strata in tasks.items()}, 500, 0.95, rng())
+    found = paired_difference(
+        tasks, {name: [s.copy() for s in strata] for name, strata in tasks.items()}, 500, 0.95, rng()
+    )
     assert set(found.tasks.values()) == {(0.0, 0.0, 0.0)}
     assert found.average == (0.0, 0.0, 0.0)
 
@@ -159,11 +161,11 @@ def test_draws_belong_to_the_seed():
 
 def test_memory_is_bounded_whatever_the_number_of_draws(monkeypatch):
     shapes = []
-    means = statistics._means
+    means = bootstrap._means
     monkeypatch.setattr(
-        statistics, "_means", lambda strata, sizes: shapes.append(strata[0].shape) or means(strata, sizes)
+        bootstrap, "_means", lambda strata, sizes: shapes.append(strata[0].shape) or means(strata, sizes)
     )
-    monkeypatch.setattr(statistics, "HELD", 1000)
+    monkeypatch.setattr(bootstrap, "HELD", 1000)
     estimate({"a": [binary(0.5, 60)], "b": [binary(0.5, 40)]}, 95, 0.95, rng())
     assert shapes == [(10,)] * 9 + [(5,)]
 
@@ -184,6 +186,6 @@ def test_what_makes_no_interval_is_refused(draws, share):
 
 def test_items_that_are_no_pairs_are_refused():
     with pytest.raises(ValueError, match="expected items in pairs"):
-        difference({"a": [binary(0.5, 20)]}, {"a": [binary(0.5, 1)]}, 100, 0.95, rng())
+        paired_difference({"a": [binary(0.5, 20)]}, {"a": [binary(0.5, 1)]}, 100, 0.95, rng())
     with pytest.raises(ValueError, match="expected tasks"):
-        difference({"a": [binary(0.5, 20)]}, {"b": [binary(0.5, 20)]}, 100, 0.95, rng())
+        paired_difference({"a": [binary(0.5, 20)]}, {"b": [binary(0.5, 20)]}, 100, 0.95, rng())

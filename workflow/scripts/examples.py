@@ -8,9 +8,10 @@
         --output results/tables/examples.md
 """
 
-from wspin import examples, program
+from wspin import program
+from wspin.report import examples
+from wspin.report.weights import Shard
 from wspin.storage.files import whole_file
-from wspin.weightstats import Shard
 
 
 def main(argv=None):

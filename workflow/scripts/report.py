@@ -7,8 +7,11 @@ Scores that were made in different ways (engine, versions, batch size, seeds, te
         --csv results/tables/scores.csv --markdown results/tables/scores.md --latex results/tables/scores.tex
 """
 
-from wspin import comparison, items, program, report, weightstats
-from wspin.scores import pairs, read
+from wspin import program
+from wspin.report import comparison, samples
+from wspin.report.scores import pairs, read
+from wspin.report.tables import difference_tables, score_tables
+from wspin.report.weights import weight_tables
 from wspin.storage.files import whole_file
 
 
@@ -47,29 +50,29 @@ def main(argv=None):
 def scores(flags):
     """every score with its standard error"""
     scored = read(flags.results, flags.models, flags.suites)
-    made = report.scores(scored, dict(pairs("TASK=METRIC", flags.metrics)))
+    made = score_tables(scored, dict(pairs("TASK=METRIC", flags.metrics)))
     return dict(zip((flags.csv, flags.markdown, flags.latex), made, strict=True)), [str(one.path) for one in scored]
 
 
 def differences(flags):
     """models compared document by document, with intervals"""
     scored = read(flags.results, flags.models, flags.suites)
-    models = items.read(scored, dict(pairs("TASK=METRIC", flags.metrics)))
+    models = samples.read(scored, dict(pairs("TASK=METRIC", flags.metrics)))
     draws = comparison.Draws(flags.bootstrap, flags.confidence, flags.seed)
-    made = report.differences(models, pairs("MODEL=BASELINE", flags.against), draws)
-    return dict(zip((flags.csv, flags.markdown, flags.latex, flags.averages), made, strict=True)), items.paths(scored)
+    made = difference_tables(models, pairs("MODEL=BASELINE", flags.against), draws)
+    return dict(zip((flags.csv, flags.markdown, flags.latex, flags.averages), made, strict=True)), samples.paths(scored)
 
 
 def weights(flags):
     """what token weights look like"""
-    made = weightstats.table(flags.iterations, [flags.weights, flags.reference, flags.generations], flags.prompts)
+    made = weight_tables(flags.iterations, [flags.weights, flags.reference, flags.generations], flags.prompts)
     inputs = [flags.prompts, *flags.weights, *flags.reference, *flags.generations]
     return dict(zip((flags.csv, flags.markdown), made, strict=True)), inputs
 
 
 def figure(flags):
     """the averages by iteration"""
-    from wspin import figures  # slow to import, and tables need none of it
+    from wspin.report import figures  # slow to import, and tables need none of it
 
     drawn = figures.averages(comparison.read_averages(flags.averages), flags.confidence)
     return {path: figures.render(drawn, path) for path in flags.output}, [flags.averages]

@@ -14,8 +14,8 @@ import yaml
 
 from wspin.config.load import read_results
 from wspin.errors import StudyError
-from wspin.report import average, points
-from wspin.scores import Scored, read, select
+from wspin.report.scores import Scored, read, select
+from wspin.report.tables import average, points
 from wspin.storage.files import whole_file
 from wspin.storage.provenance import record_path
 from wspin.study.paths import StudyPaths

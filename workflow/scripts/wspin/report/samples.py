@@ -19,15 +19,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from wspin.errors import StudyError
-from wspin.scores import Scored, TaskScores, select
-from wspin.statistics import Floats
 from wspin.storage import tables
+
+from .bootstrap import Floats
+from .scores import Scored, TaskScores, select
 
 COLUMNS = ["task", "doc_id", "doc_hash", "prompt_hash", "filter", "metrics"]
 
 
 @dataclass(frozen=True)
-class Items:
+class TaskSamples:
     """A leaf task's n documents in the order of their ids, each once, and what the model got on them, (n,)."""
 
     path: Path
@@ -47,14 +48,14 @@ def paths(scored: Iterable[Scored]) -> list[str]:
     return [str(path) for one in scored for path in (one.path, samples_path(one.path))]
 
 
-def read(scored: Sequence[Scored], metrics: dict[str, str]) -> dict[str, dict[str, list[Items]]]:
+def read(scored: Sequence[Scored], metrics: dict[str, str]) -> dict[str, dict[str, list[TaskSamples]]]:
     """{model: {task: its leaves}} of the metric chosen for each task, in the order of `metrics`.
 
     Raises `StudyError` if a file of samples is missing, malformed or of other scores, or if a score is not the mean of
     its documents; and as `select`.
     """
     cells = select(scored, metrics)
-    found: dict[str, dict[str, list[Items]]] = {model: {} for model in cells}
+    found: dict[str, dict[str, list[TaskSamples]]] = {model: {} for model in cells}
     for one in scored:
         samples = _samples(one)
         for task, result in one.scores.tasks.items():
@@ -87,7 +88,7 @@ def _samples(one: Scored) -> pa.Table:
     return table
 
 
-def _leaf(samples: pa.Table, path: Path, leaf: str, key: str) -> Items:
+def _leaf(samples: pa.Table, path: Path, leaf: str, key: str) -> TaskSamples:
     """The rows of one leaf under the filter of the metric `{metric},{filter}`: one per document."""
     metric, _, chosen = key.partition(",")
     mine = samples.filter((pc.field("task") == leaf) & (pc.field("filter") == chosen)).sort_by("doc_id")
@@ -99,7 +100,7 @@ def _leaf(samples: pa.Table, path: Path, leaf: str, key: str) -> Items:
             raise StudyError(f"{where}: expected one row, found several; evaluate the model again")
     values = [_value(path, leaf, doc_id, metric, text) for doc_id, text in zip(ids, columns["metrics"], strict=True)]
     documents = list(zip(ids, columns["doc_hash"], strict=True))
-    return Items(path, leaf, documents, columns["prompt_hash"], np.array(values, np.float64))
+    return TaskSamples(path, leaf, documents, columns["prompt_hash"], np.array(values, np.float64))
 
 
 def _value(path: Path, leaf: str, doc_id: int, metric: str, text: str) -> float:
@@ -116,7 +117,7 @@ def _value(path: Path, leaf: str, doc_id: int, metric: str, text: str) -> float:
     return float(found)
 
 
-def _check(one: Scored, task: str, result: TaskScores, key: str, items: Sequence[Items]) -> None:
+def _check(one: Scored, task: str, result: TaskScores, key: str, items: Sequence[TaskSamples]) -> None:
     """The score is the mean of all its documents, so that the items say what the table says."""
     place = f"{samples_path(one.path)}: {task}"
     values = np.concatenate([leaf.values for leaf in items])
@@ -137,7 +138,7 @@ def _check(one: Scored, task: str, result: TaskScores, key: str, items: Sequence
 # Joining
 
 
-def joined(first: Iterable[Items], second: Iterable[Items]) -> tuple[list[Floats], list[Floats]]:
+def joined(first: Iterable[TaskSamples], second: Iterable[TaskSamples]) -> tuple[list[Floats], list[Floats]]:
     """The values of two models on a task, by leaf (n,): entry i is the same document after the same prompt in both.
 
     Raises `StudyError` with file, task and document where the two were not asked the same.
@@ -151,7 +152,7 @@ def joined(first: Iterable[Items], second: Iterable[Items]) -> tuple[list[Floats
     return [leaf.values for leaf in ours], [leaf.values for leaf in theirs]
 
 
-def _same_documents(one: Items, other: Items) -> None:
+def _same_documents(one: TaskSamples, other: TaskSamples) -> None:
     if alone := set(one.documents) ^ set(other.documents):
         doc_id, content = min(alone)
         has, lacks = (one, other) if (doc_id, content) in one.documents else (other, one)

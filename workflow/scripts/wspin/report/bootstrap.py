@@ -41,7 +41,9 @@ class Estimate(NamedTuple):
     average: Interval
 
 
-def difference(first: Tasks, second: Tasks, resamples: int, confidence: float, rng: np.random.Generator) -> Estimate:
+def paired_difference(
+    first: Tasks, second: Tasks, resamples: int, confidence: float, rng: np.random.Generator
+) -> Estimate:
     """First model minus second, paired: entry i of a stratum is the same item in both, so (n,) and (n,).
 
     Raises `ValueError` if tasks or shapes differ: whoever joins the items answers for their order. `StudyError` as

@@ -21,8 +21,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy.optimize import isotonic_regression
 
-from wspin.comparison import Average
 from wspin.errors import StudyError
+
+from .comparison import Average
 
 STYLE = {
     "axes.spines.top": False,

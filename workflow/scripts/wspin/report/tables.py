@@ -1,9 +1,4 @@
-"""Renders what the study measured: tidy rows as CSV, tables in Markdown and LaTeX.
-
-Values are fractions in the rows, points (times 100) in Markdown and LaTeX. The average of T tasks is their plain mean;
-in the table of scores its standard error is sqrt(se_1^2 + ... + se_T^2) / T: that of independent tasks. Tasks on the
-same items are not independent, and theirs is larger if the scores move together.
-"""
+"""Stage report: tables, figures and pages of what the study measured."""
 
 from __future__ import annotations
 
@@ -16,9 +11,9 @@ from typing import NamedTuple
 
 from tabulate import tabulate
 
-from wspin import comparison
-from wspin.comparison import AVERAGE, Average, Difference, Draws, Models
-from wspin.scores import Cell, Scored, TaskScores, arm_and_iteration, select
+from . import comparison
+from .comparison import AVERAGE, Average, Difference, Draws, Models
+from .scores import Cell, Scored, TaskScores, arm_and_iteration, select
 
 
 class Row(NamedTuple):
@@ -87,12 +82,12 @@ def _encoded(*texts: str) -> list[bytes]:
     return [text.encode() for text in texts]
 
 
-def scores(scored: Sequence[Scored], metrics: dict[str, str]) -> list[bytes]:
+def score_tables(scored: Sequence[Scored], metrics: dict[str, str]) -> list[bytes]:
     """Every score as CSV, and the chosen ones as Markdown and LaTeX. Raises `StudyError` as `scores.select`."""
     return _encoded(to_csv(Row, tidy(scored)), *_rendered(_score_table(scored, metrics)))
 
 
-def differences(models: Models, pairs: Iterable[tuple[str, str]], draws: Draws) -> list[bytes]:
+def difference_tables(models: Models, pairs: Iterable[tuple[str, str]], draws: Draws) -> list[bytes]:
     """The differences as CSV, Markdown and LaTeX, and the averages as CSV. Raises `StudyError` as `comparison`."""
     rows, averages = comparison.differences(models, pairs, draws), comparison.averages(models, draws)
     table = _rendered(_difference_table(rows, draws))

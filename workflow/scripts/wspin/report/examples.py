@@ -10,7 +10,8 @@ from tabulate import tabulate
 
 from wspin.errors import StudyError
 from wspin.storage import tables
-from wspin.weightstats import Shard, in_a_cell
+
+from .weights import Shard, in_a_cell
 
 LONGEST = 600  # characters of a text that are shown
 TOKENS = 32  # of an answer whose weights are shown

@@ -13,15 +13,16 @@ from typing import Annotated, NamedTuple
 
 from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 
-from wspin import statistics
 from wspin.errors import StudyError
-from wspin.items import Items, joined
 from wspin.rng import row_generator
-from wspin.scores import arm_and_iteration
+
+from . import bootstrap
+from .samples import TaskSamples, joined
+from .scores import arm_and_iteration
 
 AVERAGE = "average"
 
-Models = dict[str, dict[str, list[Items]]]  # {model: {task: its leaves}}
+Models = dict[str, dict[str, list[TaskSamples]]]  # {model: {task: its leaves}}
 
 
 class Draws(NamedTuple):
@@ -68,7 +69,7 @@ def differences(models: Models, pairs: Iterable[tuple[str, str]], draws: Draws) 
                 raise StudyError(f"{model} against {baseline}: expected models of the table ({known}), found {name!r}")
         sides = {task: joined(items, models[baseline][task]) for task, items in models[model].items()}
         first, second = ({task: side[i] for task, side in sides.items()} for i in (0, 1))
-        found = statistics.difference(first, second, *_drawn(draws))
+        found = bootstrap.paired_difference(first, second, *_drawn(draws))
         sizes = {task: sum(map(len, strata)) for task, strata in first.items()}
         for task, interval in {**found.tasks, AVERAGE: found.average}.items():
             rows.append(Difference(model, baseline, task, *interval, sizes.get(task, sum(sizes.values()))))
@@ -80,7 +81,7 @@ def averages(models: Models, draws: Draws) -> list[Average]:
     rows = []
     for model, tasks in models.items():
         values = {task: [leaf.values for leaf in items] for task, items in tasks.items()}
-        interval = statistics.estimate(values, *_drawn(draws)).average
+        interval = bootstrap.estimate(values, *_drawn(draws)).average
         rows.append(Average(model, *arm_and_iteration(model), *interval))
     return rows
 

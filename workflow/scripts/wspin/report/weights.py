@@ -37,7 +37,7 @@ class Shard:
     generations: str
 
 
-def table(iterations: Sequence[str], files: Sequence[Sequence[str]], prompts: str) -> tuple[bytes, bytes]:
+def weight_tables(iterations: Sequence[str], files: Sequence[Sequence[str]], prompts: str) -> tuple[bytes, bytes]:
     """The table of some iterations as CSV and as Markdown.
 
     `files`: weights, references and generations, iteration by iteration, each with the same number of shards. Raises
@@ -49,12 +49,14 @@ def table(iterations: Sequence[str], files: Sequence[Sequence[str]], prompts: st
         raise StudyError(f"report: expected equally many shards of {len(iterations)} iterations, found {found} files")
     shards = [Shard(*paths) for paths in zip(*files, strict=True)]
     made = [
-        row for i, name in enumerate(iterations) for row in rows(name, shards[i * count : (i + 1) * count], prompts)
+        row
+        for i, name in enumerate(iterations)
+        for row in weight_rows(name, shards[i * count : (i + 1) * count], prompts)
     ]
     return to_csv(made).encode(), to_markdown(made).encode()
 
 
-def rows(iteration: str, shards: Sequence[Shard], prompts: str) -> list[Row]:
+def weight_rows(iteration: str, shards: Sequence[Shard], prompts: str) -> list[Row]:
     """The iteration's two rows, chosen and rejected. Raises `StudyError` on files that do not hold what they should."""
     real = tables.read(prompts, "prompts")
     texts = dict(zip(real["prompt_id"].to_pylist(), real["response"].to_pylist(), strict=True))
