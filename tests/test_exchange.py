@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 import exchange as program
 import given as stand_in
-from wspin import exchange
 from wspin.config.flags import flags
 from wspin.errors import StudyError
+from wspin.exchange import given, jsonl
 from wspin.models.folders import tokenizer_hash
 from wspin.report.weights import Shard, weight_rows
 from wspin.storage import tables
@@ -24,7 +24,7 @@ FLOATS = st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), ma
 WEIGHTS = st.fixed_dictionaries({"chosen_weight": FLOATS, "rejected_weight": FLOATS})
 ROWS = st.builds(
     lambda texts, weights: {**texts, **weights},
-    st.fixed_dictionaries(dict.fromkeys(exchange.TEXTS, TEXTS)),
+    st.fixed_dictionaries(dict.fromkeys(jsonl.TEXTS, TEXTS)),
     st.one_of(st.just({}), WEIGHTS),
 )
 PAIRS = [
@@ -53,7 +53,7 @@ def message_pairs(rows):
 
 def plain(rows):
     """The published keys of rows, without those that only ours have."""
-    kept = (*exchange.TEXTS, "chosen_weight", "rejected_weight")
+    kept = (*jsonl.TEXTS, "chosen_weight", "rejected_weight")
     return [{key: row[key] for key in kept if key in row} for row in rows]
 
 
@@ -67,13 +67,13 @@ def loaded(path):
 @given(st.lists(ROWS, max_size=4))
 def test_rows_come_back_bit_for_bit(tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("rows") / "a.jsonl"
-    again = [json.loads(line) for line in exchange.lines(exchange.read(write(path, rows)), "tis-dpo")]
-    assert [{key: row[key] for key in exchange.TEXTS} for row in again] == [
-        {key: row[key] for key in exchange.TEXTS} for row in rows
+    again = [json.loads(line) for line in jsonl.lines(jsonl.read(write(path, rows)), "tis-dpo")]
+    assert [{key: row[key] for key in jsonl.TEXTS} for row in again] == [
+        {key: row[key] for key in jsonl.TEXTS} for row in rows
     ]
     assert [row.keys() for row in again] == [row.keys() for row in rows]
     for ours, theirs in zip(again, rows, strict=True):
-        for key in theirs.keys() - set(exchange.TEXTS):
+        for key in theirs.keys() - set(jsonl.TEXTS):
             assert np.array(ours[key], np.float32).tobytes() == np.array(theirs[key], np.float32).tobytes()
 
 
@@ -81,14 +81,14 @@ def test_rows_come_back_bit_for_bit(tmp_path_factory, rows):
 def test_spins_rows_hold_the_same_texts(tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("rows") / "a.jsonl"
     spins = message_pairs(rows)
-    assert list(map(json.loads, exchange.lines(exchange.read(write(path, rows)), "spin"))) == spins
-    texts = [(pair.prompt, pair.chosen, pair.rejected) for pair in exchange.read(write(path, spins), "spin")]
-    assert texts == [tuple(row[key] for key in exchange.TEXTS) for row in rows]
+    assert list(map(json.loads, jsonl.lines(jsonl.read(write(path, rows)), "spin"))) == spins
+    texts = [(pair.prompt, pair.chosen, pair.rejected) for pair in jsonl.read(write(path, spins), "spin")]
+    assert texts == [tuple(row[key] for key in jsonl.TEXTS) for row in rows]
 
 
 def test_weights_are_written_short(tmp_path):
     row = {"prompt": "a", "chosen": "b", "rejected": "c", "chosen_weight": [0.61, 1e-9], "rejected_weight": [2.0]}
-    (line,) = exchange.lines(exchange.read(write(tmp_path / "a.jsonl", [row])), "tis-dpo")
+    (line,) = jsonl.lines(jsonl.read(write(tmp_path / "a.jsonl", [row])), "tis-dpo")
     assert line == json.dumps(row) + "\n"
 
 
@@ -128,7 +128,7 @@ def test_a_bad_row_is_one_line_with_its_place(tmp_path, line, told, form):
     good = SPINS if form == "spin" else GOOD
     path.write_text(f"{json.dumps(good)}\n\n{line}\n", errors="surrogateescape")
     with pytest.raises(StudyError) as caught:
-        list(exchange.read(str(path), form))
+        list(jsonl.read(str(path), form))
     assert str(caught.value).startswith(f"{path}:3: ")
     assert told in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -147,11 +147,11 @@ class Study:
     def __init__(self, folder, model, dialogue):
         self.folder, self.model, self.dialogue = folder, model, dialogue
         random = np.random.default_rng(0)
-        self.rows = [dict(zip(exchange.TEXTS, pair, strict=True)) for pair in PAIRS]
+        self.rows = [dict(zip(jsonl.TEXTS, pair, strict=True)) for pair in PAIRS]
         for row in self.rows:
             for side in tables.SIDES:
                 made = random.normal(size=len(dialogue.continued(row[side])[0])).astype(np.float32)
-                row[f"{side}_weight"] = exchange.shortest(made)
+                row[f"{side}_weight"] = jsonl.shortest(made)
         rows = {"prompt": [one[0] for one in PAIRS], "response": [one[1] for one in PAIRS], "split": ["train"] * 4}
         self.ids = [f"train-{i}" for i in range(len(PAIRS))]
         tables.write(self.path("prompts"), "prompts", {"prompt_id": self.ids, **rows}, {})
@@ -322,7 +322,7 @@ def test_spins_rows_have_no_place_for_weights(study):
     study.answers(study.rows)
     study.weights(study.rows)
     assert "SPIN's rows hold no weights" in refused(study.export, "spin", weights=["weights"])
-    assert plain(study.export()) == [{key: row[key] for key in exchange.TEXTS} for row in study.rows]
+    assert plain(study.export()) == [{key: row[key] for key in jsonl.TEXTS} for row in study.rows]
 
 
 def test_answers_of_another_model_are_not_exported_with_these_weights(study):
@@ -337,17 +337,17 @@ def test_answers_of_another_model_are_not_exported_with_these_weights(study):
 @example("e\u0301")
 def test_any_text_becomes_tokens_that_spell_it(dialogue, text):
     """As the tokenizer reads it: composed, as Qwen's. The tokens then stand for themselves."""
-    made = exchange.answers([exchange.Pair("a:1", "x", "y", text)], dialogue, longest=1000)
+    made = given.answers([jsonl.Pair("a:1", "x", "y", text)], dialogue, longest=1000)
     (said,), (ids,) = made["response"], made["token_ids"]
     assert said == unicodedata.normalize("NFC", text)
     assert ids == dialogue.response_ids(text)
-    assert exchange.Pair("a:1", "x", "y", said, token_ids=ids).ids(dialogue, 1000) == ids
+    assert jsonl.Pair("a:1", "x", "y", said, token_ids=ids).ids(dialogue, 1000) == ids
 
 
 # Import
 
 
-@pytest.mark.parametrize("form", exchange.FORMATS)
+@pytest.mark.parametrize("form", jsonl.FORMATS)
 def test_import_makes_rows_and_pairs(study, form, capsys):
     rows = study.rows if form == "tis-dpo" else message_pairs(study.rows)
     told = ["--train", write(study.folder / "a.jsonl", rows[:3]), write(study.folder / "b.jsonl", rows[2:])]
@@ -359,7 +359,7 @@ def test_import_makes_rows_and_pairs(study, form, capsys):
     )
     assert train == [{"prompt": row["prompt"], "response": row["chosen"]} for row in study.rows]
     assert test == train[:1]
-    expected = study.rows if form == "tis-dpo" else [{key: row[key] for key in exchange.TEXTS} for row in study.rows]
+    expected = study.rows if form == "tis-dpo" else [{key: row[key] for key in jsonl.TEXTS} for row in study.rows]
     assert loaded(study.folder / "given/pairs.jsonl") == expected
     assert "nothing is replaced" in refused(program.main, ["import", "--format", form, *told])
 

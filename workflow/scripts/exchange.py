@@ -8,8 +8,9 @@
 
 from pathlib import Path
 
-from wspin import exchange, program
+from wspin import program
 from wspin.errors import StudyError
+from wspin.exchange import jsonl
 from wspin.storage import tables
 from wspin.storage.files import whole_file, whole_folder
 
@@ -21,7 +22,7 @@ def parser():
     for name, action in (("import", import_files), ("export", export)):
         command = commands.add_parser(name, help=action.__doc__, allow_abbrev=False)
         command.set_defaults(action=action)
-        command.add_argument("--format", required=True, choices=exchange.FORMATS)
+        command.add_argument("--format", required=True, choices=jsonl.FORMATS)
         command.add_argument("--output", required=True, help="a new folder" if name == "import" else "a JSONL file")
     brought, taken = commands.choices["import"], commands.choices["export"]
     brought.add_argument("--train", required=True, nargs="+", help="JSONL files with the pairs of iteration 0")
@@ -46,15 +47,15 @@ def import_files(arguments):
     with whole_folder(arguments.output) as folder:
         (folder / "rows").mkdir()
         for split, paths in (("train", arguments.train), ("test", arguments.test)):
-            pairs = [pair for path in paths for pair in exchange.read(path, arguments.format)]
-            kept = exchange.distinct(pairs)
+            pairs = [pair for path in paths for pair in jsonl.read(path, arguments.format)]
+            kept = jsonl.distinct(pairs)
             if paths and not kept:
                 raise StudyError(f"{paths[0]}: expected pairs, found none")
             if paths:
-                exchange.write_rows(folder / "rows" / f"{split}.parquet", kept)
+                jsonl.write_rows(folder / "rows" / f"{split}.parquet", kept)
                 print(f"{split}: {len(kept)} pairs; {len(pairs) - len(kept)} repeated ones left out", flush=True)
             if split == "train":
-                exchange.write(folder / "pairs.jsonl", kept, "tis-dpo")
+                jsonl.write(folder / "pairs.jsonl", kept, "tis-dpo")
 
 
 def export(arguments):
@@ -70,7 +71,7 @@ def export(arguments):
     if weights:
         tables.same_rows(arguments.rows, asked, arguments.weights[0], weights["prompt_id"].to_pylist())
     with whole_file(arguments.output) as path:
-        exchange.write(path, exchange.of_study(rows, generations, weights), arguments.format)
+        jsonl.write(path, jsonl.of_study(rows, generations, weights), arguments.format)
     print(f"{arguments.output}: {rows.num_rows} pairs{' with weights' * bool(weights)}", flush=True)
 
 

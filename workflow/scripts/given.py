@@ -9,8 +9,9 @@
 
 from pathlib import Path
 
-from wspin import exchange, program
+from wspin import program
 from wspin.config.stages import Dialogue
+from wspin.exchange import given
 from wspin.models import offline
 from wspin.storage import tables
 from wspin.storage.files import sha256
@@ -36,7 +37,7 @@ def main(argv=None):
     weighed.add_argument("--eos-weight", required=True, type=float, help="where the file has none of its own")
     arguments = parser.parse_args(argv)
     rows = tables.shard(tables.read(arguments.rows, "prompts"), arguments.shard, arguments.shard_size)
-    pairs = exchange.find(arguments.given, rows)
+    pairs = given.find(arguments.given, rows)
     source = {"file": Path(arguments.given).name, "sha256": sha256(arguments.given)}
     inputs = arguments.action(arguments, rows, pairs, source)
     program.leave_record(arguments, [arguments.output], [arguments.rows, arguments.given, *inputs])
@@ -49,7 +50,7 @@ def answers(arguments, rows, pairs, source):
     from wspin.models import folders
 
     dialogue = Conversation(folders.load_tokenizer(arguments.model), program.settings(arguments, Dialogue))
-    columns = exchange.answers(pairs, dialogue, arguments.max_new_tokens)
+    columns = given.answers(pairs, dialogue, arguments.max_new_tokens)
     made_with = {"tokenizer": folders.tokenizer_hash(dialogue.tokenizer), "template": dialogue.settings.template}
     made_with |= {"model": folders.manifest_hash(arguments.manifest), "given": source}
     tables.write(arguments.output, "generations", {"prompt_id": rows["prompt_id"].to_pylist(), **columns}, made_with)
@@ -68,9 +69,9 @@ def weights(arguments, rows, pairs, source):
     read = tables.texts_hash(rows["prompt"].to_pylist(), rows["response"].to_pylist())
     tables.expect(arguments.reference, reference, texts=read)
     tables.same_answers(arguments.reference, generations, reference)
-    columns = exchange.weights(pairs, generations, reference, arguments.eos_weight)
+    columns = given.weights(pairs, generations, reference, arguments.eos_weight)
     made_with = {**student, "settings": {"given": source, "eos_weight": arguments.eos_weight}, "seed": None}
-    made_with |= {"teacher": None, "counts": exchange.counts(pairs)}
+    made_with |= {"teacher": None, "counts": given.counts(pairs)}
     tables.write(arguments.output, "weights", {"prompt_id": ids, **columns}, made_with)
     print(f"given: weights of {len(pairs)} pairs of {arguments.given}", flush=True)
     return [arguments.generations, arguments.reference]
