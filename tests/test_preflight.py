@@ -12,13 +12,14 @@ import workflow
 import yaml
 from transformers import AutoConfig
 
-from wspin import preflight
 from wspin.config.load import load_study
 from wspin.config.sources import Scratch
 from wspin.config.study import merge
-from wspin.estimates import Estimates, Lengths, forward
 from wspin.models import scratch
-from wspin.sizes import Size
+from wspin.preflight import complaints
+from wspin.preflight.complaints import find_complaints, shutil
+from wspin.preflight.estimates import Estimates, Lengths, forward, mean_lengths
+from wspin.preflight.sizes import Size
 from wspin.study.paths import StudyPaths
 
 ROOT = workflow.ROOT
@@ -36,7 +37,7 @@ def layout_of(**changes):
 
 def estimates_of(layout, sizes=None):
     sizes = {"base": QWEN, "teacher": ZEPHYR} if sizes is None else sizes
-    return Estimates(layout, sizes, preflight.lengths(layout))
+    return Estimates(layout, sizes, mean_lengths(layout))
 
 
 @pytest.fixture(autouse=True)
@@ -159,7 +160,7 @@ def test_training_memory_is_weights_gradients_and_optimiser():
 
 def complaints(layout, **changes):
     made = estimates_of(layout, **changes)
-    return list(preflight.complaints(made, made.all()))
+    return list(find_complaints(made, made.all()))
 
 
 @pytest.fixture
@@ -167,10 +168,10 @@ def disk(monkeypatch):
     """A disk with so many GB free."""
 
     def of(free):
-        monkeypatch.setattr(preflight.shutil, "disk_usage", lambda place: SimpleNamespace(free=free * 1e9))
+        monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=free * 1e9))
 
     of(5000)
-    monkeypatch.setattr(preflight, "_has_vllm", lambda: True)
+    monkeypatch.setattr(complaints, "_has_vllm", lambda: True)
     return of
 
 
@@ -240,7 +241,7 @@ def test_too_little_disk_is_a_line(disk):
 
 
 def test_a_missing_vllm_is_a_line(disk, monkeypatch):
-    monkeypatch.setattr(preflight, "_has_vllm", lambda: False)
+    monkeypatch.setattr(complaints, "_has_vllm", lambda: False)
     assert complaints(layout_of()) == [
         "generate.engine, eval.engine: vllm is not installed beside the study: run `make setup-vllm`"
     ]
@@ -322,7 +323,7 @@ def test_measured_lengths_take_the_place_of_assumed_ones(tmp_path):
     columns |= {f"{side}_ends": ids for side, ids in sides.items()}
     columns |= {f"{side}_logprobs": [[0.0] * len(one) for one in ids] for side, ids in sides.items()}
     tables.write(tmp_path / "sft/reference/00.parquet", "reference", {"prompt_id": ["a", "b"], **columns}, {})
-    found = preflight.lengths(layout)
+    found = mean_lengths(layout)
     assert (found.response, found.generated) == (2.0, 7.0)
     assert "measured" in found.source
-    assert isinstance(preflight.lengths(layout_of()), Lengths)
+    assert isinstance(mean_lengths(layout_of()), Lengths)

@@ -17,15 +17,17 @@ def main(argv=None):
     arguments = parser.parse_args(argv)
     layout = paths.StudyPaths(read_study([arguments.config]))
     load_transformers()
-    from wspin import preflight
-    from wspin.estimates import Estimates
+    from wspin.preflight.complaints import check_access, find_complaints
+    from wspin.preflight.estimates import Estimates, mean_lengths
+    from wspin.preflight.sizes import known_sizes
+    from wspin.preflight.table import estimate_table
 
-    made = Estimates(layout, preflight.sizes(layout), preflight.lengths(layout))
+    made = Estimates(layout, known_sizes(layout), mean_lengths(layout))
     estimates = made.all()
-    print(preflight.table(estimates, made))
-    told, wrong = preflight.access(layout.study)
+    print(estimate_table(estimates, made))
+    told, wrong = check_access(layout.study)
     print("\n".join(told))
-    wrong = [*preflight.complaints(made, estimates), *wrong]
+    wrong = [*find_complaints(made, estimates), *wrong]
     for line in wrong:
         print(f"preflight.py: error: {line}", file=sys.stderr)
     known = "" if made.sizes.keys() >= set(layout.fetched_models) else ", of what is known so far"

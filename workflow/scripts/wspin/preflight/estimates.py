@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from wspin.config.stages import Train
 from wspin.engine.flops import BACKWARD, Cost, attended
-from wspin.sizes import Size
+from wspin.storage import tables
 from wspin.study.paths import GOLD, StudyPaths
+
+from .sizes import Size
 
 GB = 1e9
 TOGETHER = 256  # answers that vLLM decodes at a time
@@ -218,3 +221,18 @@ class Estimates:
         tokens = self.rows * (self.lengths.response + self.lengths.generated) * len(self.layout.iteration_models())
         kinds = {"fetched models": fetched, "trained models": trained, "states": states, "tables": 24 * tokens}
         return {kind: size / GB for kind, size in kinds.items()}
+
+
+def mean_lengths(layout: StudyPaths) -> Lengths:
+    """Mean lengths: measured where the student has read the study's rows, assumed before."""
+    assumed = layout.study.preflight
+    measured = Path(layout.file(layout.study.start, "reference", layout.shards()[0]))
+    if not measured.exists():
+        means = (assumed.prompt_tokens, assumed.response_tokens, assumed.generated_tokens)
+        return Lengths(*means, "assumed in the config, nothing is measured yet")
+    reference = tables.read_reference(measured)
+    chosen, rejected = (
+        reference[f"{side}_token_ids"].combine_chunks().value_lengths().to_numpy().mean() for side in tables.SIDES
+    )
+    told = f"answers measured in {measured}, prompts assumed"
+    return Lengths(assumed.prompt_tokens, float(chosen), float(rejected), told)

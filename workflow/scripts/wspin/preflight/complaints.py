@@ -1,4 +1,4 @@
-"""What a study will take, and what would stop it: told before the first GPU minute, without network or weights."""
+"""What would stop a study: memory, time, disk, access."""
 
 from __future__ import annotations
 
@@ -6,119 +6,18 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
-from itertools import groupby
 from pathlib import Path
-from typing import Any
 
-from tabulate import tabulate
-
-from wspin.config.sources import Model
 from wspin.config.study import Study
 from wspin.errors import StudyError
-from wspin.estimates import GB, Estimate, Estimates, Lengths
 from wspin.fetch import hub
-from wspin.sizes import Size
-from wspin.storage import tables
-from wspin.study.paths import StudyPaths
 
-SHIPPED = Path("config/hub")  # configs of the study's models, until they are fetched
-
-
-# What is known before anything runs
-
-
-def sizes(layout: StudyPaths) -> dict[str, Size]:
-    """The size of every fetched model whose config is at hand: fetched, given by a path, made here, or shipped."""
-    found = {name: _config(layout, name, layout.study.models[name]) for name in layout.fetched_models}
-    return {name: Size(config) for name, config in found.items() if config is not None}
-
-
-def _config(layout: StudyPaths, name: str, model: Model) -> Any:
-    from transformers import AutoConfig
-
-    from wspin.models.scratch import scratch_config
-
-    if model.scratch:
-        return scratch_config(model.scratch)
-    places = [layout.model(name), model.path, model.hub and SHIPPED / model.hub]
-    for place in places:
-        if place and (Path(place) / "config.json").exists():
-            return AutoConfig.from_pretrained(place, local_files_only=True)
-    return None
-
-
-def lengths(layout: StudyPaths) -> Lengths:
-    """Mean lengths: measured where the student has read the study's rows, assumed before."""
-    assumed = layout.study.preflight
-    measured = Path(layout.file(layout.study.start, "reference", layout.shards()[0]))
-    if not measured.exists():
-        means = (assumed.prompt_tokens, assumed.response_tokens, assumed.generated_tokens)
-        return Lengths(*means, "assumed in the config, nothing is measured yet")
-    reference = tables.read_reference(measured)
-    chosen, rejected = (
-        reference[f"{side}_token_ids"].combine_chunks().value_lengths().to_numpy().mean() for side in tables.SIDES
-    )
-    told = f"answers measured in {measured}, prompts assumed"
-    return Lengths(assumed.prompt_tokens, float(chosen), float(rejected), told)
-
-
-# The table
-
-
-def table(estimates: list[Estimate], made: Estimates) -> str:
-    """The estimates to be read, with what they assume below."""
-    price = made.assumed.price
-    header = ["stage", "what", "jobs", "GPUs", "GB a GPU", "PFLOP", "minutes a job", "GPU hours", "price"]
-    lines = []
-    for one in merged(estimates):
-        numbers = (one.memory, one.petaflop, 60 * one.hours, one.gpu_hours, one.gpu_hours * price)
-        lines.append([one.stage, one.what, one.jobs, one.gpus, *map(_number, numbers)])
-    hours = sum(one.gpu_hours for one in estimates)
-    work = sum(one.petaflop for one in estimates)
-    jobs = sum(one.jobs for one in estimates)
-    lines.append(["all", "", jobs, "", "", _number(work), "", _number(hours), _number(hours * price)])
-    align = ("left", "left", *["right"] * 7)
-    text = tabulate(lines, header, tablefmt="simple", disable_numparse=True, colalign=align)
-    return "\n".join([text, "", *_notes(made)])
-
-
-def merged(estimates: Iterable[Estimate]) -> list[Estimate]:
-    """Estimates that follow each other and say the same of each job, as one: `spin/ite1 ... spin/ite3`."""
-    found: list[Estimate] = []
-    for _, alike in groupby(estimates, key=lambda one: (one.stage, one.gpus, one.memory, one.petaflop, one.hours)):
-        first, *others = alike
-        alone = others[-1].what.split()[-1] if others else ""  # behind the words that both have
-        what = f"{first.what} ... {alone}" if others else first.what
-        work = first.petaflop + sum(one.petaflop for one in others)
-        found.append(replace(first, what=what, jobs=first.jobs * (1 + len(others)), petaflop=work))
-    return found
-
-
-def _notes(made: Estimates) -> Iterator[str]:
-    assumed, mean = made.assumed, made.lengths
-    yield (
-        f"Mean tokens: prompt {mean.prompt:.0f}, real answer {mean.response:.0f}, generated {mean.generated:.0f} "
-        f"({mean.source})."
-    )
-    yield (
-        f"Assumed: {assumed.tflops:g} TFLOP/s, {assumed.bandwidth_tb:g} TB/s and {assumed.gpu_memory_gb:g} GB a GPU, "
-        f"{100 * assumed.utilisation:g} % of both reached, {assumed.price:g} a GPU hour; start-up is not counted."
-    )
-    disk = ", ".join(f"{kind} {_number(size)}" for kind, size in made.disk().items())
-    yield f"Disk, GB: {disk}; together {_number(sum(made.disk().values()))}."
-    if unknown := [name for name in made.layout.fetched_models if name not in made.sizes]:
-        yield f"Not estimated, no config.json of them is here yet: {', '.join(unknown)}, and what is made from them."
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2g}"
-
+from .estimates import GB, Estimate, Estimates
 
 # What would stop it
 
 
-def complaints(made: Estimates, estimates: list[Estimate]) -> Iterator[str]:
+def find_complaints(made: Estimates, estimates: list[Estimate]) -> Iterator[str]:
     """A line for everything that would fail: the place in the config, what was found, expected, and what to do."""
     yield from _contexts(made)
     yield from _batch(made.study)
@@ -204,7 +103,7 @@ def _has_vllm() -> bool:
     return Path(".venv-vllm/bin/python").exists() or importlib.util.find_spec("vllm") is not None
 
 
-def access(study: Study) -> tuple[list[str], list[str]]:
+def check_access(study: Study) -> tuple[list[str], list[str]]:
     """(what was found, what is wrong) of every repository that the study fetches; nothing is wrong if none is asked."""
     taken = [hub.Repository(one.hub, "model", one.revision) for one in study.models.values() if one.hub]
     sources = [study.data.sft, study.data.preferences, *study.eval.sources.values()]

@@ -8,11 +8,40 @@ from __future__ import annotations
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from wspin.config.sources import Model
 from wspin.engine.flops import Cost
+from wspin.study.paths import StudyPaths
+
+SHIPPED = Path("config/hub")  # configs of the study's models, until they are fetched
+
+
+# What is known before anything runs
+
+
+def known_sizes(layout: StudyPaths) -> dict[str, Size]:
+    """The size of every fetched model whose config is at hand: fetched, given by a path, made here, or shipped."""
+    found = {name: _config(layout, name, layout.study.models[name]) for name in layout.fetched_models}
+    return {name: Size(config) for name, config in found.items() if config is not None}
+
+
+def _config(layout: StudyPaths, name: str, model: Model) -> Any:
+    from transformers import AutoConfig
+
+    from wspin.models.scratch import scratch_config
+
+    if model.scratch:
+        return scratch_config(model.scratch)
+    places = [layout.model(name), model.path, model.hub and SHIPPED / model.hub]
+    for place in places:
+        if place and (Path(place) / "config.json").exists():
+            return AutoConfig.from_pretrained(place, local_files_only=True)
+    return None
+
 
 FEW, MANY = 61, 127  # tokens of the passes that are counted: no width of a model is one of them
 
