@@ -8,10 +8,9 @@ from huggingface_hub import ModelCard
 from transformers import AutoModelForCausalLM
 
 import cards as program
-from wspin import cards
 from wspin.config.load import read_results
 from wspin.errors import StudyError
-from wspin.manage import stale
+from wspin.manage import model_card, stale
 from wspin.study.paths import StudyPaths
 
 MODEL = "wspin/ite3"
@@ -33,7 +32,7 @@ def layout(results):
 
 
 def test_a_card_says_what_the_model_is(results):
-    assert cards.renew(results) == [MODEL]
+    assert model_card.renew(results) == [MODEL]
     told = text(results)
     for part in (
         "`base` → `sft` → `wspin/ite0` → `wspin/ite1` → `wspin/ite2` → `wspin/ite3`",
@@ -51,7 +50,7 @@ def test_a_card_says_what_the_model_is(results):
 
 
 def test_the_header_is_one_that_the_hub_reads(results):
-    cards.renew(results)
+    model_card.renew(results)
     header = ModelCard.load(results / MODEL / "model/README.md").data.to_dict()
     assert header == {
         "library_name": "transformers",
@@ -61,12 +60,12 @@ def test_the_header_is_one_that_the_hub_reads(results):
 
 
 def test_a_base_model_of_the_hub_gives_its_licence_to_all_that_is_trained_from_it(root, tmp_path, scratch_model):
-    hub = {"hub": "Qwen/Qwen1.5-1.8B", "revision": "7" * 40, "scratch": None, "license": cards.QWEN}
+    hub = {"hub": "Qwen/Qwen1.5-1.8B", "revision": "7" * 40, "scratch": None, "license": model_card.QWEN}
     folder = made.study(root, tmp_path / "results", models={"base": hub})
     made.put_model(folder, MODEL, scratch_model)
-    cards.renew(folder)
+    model_card.renew(folder)
     header = ModelCard.load(folder / MODEL / "model/README.md").data
-    assert (header.license, header.license_name, header.base_model) == ("other", cards.QWEN, "Qwen/Qwen1.5-1.8B")
+    assert (header.license, header.license_name, header.base_model) == ("other", model_card.QWEN, "Qwen/Qwen1.5-1.8B")
     assert header.license_link.startswith("https://huggingface.co/Qwen/")
     assert "not for commercial use" in text(folder) and "check its card too" in text(folder)
 
@@ -75,31 +74,31 @@ def test_a_licence_that_nobody_stated_is_not_made_up(root, tmp_path, scratch_mod
     hub = {"hub": "me/base", "revision": "7" * 40, "scratch": None}
     folder = made.study(root, tmp_path / "results", models={"base": hub})
     made.put_model(folder, MODEL, scratch_model)
-    cards.renew(folder)
+    model_card.renew(folder)
     assert "license" not in ModelCard.load(folder / MODEL / "model/README.md").data.to_dict()
     assert "Not stated in the study: see the base model, [me/base]" in text(folder)
 
 
 def test_scores_come_with_their_errors_once_there_are_some(results):
-    cards.renew(results)
+    model_card.renew(results)
     made.put_scores(results, MODEL)
-    assert cards.renew(results) == [MODEL]
+    assert model_card.renew(results) == [MODEL]
     assert "| spell_backward | `exact_match,none` | 0 | 400 | 50.00 ± 2.50 |" in text(results)
     assert "| average | | | | 50.00 ± 1.77 |" in text(results)
-    assert cards.renew(results) == []
+    assert model_card.renew(results) == []
 
 
 def test_scores_of_another_model_are_not_this_ones(results):
     made.put_scores(results, MODEL)
     file = results / MODEL / "scores/demo.json"
     file.write_text(file.read_text().replace('"model": "', '"model": "0'))
-    cards.renew(results)
+    model_card.renew(results)
     assert "Not scored yet." in text(results)
 
 
 def test_the_model_still_loads_and_is_what_its_manifest_says(results):
     before = (results / MODEL / "manifest.json").read_text()
-    cards.renew(results)
+    model_card.renew(results)
     provenance_model = json.loads(before)
     AutoModelForCausalLM.from_pretrained(results / MODEL / "model")
     assert "README.md" not in provenance_model["files"]
@@ -107,16 +106,16 @@ def test_the_model_still_loads_and_is_what_its_manifest_says(results):
 
 
 def test_the_snippet_runs(results, monkeypatch, capsys):
-    cards.renew(results)
+    model_card.renew(results)
     monkeypatch.chdir(results / MODEL / "model")
     exec(text(results).split("```python\n")[1].split("```")[0], {})
     assert capsys.readouterr().out
 
 
 def test_a_card_is_left_with_a_model_that_has_just_been_made(results, tmp_path, capsys):
-    cards.leave(str(results / MODEL / "model"))
+    model_card.leave(str(results / MODEL / "model"))
     assert "# wspin/ite3" in text(results)
-    cards.leave(str(tmp_path / "alone/model"))
+    model_card.leave(str(tmp_path / "alone/model"))
     assert "no card yet" in capsys.readouterr().out
 
 
@@ -124,8 +123,8 @@ def test_a_card_that_cannot_be_written_does_not_fail_the_job(results, monkeypatc
     def full(path):
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(cards, "whole_file", full)
-    cards.leave(str(results / MODEL / "model"))
+    monkeypatch.setattr(model_card, "whole_file", full)
+    model_card.leave(str(results / MODEL / "model"))
     assert "no card yet" in capsys.readouterr().out
 
 

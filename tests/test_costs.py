@@ -7,7 +7,7 @@ import pytest
 import results as made
 
 import cost as program
-from wspin import costs
+from wspin.manage import costs
 from wspin.storage import provenance
 from wspin.storage.files import write_json
 

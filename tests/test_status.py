@@ -16,16 +16,16 @@ import pytest
 import workflow
 
 import status
-from wspin import watch
 from wspin.config.load import read_study
 from wspin.errors import StudyError
-from wspin.status import cell, span, table
+from wspin.manage import job_state
+from wspin.manage.job_state import Seen
+from wspin.manage.status import cell, span, table
 from wspin.storage import code_hash, provenance
 from wspin.storage.locks import locked, show_alive
 from wspin.study import jobs
 from wspin.study.paths import StudyPaths
 from wspin.train import journal
-from wspin.watch import Seen
 
 MODEL = "results/two/spin/ite1/model"
 LOG = "results/two/logs/train/spin/ite1.log"
@@ -212,8 +212,8 @@ def test_a_training_runs_while_its_state_is_locked(here):
 
 
 def test_a_lock_is_looked_at_and_left_alone(tmp_path):
-    assert watch.held(str(tmp_path / "never")) is False
-    assert watch.held(str(tmp_path)) is None  # no file that can be opened
+    assert job_state.held(str(tmp_path / "never")) is False
+    assert job_state.held(str(tmp_path)) is None  # no file that can be opened
     assert list(tmp_path.iterdir()) == []
 
 
@@ -310,7 +310,7 @@ def test_a_training_that_gave_up_has_failed(here):
         (b"\xff\x00\xfe", "running"),
         (b"train: step 16 of 64, resumed\n", "running 25 %"),
         (b"train: step 16 of 64  loss 0.1  7200 s left\ntrain: st", "running 25 %, 2 h 00 min left"),
-        (b"train: step 8 of 64  loss 0.1  9 s left\n" + b"x" * watch.TAIL, "running"),
+        (b"train: step 8 of 64  loss 0.1  9 s left\n" + b"x" * job_state.TAIL, "running"),
     ],
 )
 def test_a_broken_log_is_no_error(here, log, text):
@@ -326,9 +326,9 @@ def test_files_may_vanish_meanwhile(here, monkeypatch):
     write("results/two/spin/ite0/model/provenance.json", "{}")
     mark(MODEL)
     write(".snakemake/incomplete/migration_underway", "")
-    listed, walk = watch.glob.glob, os.walk
+    listed, walk = job_state.glob.glob, os.walk
     gone = base64.urlsafe_b64encode(MODEL.replace("model", "manifest.json").encode()).decode()
-    monkeypatch.setattr(watch.glob, "glob", lambda pattern: [*listed(pattern), f"{STATE}/gone.lock"])
+    monkeypatch.setattr(job_state.glob, "glob", lambda pattern: [*listed(pattern), f"{STATE}/gone.lock"])
     monkeypatch.setattr(os, "walk", lambda top: [(place, below, [*names, gone]) for place, below, names in walk(top)])
     monkeypatch.setattr(provenance, "record_path", lambda output: Path("gone"))
     rows, _ = told()
@@ -345,7 +345,7 @@ def test_markers_are_read_as_snakemake_writes_them(tmp_path, output):
             self._max_len = None
 
     write(Persistence()._record_path(str(tmp_path), output), "{}")
-    assert list(dict(watch.markers(tmp_path))) == [output]
+    assert list(dict(job_state.markers(tmp_path))) == [output]
 
 
 @pytest.mark.parametrize(
@@ -370,7 +370,7 @@ def test_the_time_left_of_several_is_the_last_ones():
 
 
 def test_saved_states_carry_the_journals_mark():
-    assert f"checkpoint-*/{journal.COMPLETE}" == watch.SAVED
+    assert f"checkpoint-*/{journal.COMPLETE}" == job_state.SAVED
 
 
 # With Snakemake
@@ -392,7 +392,7 @@ def test_a_job_of_a_living_run_that_is_then_killed(here):
     )
     try:
         end = time.monotonic() + 60
-        while "300" not in watch.tail(SHARD_LOG) and time.monotonic() < end:
+        while "300" not in job_state.tail(SHARD_LOG) and time.monotonic() < end:
             time.sleep(0.05)
         rows, below = told()
         assert rows["spin/ite2"]["generations"].startswith("1/2, running 25 %, "), Path("run.log").read_text()

@@ -3,14 +3,15 @@
 python workflow/scripts/cards.py --results results
 """
 
-from wspin import cards, program
+from wspin import program
+from wspin.manage import model_card
 
 
 def main(argv=None):
     parser = program.parser("cards", __doc__)
     parser.add_argument("--results", required=True, help="folder of the results")
     results = parser.parse_args(argv).results
-    written = cards.renew(results)
+    written = model_card.renew(results)
     for name in written:
         print(f"{results}/{name}/model/README.md")
     print(f"cards written: {len(written)}; the others say what they should")

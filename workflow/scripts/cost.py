@@ -5,8 +5,9 @@ python workflow/scripts/cost.py --results results
 
 from pathlib import Path
 
-from wspin import costs, program
+from wspin import program
 from wspin.config.load import read_results
+from wspin.manage import costs
 from wspin.storage.files import whole_file
 
 

@@ -7,10 +7,11 @@ python workflow/scripts/fetch.py tasks --hub Rowan/hellaswag --revision 218e... 
 
 import json
 
-from wspin import cards, program
+from wspin import program
 from wspin.config.sources import Model, PackagedRows, ReasoningGym, Scratch, TaskSource
 from wspin.data import records
 from wspin.fetch import datasets, models, tasks
+from wspin.manage import model_card
 from wspin.models import folders, offline, scratch
 from wspin.storage.files import whole_folder
 
@@ -44,7 +45,7 @@ def main(argv=None):
         folders.write_manifest(arguments.output, made)
     program.leave_record(arguments, [arguments.output], [made] if made else [])
     if made:
-        cards.leave(arguments.output)
+        model_card.leave(arguments.output)
 
 
 def fetch_model(arguments, folder):

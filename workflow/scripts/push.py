@@ -4,9 +4,10 @@ snakemake --profile local push --config 'push={"model": "wspin/ite3", "to": "me/
 python workflow/scripts/push.py --results results
 """
 
-from wspin import program, push
+from wspin import program
 from wspin.config.load import read_results
 from wspin.errors import StudyError
+from wspin.manage import upload
 from wspin.study.paths import StudyPaths
 
 
@@ -18,7 +19,7 @@ def main(argv=None):
     if asked is None:
         example = """--config 'push={"model": "wspin/ite3", "to": "me/wspin-ite3"}'"""
         raise StudyError(f"push: expected what to upload and where to, found no section `push`; add {example}")
-    print(f"push: {asked.model} is at {push.push(layout, asked)}", flush=True)
+    print(f"push: {asked.model} is at {upload.push(layout, asked)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ nothing, so that it may be run at any moment. `wspin/watch.py` says when a job c
 
 from wspin import program
 from wspin.config.load import read_study
-from wspin.status import table
+from wspin.manage.status import table
 from wspin.study.paths import StudyPaths
 
 

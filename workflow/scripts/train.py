@@ -10,8 +10,9 @@ Interrupted, it continues from its last saved state; `model/` and the manifest a
 
 from pathlib import Path
 
-from wspin import cards, program
+from wspin import program
 from wspin.config.stages import UNTRACKED, Dialogue, Logprobs, Train
+from wspin.manage import model_card
 from wspin.models import offline
 from wspin.storage import code_hash, provenance
 from wspin.storage.files import digest, sha256, whole_file
@@ -45,7 +46,7 @@ def main(argv=None):
     if not speed:
         return  # the first process writes
     program.leave_record(arguments, [arguments.output], inputs, settings=resolved, **speed)
-    cards.leave(arguments.output)
+    model_card.leave(arguments.output)
     for folder in arguments.parent_state:
         for lock in Path(folder).glob("*.lock"):
             remove_state(lock.with_suffix(""))

@@ -9,7 +9,8 @@ from tabulate import tabulate
 
 from wspin.study.jobs import COLUMNS, Job, rest, rows
 from wspin.study.paths import StudyPaths
-from wspin.watch import Seen, Watch, saved_step, tail
+
+from .job_state import Seen, Watch, saved_step, tail
 
 THERE = ("done", "stale")
 OPEN = ("running", "queued", "interrupted", "failed")

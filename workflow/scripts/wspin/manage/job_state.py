@@ -27,9 +27,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from wspin.manage import stale
 from wspin.storage import provenance
 from wspin.study.jobs import Job
+
+from . import stale
 
 GROWS = 120.0  # seconds: programs tell their progress every 30, or every few steps
 TAIL = 4096  # bytes of a log that are looked at

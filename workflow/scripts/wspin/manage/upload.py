@@ -9,7 +9,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from wspin import cards
 from wspin.config.sources import Push
 from wspin.errors import StudyError
 from wspin.fetch.hub import Repository, client, in_one_line, link
@@ -17,6 +16,8 @@ from wspin.storage.files import sha256, write_json
 from wspin.storage.locks import locked, remove_state
 from wspin.storage.provenance import record_path
 from wspin.study.paths import StudyPaths
+
+from . import model_card
 
 WEIGHTS = ["*.safetensors", "*.safetensors.index.json"]  # of an earlier upload, which `from_pretrained` might prefer
 REPRODUCES = ("program", "code", "commit", "versions", "settings", "threads")
@@ -41,7 +42,7 @@ def check(layout: StudyPaths, asked: Push) -> None:
     known = [*layout.study.models, *layout.iteration_models()]
     if asked.model not in known:
         raise StudyError(f"push.model: expected one of {', '.join(known)}, found {asked.model!r}")
-    if not cards.made(layout, asked.model):
+    if not model_card.made(layout, asked.model):
         raise StudyError(f"push.model: expected a finished model, found no {asked.model} yet; make it first")
     if not client().get_token():
         raise StudyError("push: expected HF_TOKEN, a token that may write, in the environment; found none")
@@ -61,7 +62,7 @@ def export(layout: StudyPaths, asked: Push, folder: Path) -> None:
     if asked.dtype == "bfloat16":
         round_weights(folder)
     note = ROUNDED if asked.dtype == "bfloat16" else ""
-    (folder / "README.md").write_text(cards.card(layout, asked.model, note))
+    (folder / "README.md").write_text(model_card.card(layout, asked.model, note))
     record = json.loads(record_path(source).read_text())
     write_json(folder / "provenance.json", {**public(record, layout.results), "manifest": manifest})
 
