@@ -3,12 +3,12 @@
 python workflow/scripts/cards.py --results results
 """
 
-from wspin import program
+from wspin import cli
 from wspin.manage import model_card
 
 
 def main(argv=None):
-    parser = program.parser("cards", __doc__)
+    parser = cli.parser("cards", __doc__)
     parser.add_argument("--results", required=True, help="folder of the results")
     results = parser.parse_args(argv).results
     written = model_card.renew(results)
@@ -18,4 +18,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    program.run(main)
+    cli.run(main)

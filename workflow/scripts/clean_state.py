@@ -9,12 +9,12 @@ alone and named. Results are never touched.
 import os
 from pathlib import Path
 
-from wspin import program
+from wspin import cli
 from wspin.storage.locks import remove_state
 
 
 def main(argv=None):
-    parser = program.parser("clean_state", __doc__)
+    parser = cli.parser("clean_state", __doc__)
     parser.add_argument("--state", required=True, help="folder of the states, `<results>/.state`")
     freed = []
     for folder in states(parser.parse_args(argv).state):
@@ -35,4 +35,4 @@ def states(root):
 
 
 if __name__ == "__main__":
-    program.run(main)
+    cli.run(main)

@@ -5,14 +5,14 @@ python workflow/scripts/cost.py --results results
 
 from pathlib import Path
 
-from wspin import program
+from wspin import cli
 from wspin.config.load import read_results
 from wspin.manage import costs
 from wspin.storage.files import whole_file
 
 
 def main(argv=None):
-    parser = program.parser("cost", __doc__)
+    parser = cli.parser("cost", __doc__)
     parser.add_argument("--results", required=True, help="folder of the results")
     results = Path(parser.parse_args(argv).results)
     arms = set(read_results(results).arms)
@@ -25,4 +25,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    program.run(main)
+    cli.run(main)

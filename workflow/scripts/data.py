@@ -8,7 +8,7 @@ Rows are dropped here and nowhere else: those that do not fit the models named i
         --output results/data/prompts.parquet --template human-assistant ...
 """
 
-from wspin import program
+from wspin import cli
 from wspin.config.stages import Dialogue
 from wspin.data import corruption, records, selection
 from wspin.models import offline
@@ -17,11 +17,11 @@ from wspin.storage import tables
 
 
 def main(argv=None):
-    parser = program.parser("data", __doc__)
+    parser = cli.parser("data", __doc__)
     commands = parser.add_subparsers(required=True, metavar="prompts|preferences")
     for name, action in (("prompts", prompts), ("preferences", preferences)):
         command = commands.add_parser(name, help=action.__doc__)
-        program.add_flags(command, Dialogue)
+        cli.add_flags(command, Dialogue)
         command.set_defaults(action=action)
         for flag in ("--source", "--split", "--output"):
             command.add_argument(flag, required=True)
@@ -34,7 +34,7 @@ def main(argv=None):
         commands.choices["prompts"].add_argument(flag, type=kind, required=True)
     commands.choices["preferences"].add_argument("--corrupt", action="store_true", help="rejected: a corrupted answer")
     arguments = parser.parse_args(argv)
-    dialogue = program.settings(arguments, Dialogue)
+    dialogue = cli.settings(arguments, Dialogue)
     offline.import_transformers_offline()
     fits = selection.fits(arguments.fits, arguments.templates, dialogue, arguments.max_new_tokens)
     conditions = {"seed": arguments.seed, "dialogue": dialogue.model_dump(exclude={"eos_on_cut"})}
@@ -71,8 +71,8 @@ def write(arguments, path, kind, split, kept, made_with, **columns):
     told = ", ".join(f"{number} {reason}" for reason, number in sorted(made_with["passed_over"].items())) or "none"
     shortened = f"; {made_with['cut']} prompts cut on the left" if "cut" in made_with else ""
     print(f"{path}: {len(ids)} rows of split {split}; passed over: {told}{shortened}", flush=True)
-    program.leave_record(arguments, [path], [])
+    cli.leave_record(arguments, [path], [])
 
 
 if __name__ == "__main__":
-    program.run(main)
+    cli.run(main)

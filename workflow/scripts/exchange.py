@@ -8,7 +8,7 @@
 
 from pathlib import Path
 
-from wspin import program
+from wspin import cli
 from wspin.errors import StudyError
 from wspin.exchange import jsonl
 from wspin.storage import tables
@@ -17,7 +17,7 @@ from wspin.storage.files import whole_file, whole_folder
 
 def parser():
     """The flags of both commands."""
-    made = program.parser("exchange", __doc__)
+    made = cli.parser("exchange", __doc__)
     commands = made.add_subparsers(required=True, metavar="import|export")
     for name, action in (("import", import_files), ("export", export)):
         command = commands.add_parser(name, help=action.__doc__, allow_abbrev=False)
@@ -76,4 +76,4 @@ def export(arguments):
 
 
 if __name__ == "__main__":
-    program.run(main)
+    cli.run(main)

@@ -7,7 +7,7 @@ python workflow/scripts/fetch.py tasks --hub Rowan/hellaswag --revision 218e... 
 
 import json
 
-from wspin import program
+from wspin import cli
 from wspin.config.sources import Model, PackagedRows, ReasoningGym, Scratch, TaskSource
 from wspin.data import records
 from wspin.fetch import datasets, models, tasks
@@ -17,7 +17,7 @@ from wspin.storage.files import whole_folder
 
 
 def main(argv=None):
-    parser = program.parser("fetch", __doc__)
+    parser = cli.parser("fetch", __doc__)
     commands = parser.add_subparsers(required=True, metavar="model|data|tasks")
     for name, action in (("model", fetch_model), ("data", fetch_data), ("tasks", fetch_tasks)):
         command = commands.add_parser(name, help=action.__doc__)
@@ -43,7 +43,7 @@ def main(argv=None):
     made = getattr(arguments, "output_manifest", None)
     if made:
         folders.write_manifest(arguments.output, made)
-    program.leave_record(arguments, [arguments.output], [made] if made else [])
+    cli.leave_record(arguments, [arguments.output], [made] if made else [])
     if made:
         model_card.leave(arguments.output)
 
@@ -81,4 +81,4 @@ def place(arguments):
 
 
 if __name__ == "__main__":
-    program.run(main)
+    cli.run(main)

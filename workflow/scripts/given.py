@@ -9,7 +9,7 @@
 
 from pathlib import Path
 
-from wspin import program
+from wspin import cli
 from wspin.config.stages import Dialogue
 from wspin.exchange import given
 from wspin.models import offline
@@ -18,7 +18,7 @@ from wspin.storage.files import sha256
 
 
 def main(argv=None):
-    parser = program.parser("given", __doc__)
+    parser = cli.parser("given", __doc__)
     commands = parser.add_subparsers(required=True, metavar="answers|weights")
     for name, action in (("answers", answers), ("weights", weights)):
         command = commands.add_parser(name, help=action.__doc__)
@@ -28,7 +28,7 @@ def main(argv=None):
         for flag in ("--shard", "--shard-size"):
             command.add_argument(flag, required=True, type=int)
     said, weighed = commands.choices["answers"], commands.choices["weights"]
-    program.add_flags(said, Dialogue)
+    cli.add_flags(said, Dialogue)
     said.add_argument("--model", required=True, help="folder of the model whose answers they are")
     said.add_argument("--manifest", required=True)
     said.add_argument("--max-new-tokens", required=True, type=int, help="longest answer, EOS included")
@@ -40,7 +40,7 @@ def main(argv=None):
     pairs = given.find(arguments.given, rows)
     source = {"file": Path(arguments.given).name, "sha256": sha256(arguments.given)}
     inputs = arguments.action(arguments, rows, pairs, source)
-    program.leave_record(arguments, [arguments.output], [arguments.rows, arguments.given, *inputs])
+    cli.leave_record(arguments, [arguments.output], [arguments.rows, arguments.given, *inputs])
 
 
 def answers(arguments, rows, pairs, source):
@@ -49,7 +49,7 @@ def answers(arguments, rows, pairs, source):
     from wspin.data.chat import ChatTokenizer as Conversation
     from wspin.models import folders
 
-    dialogue = Conversation(folders.load_tokenizer(arguments.model), program.settings(arguments, Dialogue))
+    dialogue = Conversation(folders.load_tokenizer(arguments.model), cli.settings(arguments, Dialogue))
     columns = given.answers(pairs, dialogue, arguments.max_new_tokens)
     made_with = {"tokenizer": folders.tokenizer_hash(dialogue.tokenizer), "template": dialogue.settings.template}
     made_with |= {"model": folders.manifest_hash(arguments.manifest), "given": source}
@@ -78,4 +78,4 @@ def weights(arguments, rows, pairs, source):
 
 
 if __name__ == "__main__":
-    program.run(main)
+    cli.run(main)

@@ -9,7 +9,7 @@ template. `preferences` scores the pairs of the preference baselines.
         --generations results/sft/generations/00.parquet --output results/sft/reference/00.parquet ...
 """
 
-from wspin import program
+from wspin import cli
 from wspin.config.stages import Dialogue, Logprobs
 from wspin.models import offline
 from wspin.progress import progress_printer
@@ -19,12 +19,12 @@ READS = {"reference": "prompts", "teacher": "prompts", "preferences": "preferenc
 
 
 def main(argv=None):
-    parser = program.parser("logprobs", __doc__)
+    parser = cli.parser("logprobs", __doc__)
     commands = parser.add_subparsers(required=True, metavar="|".join(READS), dest="kind")
     for name, rows in READS.items():
         command = commands.add_parser(name, help=f"score answers to {rows}.parquet")
-        program.add_flags(command, Logprobs)
-        program.add_flags(command, Dialogue)
+        cli.add_flags(command, Logprobs)
+        cli.add_flags(command, Dialogue)
         command.set_defaults(generations=[], replayed=[])
         for flag in ("--model", "--manifest", "--rows", "--output"):
             command.add_argument(flag, required=True)
@@ -35,9 +35,9 @@ def main(argv=None):
     reference.add_argument("--replayed", nargs="*", default=[], help="earlier iterations' answers, the latest first")
     teacher.add_argument("--generations", nargs="*", default=[], help="generated answers; none: the real ones")
     arguments = parser.parse_args(argv)
-    work = score(arguments, program.settings(arguments, Logprobs), program.settings(arguments, Dialogue))
+    work = score(arguments, cli.settings(arguments, Logprobs), cli.settings(arguments, Dialogue))
     inputs = [arguments.manifest, arguments.rows, *arguments.generations, *arguments.replayed]
-    program.leave_record(arguments, [arguments.output], inputs, work=work)
+    cli.leave_record(arguments, [arguments.output], inputs, work=work)
 
 
 def score(arguments, settings, dialogue_settings):
@@ -74,4 +74,4 @@ def score(arguments, settings, dialogue_settings):
 
 
 if __name__ == "__main__":
-    program.run(main)
+    cli.run(main)

@@ -5,14 +5,14 @@ python workflow/scripts/preflight.py --config results/config.yaml
 
 import sys
 
-from wspin import program
+from wspin import cli
 from wspin.config.load import read_study
 from wspin.models.offline import load_transformers
 from wspin.study import paths
 
 
 def main(argv=None):
-    parser = program.parser("preflight", __doc__)
+    parser = cli.parser("preflight", __doc__)
     parser.add_argument("--config", required=True, help="a whole configuration, as the workflow keeps it")
     arguments = parser.parse_args(argv)
     layout = paths.StudyPaths(read_study([arguments.config]))
@@ -36,4 +36,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    program.run(main)
+    cli.run(main)

@@ -4,7 +4,7 @@ snakemake --profile local push --config 'push={"model": "wspin/ite3", "to": "me/
 python workflow/scripts/push.py --results results
 """
 
-from wspin import program
+from wspin import cli
 from wspin.config.load import read_results
 from wspin.errors import StudyError
 from wspin.manage import upload
@@ -12,7 +12,7 @@ from wspin.study.paths import StudyPaths
 
 
 def main(argv=None):
-    parser = program.parser("push", __doc__)
+    parser = cli.parser("push", __doc__)
     parser.add_argument("--results", required=True, help="folder of the results; its config.yaml says what goes where")
     layout = StudyPaths(read_results(parser.parse_args(argv).results))
     asked = layout.study.push
@@ -23,4 +23,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    program.run(main)
+    cli.run(main)

@@ -7,7 +7,7 @@ Scores that were made in different ways (engine, versions, batch size, seeds, te
         --csv results/tables/scores.csv --markdown results/tables/scores.md --latex results/tables/scores.tex
 """
 
-from wspin import program
+from wspin import cli
 from wspin.report import comparison, samples
 from wspin.report.scores import pairs, read
 from wspin.report.tables import difference_tables, score_tables
@@ -16,7 +16,7 @@ from wspin.storage.files import whole_file
 
 
 def main(argv=None):
-    parser = program.parser("report", __doc__)
+    parser = cli.parser("report", __doc__)
     commands = parser.add_subparsers(required=True, metavar="scores|differences|weights|figure")
     for name, action in (("scores", scores), ("differences", differences), ("weights", weights), ("figure", figure)):
         commands.add_parser(name, help=action.__doc__).set_defaults(action=action)
@@ -44,7 +44,7 @@ def main(argv=None):
         with whole_file(path) as temporary:
             temporary.write_bytes(content)
     print(f"report: {', '.join(outputs)}", flush=True)
-    program.leave_record(arguments, outputs, inputs)
+    cli.leave_record(arguments, outputs, inputs)
 
 
 def scores(flags):
@@ -79,4 +79,4 @@ def figure(flags):
 
 
 if __name__ == "__main__":
-    program.run(main)
+    cli.run(main)

@@ -8,14 +8,14 @@ A name is asked for once; what the file holds stays as it is, until --renew name
 
 from pathlib import Path
 
-from wspin import program
+from wspin import cli
 from wspin.config.load import LOCK_FILE, merge_files, read_lock, unpinned
 from wspin.fetch import hub
 from wspin.storage.files import write_yaml
 
 
 def main(argv=None):
-    parser = program.parser("revisions", __doc__)
+    parser = cli.parser("revisions", __doc__)
     parser.add_argument("--configfile", nargs="*", default=[], help="overlays of config/config.yaml")
     parser.add_argument("--renew", nargs="*", default=[], metavar="NAME", help="names to ask for again")
     arguments = parser.parse_args(argv)
@@ -30,4 +30,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    program.run(main)
+    cli.run(main)

@@ -8,13 +8,13 @@ hash of the code that made it, comments and docstrings left out.
 
 from pathlib import Path
 
-from wspin import program
+from wspin import cli
 from wspin.errors import StudyError
 from wspin.manage import stale
 
 
 def main(argv=None):
-    parser = program.parser("stale", __doc__)
+    parser = cli.parser("stale", __doc__)
     parser.add_argument("--results", required=True, help="folder of the results")
     results = Path(parser.parse_args(argv).results)
     if not results.is_dir():
@@ -32,4 +32,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    program.run(main)
+    cli.run(main)

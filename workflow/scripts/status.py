@@ -6,18 +6,18 @@ Run it where Snakemake runs, with the same overlays; none for config/config.yaml
 nothing, so that it may be run at any moment. `wspin/watch.py` says when a job counts as running.
 """
 
-from wspin import program
+from wspin import cli
 from wspin.config.load import read_study
 from wspin.manage.status import table
 from wspin.study.paths import StudyPaths
 
 
 def main(argv=None):
-    parser = program.parser("status", __doc__)
+    parser = cli.parser("status", __doc__)
     parser.add_argument("--configfile", nargs="+", default=[], help="overlays of config/config.yaml; later ones win")
     arguments = parser.parse_args(argv)
     print(table(StudyPaths(read_study(["config/config.yaml", *arguments.configfile]))))
 
 
 if __name__ == "__main__":
-    program.run(main)
+    cli.run(main)

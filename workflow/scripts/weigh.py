@@ -6,7 +6,7 @@
         --seed 42 0 --output results/wspin/ite0/weights/00.parquet --source teacher --form exp_clamp --k 1.0 ...
 """
 
-from wspin import program
+from wspin import cli
 from wspin.config.stages import Weigh
 from wspin.storage import tables
 from wspin.weigh import weights
@@ -14,7 +14,7 @@ from wspin.weigh.inputs import aligned_answers, read_teacher_logprobs
 
 
 def main(argv=None):
-    parser = program.parser("weigh", __doc__, Weigh)
+    parser = cli.parser("weigh", __doc__, Weigh)
     parser.add_argument("--rows", required=True, help="prompts.parquet")
     parser.add_argument("--generations", required=True, help="this iteration's answers")
     parser.add_argument("--reference", required=True, help="log-probabilities of the student, which made the answers")
@@ -24,9 +24,9 @@ def main(argv=None):
     parser.add_argument("--seed", required=True, type=int, nargs=2, metavar=("SEED", "ITERATION"))
     parser.add_argument("--output", required=True)
     arguments = parser.parse_args(argv)
-    weigh(arguments, program.settings(arguments, Weigh))
+    weigh(arguments, cli.settings(arguments, Weigh))
     inputs = [arguments.rows, arguments.generations, arguments.reference, *arguments.teacher]
-    program.leave_record(arguments, [arguments.output], inputs)
+    cli.leave_record(arguments, [arguments.output], inputs)
 
 
 def weigh(arguments, settings):
@@ -55,4 +55,4 @@ def weigh(arguments, settings):
 
 
 if __name__ == "__main__":
-    program.run(main)
+    cli.run(main)
