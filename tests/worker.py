@@ -1,4 +1,4 @@
-"""One of several processes that train a model together; started by torchrun or accelerate, see test_parallel.py.
+"""One of several processes that train a model together (train/test_distributed.py); torchrun or accelerate start it.
 
     torchrun --nproc-per-node 2 tests/worker.py FOLDER      with what to train on in task.pickle
 

@@ -1,4 +1,4 @@
-"""pytest tests/slurm/test_cluster.py: studies on a real SLURM cluster, by the real programs.
+"""Studies on a real SLURM cluster, by the real programs.
 
 The marker `faults` is on all but the first, which is a part of `make test`.
 """

@@ -13,8 +13,6 @@ SCRIPTS = Path(__file__).parents[2]
 # Packages and modules that read, check and record what is asked for, but compute nothing.
 AROUND = ("wspin.cli", "wspin.config", "wspin.study", "wspin.manage", "wspin.models.offline")
 AROUND += ("wspin.storage.provenance", "wspin.storage.code_hash")
-AROUND += ("wspin.program", "wspin.flags", "wspin.checks", "wspin.sections", "wspin.origins", "wspin.running")
-AROUND += ("wspin.configfile", "wspin.relations", "wspin.commands", "wspin.imports", "wspin.cards")
 
 
 def code_hash(program: str) -> str:

@@ -1,0 +1,91 @@
+"""The studies in a paper's settings."""
+
+import pytest
+import workflow
+import yaml
+
+from wspin.config.load import read_study
+from wspin.config.stages import at_iteration
+from wspin.config.study import RESERVED
+
+FOLDER = workflow.ROOT / "config/presets"
+PRESETS = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+STUDY = yaml.safe_load((workflow.ROOT / "config/config.yaml").read_text())
+
+
+def overlay(preset):
+    return yaml.safe_load((FOLDER / f"{preset}.yaml").read_text())
+
+
+def load(preset):
+    return read_study([workflow.ROOT / "config/config.yaml", FOLDER / f"{preset}.yaml"])
+
+
+def leaves(node, place=()):
+    """(place, value) of everything that an overlay says."""
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from leaves(value, (*place, key))
+        else:
+            yield (*place, key), value
+
+
+def at(mapping, place):
+    for key in place:
+        mapping = mapping.get(key) if isinstance(mapping, dict) else None
+    return mapping
+
+
+def test_both_presets_are_there_and_told_of():
+    assert PRESETS == ["spin", "swift_paper"]
+    page = (FOLDER / "README.md").read_text()
+    for preset in PRESETS:
+        assert f"`{preset}.yaml`" in page
+        assert f"`{load(preset).results}`" in page
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_says_nothing_that_the_study_has_already(preset):
+    """But what baselines keep, where the preset changes what they inherit."""
+    said = overlay(preset)
+    for place, value in leaves(said):
+        kept = place[:2] in (("train", "sft"), ("train", "dpo")) and place[2] in said["train"]
+        inherited = at(STUDY, (place[0], *place[2:])) if kept else at(STUDY, place)
+        assert (inherited == value) is kept, place
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_plans_a_study_in_a_folder_of_its_own(repository, preset):
+    study = load(preset)
+    planned = workflow.Repository(repository.folder, (f"config/presets/{preset}.yaml",)).plan("models")
+    assert planned.counts["train"] == 2 + 4 * len(study.arms)
+    assert all(output.startswith(f"{study.results}/") for output in planned.made())
+    assert study.results.removeprefix("results/") in RESERVED
+    assert load(preset).results not in {f"results/{arm}" for arm in STUDY["arms"]}
+
+
+def test_swift_paper_has_the_texts_signs_and_batch():
+    study = load("swift_paper")
+    assert list(study.arms) == ["spin", "wspin"]
+    weigh = study.arm_weigh("wspin")
+    assert (weigh.k, weigh.mu_chosen, weigh.mu_rejected, weigh.lower, weigh.upper) == (1.0, 1.0, 1.0, -0.5, 1.5)
+    train = study.arm_train("wspin")
+    assert (train.global_batch, train.epochs, train.optimizer, study.resources.train.gpu) == (2, 2, "rmsprop", 1)
+    assert train.learning_rate == [5e-7, 5e-7, 1e-7, 1e-7]
+    assert (study.dialogue.template, study.data.sft.prompts) == ("human-assistant", 50000)
+
+
+@pytest.mark.parametrize("model", ["sft", "dpo"])
+def test_what_swift_paper_starts_from_is_the_studys(model):
+    whole = read_study([workflow.ROOT / "config/config.yaml"])
+    assert load("swift_paper").model_train(model) == whole.model_train(model)
+
+
+def test_spin_has_spins_schedule():
+    study = load("spin")
+    train = study.arm_train("spin")
+    assert [at_iteration(train, k).beta for k in range(4)] == [0.1, 0.1, 0.1, 5.0]
+    assert (train.global_batch, train.epochs, train.schedule.warmup) == (64, 2, 0.1)
+    assert (study.dialogue.template, study.dialogue.max_prompt_tokens) == ("instruction-response", 512)
+    assert (study.dialogue.max_tokens, study.generate.max_new_tokens) == (1024, 256)
+    assert study.model_train("dpo").beta == 0.1

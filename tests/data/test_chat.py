@@ -1,0 +1,350 @@
+"""Text to ids and back, and where each token ends."""
+
+import unicodedata
+
+import pyarrow as pa
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, normalizers, processors
+from tokenizers.models import BPE
+from transformers import PreTrainedTokenizerFast
+
+from wspin.config.sources import Scratch
+from wspin.config.stages import Dialogue
+from wspin.data.chat import ChatTokenizer, render
+from wspin.engine.packing import lay_out
+from wspin.errors import StudyError
+from wspin.logprobs.inputs import preference_answers
+from wspin.models import folders
+from wspin.models.scratch import make_scratch
+from wspin.templates import TEMPLATES
+
+EOS = "<|endoftext|>"
+BROKEN = "\ufffd"  # what bytes decode to that are no character, or only a part of one
+MIXED = "e\u0301te\u0301 naïve 日本語 ภาษาไทย 👩‍👩‍👧‍👦🇺🇳 \r\n\r\n12,345 don't\tend"
+PIECES = [
+    *MIXED.split(),
+    "\r\n",
+    "  ",
+    "\u200d",
+    "\U0001f468",
+    "\u0e49",
+    "\u0301",
+    BROKEN,
+    EOS,
+    "</s>",
+    "{prompt}",
+    "\x00",
+]
+
+
+def nfc(text):
+    """The tokenizer composes accents: texts are compared after that."""
+    return unicodedata.normalize("NFC", text)
+
+
+TEXTS = st.one_of(
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=30),
+    st.lists(st.sampled_from(PIECES), max_size=12).map("".join),
+).map(nfc)
+
+
+def settings_of(template="human-assistant", eos=EOS, eos_on_cut=False):
+    return Dialogue(template=template, eos=eos, max_prompt_tokens=64, max_tokens=96, eos_on_cut=eos_on_cut)
+
+
+@pytest.fixture(scope="module")
+def zephyr(scratch_model, tmp_path_factory):
+    """A tokenizer with more special tokens, and a template that holds one of them."""
+    folder = tmp_path_factory.mktemp("zephyr")
+    tokenizer = folders.load_tokenizer(scratch_model)
+    tokenizer.add_special_tokens({"extra_special_tokens": ["<s>", "</s>"], "unk_token": "<unk>"})
+    tokenizer.save_pretrained(folder)
+    return ChatTokenizer(folders.load_tokenizer(folder), settings_of("zephyr", "</s>"))
+
+
+@pytest.fixture(scope="module")
+def multilingual(tmp_path_factory):
+    """A byte-level tokenizer whose tokens hold parts of characters, one's end with another's beginning among them."""
+    folder = tmp_path_factory.mktemp("multilingual")
+    size = {"vocabulary": 300, "hidden": 4, "intermediate": 4, "layers": 1, "heads": 1, "context": 8}
+    settings = Scratch(architecture="qwen2", text="sft", **size)
+    make_scratch(settings, [nfc(MIXED), "日本日本", "👩‍👩‍👧‍👦👩‍👩‍👧‍👦", "été"] * 9, EOS, 1, folder)
+    return ChatTokenizer(folders.load_tokenizer(folder), settings_of())
+
+
+@pytest.fixture(scope="module")
+def sentencepiece():
+    """A tokenizer as Llama's and Mistral's: spaces are letters, characters without a token are bytes."""
+    merges = [("t", "h"), ("th", "e"), ("▁", "the"), ("n", "d")]
+    tokens = ["<unk>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *"▁abcdefghijklmnopqrstuvwxyz"]
+    tokens += map("".join, merges)
+    made = Tokenizer(BPE({token: i for i, token in enumerate(tokens)}, merges, byte_fallback=True, unk_token="<unk>"))
+    made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    byte_fallback = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    made.decoder = decoders.Sequence(byte_fallback)
+    made.post_processor = processors.TemplateProcessing("<unk> $A", special_tokens=[("<unk>", 0)])  # as Llama's BOS
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, eos_token="</s>", unk_token="<unk>")
+    return ChatTokenizer(tokenizer, settings_of(eos="</s>"))
+
+
+# Prompts and answers
+
+
+def test_render_puts_the_users_text_into_the_template():
+    assert render("human-assistant", "Hi.") == "\n\n<Human>:Hi.\n\n<Assistant>:"
+    assert render("Q {x}: {prompt} A:", "{prompt} {x} \\1") == "Q {x}: {prompt} {x} \\1 A:"
+
+
+@pytest.mark.parametrize("template", ["zephir", "", "no place", "{prompt} twice {prompt}"])
+def test_a_template_that_holds_no_prompt_stops(dialogue, template):
+    other = ChatTokenizer(dialogue.tokenizer, settings_of(template))
+    for action in (lambda: render(template, "hi"), lambda: other.prompt_ids("hi")):
+        with pytest.raises(StudyError, match=r"template .*: expected one of human-assistant, .*\{prompt\} once"):
+            action()
+
+
+@pytest.mark.parametrize("template", [*TEMPLATES, "Q: {prompt}\nA:"])
+@pytest.mark.parametrize("prompt", ["Hi", "", MIXED, f"what is {EOS}?", "{prompt}", " both ends "])
+def test_prompt_ids_decode_to_the_rendered_prompt(dialogue, template, prompt):
+    made = ChatTokenizer(dialogue.tokenizer, settings_of(template)).prompt_ids(prompt)
+    assert dialogue.tokenizer.decode(made) == nfc(render(template, prompt))
+
+
+@given(prompt=TEXTS, response=TEXTS)
+def test_generation_starts_from_a_prefix_of_the_training_ids(dialogue, prompt, response):
+    """And the one EOS of the training ids is their last."""
+    rows = pa.table({"prompt_id": ["a"], "prompt": [prompt], "chosen": [response], "rejected": [""]})
+    batch = lay_out(preference_answers(rows, dialogue).items(dialogue))
+    asked = dialogue.prompt_ids(prompt)
+    read, last = len(asked) + batch.counts[0] - 1, batch.targets[batch.counts[0] - 1]  # which is predicted alone
+    trained = [*batch.input_ids[0, :read].tolist(), int(last)]
+    assert trained[: len(asked)] == asked
+    assert trained.index(dialogue.eos) == len(trained) - 1
+    assert dialogue.text(trained[len(asked) :]) == response
+    assert dialogue.lengths(prompt, response) == (len(asked), batch.counts[0])
+
+
+def test_an_empty_answer_is_eos_alone(dialogue):
+    assert dialogue.response_ids("") == [dialogue.eos]
+    assert dialogue.text([dialogue.eos]) == ""
+    assert dialogue.ends([dialogue.eos]) == [0]
+
+
+@pytest.mark.parametrize("text", [EOS, f"a{EOS}b", f"{EOS}{EOS}"])
+def test_the_users_text_stays_text(dialogue, text):
+    assert dialogue.eos not in dialogue.prompt_ids(text)
+    assert dialogue.response_ids(text).index(dialogue.eos) == len(dialogue.response_ids(text)) - 1
+    assert dialogue.text(dialogue.response_ids(text)) == text
+
+
+@pytest.mark.parametrize("text", ["</s>", f"<s>{EOS}</s><unk>", "<|system|>\n</s>"])
+def test_the_users_text_stays_text_with_many_special_tokens(zephyr, text):
+    special = set(zephyr.tokenizer.all_special_ids)
+    assert len(special) == 4
+    asked = zephyr.prompt_ids(text)
+    assert [i for i in asked if i in special] == [zephyr.special["<s>"], zephyr.eos, zephyr.eos]
+    assert not special & set(zephyr.response_ids(text)[:-1])
+    assert zephyr.tokenizer.decode(asked) == render("zephyr", text)
+    assert zephyr.text(zephyr.response_ids(text)) == text
+
+
+def test_special_tokens_of_the_template_stay_special(zephyr):
+    ids = zephyr.prompt_ids("hi")
+    ends = [i for i, token in enumerate(ids) if token == zephyr.eos]
+    pieces = [zephyr.tokenizer.decode(ids[a:b]) for a, b in zip([0, *ends], [*ends, len(ids)], strict=True)]
+    assert pieces == ["<s><|system|>\n", "</s>\n<|user|>\nhi", "</s>\n<|assistant|>\n"]
+
+
+def test_template_without_special_tokens_has_none(dialogue):
+    """`</s>` is text where the tokenizer does not know it."""
+    zephyr = ChatTokenizer(dialogue.tokenizer, settings_of("zephyr"))
+    assert dialogue.eos not in zephyr.prompt_ids("hi")
+
+
+@pytest.mark.parametrize("eos", ["<|im_end|>", "ab", ""])
+def test_eos_that_is_no_token_stops(dialogue, zephyr, eos):
+    """Also where the tokenizer answers with its unknown token."""
+    for tokenizer in (dialogue.tokenizer, zephyr.tokenizer):
+        with pytest.raises(StudyError, match=r"dialogue\.eos: expected one token of the tokenizer, found"):
+            ChatTokenizer(tokenizer, settings_of(eos=eos)).response_ids("hi")
+
+
+def test_lengths_need_no_eos_in_the_tokenizer(dialogue):
+    other = ChatTokenizer(dialogue.tokenizer, settings_of(eos="<|im_end|>"))
+    assert other.lengths("hi", "there") == dialogue.lengths("hi", "there")
+
+
+def test_a_cut_answer_has_eos_only_if_asked_for(dialogue):
+    asks = ChatTokenizer(dialogue.tokenizer, settings_of(eos_on_cut=True))
+    assert dialogue.completed([5, 6], "length") == [5, 6]
+    assert asks.completed([5, 6], "length") == [5, 6, dialogue.eos]
+    for either in (dialogue, asks):
+        assert either.completed([5, dialogue.eos], "stop") == [5, dialogue.eos]
+
+
+# Ends
+
+
+def expected_ends(dialogue, ids):
+    """A token ends where the shortest whole prefix that holds it ends, or at the text's end."""
+    body = ids[:-1] if ids and ids[-1] == dialogue.eos else ids
+    prefixes = [dialogue.tokenizer.decode(body[: i + 1]) for i in range(len(body))]
+    whole = len(prefixes[-1]) if prefixes else 0
+    ends = []
+    for i in range(len(body)):
+        ends.append(next((len(p) for p in prefixes[i:] if not p.endswith(BROKEN)), whole))
+    return ends + [whole] * (len(ids) - len(body))
+
+
+KINDS = pytest.mark.parametrize("kind", ["dialogue", "multilingual", "sentencepiece"])
+
+
+@KINDS
+def test_ends_of_a_text(request, kind):
+    speaker = request.getfixturevalue(kind)
+
+    @given(text=TEXTS)
+    @example(text=nfc(MIXED))
+    @example(text="the end")
+    def check(text):
+        ids = speaker.response_ids(text)
+        ends = speaker.ends(ids)
+        assert speaker.text(ids) == text
+        assert len(ends) == len(ids)
+        assert ends == sorted(ends)
+        assert ends[-1] == len(text)
+        for i, end in enumerate(ends[:-1]):
+            prefix = speaker.tokenizer.decode(ids[: i + 1])
+            if text.startswith(prefix) and not prefix.endswith(BROKEN):
+                assert text[:end] == prefix
+        assert ends == expected_ends(speaker, ids)
+
+    check()
+
+
+@pytest.mark.parametrize("kind", ["dialogue", "multilingual"])
+def test_ends_of_whatever_a_model_says(request, kind):
+    """Bytes that are no characters, and EOS in the middle."""
+    speaker = request.getfixturevalue(kind)
+
+    @given(st.lists(st.integers(0, len(speaker.tokenizer) - 1), max_size=40))
+    def check(ids):
+        ends = speaker.ends(ids)
+        assert len(ends) == len(ids)
+        assert ends == sorted(ends)
+        assert ends[-1:] in ([], [len(speaker.text(ids))])
+        assert ends == expected_ends(speaker, ids)
+
+    check()
+
+
+def test_tokens_may_hold_parts_of_two_characters(multilingual):
+    """The tests above have met such tokens."""
+    tokens = [multilingual.tokenizer.decode([i]) for i in range(300)]
+    assert "a" + BROKEN in tokens
+    assert any(token.strip(BROKEN) and token[0] == token[-1] == BROKEN for token in tokens)
+
+
+def test_ends_by_hand(dialogue):
+    """Two letters, three bytes that share one end, a letter, EOS."""
+    ids = dialogue.response_ids("ab日c")
+    assert len(ids) == 7
+    assert dialogue.ends(ids) == [1, 2, 3, 3, 3, 4, 4]
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3])
+def test_a_tail_cut_inside_a_character_ends_with_the_text(dialogue, cut):
+    ids = dialogue.response_ids("ab👧")[:-1][:-cut]
+    assert dialogue.text(ids) == f"ab{BROKEN}"
+    assert dialogue.ends(ids) == [1, 2] + [3] * (4 - cut)
+    assert dialogue.ends([*ids, dialogue.eos]) == [*dialogue.ends(ids), 3]
+
+
+# Tokenizers
+
+
+@pytest.mark.parametrize("text", [MIXED, "  two  spaces ", "1234567", "I'll we've", "a\n\n\n b", "!?...", "\u2028"])
+def test_tokenizer_is_what_was_saved(scratch_model, text):
+    """AutoTokenizer puts Qwen2's own pre-tokenizer into every tokenizer of a qwen2 model, whatever was saved."""
+    saved = Tokenizer.from_file(str(scratch_model / "tokenizer.json"))
+    loaded = folders.load_tokenizer(scratch_model)
+    assert loaded(text)["input_ids"] == saved.encode(text).ids
+    assert loaded.backend_tokenizer.pre_tokenizer.pre_tokenize_str(text) == saved.pre_tokenizer.pre_tokenize_str(text)
+
+
+def test_fingerprint_survives_use_and_saving(scratch_model, zephyr, tmp_path):
+    for tokenizer in (folders.load_tokenizer(scratch_model), zephyr.tokenizer):
+        before = folders.tokenizer_hash(tokenizer)
+        used = ChatTokenizer(tokenizer, settings_of(eos=tokenizer.all_special_tokens[0]))
+        used.ends(used.response_ids(used.text(used.prompt_ids(EOS))))
+        tokenizer.save_pretrained(tmp_path / before)
+        assert folders.tokenizer_hash(tokenizer) == before
+        assert folders.tokenizer_hash(folders.load_tokenizer(tmp_path / before)) == before
+
+
+def test_truncation_and_padding_of_a_checkpoint_do_not_enter(dialogue, scratch_model, tmp_path):
+    tokenizer = folders.load_tokenizer(scratch_model)
+    tokenizer.backend_tokenizer.enable_truncation(3)
+    tokenizer.backend_tokenizer.enable_padding(length=50)
+    tokenizer.save_pretrained(tmp_path)
+    loaded = folders.load_tokenizer(tmp_path)
+    assert folders.tokenizer_hash(loaded) == folders.tokenizer_hash(dialogue.tokenizer)
+    assert loaded("a longer text")["input_ids"] == dialogue.tokenizer("a longer text")["input_ids"]
+
+
+def test_fingerprint_tells_tokenizers_apart(dialogue, zephyr):
+    assert folders.tokenizer_hash(dialogue.tokenizer) != folders.tokenizer_hash(zephyr.tokenizer)
+
+
+# Chat templates
+
+CHATML = (
+    "{{ bos_token }}{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] | trim }}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.fixture
+def chat(scratch_model):
+    """A tokenizer with a chat template, in which the end of a turn is the end of an answer and the padding."""
+    tokenizer = folders.load_tokenizer(scratch_model)
+    names = {"bos_token": "<s>", "eos_token": "<|im_end|>", "pad_token": "<|im_end|>"}
+    tokenizer.add_special_tokens({**names, "extra_special_tokens": ["<|im_start|>"]})
+    tokenizer.chat_template = CHATML
+    return ChatTokenizer(tokenizer, settings_of("chat", "<|im_end|>"))
+
+
+def test_the_models_own_chat_template(chat):
+    """The ids are those of the library's own rendering, one BOS among them."""
+    turn = [{"role": "user", "content": "the river"}]
+    ids = chat.tokenizer.apply_chat_template(turn, add_generation_prompt=True)["input_ids"]
+    assert chat.prompt_ids("the river") == ids
+    assert ids.count(chat.tokenizer.bos_token_id) == 1
+    assert render("chat", "the river", chat.tokenizer) == chat.tokenizer.decode(ids)
+
+
+@pytest.mark.parametrize("text", ["<|im_end|>", " a <|im_start|>system\n", "  {prompt}\n"])
+def test_user_text_stays_text_in_a_chat_template(chat, text):
+    """Neither special tokens nor blanks of the user change what the template says."""
+    ids, around = chat.prompt_ids(text), chat.prompt_ids("")
+    assert [ids.count(one) for one in chat.special.values()] == [around.count(one) for one in chat.special.values()]
+    assert text in chat.tokenizer.decode(ids)
+
+
+def test_padding_that_is_the_end_of_an_answer_counts_once(chat):
+    assert chat.tokenizer.pad_token_id == chat.eos
+    assert chat.response_ids("ok").count(chat.eos) == 1
+    assert chat.completed([5, 6], "length") == [5, 6]
+
+
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [(None, "expected a tokenizer with one chat template"), ("{{ strftime_now('%d') }}", "reads the clock")],
+)
+def test_a_chat_template_that_cannot_be_used_is_one_line(chat, template, told):
+    chat.tokenizer.chat_template = template
+    with pytest.raises(StudyError, match=f"template 'chat': .*{told}.*; write the template's text out") as error:
+        chat.prompt_ids("hi")
+    assert "\n" not in str(error.value)

@@ -1,0 +1,313 @@
+"""Lm-eval on a tiny model, with the study's own tasks and with lm-eval's."""
+
+import hashlib
+import importlib
+import json
+import os
+import random
+import socket
+from collections import Counter
+from pathlib import Path
+from statistics import mean
+
+import pyarrow.parquet as pq
+import pytest
+
+from wspin.config.sources import Scratch, TaskSource
+from wspin.config.stages import Dialogue
+from wspin.data import chat
+from wspin.errors import StudyError
+from wspin.eval import harness, heldout
+from wspin.fetch import tasks
+from wspin.models import folders
+from wspin.models.scratch import make_scratch
+from wspin.storage import tables
+
+EOS = "<|endoftext|>"
+SEEDS = [0, 1234, 1234, 1234]
+TASKS = Path(__file__).parents[2] / "config/tasks/demo"
+KEYS = {"suite", "model", "engine", "batch_size", "seeds", "versions", "template", "tasks"}
+SPELL = "Spell this word backward (example: sun -> nus): "
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_network():
+    """An evaluation that asks the network for anything fails."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(socket.socket, "connect", lambda *_: pytest.fail("the evaluation asked the network"))
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def words():
+    rng = random.Random(0)
+    return ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(3, 7))) for _ in range(400)]
+
+
+@pytest.fixture(scope="module")
+def made(words, tmp_path_factory):
+    """A folder with a model, its manifest, and the demo's tasks as they are fetched."""
+    folder = tmp_path_factory.mktemp("made")
+    size = {"hidden": 32, "intermediate": 64, "layers": 1, "heads": 2, "context": 512, "vocabulary": 300}
+    texts = [text for word in words for text in (SPELL + word, word[::-1])]
+    settings = Scratch(architecture="qwen2", text="sft", **size)
+    make_scratch(settings, texts, EOS, 1, folder / "model")
+    folders.write_manifest(folder / "model", folder / "manifest.json")
+    (folder / "tasks").mkdir()
+    tasks.fetch(TaskSource(path=str(TASKS), heldout=True), folder / "tasks", "nowhere")
+    write_heldout(folder / "heldout.parquet", words[:40])
+    return folder
+
+
+def write_heldout(path, words, answers=None):
+    columns = {
+        "prompt_id": [f"test-{i}" for i in range(len(words))],
+        "prompt": [SPELL + word for word in words],
+        "response": answers or [word[::-1] for word in words],
+        "split": ["test"] * len(words),
+    }
+    tables.write(path, "prompts", columns, {})
+
+
+def run_program(made, out, suite="demo", shots=("spell_backward=0", "spell_backward_choice=0"), **changes):
+    """eval.py on the demo's tasks; returns (scores, sample rows)."""
+    flags = {
+        "--model": made / "model",
+        "--manifest": made / "manifest.json",
+        "--tasks": made / "tasks",
+        "--heldout": made / "heldout.parquet",
+        "--suite": suite,
+        "--engine": "transformers",
+        "--batch-size": 16,
+        "--template": "human-assistant",
+        "--eos": EOS,
+        "--scores": out / f"{suite}.json",
+        "--samples": out / f"{suite}.samples.parquet",
+        **changes,
+    }
+    given = [text for flag, value in flags.items() if value is not None for text in (flag, str(value))]
+    more = [] if flags["--heldout"] else ["--default-tasks", "--heldout"]  # an input that is empty leaves a bare flag
+    importlib.import_module("eval").main([*given, "--seeds", *map(str, SEEDS), "--shots", *shots, *more])
+    return json.loads((out / f"{suite}.json").read_text()), pq.read_table(out / f"{suite}.samples.parquet").to_pylist()
+
+
+@pytest.fixture(scope="module")
+def demo(made, tmp_path_factory):
+    out = tmp_path_factory.mktemp("demo")
+    scores, rows = run_program(made, out)
+    return out, scores, rows
+
+
+def check_rows_give_scores(scores, rows):
+    """The mean of each metric over the rows of a task and filter is the task's score."""
+    for task, entry in scores.items():
+        for key, value in entry["metrics"].items():
+            metric, _, filter_ = key.partition(",")
+            mine = [row for row in rows if row["task"] == task and row["filter"] == filter_]
+            assert len(mine) == entry["n"] == len({row["doc_id"] for row in mine})
+            assert mean(json.loads(row["metrics"])[metric] for row in mine) == pytest.approx(value, abs=1e-12)
+
+
+def test_scores_and_rows_agree(demo, made):
+    _, scores, rows = demo
+    assert set(scores) == KEYS
+    assert scores["model"] == folders.manifest_hash(made / "manifest.json")
+    assert set(scores["versions"]) == {"lm_eval", "transformers", "torch"}
+    assert scores["seeds"] == SEEDS
+    for task, metric in (("spell_backward", "exact_match,none"), ("spell_backward_choice", "acc,none")):
+        entry = scores["tasks"][task]
+        assert set(entry) == {"shots", "version", "n", "prompt_hash", "metrics", "stderr"}
+        assert (entry["shots"], entry["version"], entry["n"]) == (0, "1.0", 40)
+        assert list(entry["metrics"]) == list(entry["stderr"]) == [metric]
+        assert isinstance(entry["stderr"][metric], float)
+    check_rows_give_scores(scores["tasks"], rows)
+    assert 0 < scores["tasks"]["spell_backward_choice"]["metrics"]["acc,none"] < 1
+    assert len(rows) == 80
+    assert [(row["task"], row["doc_id"]) for row in rows] == sorted((row["task"], row["doc_id"]) for row in rows)
+    for row in rows:
+        assert float(row["target"] == row["answer"]) == next(iter(json.loads(row["metrics"]).values()))
+
+
+def test_prompt_hashes_are_of_the_rendered_prompts(demo, words):
+    _, scores, rows = demo
+    rendered = [chat.render("human-assistant", SPELL + word) for word in words[:40]]
+    expected = [hashlib.sha256(text.encode()).hexdigest() for text in rendered]
+    assert [row["prompt_hash"] for row in rows if row["task"] == "spell_backward"] == expected
+    entries = scores["tasks"].values()
+    assert len({entry["prompt_hash"] for entry in entries}) == 1
+
+
+def test_an_answer_that_equals_the_real_one_scores(demo, made, words, tmp_path):
+    """Half the held-out rows get as real answer what the model says anyway."""
+    says = [row["answer"] for row in demo[2] if row["task"] == "spell_backward"]
+    answers = [said if i % 2 else word[::-1] for i, (said, word) in enumerate(zip(says, words[:40], strict=True))]
+    write_heldout(tmp_path / "heldout.parquet", words[:40], answers)
+    changes = {"--heldout": tmp_path / "heldout.parquet"}
+    scores, rows = run_program(made, tmp_path, shots=["spell_backward=0"], **changes)
+    assert scores["tasks"]["spell_backward"]["metrics"] == {"exact_match,none": 0.5}
+    check_rows_give_scores(scores["tasks"], rows)
+
+
+def test_equal_runs_give_equal_bytes_and_leave_nothing(demo, made, tmp_path, monkeypatch):
+    import datasets
+
+    here, before = Path.cwd(), sorted(made.rglob("*"))
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    run_program(made, tmp_path)
+    for name in ("demo.json", "demo.samples.parquet"):
+        assert (tmp_path / name).read_bytes() == (demo[0] / name).read_bytes()
+    assert (Path.cwd(), datasets.config.HF_DATASETS_CACHE) == (here, tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+    assert list((tmp_path / "tmp").iterdir()) == []
+    assert sorted(made.rglob("*")) == before
+    assert os.path.realpath(tmp_path) not in (tmp_path / "demo.json").read_text()
+
+
+@pytest.mark.parametrize("template", ["human-assistant", "instruction-response"])
+def test_lm_eval_reads_what_training_reads(made, words, template):
+    """Prompts, and prompts with a choice, have the ids that the model is trained on; no token crosses the border."""
+    room = {"max_prompt_tokens": 64, "max_tokens": 128, "eos_on_cut": False}
+    said = chat.ChatTokenizer(folders.load_tokenizer(made / "model"), Dialogue(template=template, eos=EOS, **room))
+    lm = harness.language_model(made / "model", 8, EOS)
+    own = harness.language_model(made / "model", 8, None)  # lm-eval's encoding, untouched
+    documents = heldout.heldout_documents(made / "heldout.parquet", template, EOS, made / "model")
+    for word, document in zip(words, documents, strict=False):
+        prompt = said.prompt_ids(SPELL + word)
+        assert lm.tok_batch_encode([document["text"]])[0][0].tolist() == prompt
+        for choice in document["choices"]:
+            answer = said.response_ids(choice.removesuffix(EOS))
+            assert lm._encode_pair(document["text"], choice) == (prompt, answer)
+            if template == "human-assistant":
+                assert own._encode_pair(document["text"], choice) == (prompt, answer)
+
+
+def test_special_tokens_around_heldout_prompts_are_refused(made):
+    """lm-eval would read them as text, letter by letter."""
+    with pytest.raises(StudyError, match=r"dialogue.template: expected a template without special tokens .* <\|endoft"):
+        heldout.heldout_documents(made / "heldout.parquet", f"{EOS}{{prompt}}", EOS, made / "model")
+
+
+def test_choices_are_wrong_but_one(made, words):
+    documents = heldout.heldout_documents(made / "heldout.parquet", "human-assistant", EOS, made / "model")
+    for word, document in zip(words, documents, strict=False):
+        texts = [choice.removesuffix(EOS) for choice in document["choices"]]
+        assert len(set(texts)) == 4
+        assert document["choices"][document["label"]] == word[::-1] + EOS
+        assert [i for i, text in enumerate(texts) if text == word[::-1]] == [document["label"]]
+    assert documents == heldout.heldout_documents(made / "heldout.parquet", "human-assistant", EOS, made / "model")
+
+
+def test_labels_are_spread_and_belong_to_the_prompt():
+    labels = Counter(heldout.choices(f"test-{i}", "olleh")[1] for i in range(400))
+    assert set(labels) == {0, 1, 2, 3}
+    assert min(labels.values()) > 70
+    for answer in ("", "a", "aa"):
+        texts, label = heldout.choices("test-0", answer)
+        assert texts[label] == answer
+        assert len(set(texts)) == 4
+    assert heldout.choices("test-1", "olleh") != heldout.choices("test-2", "olleh")
+
+
+def test_groups_and_shots(made, tmp_path):
+    """A group has the aggregate of its subtasks, weighted by size, and tasks of a suite may have other shots."""
+    tasks.fetch(TaskSource(path=str(TASKS)), tmp_path / "tasks", "nowhere")
+    include = "include: spell_backward_choice.yaml\n"
+    for name in ("second", "first"):
+        (tmp_path / f"tasks/{name}.yaml").write_text(f"{include}task: {name}\n")
+    aggregate = "aggregate_metric_list: [{metric: acc, weight_by_size: true}]\nmetadata: {version: 2.0}\n"
+    (tmp_path / "tasks/both.yaml").write_text(f"group: both\ntask: [second, first]\n{aggregate}")
+    shots = ["both=2", "spell_backward_choice=0"]
+    scores, rows = run_program(made, tmp_path, shots=shots, **{"--tasks": tmp_path / "tasks"})
+    both, alone = scores["tasks"]["both"], scores["tasks"]["spell_backward_choice"]
+    assert set(both["subtasks"]) == {"first", "second"}
+    assert (both["n"], both["version"], both["shots"], alone["shots"]) == (80, "2.0", 2, 0)
+    check_rows_give_scores({**both["subtasks"], "spell_backward_choice": alone}, rows)
+    parts = [entry["metrics"]["acc,none"] for entry in both["subtasks"].values()]
+    assert both["metrics"]["acc,none"] == pytest.approx(mean(parts))
+    assert both["stderr"]["acc,none"] > 0
+    assert both["subtasks"]["first"]["prompt_hash"] != alone["prompt_hash"]  # examples stand before the prompt
+    assert {row["task"] for row in rows} == {"first", "second", "spell_backward_choice"}
+
+
+def test_what_is_wrong_is_said_in_one_line(made, tmp_path):
+    def refused(match, *shots, **changes):
+        with pytest.raises(StudyError, match=match) as error:
+            run_program(made, tmp_path, shots=shots, **changes)
+        assert len(str(error.value).splitlines()) == 1
+        assert not (tmp_path / "demo.json").exists()
+
+    refused("expected task 'spell_backwards', found spell_backward", "spell_backwards=0")
+    refused("expected task 'spell_backward', found no task", "spell_backward=0", **{"--tasks": made / "model"})
+    refused(r"eos_token_id: expected .* \(dialogue.eos\), found", "spell_backward=0", **{"--eos": "a"})
+    write_heldout(tmp_path / "none.parquet", [])
+    refused("expected held-out rows, found none", "spell_backward=0", **{"--heldout": tmp_path / "none.parquet"})
+    tasks.fetch(TaskSource(path=str(TASKS)), tmp_path / "tasks", "nowhere")
+    include, lost = "include: spell_backward_choice.yaml\n", "dataset_kwargs: {data_files: {test: lost.jsonl}}\n"
+    (tmp_path / "tasks/lost.yaml").write_text(f"{include}{lost}task: lost\n")
+    (tmp_path / "tasks/fixed.yaml").write_text(f"{include}task: fixed\nnum_fewshot: 0\n")
+    (tmp_path / "tasks/free.yaml").write_text(f"{include}task: free\n")
+    (tmp_path / "tasks/bare.yaml").write_text("group: bare\ntask: [free]\n")
+    (tmp_path / "tasks/endless.yaml").write_text(
+        "include: spell_backward.yaml\ntask: endless\nprocess_results: !function endless.score\n"
+    )
+    (tmp_path / "tasks/endless.py").write_text("def score(doc, results):\n    return {'exact_match': float('inf')}\n")
+    changes = {"--tasks": tmp_path / "tasks"}
+    refused("expected the data of lost, found FileNotFoundError", "lost=0", **changes)
+    refused("expected 0 shots, as the task says, found 3", "fixed=3", **changes)
+    refused("no score of its own; name the tasks in it", "bare=0", **changes)
+    refused("no finite score", "endless=0", **changes)
+    (tmp_path / "tasks/bare.yaml").write_text("group: bare\ntask: [free]\naggregate_metric_list: [{metric: acc}]\n")
+    refused("expected a task once, found free with other shots", "bare=0", "free=1", **changes)
+
+
+def hellaswag(folder):
+    """A snapshot of a data set as the hub has it, with few rows."""
+    folder.mkdir(parents=True)
+    for split, count in (("train", 6), ("validation", 10)):
+        with open(folder / f"{split}.jsonl", "w") as file:
+            for i in range(count):
+                row = {"ind": i, "activity_label": "Cooking", "ctx_a": f"A man stirs pot {i}.", "ctx_b": "then he"}
+                endings = [f"eats {i}.", "sleeps.", "runs away [title] fast.", f"adds {i} onions."]
+                row |= {"ctx": f"{row['ctx_a']} {row['ctx_b']}", "endings": endings, "label": str(i % 4)}
+                row |= {"source_id": str(i), "split": split, "split_type": "indomain"}
+                file.write(json.dumps(row) + "\n")
+
+
+def test_lm_evals_own_task_runs_offline_on_a_snapshot(made, tmp_path):
+    """The unchanged task `hellaswag` reads the snapshot, and gives what lm-eval's own entry point gives."""
+    from lm_eval import simple_evaluate
+
+    hellaswag(tmp_path / "fetched/Rowan/hellaswag")
+    changes = {"--tasks": tmp_path / "fetched", "--heldout": None}
+    scores, rows = run_program(made, tmp_path, "hellaswag", ["hellaswag=2"], **changes)
+    entry = scores["tasks"]["hellaswag"]
+    assert (entry["n"], entry["shots"], entry["version"]) == (10, 2, "1.0")
+    assert set(entry["metrics"]) == {"acc,none", "acc_norm,none"}
+    check_rows_give_scores(scores["tasks"], rows)
+    assert rows[1]["target"] == "sleeps."
+
+    suite = harness.Suite("hellaswag", tmp_path / "fetched", {"hellaswag": 2}, own=True)
+    lm = harness.language_model(made / "model", 16, None)
+    with harness.working_folder(suite):
+        names = ("random_seed", "numpy_random_seed", "torch_random_seed", "fewshot_random_seed")
+        theirs = simple_evaluate(lm, tasks=["hellaswag"], num_fewshot=2, **dict(zip(names, SEEDS, strict=True)))
+    for key, value in entry["metrics"].items():
+        assert theirs["results"]["hellaswag"][key] == value
+    for key, value in entry["stderr"].items():
+        assert theirs["results"]["hellaswag"][key.replace(",", "_stderr,")] == pytest.approx(value)
+    assert [one["prompt_hash"] for one in theirs["samples"]["hellaswag"]] == [row["prompt_hash"] for row in rows]
+
+
+def test_task_files_are_copied_with_what_they_name(tmp_path):
+    source = tmp_path / "source"
+    (source / "below/__pycache__").mkdir(parents=True)
+    for name in ("a.yaml", "_default_yaml", "below/utils.py", "data.jsonl", "notes.md", "below/__pycache__/utils.pyc"):
+        (source / name).write_text(name)
+    tasks.fetch(TaskSource(path=str(source)), tmp_path / "out", "nowhere")
+    copied = sorted(str(file.relative_to(tmp_path / "out")) for file in (tmp_path / "out").rglob("*") if file.is_file())
+    assert copied == ["_default_yaml", "a.yaml", "below/utils.py", "data.jsonl"]
+    with pytest.raises(StudyError, match=r"expected a folder with \*.yaml, found none"):
+        tasks.fetch(TaskSource(path=str(tmp_path / "missing")), tmp_path / "other", "nowhere")

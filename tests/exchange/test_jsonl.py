@@ -1,0 +1,382 @@
+"""Pairs of the published codes go into a study and come out as they were."""
+
+import json
+import unicodedata
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+import exchange as program
+import given as stand_in
+from wspin.config.flags import flags
+from wspin.errors import StudyError
+from wspin.exchange import given as ready_made
+from wspin.exchange import jsonl
+from wspin.models.folders import tokenizer_hash
+from wspin.report.weights import Shard, weight_rows
+from wspin.storage import tables
+from wspin.train.inputs import training_items
+
+TEXTS = st.text(st.characters(codec="utf-8"), max_size=20)
+FLOATS = st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), max_size=5)
+WEIGHTS = st.fixed_dictionaries({"chosen_weight": FLOATS, "rejected_weight": FLOATS})
+ROWS = st.builds(
+    lambda texts, weights: {**texts, **weights},
+    st.fixed_dictionaries(dict.fromkeys(jsonl.TEXTS, TEXTS)),
+    st.one_of(st.just({}), WEIGHTS),
+)
+PAIRS = [
+    # prompt, real answer, generated answer
+    ("sun", "nus nus", "nus  sun\n\n"),
+    ("moon", "noom 日本 é", "noom \u2028 nus"),
+    ("star", "rats\r\n rats\u00a0rats", ""),
+    ("star", "another answer", "👩\u200d👩 rats"),
+]
+EOS_WEIGHT = 0.25
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def message_pairs(rows):
+    """SPIN's rows of the same texts."""
+
+    def turns(row, side):
+        return [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row[side]}]
+
+    return [{"real": turns(row, "chosen"), "generated": turns(row, "rejected")} for row in rows]
+
+
+def plain(rows):
+    """The published keys of rows, without those that only ours have."""
+    kept = (*jsonl.TEXTS, "chosen_weight", "rejected_weight")
+    return [{key: row[key] for key in kept if key in row} for row in rows]
+
+
+def loaded(path):
+    return [json.loads(line) for line in path.read_text().split("\n") if line]
+
+
+# Files
+
+
+@given(st.lists(ROWS, max_size=4))
+def test_rows_come_back_bit_for_bit(tmp_path_factory, rows):
+    path = tmp_path_factory.mktemp("rows") / "a.jsonl"
+    again = [json.loads(line) for line in jsonl.lines(jsonl.read(write(path, rows)), "tis-dpo")]
+    assert [{key: row[key] for key in jsonl.TEXTS} for row in again] == [
+        {key: row[key] for key in jsonl.TEXTS} for row in rows
+    ]
+    assert [row.keys() for row in again] == [row.keys() for row in rows]
+    for ours, theirs in zip(again, rows, strict=True):
+        for key in theirs.keys() - set(jsonl.TEXTS):
+            assert np.array(ours[key], np.float32).tobytes() == np.array(theirs[key], np.float32).tobytes()
+
+
+@given(st.lists(ROWS, max_size=4))
+def test_spins_rows_hold_the_same_texts(tmp_path_factory, rows):
+    path = tmp_path_factory.mktemp("rows") / "a.jsonl"
+    spins = message_pairs(rows)
+    assert list(map(json.loads, jsonl.lines(jsonl.read(write(path, rows)), "spin"))) == spins
+    texts = [(pair.prompt, pair.chosen, pair.rejected) for pair in jsonl.read(write(path, spins), "spin")]
+    assert texts == [tuple(row[key] for key in jsonl.TEXTS) for row in rows]
+
+
+def test_weights_are_written_short(tmp_path):
+    row = {"prompt": "a", "chosen": "b", "rejected": "c", "chosen_weight": [0.61, 1e-9], "rejected_weight": [2.0]}
+    (line,) = jsonl.lines(jsonl.read(write(tmp_path / "a.jsonl", [row])), "tis-dpo")
+    assert line == json.dumps(row) + "\n"
+
+
+GOOD = {"prompt": "a", "chosen": "b", "rejected": "c", "chosen_weight": [1.0], "rejected_weight": [1.0]}
+SPINS = message_pairs([GOOD])[0]
+BAD = {
+    "{": ("expected a JSON object", None),
+    "[1]": ("expected a JSON object, found [1]", None),
+    '"\udc80"': ("expected a JSON object", None),
+    json.dumps({"prompt": "a", "chosen": "b"}): ("rejected: expected a text, found nothing", None),
+    json.dumps({**GOOD, "prompt": 3}): ("prompt: expected a text, found 3", None),
+    json.dumps({**GOOD, "chosen": "\ud800"}): ("chosen: expected Unicode text, found half of a character", None),
+    json.dumps({**GOOD, "chosen_weight": [1.0, "2"]}): ("chosen_weight: expected finite numbers of 32 bits", None),
+    json.dumps({**GOOD, "chosen_weight": [True]}): ("chosen_weight: expected finite numbers of 32 bits", None),
+    json.dumps({**GOOD, "chosen_weight": 1.0}): ("chosen_weight: expected finite numbers of 32 bits", None),
+    json.dumps({**GOOD, "chosen_weight": [10**400]}): ("chosen_weight: expected finite numbers of 32 bits", None),
+    json.dumps({**GOOD, "rejected_weight": [1e39]}): ("rejected_weight: expected finite numbers of 32 bits", None),
+    json.dumps({**GOOD, "rejected_weight": [float("nan")]}): ("found [NaN]", None),
+    json.dumps({**GOOD, "chosen_weight": None}): ("chosen_weight: expected a list of weights as on the other", None),
+    json.dumps({**GOOD, "chosen_eos_weight": "x"}): ("chosen_eos_weight: expected finite numbers", None),
+    json.dumps({**GOOD, "finish_reason": "eos"}): ('finish_reason: expected stop or length, found "eos"', None),
+    json.dumps({**GOOD, "token_ids": [1.5]}): ("token_ids: expected a list of token ids, found [1.5]", None),
+    json.dumps({**SPINS, "generated": "c"}): ("generated: expected a user's and an assistant's message", "spin"),
+    json.dumps({**SPINS, "real": SPINS["real"][:1]}): ("real: expected a user's and an assistant's message", "spin"),
+    json.dumps({**SPINS, "generated": message_pairs([{**GOOD, "prompt": "z"}])[0]["generated"]}): (
+        "generated: expected the user's message of real",
+        None,
+    ),
+    json.dumps(GOOD): ("real: expected a user's and an assistant's message, found null", "spin"),
+    json.dumps(SPINS): ("prompt: expected a text, found nothing", "tis-dpo"),
+}
+
+
+@pytest.mark.parametrize(("line", "told", "form"), [(line, *expected) for line, expected in BAD.items()])
+def test_a_bad_row_is_one_line_with_its_place(tmp_path, line, told, form):
+    path = tmp_path / "a.jsonl"
+    good = SPINS if form == "spin" else GOOD
+    path.write_text(f"{json.dumps(good)}\n\n{line}\n", errors="surrogateescape")
+    with pytest.raises(StudyError) as caught:
+        list(jsonl.read(str(path), form))
+    assert str(caught.value).startswith(f"{path}:3: ")
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+# Through a study
+
+
+@pytest.fixture
+def study(tmp_path, scratch_model, dialogue):
+    """What stands in for iteration 0, with the study's files around it; its weights are random."""
+    return Study(tmp_path, scratch_model, dialogue)
+
+
+class Study:
+    def __init__(self, folder, model, dialogue):
+        self.folder, self.model, self.dialogue = folder, model, dialogue
+        random = np.random.default_rng(0)
+        self.rows = [dict(zip(jsonl.TEXTS, pair, strict=True)) for pair in PAIRS]
+        for row in self.rows:
+            for side in tables.SIDES:
+                made = random.normal(size=len(dialogue.continued(row[side])[0])).astype(np.float32)
+                row[f"{side}_weight"] = jsonl.shortest(made)
+        rows = {"prompt": [one[0] for one in PAIRS], "response": [one[1] for one in PAIRS], "split": ["train"] * 4}
+        self.ids = [f"train-{i}" for i in range(len(PAIRS))]
+        tables.write(self.path("prompts"), "prompts", {"prompt_id": self.ids, **rows}, {})
+
+    def path(self, name):
+        return str(self.folder / f"{name}.parquet")
+
+    def answers(self, rows, name="generations", longest=64):
+        """Run the program that stands in for `generate`; the file has its rows in another order than the study."""
+        told = ["--given", write(self.folder / f"{name}.jsonl", rows[::-1]), "--max-new-tokens", longest]
+        told += ["--model", self.model, "--manifest", self.model.parent / f"{self.model.name}.json"]
+        return self._run("answers", name, *told, *flags(self.dialogue.settings))
+
+    def _run(self, command, name, *told, size=100, shard=0):
+        where = ["--rows", self.path("prompts"), "--shard", shard, "--shard-size", size, "--output", self.path(name)]
+        stand_in.main([command, *map(str, [*where, *told])])
+        return tables.read(self.path(name), "generations" if command == "answers" else "weights")
+
+    def read_by_student(self, generations):
+        """Its log-probabilities, which are zero: only the tokens matter here."""
+        chosen = [self.dialogue.response_ids(real) for _, real, _ in PAIRS]
+        said = {"chosen": chosen, "rejected": generations["token_ids"].to_pylist()}
+        columns = {}
+        for side, ids in said.items():
+            columns |= {f"{side}_token_ids": ids, f"{side}_ends": list(map(self.dialogue.ends, ids))}
+            columns[f"{side}_logprobs"] = [[0.0] * len(one) for one in ids]
+        texts = tables.texts_hash(*([one[i] for one in PAIRS] for i in (0, 1)))
+        made_with = {**tables.made_with(generations, "model", "tokenizer"), "eos": self.dialogue.eos, "texts": texts}
+        tables.write(self.path("reference"), "reference", {"prompt_id": self.ids, **columns}, made_with)
+
+    def weights(self, rows, generations="generations", name="weights"):
+        """Run the program that stands in for `weigh`."""
+        self.read_by_student(tables.read(self.path(generations), "generations"))
+        told = ["--given", write(self.folder / f"{name}.jsonl", rows), "--generations", self.path(generations)]
+        return self._run("weights", name, *told, "--reference", self.path("reference"), "--eos-weight", EOS_WEIGHT)
+
+    def export(self, form="tis-dpo", generations="generations", weights=()):
+        path = self.folder / f"{form}.jsonl"
+        told = ["--rows", self.path("prompts"), "--generations", self.path(generations), "--output", str(path)]
+        program.main(["export", "--format", form, *told, "--weights", *map(self.path, weights)])
+        return loaded(path)
+
+
+def columns(table):
+    return {name: table[name].to_pylist() for name in table.column_names}
+
+
+def test_weights_go_through_a_study_bit_for_bit(study):
+    """From a file to answers and weights in the study's tokens, and out again: the same file."""
+    study.answers(study.rows)
+    table = study.weights(study.rows)
+    assert plain(study.export(weights=["weights"])) == study.rows
+    for side in tables.SIDES:
+        assert {one[-1] for one in table[f"{side}_weights"].to_pylist()} == {EOS_WEIGHT}
+        for ours, row in zip(tables.lists(table, f"{side}_weights"), study.rows, strict=True):
+            assert ours[:-1].tobytes() == np.array(row[f"{side}_weight"], np.float32).tobytes()
+
+
+def test_an_iteration_goes_out_and_comes_back(study):
+    """Sampled ids that are not those of their text, an answer that was cut, and weights of EOS of its own."""
+    spelled = study.dialogue.tokenizer.convert_tokens_to_ids([*"backward"])
+    ids = [[*spelled, study.dialogue.eos], spelled[:2], *map(study.dialogue.response_ids, ("", "x"))]
+    said = {"response": list(map(study.dialogue.text, ids)), "token_ids": ids}
+    said["finish_reason"] = ["stop", "length", "stop", "stop"]
+    assert study.dialogue.response_ids("backward") != ids[0]
+    made_with = {"tokenizer": tokenizer_hash(study.dialogue.tokenizer), "model": manifest(study.model)["model"]}
+    tables.write(study.path("sampled"), "generations", {"prompt_id": study.ids, **said}, made_with)
+    study.read_by_student(tables.read(study.path("sampled"), "generations"))
+    reference = tables.read(study.path("reference"), "reference")
+    weights = {"ids_hash": tables.ids_hashes(reference, "rejected")}
+    for side in tables.SIDES:
+        counts = map(len, tables.lists(reference, f"{side}_token_ids"))
+        weights[f"{side}_weights"] = [np.random.default_rng(n).random(n, np.float32) for n in counts]
+    tables.write(study.path("drawn"), "weights", {"prompt_id": study.ids, **weights}, made_with)
+    rows = study.export("tis-dpo", "sampled", ["drawn"])
+    assert columns(study.answers(rows)) == columns(tables.read(study.path("sampled"), "generations"))
+    assert columns(study.weights(rows)) == columns(tables.read(study.path("drawn"), "weights"))
+    assert columns(study.answers(study.export("spin", "sampled"))) == columns(study.answers(rows))
+    assert [row["finish_reason"] for row in rows] == said["finish_reason"]
+
+
+def manifest(model):
+    return json.loads((model.parent / f"{model.name}.json").read_text())
+
+
+def test_given_files_are_what_later_stages_expect(study, scratch_model):
+    """The training takes the weights as those of the reference's tokens, and the report counts their tokens."""
+    made, weighed = study.answers(study.rows), study.weights(study.rows)
+    assert tables.metadata(made)["given"]["file"] == "generations.jsonl"
+    assert tables.metadata(made)["model"] == manifest(scratch_model)["model"]
+    expected = tables.made_with(made, "model", "tokenizer")
+    items = training_items(
+        "wspin", study.path("prompts"), [study.path("reference")], [study.path("weights")], 0, study.dialogue, expected
+    )
+    for item, row in zip(items, weighed.to_pylist(), strict=True):
+        assert [one.tolist() for one in item.weights] == [row["chosen_weights"], row["rejected_weights"]]
+    shard = Shard(*map(study.path, ("weights", "reference", "generations")))
+    chosen, rejected = weight_rows("wspin/ite0", [shard], study.path("prompts"))
+    for told, side in ((chosen, "chosen"), (rejected, "rejected")):
+        assert told["tokens"] == sum(len(row[f"{side}_weight"]) for row in study.rows)
+        assert np.isnan([told["at_lower"], told["unread"], told["mismatched"]]).all()
+
+
+def test_a_shard_takes_its_own_rows(study):
+    write(study.folder / "all.jsonl", study.rows)
+    told = ["--given", study.folder / "all.jsonl", "--max-new-tokens", 64, "--model", study.model]
+    told += ["--manifest", study.model.parent / f"{study.model.name}.json", *flags(study.dialogue.settings)]
+    second = study._run("answers", "01", *told, size=3, shard=1)
+    assert second["response"].to_pylist() == [PAIRS[3][2]]
+
+
+def refused(work, *arguments, **named):
+    with pytest.raises(StudyError) as caught:
+        work(*arguments, **named)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_every_prompt_is_found_by_its_real_answer_exactly_once(study):
+    other = [{**row, "chosen": row["chosen"] + "."} if row["prompt"] == "moon" else row for row in study.rows]
+    assert 'expected prompt "moon" with its real answer' in refused(study.answers, other)
+    twice = [*study.rows, study.rows[0]]
+    assert ":5: expected a prompt with its real answer once, found it in line 1 too" in refused(study.answers, twice)
+    unasked = {"prompt": "x", "chosen": "y", "rejected": "z"}
+    assert study.answers([unasked, *study.rows, unasked]).num_rows == len(PAIRS)
+
+
+def test_ids_that_are_not_those_of_the_text_are_refused(study):
+    told = "token_ids: expected those of its text and end, found others"
+    own = study.dialogue.response_ids(PAIRS[0][2])
+    for ids in (own[:-1], [*own[1:]], [*own[:-1], 10**6, own[-1]], []):
+        assert told in refused(study.answers, [{**study.rows[0], "token_ids": ids}, *study.rows[1:]])
+    cut = {**study.rows[0], "token_ids": own, "finish_reason": "length"}
+    assert told in refused(study.answers, [cut, *study.rows[1:]])
+
+
+def test_an_answer_without_room_is_refused(study):
+    found = refused(study.answers, study.rows, longest=5)
+    assert "rejected: expected 1 to 5 tokens (generate.max_new_tokens), found" in found
+    empty = [*study.rows[:2], {**study.rows[2], "finish_reason": "length"}, study.rows[3]]
+    assert "found 0" in refused(study.answers, empty)
+
+
+def test_weights_of_other_tokens_or_answers_are_refused(study):
+    study.answers(study.rows)
+    count = len(study.rows[1]["rejected_weight"])
+    short = [study.rows[0], {**study.rows[1], "rejected_weight": study.rows[1]["rejected_weight"][1:]}, *study.rows[2:]]
+    found = refused(study.weights, short)
+    assert f":2: rejected_weight: expected {count} weights" in found
+    assert f"found {count - 1}" in found
+    other = [{**study.rows[0], "rejected": "sun"}, *study.rows[1:]]
+    assert ":1: rejected: expected the answer of generate.given" in refused(study.weights, other)
+    assert "found none; weigh.given needs them" in refused(
+        study.weights, [dict(list(r.items())[:3]) for r in study.rows]
+    )
+
+
+def test_a_reference_of_other_answers_is_refused(study):
+    study.answers(study.rows)
+    study.weights(study.rows)
+    study.answers([{**study.rows[0], "rejected": "other"}, *study.rows[1:]])
+    told = ["--given", study.folder / "weights.jsonl", "--generations", study.path("generations"), "--eos-weight", 1.0]
+    found = refused(study._run, "weights", "weights", *told, "--reference", study.path("reference"))
+    assert "train-0: expected the generated answer's token ids, found others" in found
+
+
+def test_spins_rows_have_no_place_for_weights(study):
+    study.answers(study.rows)
+    study.weights(study.rows)
+    assert "SPIN's rows hold no weights" in refused(study.export, "spin", weights=["weights"])
+    assert plain(study.export()) == [{key: row[key] for key in jsonl.TEXTS} for row in study.rows]
+
+
+def test_answers_of_another_model_are_not_exported_with_these_weights(study):
+    made = study.answers(study.rows)
+    study.weights(study.rows)
+    other = {**tables.metadata(made), "model": "other"}
+    tables.write(study.path("other"), "generations", columns(made), {k: other[k] for k in ("model", "tokenizer")})
+    assert "model: expected 'other'" in refused(study.export, generations="other", weights=["weights"])
+
+
+@given(TEXTS)
+@example("e\u0301")
+def test_any_text_becomes_tokens_that_spell_it(dialogue, text):
+    """As the tokenizer reads it: composed, as Qwen's. The tokens then stand for themselves."""
+    made = ready_made.answers([jsonl.Pair("a:1", "x", "y", text)], dialogue, longest=1000)
+    (said,), (ids,) = made["response"], made["token_ids"]
+    assert said == unicodedata.normalize("NFC", text)
+    assert ids == dialogue.response_ids(text)
+    assert jsonl.Pair("a:1", "x", "y", said, token_ids=ids).ids(dialogue, 1000) == ids
+
+
+# Import
+
+
+@pytest.mark.parametrize("form", jsonl.FORMATS)
+def test_import_makes_rows_and_pairs(study, form, capsys):
+    rows = study.rows if form == "tis-dpo" else message_pairs(study.rows)
+    told = ["--train", write(study.folder / "a.jsonl", rows[:3]), write(study.folder / "b.jsonl", rows[2:])]
+    told += ["--test", write(study.folder / "c.jsonl", rows[:1]), "--output", str(study.folder / "given")]
+    program.main(["import", "--format", form, *told])
+    assert "train: 4 pairs; 1 repeated ones left out" in capsys.readouterr().out
+    train, test = (
+        pq.read_table(study.folder / f"given/rows/{split}.parquet").to_pylist() for split in ("train", "test")
+    )
+    assert train == [{"prompt": row["prompt"], "response": row["chosen"]} for row in study.rows]
+    assert test == train[:1]
+    expected = study.rows if form == "tis-dpo" else [{key: row[key] for key in jsonl.TEXTS} for row in study.rows]
+    assert loaded(study.folder / "given/pairs.jsonl") == expected
+    assert "nothing is replaced" in refused(program.main, ["import", "--format", form, *told])
+
+
+@pytest.mark.parametrize("side", ["--train", "--test"])
+def test_files_without_pairs_are_refused(study, side):
+    (study.folder / "empty.jsonl").write_text("\n")
+    good = write(study.folder / "a.jsonl", study.rows)
+    told = ["import", "--format", "tis-dpo", "--train", good, "--output", str(study.folder / "given")]
+    assert "empty.jsonl: expected pairs, found none" in refused(
+        program.main, [*told, side, f"{study.folder}/empty.jsonl"]
+    )
+
+
+def test_a_bad_file_leaves_no_folder(study):
+    bad = write(study.folder / "a.jsonl", [study.rows[0], {"prompt": "x"}])
+    told = ["import", "--format", "tis-dpo", "--train", bad, "--output", str(study.folder / "given")]
+    assert ":2: chosen: expected a text" in refused(program.main, told)
+    assert not (study.folder / "given").exists()

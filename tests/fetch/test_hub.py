@@ -1,0 +1,330 @@
+"""Fetches from a hub on loopback: whole, continued, checked; and no trace of the token."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import hub as loopback
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import workflow
+import yaml
+
+from wspin.config.sources import Model, TaskSource
+from wspin.data import records
+from wspin.errors import StudyError
+from wspin.fetch import models, tasks
+from wspin.models import folders
+from wspin.storage.files import sha256
+
+SCRIPTS = Path(__file__).parents[2] / "workflow" / "scripts"
+MODEL, DATA = "lab/tiny", "lab/chats"
+CARD = """---
+configs:
+- config_name: default
+  data_files:
+  - split: train_sft
+    path: data/train_sft-*
+  - split: test_sft
+    path: data/test_sft-*
+---
+# Chats
+"""
+
+
+@pytest.fixture(scope="module")
+def chats(tmp_path_factory):
+    """A data set as the study's: splits in several files, others beside them that nobody asked for."""
+    folder = tmp_path_factory.mktemp("chats")
+    (folder / "data").mkdir()
+    (folder / "README.md").write_text(CARD)
+    for name in ("train_sft-00000-of-00002", "train_sft-00001-of-00002", "test_sft-00000-of-00001", "train_gen-00000"):
+        rows = [{"prompt": f"{name} {i}", "messages": chat(f"{name} {i}")} for i in range(40)]
+        pq.write_table(pa.Table.from_pylist(rows), folder / "data" / f"{name}.parquet")
+    return folder
+
+
+def chat(text):
+    return [{"role": "user", "content": text}, {"role": "assistant", "content": text[::-1]}]
+
+
+@pytest.fixture
+def hub(scratch_model, chats):
+    with loopback.Hub() as made:
+        model = made.add("model", MODEL, scratch_model)
+        model.files |= {"onnx/model.safetensors": b"x" * 9, "training_args.bin": b"x" * 9, "README.md": b"# Tiny"}
+        made.add("dataset", DATA, chats)
+        yield made
+
+
+@pytest.fixture
+def fetch(hub, tmp_path):
+    """Runs fetch.py against the hub in a process of its own, as the rule does."""
+
+    def run(what, *flags, token=None, endpoint=None, revision=loopback.REVISION, wait=True, expect=0, offline=False):
+        command = [sys.executable, str(SCRIPTS / "fetch.py"), what, "--hub", {"data": DATA}.get(what, MODEL)]
+        command += ["--revision", revision, "--state", str(tmp_path / "state"), "--output", str(tmp_path / "out")]
+        command += ["--output-manifest", str(tmp_path / "manifest.json")] if what == "model" else []
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+        environment = {**kept, "HF_ENDPOINT": endpoint or hub.url, "HF_HOME": str(tmp_path / "home")}
+        environment |= {"HF_TOKEN": token} if token else {}
+        environment |= {"HF_HUB_OFFLINE": "1"} if offline else {}
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "cwd": tmp_path}
+        process = subprocess.Popen([*command, *flags], env=environment, **streams)
+        if not wait:
+            return process
+        told = process.communicate(timeout=100)[0]
+        assert process.returncode == expect, told
+        return told
+
+    return run
+
+
+def error(told):
+    """The one line that a failed fetch ends with."""
+    lines = [line for line in told.splitlines() if not line.startswith("fetch: ")]
+    assert len(lines) == 1, told
+    return lines[0].removeprefix("fetch.py: error: ")
+
+
+# Models
+
+
+def test_a_model_comes_whole_and_no_other_file(fetch, hub, tmp_path, scratch_model):
+    told = fetch("model")
+    got = {path.name for path in (tmp_path / "out").iterdir()}
+    assert got == {path.name for path in scratch_model.iterdir()} | {"provenance.json"}
+    assert json.loads((tmp_path / "manifest.json").read_text())["files"] == {
+        name: sha256(scratch_model / name) for name in got - {"provenance.json"}
+    }
+    assert folders.load_model(tmp_path / "out", "cpu").num_parameters() > 0
+    assert f"fetch: {MODEL}@{loopback.REVISION}: config.json (" in told
+    assert "\r" not in told
+    assert not list((tmp_path / "state").iterdir())  # what was kept meanwhile is gone
+
+
+CHUNK = 10 * 1024 * 1024  # bytes that huggingface_hub writes at once
+
+
+@pytest.fixture
+def large(hub):
+    """Weights of two chunks and a half."""
+    weights = bytes(range(256)) * (CHUNK // 256 * 5 // 2)
+    hub.repos[f"model/{MODEL}"].files["model.safetensors"] = weights
+    return weights
+
+
+def test_a_broken_connection_is_taken_up_in_its_middle(fetch, hub, large, tmp_path):
+    hub.cut["model.safetensors"] = CHUNK * 3 // 2
+    told = fetch("model")
+    assert hub.ranges == [f"bytes={CHUNK}-"]
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == large
+    assert hub.url not in told  # a storage's address may be signed
+
+
+def test_a_killed_fetch_goes_on_where_it_stood(fetch, hub, large, tmp_path):
+    """kill -9: files that were there are not sent again, nor the part of the one that was under way."""
+    hub.held = "model.safetensors"
+    process = fetch("model", wait=False)
+    wait_until(
+        lambda: max((part.stat().st_size for part in (tmp_path / "state").rglob("partial/*")), default=0) == CHUNK
+    )
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "out").exists()
+    hub.held = ""
+    fetch("model")
+    assert hub.ranges == [f"bytes={CHUNK}-"]
+    assert hub.times["config.json"] == 1
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == large
+
+
+def test_two_fetches_of_one_model_wait_for_each_other(fetch, hub, large, tmp_path):
+    both = [fetch("model", "--output", str(tmp_path / name), wait=False) for name in ("one", "two")]
+    told = [process.communicate(timeout=100)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], told
+    assert all((tmp_path / name / "model.safetensors").read_bytes() == large for name in ("one", "two"))
+    assert sum("waiting for it to end" in one for one in told) == 1
+
+
+def wait_until(condition):
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("path", ["config.json", "model.safetensors"])
+def test_a_wrong_file_is_refused_and_fetched_again(fetch, hub, tmp_path, path):
+    """Small files are checked by git's id, large ones by sha256; what is wrong is not kept."""
+    repo = hub.repos[f"model/{MODEL}"]
+    repo.lies[path] = repo.files[path].swapcase()
+    told = error(fetch("model", expect=1))
+    assert told.startswith(f"{MODEL}@{loopback.REVISION}: {path}: expected checksum ")
+    assert ", found " in told
+    assert "run again" in told
+    assert not (tmp_path / "out").exists()
+    repo.lies.clear()
+    fetch("model")
+    assert (tmp_path / "out" / path).read_bytes() == repo.files[path]
+
+
+def test_a_model_without_safetensors_says_so(fetch, hub, tmp_path):
+    del hub.repos[f"model/{MODEL}"].files["model.safetensors"]
+    assert "expected weights as safetensors, found none; convert the checkpoint" in error(fetch("model", expect=1))
+    assert not (tmp_path / "manifest.json").exists()
+
+
+def test_a_fetch_needs_a_place_for_what_has_come(tmp_path):
+    with pytest.raises(StudyError, match=r"lab/tiny@main: --state: expected a folder .*, found none; name one"):
+        models.fetch(Model(hub=MODEL, revision=loopback.REVISION).model_copy(update={"revision": None}), tmp_path, None)
+
+
+# What the hub refuses
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "told"),
+    [
+        ({}, {"revision": "f" * 40}, "expected that commit, found none; take one from {url}/lab/tiny/commits/main"),
+        ({"gated": True}, {}, "gated repository, found none (no HF_TOKEN is set); accept its terms at {url}/lab/tiny"),
+        ({"gated": True, "allowed": False}, {"token": True}, "gated repository, found none (HF_TOKEN is set); accept"),
+        ({"private": True}, {}, "expected a model, found none that this account may see (no HF_TOKEN is set); check"),
+        ({"gone": True}, {"token": True}, "found none that this account may see (HF_TOKEN is set); check its name"),
+        ({}, {"endpoint": "http://127.0.0.1:9"}, "expected to reach http://127.0.0.1:9, found ConnectError; check"),
+    ],
+)
+def test_what_cannot_be_fetched_is_one_line(fetch, hub, tmp_path, change, options, told):
+    repo = hub.repos[f"model/{MODEL}"]
+    repo.gated, repo.private = change.get("gated", False), change.get("private", False)
+    hub.allowed = change.get("allowed", True)
+    if change.get("gone"):
+        hub.repos.clear()
+    options = {**options, **({"token": hub.token} if options.get("token") else {})}
+    line = error(fetch("model", expect=1, **options))
+    assert told.format(url=hub.url) in line
+    assert hub.token not in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_offline_is_one_line(fetch):
+    assert "HF_HUB_OFFLINE is set; unset it where the hub is reached" in error(fetch("model", offline=True, expect=1))
+
+
+# The token
+
+
+def test_the_token_reaches_the_hub_and_nothing_else(fetch, hub, tmp_path):
+    """Not the output, not a file, not the list of processes; not even where the hub itself says it in an error."""
+    hub.repos[f"model/{MODEL}"].gated = True
+    process, seen = fetch("model", token=hub.token, wait=False), []
+    while process.poll() is None:
+        try:
+            seen += [" ".join(one.cmdline()) for one in [psutil.Process(process.pid)]]
+        except psutil.Error:
+            break
+        time.sleep(0.01)
+    told = process.communicate()[0]
+    assert process.returncode == 0, told
+    assert hub.token in hub.tokens
+    texts = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(texts) > 5
+    assert not [
+        text for text in (*texts, told.encode(), *(line.encode() for line in seen)) if hub.token.encode() in text
+    ]
+    hub.allowed = False
+    assert hub.token not in fetch("model", token=hub.token, expect=1)
+
+
+# Data sets
+
+
+def test_a_killed_fetch_of_a_data_set_goes_on_where_it_stood(fetch, hub, tmp_path):
+    """Its card is asked for again, and takes nothing of what has come."""
+    path, noise = "data/train_sft-00000-of-00001.parquet", os.urandom(CHUNK * 5 // 2)
+    table = pa.table({"prompt": [noise[i : i + 10_000].hex() for i in range(0, len(noise), 10_000)]})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="none", use_dictionary=False)
+    hub.repos[f"dataset/{DATA}"].files = {"README.md": CARD.encode(), path: sink.getvalue().to_pybytes()}
+    hub.held = path
+    process = fetch("data", "--splits", "train_sft", wait=False)
+    parts = (tmp_path / "state").rglob
+    wait_until(lambda: any(part.stat().st_size >= CHUNK for part in parts("partial/*")))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    hub.held = ""
+    fetch("data", "--splits", "train_sft")
+    assert len(hub.ranges) == 1
+    assert int(hub.ranges[0].removeprefix("bytes=").removesuffix("-")) % CHUNK == 0
+    assert pq.read_table(tmp_path / "out/train_sft.parquet")["prompt"].to_pylist() == table["prompt"].to_pylist()
+
+
+def test_the_splits_of_a_data_set(fetch, hub, tmp_path):
+    """Of all files only those that the card names for them; the rows in the order of the files."""
+    fetch("data", "--splits", "test_sft", "train_sft")
+    rows = records.read(tmp_path / "out", "train_sft", records.first_turn)
+    assert len(rows) == 80
+    assert rows[0] == ("train_sft-00000-of-00002 0", "0 20000-fo-00000-tfs_niart")
+    assert rows[79][0] == "train_sft-00001-of-00002 39"
+    assert len(records.read(tmp_path / "out", "test_sft", records.first_turn)) == 40
+    assert not [asked for asked in hub.asked if "train_gen" in asked]
+    assert not list((tmp_path / "state").iterdir())
+
+
+def test_splits_by_the_names_of_files(fetch, hub, tmp_path):
+    hub.repos[f"dataset/{DATA}"].files["README.md"] = b"no card at all"
+    fetch("data", "--splits", "test_sft")
+    assert len(records.read(tmp_path / "out", "test_sft", records.first_turn)) == 40
+
+
+def test_an_unknown_split_is_one_line(fetch, hub):
+    told = error(fetch("data", "--splits", "validation", expect=1))
+    assert told.endswith("expected split 'validation', found test_sft, train_sft; correct the split in the config")
+
+
+# Tasks
+
+
+def test_the_data_of_lm_evals_own_tasks(fetch, hub, tmp_path):
+    """A folder named as the data set, with its card and its files but no script."""
+    hub.repos[f"dataset/{DATA}"].files["chats.py"] = b"print()"
+    fetch("tasks", "--hub", DATA)
+    got = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert got == {"provenance.json", *(f"{DATA}/{name}" for name in hub.repos[f"dataset/{DATA}"].files)} - {
+        f"{DATA}/chats.py"
+    }
+
+
+def test_a_local_copy_of_that_data(chats, tmp_path):
+    source = TaskSource(hub=DATA, path=str(chats))
+    tasks.fetch(source, tmp_path / "out", "nowhere")
+    assert (tmp_path / "out" / DATA / "README.md").read_text() == CARD
+    with pytest.raises(StudyError, match=r"expected a folder with \*.parquet, .* found none"):
+        tasks.fetch(source.model_copy(update={"path": str(tmp_path / "state")}), tmp_path / "other", "nowhere")
+
+
+# The lock file
+
+
+def test_missing_commits_are_asked_for_once(hub, tmp_path, repository):
+    """A name without a revision is refused until its commit is known, and has that one from then on."""
+    study = repository.copy(tmp_path / "study").overlay({"models": {"base": {"hub": MODEL, "revision": None}}})
+    target = "results/base/manifest.json"
+    assert "`make revisions` asks for those that are missing" in study.run("-n", target).stdout
+    environment = {**workflow.environment(), "HF_ENDPOINT": hub.url}
+    command = [sys.executable, "workflow/scripts/revisions.py", "--configfile", *study.configfiles]
+    for flags, asked in (((), 1), ((), 1), (("--renew", MODEL), 2)):
+        done = subprocess.run([*command, *flags], env=environment, cwd=study.folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert len([one for one in hub.asked if "/api/models/" in one]) == asked
+    lock = study.folder / "config" / "revisions.lock.yaml"
+    assert yaml.safe_load(lock.read_text()) == {"model": {MODEL: loopback.REVISION}}
+    assert f"--hub {MODEL} --revision {loopback.REVISION}" in study.run("-n", target).stdout
+    lock.write_text("model: {lab/tiny: main}\n")
+    assert "config/revisions.lock.yaml: expected names with the 40 hex digits of a commit" in study.run("-n").stdout

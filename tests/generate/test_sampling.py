@@ -1,0 +1,186 @@
+"""Answers that a killed job had finished are kept."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import workflow
+
+from wspin.config.sources import Scratch
+from wspin.config.stages import Generate
+from wspin.errors import StudyError
+from wspin.generate import sampling
+from wspin.generate.answer import Answer
+from wspin.models import folders, scratch
+from wspin.storage import tables
+
+EOS = "<|endoftext|>"
+
+
+class Engine:
+    """Answers a prompt of n tokens with n tokens, the last prompt first; may die after some."""
+
+    def __init__(self, dies_after=None):
+        self.asked, self.dies_after = [], dies_after
+
+    def generate(self, prompts, draws, finished):
+        for i in reversed(range(len(prompts))):
+            if self.dies_after == len(self.asked):
+                raise KeyboardInterrupt
+            self.asked.append(prompts[i])
+            finished(i, Answer([*prompts[i][1:], int(draws(i).integers(1000))], "stop"))
+        return {"slot_steps": 1}
+
+
+PROMPTS = [[i] * (i + 1) for i in range(7)]
+
+
+def draws(i):
+    return np.random.default_rng(i)
+
+
+def test_an_interrupted_shard_goes_on_with_the_rest(tmp_path, capsys):
+    """No prompt is asked twice, and what comes out is what an undisturbed run gives."""
+    whole, _ = sampling.answer(Engine(), PROMPTS, draws, tmp_path / "whole")
+    first, second = Engine(dies_after=3), Engine()
+    with pytest.raises(KeyboardInterrupt):
+        sampling.answer(first, PROMPTS, draws, tmp_path / "state")
+    answers, work = sampling.answer(second, PROMPTS, draws, tmp_path / "state")
+    assert answers == whole
+    assert sorted(first.asked + second.asked) == sorted(PROMPTS)
+    assert work["kept"] == 3
+    assert "generate: 3 of 7 answers kept from an earlier attempt" in capsys.readouterr().out
+
+
+def test_a_torn_line_is_asked_again(tmp_path):
+    whole, _ = sampling.answer(Engine(), PROMPTS, draws, tmp_path / "state")
+    path = tmp_path / "state" / "answers.jsonl"
+    path.write_text(path.read_text()[:-5])
+    again = Engine()
+    answers, work = sampling.answer(again, PROMPTS, draws, tmp_path / "state")
+    assert answers == whole
+    assert again.asked == [PROMPTS[0]]
+    assert sampling.Kept(tmp_path / "state").answers == dict(enumerate(whole))  # nothing of the torn line is left
+    assert work["kept"] == 6
+
+
+def test_settings_of_the_other_engine_are_left_out():
+    both = {
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "max_new_tokens": 4,
+        "batch_size": 2,
+        "dtype": "float32",
+        "gpu_memory": 0.5,
+    }
+    kept = {"temperature", "top_p", "max_new_tokens", "engine"}
+    for engine, own in (("transformers", {"batch_size"}), ("vllm", {"dtype", "gpu_memory"})):
+        made = Generate(engine=engine, **both).for_its_engine()
+        assert made.model_dump(exclude_none=True).keys() == kept | own
+
+
+def test_an_engine_that_is_not_installed_is_one_line(scratch_model):
+    settings = Generate(engine="vllm", temperature=0, top_p=1, max_new_tokens=4, dtype="float32", gpu_memory=0.5)
+    if __import__("importlib.util").util.find_spec("vllm"):
+        pytest.skip("vllm is installed beside the tests")
+    with pytest.raises(
+        StudyError, match="expected the package vllm in this environment, found none; run `make setup-v"
+    ):
+        sampling.load_engine(str(scratch_model), settings, 0, 64)
+
+
+# A job that is killed
+
+
+def job(folder, model, output, python=sys.executable, count=400, **changes):
+    """The command of a generation over prompts of many lengths."""
+    prompts = folder / f"prompts{count}.parquet"
+    if not prompts.exists():
+        words = ["stone", "river", "cloud", "garden", "window"]
+        texts = [" ".join(words[(i + j) % 5] for j in range(1 + i % 7)) for i in range(count)]
+        rows = {"prompt_id": [f"p-{i:04d}" for i in range(count)], "prompt": texts, "response": texts}
+        tables.write(prompts, "prompts", {**rows, "split": ["train"] * count}, {})
+    settings = {"engine": "transformers", "temperature": 1.0, "top-p": 1.0, "max-new-tokens": 24, "batch-size": 4}
+    settings |= {"template": "human-assistant", "eos": EOS, "max-prompt-tokens": 64, "max-tokens": 96}
+    settings |= {
+        "eos-on-cut": "false",
+        "shard": 0,
+        "shard-size": count,
+        "state": output.with_suffix(".state"),
+        **changes,
+    }
+    flags = [str(word) for name, value in settings.items() if value is not None for word in (f"--{name}", value)]
+    place = ["--model", model, "--manifest", model.with_suffix(".json"), "--prompts", prompts, "--output", output]
+    program = workflow.ROOT / "workflow/scripts/generate.py"
+    return [str(word) for word in (python, program, *place, "--seed", 42, 0, *flags)]
+
+
+def run(command):
+    done = subprocess.run(command, env=workflow.environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def read(path):
+    table = tables.read(path, "generations")
+    return table.drop_columns("prompt_id").to_pylist()
+
+
+def kill_in_the_middle(command, output):
+    """kill -9 when some answers are there; returns how many."""
+    process = subprocess.Popen(
+        command, env=workflow.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    end = time.monotonic() + 120
+    while not (files := list(output.with_suffix(".state").glob("*/answers.jsonl"))) or files[0].stat().st_size < 200:
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not output.exists()
+    return len(files[0].read_bytes().split(b"\n")) - 1
+
+
+@pytest.fixture(scope="session")
+def talkative(texts, tmp_path_factory):
+    """A folder of a small model with weights ten times too large: what it says depends on what it reads."""
+    import torch
+
+    made, folder = tmp_path_factory.mktemp("scratch"), tmp_path_factory.mktemp("talkative") / "model"
+    size = {"vocabulary": 270, "hidden": 64, "intermediate": 64, "layers": 2, "heads": 2, "context": 128}
+    scratch.make_scratch(Scratch(architecture="qwen2", text="sft", **size), texts, EOS, 1, made)
+    model = folders.load_model(made, "cpu")
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.dim() > 1:
+                weight.mul_(10.0)
+    folders.publish(model, folders.load_tokenizer(made), folder, folder.with_suffix(".json"))
+    return folder
+
+
+def test_a_killed_generation_goes_on(talkative, tmp_path):
+    output = tmp_path / "out.parquet"
+    command = job(tmp_path, talkative, output)
+    killed = kill_in_the_middle(command, output)
+    told = run(command)
+    assert f"generate: {killed} of 400 answers kept from an earlier attempt" in told
+    assert not list(output.with_suffix(".state").glob("*"))
+    record = json.loads((tmp_path / "out.parquet.provenance.json").read_text())
+    assert record["work"]["kept"] == killed
+    run(job(tmp_path, talkative, tmp_path / "whole.parquet"))
+    same = sum(a == b for a, b in zip(read(output), read(tmp_path / "whole.parquet"), strict=True))
+    assert same >= 396  # up to rounding: other prompts stood beside the rest
+    assert tables.metadata(tables.read(output, "generations")) == tables.metadata(
+        tables.read(tmp_path / "whole.parquet", "generations")
+    )
+
+
+def test_other_settings_keep_nothing_of_it(talkative, tmp_path):
+    output = tmp_path / "out.parquet"
+    kill_in_the_middle(job(tmp_path, talkative, output), output)
+    assert "kept from an earlier attempt" not in run(job(tmp_path, talkative, output, temperature=0.5))

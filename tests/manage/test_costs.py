@@ -1,0 +1,79 @@
+"""What the results took, every job once."""
+
+import csv
+import io
+
+import pytest
+import results as made
+
+import cost as program
+from wspin.manage import costs
+from wspin.storage import provenance
+from wspin.storage.files import write_json
+
+ARMS = {"spin", "wspin", "wspin.paper"}
+
+
+def put(results, output, program, seconds, number=0, **more):
+    """A result with its record; equal numbers are one job's outputs."""
+    path = results / output
+    path.mkdir(parents=True) if output.endswith("model") else path.parent.mkdir(parents=True, exist_ok=True)
+    path.exists() or path.touch()
+    told = {"program": program, "code": "x", "command": [program, str(number)], "started": "2026", "seconds": seconds}
+    write_json(provenance.record_path(path), {**told, "cpu_seconds": 2 * seconds, "peak_memory_mb": 100, **more})
+
+
+@pytest.fixture
+def results(tmp_path):
+    two = {"gpus": {"count": 2, "name": "A GPU", "peak_memory_mb": 900}}
+    put(tmp_path, "sft/model", "train", 3600, 1, **two)
+    put(tmp_path, "spin/ite0/model", "train", 1800, 2, **two)
+    put(tmp_path, "spin/ite1/model", "train", 1800, 3, **two)
+    put(tmp_path, "sft/generations/00.parquet", "generate", 360, 4)
+    put(tmp_path, "logprobs/teacher/spin/ite1/00.parquet", "logprobs", 36, 5)
+    put(tmp_path, "logprobs/teacher/gold/00.parquet", "logprobs", 36, 6)
+    for table in ("a.csv", "a.md"):
+        put(tmp_path, f"tables/{table}", "report", 10, 7)
+    return tmp_path
+
+
+def rows(results):
+    return {(row.stage, row.arm): row for row in costs.table(results, ARMS)}
+
+
+def test_hours_are_summed_by_stage_and_arm(results):
+    found = rows(results)
+    assert set(found) == {
+        ("train", "sft"), ("train", "spin"), ("train", "total"), ("generate", "all arms"), ("logprobs", "spin"),
+        ("logprobs", "all arms"), ("logprobs", "total"), ("report", "all arms"), ("total", ""),
+    }  # fmt: skip
+    assert found["train", "spin"][2:] == (2, 1.0, 2.0, 2.0, 100, 900)
+    assert found["train", "total"].gpu_hours == 4.0
+    assert found["generate", "all arms"].gpu_hours == 0.0
+
+
+def test_a_job_counts_once_however_many_files_it_left(results):
+    assert rows(results)["report", "all arms"].jobs == 1
+    assert rows(results)["total", ""].jobs == 7
+
+
+def test_a_record_without_its_result_does_not_count(results):
+    (results / "sft/generations/00.parquet").unlink()
+    assert ("generate", "all arms") not in rows(results)
+
+
+def test_an_arms_name_may_hold_a_point_and_begin_like_anothers(results):
+    put(results, "wspin.paper/ite0/model", "train", 360, 8)
+    assert rows(results)["train", "wspin.paper"].jobs == 1 and ("train", "wspin") not in rows(results)
+
+
+def test_the_program_writes_both_tables(root, results, capsys):
+    made.study(root, results)
+    program.main(["--results", str(results)])
+    told = (results / "tables/cost.md").read_text()
+    assert told in capsys.readouterr().out
+    assert "GPUs: A GPU." in told
+    lines = list(csv.DictReader(io.StringIO((results / "tables/cost.csv").read_text())))
+    assert lines[-1] | {"stage": "total", "jobs": "7", "gpu_hours": "4.000000"} == lines[-1]
+    program.main(["--results", str(results)])  # its own tables cost nothing
+    assert told == (results / "tables/cost.md").read_text()

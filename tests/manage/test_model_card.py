@@ -1,0 +1,140 @@
+"""What a model's card says, when it is renewed, and that it makes nothing else again."""
+
+import json
+
+import pytest
+import results as made
+from huggingface_hub import ModelCard
+from transformers import AutoModelForCausalLM
+
+import cards as program
+from wspin.config.load import read_results
+from wspin.errors import StudyError
+from wspin.manage import model_card, stale
+from wspin.study.paths import StudyPaths
+
+MODEL = "wspin/ite3"
+
+
+@pytest.fixture
+def results(root, tmp_path, scratch_model):
+    folder = made.study(root, tmp_path / "results")
+    made.put_model(folder, MODEL, scratch_model)
+    return folder
+
+
+def text(results, model=MODEL):
+    return (results / model / "model/README.md").read_text()
+
+
+def layout(results):
+    return StudyPaths(read_results(results))
+
+
+def test_a_card_says_what_the_model_is(results):
+    assert model_card.renew(results) == [MODEL]
+    told = text(results)
+    for part in (
+        "`base` → `sft` → `wspin/ite0` → `wspin/ite1` → `wspin/ite2` → `wspin/ite3`",
+        "TIS-DPO",
+        "of 2 iterations",
+        "seed 42, iteration 3",
+        "Not scored yet.",
+        "\\n\\n<Human>:{prompt}\\n\\n<Assistant>:",
+        "mu_rejected: -1.0",
+        "beta: 1.0",
+        "arXiv 2401.01335",
+    ):
+        assert part in told, part
+    assert "node17" not in told and str(results) not in told
+
+
+def test_the_header_is_one_that_the_hub_reads(results):
+    model_card.renew(results)
+    header = ModelCard.load(results / MODEL / "model/README.md").data.to_dict()
+    assert header == {
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["self-play", "wspin"],
+    }
+
+
+def test_a_base_model_of_the_hub_gives_its_licence_to_all_that_is_trained_from_it(root, tmp_path, scratch_model):
+    hub = {"hub": "Qwen/Qwen1.5-1.8B", "revision": "7" * 40, "scratch": None, "license": model_card.QWEN}
+    folder = made.study(root, tmp_path / "results", models={"base": hub})
+    made.put_model(folder, MODEL, scratch_model)
+    model_card.renew(folder)
+    header = ModelCard.load(folder / MODEL / "model/README.md").data
+    assert (header.license, header.license_name, header.base_model) == ("other", model_card.QWEN, "Qwen/Qwen1.5-1.8B")
+    assert header.license_link.startswith("https://huggingface.co/Qwen/")
+    assert "not for commercial use" in text(folder) and "check its card too" in text(folder)
+
+
+def test_a_licence_that_nobody_stated_is_not_made_up(root, tmp_path, scratch_model):
+    hub = {"hub": "me/base", "revision": "7" * 40, "scratch": None}
+    folder = made.study(root, tmp_path / "results", models={"base": hub})
+    made.put_model(folder, MODEL, scratch_model)
+    model_card.renew(folder)
+    assert "license" not in ModelCard.load(folder / MODEL / "model/README.md").data.to_dict()
+    assert "Not stated in the study: see the base model, [me/base]" in text(folder)
+
+
+def test_scores_come_with_their_errors_once_there_are_some(results):
+    model_card.renew(results)
+    made.put_scores(results, MODEL)
+    assert model_card.renew(results) == [MODEL]
+    assert "| spell_backward | `exact_match,none` | 0 | 400 | 50.00 ± 2.50 |" in text(results)
+    assert "| average | | | | 50.00 ± 1.77 |" in text(results)
+    assert model_card.renew(results) == []
+
+
+def test_scores_of_another_model_are_not_this_ones(results):
+    made.put_scores(results, MODEL)
+    file = results / MODEL / "scores/demo.json"
+    file.write_text(file.read_text().replace('"model": "', '"model": "0'))
+    model_card.renew(results)
+    assert "Not scored yet." in text(results)
+
+
+def test_the_model_still_loads_and_is_what_its_manifest_says(results):
+    before = (results / MODEL / "manifest.json").read_text()
+    model_card.renew(results)
+    provenance_model = json.loads(before)
+    AutoModelForCausalLM.from_pretrained(results / MODEL / "model")
+    assert "README.md" not in provenance_model["files"]
+    assert [str(path) for path, _ in stale.stale(results)] == [str(results / MODEL / "model")]  # code "c0de"
+
+
+def test_the_snippet_runs(results, monkeypatch, capsys):
+    model_card.renew(results)
+    monkeypatch.chdir(results / MODEL / "model")
+    exec(text(results).split("```python\n")[1].split("```")[0], {})
+    assert capsys.readouterr().out
+
+
+def test_a_card_is_left_with_a_model_that_has_just_been_made(results, tmp_path, capsys):
+    model_card.leave(str(results / MODEL / "model"))
+    assert "# wspin/ite3" in text(results)
+    model_card.leave(str(tmp_path / "alone/model"))
+    assert "no card yet" in capsys.readouterr().out
+
+
+def test_a_card_that_cannot_be_written_does_not_fail_the_job(results, monkeypatch, capsys):
+    def full(path):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(model_card, "whole_file", full)
+    model_card.leave(str(results / MODEL / "model"))
+    assert "no card yet" in capsys.readouterr().out
+
+
+def test_a_folder_without_a_study_is_refused_in_one_line(tmp_path):
+    with pytest.raises(StudyError, match="expected the study as it was resolved, found no file"):
+        program.main(["--results", str(tmp_path)])
+
+
+def test_a_renewed_card_makes_nothing_again(study):
+    """Downstream jobs watch the manifest; the folder's own time is nobody's business."""
+    for folder in study.folder.glob("results/two/**/model"):
+        (folder / "README.md").write_text("# a card\n")
+    assert study.plan("all").jobs == []

@@ -1,0 +1,183 @@
+"""`stale` names what other code made; `clean_state` removes states that nobody holds."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+import clean_state
+import stale
+from wspin.errors import StudyError
+from wspin.storage import code_hash, provenance
+from wspin.storage.locks import locked
+
+EVERYTHING_PRESENT = "every result was made by the present code\n"
+
+
+@pytest.fixture
+def results(tmp_path):
+    """Results of three programs, all made by the present code."""
+    made = {"sft/model": "train", "sft/scores/demo.json": "eval", "data/prompts.parquet": "data"}
+    for name, program in made.items():
+        output = tmp_path / name
+        if name.endswith("model"):
+            output.mkdir(parents=True)
+        else:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            output.touch()
+        provenance.write_record(output, {"program": program, "code": code_hash.code_hash(program)})
+    return tmp_path
+
+
+def make_old(output):
+    record = provenance.record_path(output)
+    record.write_text(json.dumps({**json.loads(record.read_text()), "code": "0" * 16}))
+
+
+def test_results_of_the_present_code_are_not_stale(results, capsys):
+    stale.main(["--results", str(results)])
+    assert capsys.readouterr().out == EVERYTHING_PRESENT
+
+
+def test_stale_results_are_named_with_what_makes_them_again(results, capsys):
+    model, prompts = results / "sft/model", results / "data/prompts.parquet"
+    make_old(model)
+    make_old(prompts)
+    stale.main(["--results", str(results)])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [
+        f"{prompts}: made by other code of data.py; to make it again, add -R {prompts} to your command",
+        f"{model}: made by other code of train.py; to make it again, add -R {model} to your command",
+        "2 stale; -R takes rules too: named like the program, or beginning with its name (data, train)",
+    ]
+
+
+def test_a_result_that_is_gone_is_not_stale(results, capsys):
+    make_old(results / "data/prompts.parquet")
+    (results / "data/prompts.parquet").unlink()
+    stale.main(["--results", str(results)])
+    assert capsys.readouterr().out == EVERYTHING_PRESENT
+
+
+def test_a_folder_that_is_missing_is_an_error(tmp_path):
+    with pytest.raises(StudyError, match="elsewhere: expected a folder of results"):
+        stale.main(["--results", str(tmp_path / "elsewhere")])
+
+
+# States
+
+
+def put_state(folder, size=1000):
+    folder.mkdir(parents=True)
+    (folder / "state.bin").write_bytes(b"x" * size)
+    folder.with_name(folder.name + ".lock").touch()
+    return folder
+
+
+def test_states_that_nobody_holds_are_removed(tmp_path, capsys):
+    states = [
+        put_state(tmp_path / "train" / model / "0123456789abcdef", 1_000_000)
+        for model in ("sft", "spin/ite0", "wspin.lock/ite0")
+    ]
+    clean_state.main(["--state", str(tmp_path)])
+    assert capsys.readouterr().out == "states removed: 3 (3.0 MB)\n"
+    assert not any(state.exists() for state in states)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    clean_state.main(["--state", str(tmp_path)])
+    assert capsys.readouterr().out == "states removed: 0 (0.0 MB)\n"
+
+
+def test_a_state_that_is_held_is_left_alone_and_named(tmp_path, capsys):
+    busy, idle = (put_state(tmp_path / "train" / "sft" / name) for name in ("aaaaaaaaaaaaaaaa", "bbbbbbbbbbbbbbbb"))
+    inner = busy / "cache" / "inner"
+    put_state(inner)  # a lock inside a state is that job's own business
+    with locked(busy):
+        clean_state.main(["--state", str(tmp_path)])
+    assert capsys.readouterr().out.splitlines() == [
+        f"{busy}: held by a running process; left alone",
+        "states removed: 1 (0.0 MB)",
+    ]
+    assert (busy / "state.bin").exists()
+    assert (inner / "state.bin").exists()
+    assert not idle.exists()
+
+
+def test_no_state_at_all_is_no_error(tmp_path, capsys):
+    clean_state.main(["--state", str(tmp_path / "never")])
+    assert capsys.readouterr().out == "states removed: 0 (0.0 MB)\n"
+
+
+def test_two_runs_at_once_share_the_work(tmp_path):
+    for number in range(200):
+        put_state(tmp_path / "train" / f"m{number % 5}" / f"{number:016x}")
+    command = [sys.executable, clean_state.__file__, "--state", str(tmp_path)]
+    runs = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)]
+    told = [run.communicate()[0] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], told
+    assert sum(int(text.splitlines()[-1].split()[2]) for text in told) == 200
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.fixture
+def scripts(tmp_path, monkeypatch):
+    """A copy of the programs and the library, whose code is hashed."""
+    copy = tmp_path / "scripts"
+    shutil.copytree(code_hash.SCRIPTS, copy)
+    monkeypatch.setattr(code_hash, "SCRIPTS", copy)
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("module", "programs"),
+    [
+        ("weigh/alignment", {"weigh"}),
+        ("weigh/weights", {"weigh"}),
+        ("weigh/inputs", {"weigh"}),
+        ("train/losses", {"train"}),
+        ("study/paths", set()),
+        ("study/rule_flags", set()),
+        ("config/study", set()),
+        ("report/bootstrap", {"report"}),
+    ],
+)
+def test_a_module_is_the_code_of_the_programs_that_compute_with_it(scripts, module, programs):
+    """An edit of the alignment must not make trainings and a teacher's readings look old, or drop saved states."""
+    every = sorted(path.stem for path in scripts.glob("*.py"))
+    before = {program: code_hash.code_hash(program) for program in every}
+    with open(scripts / f"wspin/{module}.py", "a") as file:
+        file.write("\nEDITED = True\n")
+    assert {program for program in every if code_hash.code_hash(program) != before[program]} == programs
+
+
+NESTED = {
+    "wspin/outer/__init__.py": "",
+    "wspin/outer/inner/__init__.py": "",
+    "wspin/outer/inner/deep.py": "from ..beside import VALUE\n",
+    "wspin/outer/beside.py": "VALUE = 1\n",
+    "wspin/outer/alone.py": "VALUE = 1\n",
+}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from wspin.outer.inner.deep import VALUE",
+        "from wspin.outer.inner import deep",
+        "import wspin.outer.inner.deep",
+        "def late():\n    from wspin.outer.inner.deep import VALUE",
+    ],
+)
+def test_imports_are_followed_into_packages(scripts, line):
+    """However a module of a package is named: by absolute names, by relative ones of any depth, late in a function."""
+    for name, text in NESTED.items():
+        (scripts / name).parent.mkdir(parents=True, exist_ok=True)
+        (scripts / name).write_text(text)
+    with open(scripts / "weigh.py", "a") as file:
+        file.write(f"\n{line}\n")
+    covered = {path.relative_to(scripts).as_posix() for path in code_hash.code_files("weigh")}
+    assert {name for name in NESTED if name in covered} == NESTED.keys() - {"wspin/outer/alone.py"}
+    before = code_hash.code_hash("weigh")
+    (scripts / "wspin/outer/beside.py").write_text("VALUE = 2\n")
+    assert code_hash.code_hash("weigh") != before

@@ -1,0 +1,440 @@
+"""What is done, running, interrupted, stale or missing, and how that is told."""
+
+import base64
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import workflow
+
+import status
+from wspin.config.load import read_study
+from wspin.errors import StudyError
+from wspin.manage import job_state
+from wspin.manage.job_state import Seen
+from wspin.manage.status import cell, span, table
+from wspin.storage import code_hash, provenance
+from wspin.storage.locks import locked, show_alive
+from wspin.study import jobs
+from wspin.study.paths import StudyPaths
+from wspin.train import journal
+
+MODEL = "results/two/spin/ite1/model"
+LOG = "results/two/logs/train/spin/ite1.log"
+STATE = "results/two/.state/train/spin/ite1/0123456789abcdef"
+SHARD = "results/two/spin/ite2/generations/00.parquet"
+SHARD_LOG = "results/two/logs/generate/spin/ite2/00.log"
+
+
+@pytest.fixture
+def here(study, monkeypatch):
+    """A finished study as the current folder; nothing of a run is left in it."""
+    monkeypatch.chdir(study.folder)
+    assert not list(Path(".snakemake/incomplete").iterdir())
+    return study
+
+
+def layout(*overlays):
+    return StudyPaths(read_study(["config/config.yaml", *overlays]))
+
+
+def told(*overlays):
+    """(model -> its row's cells, the lines below the table)"""
+    lines = table(layout(*(overlays or (workflow.TWO_ARMS,)))).splitlines()
+    end = lines.index("")
+    header, rows = lines[0], lines[2:end]
+    starts = [header.index(name) for name in ("model", *jobs.COLUMNS[:4])]
+    starts += [header.index("model", starts[-1]), header.index("scores")]
+    pieces = [[line[a:b].strip() for a, b in zip(starts, [*starts[1:], None], strict=True)] for line in rows]
+    return {model: dict(zip(jobs.COLUMNS, cells, strict=True)) for model, *cells in pieces}, lines[end + 1 :]
+
+
+def remove(*paths):
+    for path in map(Path, paths):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def mark(output, ago=0.0):
+    """Snakemake's marker of an output that is being made since so many seconds."""
+    pieces = re.findall(r".{1,254}", base64.urlsafe_b64encode(output.encode()).decode())
+    place = Path(".snakemake/incomplete", *(f"@{piece}" for piece in pieces[:-1]), pieces[-1])
+    return write(place, '{"external_jobid": null}', ago)
+
+
+def run_began(ago):
+    return write(".snakemake/locks/0.output.lock", "", ago)
+
+
+def write(path, text, ago=0.0):
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    os.utime(path, (time.time() - ago,) * 2)
+    return path
+
+
+def save_state(*steps):
+    for step in steps:
+        write(f"{STATE}/checkpoint-{step}/{journal.COMPLETE}", "")
+    Path(STATE).mkdir(parents=True, exist_ok=True)
+    with locked(Path(STATE)):
+        pass  # leaves the lock file of a process that has ended
+
+
+# The jobs
+
+
+PLANS = {
+    "paper": {},
+    "replicate": {"arms": {"wspin.s43": {"seed": 43, "train": {"loss": "wspin"}}}},
+    "given": {
+        "generate": {"given": "README.md"},  # any file that is there
+        "weigh": {"given": "README.md"},
+        "arms": {"wspin.paper": None, "wspin.s43": {"seed": 43, "train": {"loss": "wspin"}}},
+    },
+    "forks": {
+        "data_window": 3,
+        "arms": {
+            "late": {"fork": {"from": "spin", "at": 2}, "train": {"loss": "wspin"}},
+            "upper": {"fork": {"from": "wspin", "at": 1}, "train": {"loss": "wspin"}, "weigh": {"upper": 1.0}},
+            "wide": {"fork": {"from": "wspin", "at": 2}, "data_window": 1},
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("overlay", PLANS.values(), ids=PLANS)
+def test_the_jobs_are_those_of_snakemake(tmp_path, overlay):
+    study = workflow.checkout(tmp_path).overlay(overlay)
+    done = study.run("--dry-run", "all")
+    planned = [job for job in workflow.Plan(done.stdout).jobs if job.rule != "all"]
+    logs = re.findall(r"^    log: (.*)$", done.stdout, re.MULTILINE)
+    made = layout_of(study)
+    found = {job for row in (*jobs.rows(made).values(), jobs.rest(made)) for group in row.values() for job in group}
+    assert {frozenset(job.outputs) - {made.averages} for job in found} == {
+        frozenset(job.outputs) - {made.averages} for job in planned
+    }
+    assert sorted(job.log for job in found) == sorted(logs)
+
+
+def layout_of(study):
+    made = StudyPaths(read_study([study.folder / name for name in ("config/config.yaml", *study.configfiles)]))
+    made.averages = "results/tables/averages.csv"  # lies beside the differences
+    return made
+
+
+# What is there
+
+
+def test_a_finished_study_is_done(here):
+    rows, below = told()
+    assert list(rows)[:5] == ["base", "teacher", "sft", "dpo", "spin/ite0"]
+    plain = dict.fromkeys(jobs.COLUMNS, "done") | {"teacher readings": "-", "weights": "-"}
+    assert all(rows[f"{arm}/ite{k}"] == plain for arm in ("spin", "spin2") for k in range(4))
+    nothing = dict.fromkeys(jobs.COLUMNS, "-")
+    assert rows["sft"] == nothing | {"model": "done", "scores": "done"}
+    assert rows["dpo"] == nothing | {"reference": "done", "model": "done", "scores": "done"}
+    assert below[:2] == ["data: done", "tables and figures: done"]
+    assert re.fullmatch(r"(\d+) of \1 jobs done; no Snakemake is running here", below[2])
+    assert len(below) == 3
+
+
+def test_weights_and_readings_belong_to_the_arms_that_have_them(weighed, monkeypatch):
+    monkeypatch.chdir(weighed.folder)
+    rows, _ = told(*weighed.configfiles)
+    columns = ("teacher readings", "weights")
+    for arm, cells in (("spin", ["-", "-"]), ("equal", ["-", "done"])):
+        assert all([rows[f"{arm}/ite{k}"][name] for name in columns] == cells for k in range(3))
+    assert rows["wspin/ite1"]["teacher readings"] == rows["wspin/ite1"]["weights"] == "done"
+
+
+def test_what_is_removed_is_missing(here):
+    remove(MODEL, SHARD, "results/two/spin/ite0/scores/quick.samples.parquet", "results/two/data/heldout.parquet")
+    remove("results/two/tables/scores.csv")
+    rows, below = told()
+    assert [rows[f"spin/ite{k}"]["model"] for k in range(3)] == ["done", "missing", "done"]
+    assert [rows[f"spin/ite{k}"]["generations"] for k in range(4)] == ["done", "done", "1/2", "done"]
+    assert [rows[f"spin/ite{k}"]["scores"] for k in range(2)] == ["1/2", "done"]
+    assert below[:2] == ["data: 4/5", "tables and figures: 4/5"]
+    there, planned = map(int, re.match(r"(\d+) of (\d+) jobs done; ", below[2]).groups())
+    assert planned - there == 5
+
+
+def test_a_model_without_its_manifest_is_missing(here):
+    remove("results/two/sft/manifest.json")
+    assert told()[0]["sft"]["model"] == "missing"
+
+
+def test_what_other_code_made_is_stale(here):
+    for name, code in (("spin/ite0", "0" * 16), ("spin/ite1", code_hash.code_hash("train"))):
+        write(f"results/two/{name}/model/provenance.json", json.dumps({"program": "train", "code": code}))
+    write(f"{SHARD}.provenance.json", json.dumps({"program": "generate", "code": "0" * 16}))
+    rows, below = told()
+    assert [rows[f"spin/ite{k}"]["model"] for k in range(3)] == ["done, stale", "done", "done"]
+    assert rows["spin/ite2"]["generations"] == "done, stale"
+    remove(SHARD.replace("00", "01"))
+    assert told()[0]["spin/ite2"]["generations"] == "1/2, stale"
+    assert " jobs done, 2 stale; " in below[2]
+    remove(MODEL)
+    assert told()[0]["spin/ite1"]["model"] == "missing"
+
+
+def test_a_fresh_clone_has_nothing(repository, monkeypatch):
+    monkeypatch.chdir(repository.folder)
+    rows, below = told("config/demo.yaml")
+    assert {text for row in rows.values() for text in row.values()} == {"missing", "-"}
+    assert below == ["data: missing", "tables and figures: missing", below[2]]
+    assert below[2].startswith("0 of ")
+
+
+# What runs
+
+
+def test_a_training_runs_while_its_state_is_locked(here):
+    remove(MODEL)
+    write(LOG, "train: step 0 of 64\ntrain: step 16 of 64  loss 0.5  margin +0.1  90 s left\n", ago=30)
+    with locked(Path(STATE)):
+        before = Path(f"{STATE}.lock").read_text()
+        rows, below = told()
+        assert Path(f"{STATE}.lock").read_text() == before
+    assert rows["spin/ite1"]["model"] == "running 25 %, 60 s left"
+    assert " jobs done, 1 running; " in below[2]
+    assert below[3:] == [f"running: {MODEL}: 25 %, 60 s left, last word 30 s ago ({LOG})"]
+    assert told()[0]["spin/ite1"]["model"] == "missing"
+
+
+def test_a_lock_is_looked_at_and_left_alone(tmp_path):
+    assert job_state.held(str(tmp_path / "never")) is False
+    assert job_state.held(str(tmp_path)) is None  # no file that can be opened
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_training_that_ended_has_only_its_saved_state(here):
+    remove(MODEL)
+    write(LOG, "train: step 24 of 64  loss 0.5  90 s left\n")
+    save_state(8, 16)
+    write(f"{STATE}/checkpoint-24/optimizer.pt", "")  # torn
+    rows, below = told()
+    assert rows["spin/ite1"]["model"] == "interrupted"
+    assert below[3:] == [f"interrupted: {MODEL}: saved at step 16 ({LOG})"]
+
+
+def test_the_state_of_a_finished_training_is_no_interruption(here):
+    save_state(8)
+    assert told()[0]["spin/ite1"]["model"] == "done"
+
+
+def test_a_marked_job_runs_while_snakemake_lives(here):
+    remove(SHARD)
+    run_began(ago=60)
+    mark(SHARD, ago=50)
+    write(SHARD_LOG, "generate: 120 of 1200  310 s left\n", ago=10)
+    with contextlib.closing(show_alive()):
+        rows, below = told()
+    assert rows["spin/ite2"]["generations"] == "1/2, running 10 %, 5 min left"
+    assert below[2].endswith("; Snakemake is running here")
+
+
+def test_a_submitted_job_waits_until_it_says_something(here):
+    remove(SHARD)
+    write(SHARD_LOG, "generate: 1200 of 1200  0 s left\n", ago=20)  # of an earlier attempt
+    mark(SHARD, ago=10)
+    with contextlib.closing(show_alive()):
+        assert told()[0]["spin/ite2"]["generations"] == "1/2, queued"
+        remove(SHARD_LOG)
+        assert told()[0]["spin/ite2"]["generations"] == "1/2, queued"
+
+
+def test_a_marker_of_an_earlier_run_is_an_interruption(here):
+    remove(SHARD)
+    mark(SHARD, ago=600)
+    write(SHARD_LOG, "generate: 120 of 1200  310 s left\n", ago=500)
+    run_began(ago=60)
+    with contextlib.closing(show_alive()):
+        rows, below = told()
+    assert rows["spin/ite2"]["generations"] == "1/2, interrupted"
+    assert below[3:] == [f"interrupted: {SHARD}: starts anew ({SHARD_LOG})"]
+
+
+def test_a_file_that_is_there_but_marked_is_not_done(here):
+    mark(SHARD, ago=600)
+    assert told()[0]["spin/ite2"]["generations"] == "1/2, interrupted"
+
+
+def test_where_locks_are_not_seen_the_log_tells(here):
+    remove(SHARD)
+    run_began(ago=900)
+    mark(SHARD, ago=800)
+    for ago, word in ((20, "running 10 %, 4 min left"), (700, "interrupted")):
+        write(SHARD_LOG, "generate: 120 of 1200  240 s left\n", ago=ago)
+        assert told()[0]["spin/ite2"]["generations"] == f"1/2, {word}"
+    write(SHARD_LOG, "", ago=20)
+    remove(".snakemake/locks")  # Snakemake has ended
+    assert told()[0]["spin/ite2"]["generations"] == "1/2, interrupted"
+
+
+def test_a_lock_of_this_node_is_believed_and_one_of_another_is_not(here):
+    remove(MODEL)
+    run_began(ago=900)
+    mark(MODEL, ago=800)
+    save_state(8)
+    write(LOG, "train: step 16 of 64  loss 0.5  90 s left\n", ago=5)
+    assert told()[0]["spin/ite1"]["model"] == "interrupted"
+    Path(f"{STATE}.lock").write_text("4711 on another")
+    assert told()[0]["spin/ite1"]["model"] == "running 25 %, 85 s left"
+
+
+def test_a_training_that_gave_up_has_failed(here):
+    remove(MODEL)
+    write(LOG, "train: step 8 of 64  loss 0.5  90 s left\ntrain.py: error: step 9: loss nan; not finite\n")
+    rows, below = told()
+    assert rows["spin/ite1"]["model"] == "failed"
+    assert below[3:] == [f"failed: {MODEL}: train.py: error: step 9: loss nan; not finite ({LOG})"]
+
+
+@pytest.mark.parametrize(
+    ("log", "text"),
+    [
+        (b"", "running"),
+        (b"train: step 16 of\n", "running"),
+        (b"train: step x of 64  1 s left\n", "running"),
+        (b"train: step 0 of 0\n", "running"),
+        (b"\xff\x00\xfe", "running"),
+        (b"train: step 16 of 64, resumed\n", "running 25 %"),
+        (b"train: step 16 of 64  loss 0.1  7200 s left\ntrain: st", "running 25 %, 2 h 00 min left"),
+        (b"train: step 8 of 64  loss 0.1  9 s left\n" + b"x" * job_state.TAIL, "running"),
+    ],
+)
+def test_a_broken_log_is_no_error(here, log, text):
+    remove(MODEL)
+    write(LOG, "")
+    Path(LOG).write_bytes(log)
+    with locked(Path(STATE)):
+        assert told()[0]["spin/ite1"]["model"] == text
+
+
+def test_files_may_vanish_meanwhile(here, monkeypatch):
+    remove(MODEL)
+    write("results/two/spin/ite0/model/provenance.json", "{}")
+    mark(MODEL)
+    write(".snakemake/incomplete/migration_underway", "")
+    listed, walk = job_state.glob.glob, os.walk
+    gone = base64.urlsafe_b64encode(MODEL.replace("model", "manifest.json").encode()).decode()
+    monkeypatch.setattr(job_state.glob, "glob", lambda pattern: [*listed(pattern), f"{STATE}/gone.lock"])
+    monkeypatch.setattr(os, "walk", lambda top: [(place, below, [*names, gone]) for place, below, names in walk(top)])
+    monkeypatch.setattr(provenance, "record_path", lambda output: Path("gone"))
+    rows, _ = told()
+    assert rows["spin/ite1"]["model"] == "interrupted"
+    assert rows["spin/ite0"]["model"] == "done"
+
+
+@pytest.mark.parametrize("output", [SHARD, "results/" + "x/" * 300 + "model"])
+def test_markers_are_read_as_snakemake_writes_them(tmp_path, output):
+    from snakemake.persistence.file import FilePersistence
+
+    class Persistence(FilePersistence):
+        def __init__(self):
+            self._max_len = None
+
+    write(Persistence()._record_path(str(tmp_path), output), "{}")
+    assert list(dict(job_state.markers(tmp_path))) == [output]
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ([], "-"),
+        (["done"] * 3, "done"),
+        (["missing"] * 3, "missing"),
+        (["done", "missing"], "1/2"),
+        (["running", "running", "queued", "missing"], "0/4, 2 running, queued"),
+        (["stale", "done"], "done, stale"),
+    ],
+)
+def test_a_cell_is_short(words, text):
+    assert cell([Seen(word) for word in words]) == text
+
+
+def test_the_time_left_of_several_is_the_last_ones():
+    running = [Seen("running", 0.5, 30.0, 1.0), Seen("running", 0.1, 300.0, 1.0), Seen("running")]
+    assert cell(running) == "0/3, 3 running, 5 min left"
+    assert [span(seconds) for seconds in (0.4, 89, 90, 5000, 5400)] == ["0 s", "89 s", "2 min", "83 min", "1 h 30 min"]
+
+
+def test_saved_states_carry_the_journals_mark():
+    assert f"checkpoint-*/{journal.COMPLETE}" == job_state.SAVED
+
+
+# With Snakemake
+
+
+SLOW = """
+import sys, time
+print("generate: 300 of 1200  90 s left", flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_job_of_a_living_run_that_is_then_killed(here):
+    remove(SHARD)
+    write("workflow/scripts/generate.py", SLOW)
+    log = open("run.log", "w")  # noqa: SIM115
+    run = subprocess.Popen(
+        here.command(SHARD), env=workflow.environment(), stdout=log, stderr=log, start_new_session=True
+    )
+    try:
+        end = time.monotonic() + 60
+        while "300" not in job_state.tail(SHARD_LOG) and time.monotonic() < end:
+            time.sleep(0.05)
+        rows, below = told()
+        assert rows["spin/ite2"]["generations"].startswith("1/2, running 25 %, "), Path("run.log").read_text()
+        assert below[2].endswith("; Snakemake is running here")
+    finally:
+        os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+        log.close()
+    os.utime(SHARD_LOG, (time.time() - 3600,) * 2)
+    for marker in Path(".snakemake/incomplete").iterdir():
+        os.utime(marker, (time.time() - 3700,) * 2)
+    rows, below = told()
+    assert rows["spin/ite2"]["generations"] == "1/2, interrupted"
+    assert below[2].endswith("; no Snakemake is running here")
+
+
+# The program
+
+
+def test_the_program_is_quick_and_imports_no_torch(root, tmp_path):
+    code = "import sys; sys.argv = ['status.py']; import status; status.main([]); print('torch' in sys.modules)"
+    scripts = root / "workflow/scripts"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(scripts)!r}); {code}"],
+        cwd=root,
+        text=True,
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_the_program_takes_overlays_and_writes_nothing(here, capsys):
+    before = {path: path.stat().st_mtime_ns for path in here.folder.rglob("*")}
+    status.main(["--configfile", workflow.TWO_ARMS])
+    assert capsys.readouterr().out == table(layout(workflow.TWO_ARMS)) + "\n"
+    assert {path: path.stat().st_mtime_ns for path in here.folder.rglob("*")} == before
+
+
+@pytest.mark.parametrize(("text", "expected"), [("arms: [", "YAML"), ("- 1", "keys")])
+def test_a_broken_configuration_is_one_line(here, text, expected):
+    Path("edit.yaml").write_text(text)
+    with pytest.raises(StudyError, match=f"edit.yaml: expected {expected}") as error:
+        status.main(["--configfile", "edit.yaml"])
+    assert len(str(error.value).splitlines()) == 1

@@ -1,0 +1,331 @@
+"""Which answers are scored, which pairs are trained on, and what is refused."""
+
+import numpy as np
+import pytest
+
+from wspin.data.chat import ChatTokenizer
+from wspin.errors import StudyError
+from wspin.logprobs.inputs import iteration_answers, preference_answers
+from wspin.storage import tables
+from wspin.train.inputs import training_items
+
+PROMPTS = ["sun", "moon", "star", ""]
+REAL = ["nus", "noom", "rats", ""]
+SAID = {"this": ["nus", "mo", "", "x"], "before": ["n", "noom", "ra", ""], "long ago": ["1", "2", "3", "4"]}
+OPPONENT = {"tokenizer": "aa", "model": "opponent", "template": "human-assistant"}
+ANY = {"tokenizer": "aa", "template": "human-assistant"}
+REFERENCE = {**OPPONENT, "autocast": "float32"}
+IDS = [f"train-{i}" for i in range(4)]
+
+
+@pytest.fixture
+def folder(tmp_path, dialogue):
+    """Prompts with real answers, and what models answered; the third answer of each was cut."""
+    text = {"prompt": PROMPTS, "response": REAL, "split": ["train"] * 4}
+    tables.write(tmp_path / "prompts.parquet", "prompts", {"prompt_id": IDS, **text}, {})
+    for name in SAID:
+        generations(tmp_path, dialogue, name, {**OPPONENT, "model": "opponent" if name == "this" else "earlier"})
+    return tmp_path
+
+
+def generations(folder, dialogue, name, made_with, **changes):
+    ids = [dialogue.response_ids(text) for text in SAID[name]]
+    ids[2] = ids[2][:-1] or [5]
+    reasons = ["stop", "stop", "length", "stop"]
+    columns = {"prompt_id": IDS, "response": SAID[name], "token_ids": ids, "finish_reason": reasons}
+    tables.write(folder / f"{name}.parquet", "generations", {**columns, **changes}, made_with)
+
+
+def found(folder, dialogue, replayed=(), opponent=OPPONENT):
+    rows = tables.read(folder / "prompts.parquet", "prompts")
+    paths = [str(folder / f"{name}.parquet") for name in replayed]
+    return iteration_answers(rows, str(folder / "this.parquet"), paths, dialogue, opponent, ANY)
+
+
+def ids_of(made):
+    """Ids of every answer, by side."""
+    return {side: [tokens.ids for tokens in one] for side, one in made.sides.items()}
+
+
+def said(folder, dialogue, *more, **options):
+    return ids_of(found(folder, dialogue, *more, **options))
+
+
+def write_reference(folder, dialogue, replayed=(), made_with=REFERENCE, shards=(slice(0, 3), slice(3, 4))):
+    """Shards of a reference in which every log-probability is a number of its own."""
+    made = found(folder, dialogue, replayed)
+    numbers = iter(range(1, 10_000))
+    scores = [
+        [np.array([-next(numbers) / 64 for _ in ids], dtype=np.float32) for ids in one]
+        for one in zip(*ids_of(made).values(), strict=True)
+    ]
+    columns = made.columns(scores)
+    paths = [str(folder / f"reference-{i}.parquet") for i in range(len(shards))]
+    for path, some in zip(paths, shards, strict=True):
+        tables.write(
+            path, "reference", {name: column[some] for name, column in columns.items()}, made_with, len(replayed)
+        )
+    return paths, ids_of(made), scores
+
+
+def training(folder, dialogue, reference, replays=0, loss="spin", weights=(), **expected):
+    rows = str(folder / "prompts.parquet")
+    return training_items(loss, rows, reference, weights, replays, dialogue, {**REFERENCE, **expected})
+
+
+def lists(arrays):
+    return [array.tolist() for array in arrays]
+
+
+# What an iteration scores
+
+
+def test_an_iteration_scores_real_generated_and_replayed_answers(folder, dialogue):
+    made = said(folder, dialogue, ["before", "long ago"])
+    assert list(made) == ["chosen", "rejected", "replayed_1", "replayed_2"]
+    assert [dialogue.text(ids) for ids in made["chosen"]] == REAL
+    for side, name in (("rejected", "this"), ("replayed_1", "before"), ("replayed_2", "long ago")):
+        stored = tables.read(folder / f"{name}.parquet", "generations")["token_ids"].to_pylist()
+        assert made[side] == stored
+    assert list(said(folder, dialogue)) == ["chosen", "rejected"]
+    assert list(said(folder, dialogue, ["before"])) == ["chosen", "rejected", "replayed"]
+
+
+def test_answers_of_one_text_may_differ_in_ids(folder, dialogue):
+    """The engine's ids are kept, they are not made again from the text."""
+    spelled = [[*dialogue.tokenizer.convert_tokens_to_ids(list("nus")), dialogue.eos], *[[dialogue.eos]] * 3]
+    assert dialogue.text(spelled[0]) == "nus"
+    generations(folder, dialogue, "this", OPPONENT, token_ids=spelled)
+    assert said(folder, dialogue)["rejected"] == spelled
+
+
+def test_empty_and_equal_answers_are_kept(folder, dialogue):
+    made = said(folder, dialogue, ["before"])
+    assert made["chosen"][3] == made["replayed"][3] == [dialogue.eos]
+    assert made["rejected"][0] == made["chosen"][0]
+    assert {side: len(ids) for side, ids in made.items()} == {"chosen": 4, "rejected": 4, "replayed": 4}
+
+
+def test_cut_answers_have_eos_only_if_asked_for(folder, dialogue):
+    asks = ChatTokenizer(dialogue.tokenizer, dialogue.settings.model_copy(update={"eos_on_cut": True}))
+    for side in ("rejected", "replayed"):
+        plain, asked = (said(folder, either, ["before"])[side] for either in (dialogue, asks))
+        assert [len(b) - len(a) for a, b in zip(plain, asked, strict=True)] == [0, 0, 1, 0]
+        assert asked[2] == [*plain[2], dialogue.eos]
+        assert dialogue.eos not in plain[2]
+
+
+def test_one_item_holds_all_answers_to_a_prompt(folder, dialogue):
+    made = found(folder, dialogue, ["before"])
+    items = made.items(dialogue)
+    assert lists(item.prompt for item in items) == [dialogue.prompt_ids(prompt) for prompt in PROMPTS]
+    assert [lists(item.responses) for item in items] == [list(one) for one in zip(*ids_of(made).values(), strict=True)]
+
+
+@pytest.mark.parametrize("key", ["model", "tokenizer", "template"])
+def test_generations_of_another_origin_are_refused(folder, dialogue, key):
+    with pytest.raises(StudyError, match=rf"this\.parquet: {key}: expected 'other', found '{OPPONENT[key]}'"):
+        found(folder, dialogue, opponent={**OPPONENT, key: "other"})
+
+
+def test_replayed_answers_come_from_any_model_of_one_tokenizer(folder, dialogue):
+    generations(folder, dialogue, "before", {**OPPONENT, "tokenizer": "bb"})
+    with pytest.raises(StudyError, match=r"before\.parquet: tokenizer: expected 'aa', found 'bb'"):
+        found(folder, dialogue, ["before"])
+
+
+@pytest.mark.parametrize("name", ["this", "before"])
+def test_generations_for_other_rows_are_refused(folder, dialogue, name):
+    generations(folder, dialogue, name, OPPONENT, prompt_id=[*IDS[:3], "test-9"])
+    with pytest.raises(StudyError, match=rf"{name}\.parquet: expected the 4 rows of .*; they differ in row 3"):
+        found(folder, dialogue, ["before"])
+
+
+# What a model is trained on
+
+
+def test_pairs_of_this_iteration_come_first_then_the_replayed(folder, dialogue):
+    paths, made, _ = write_reference(folder, dialogue, ["before", "long ago"])
+    items = training(folder, dialogue, paths, replays=2)
+    assert len(items) == 12
+    assert lists(item.prompt for item in items) == 3 * [dialogue.prompt_ids(prompt) for prompt in PROMPTS]
+    assert lists(item.responses[0] for item in items) == 3 * made["chosen"]
+    others = lists(item.responses[1] for item in items)
+    assert others == [*made["rejected"], *made["replayed_1"], *made["replayed_2"]]
+
+
+def test_every_answer_has_its_own_reference(folder, dialogue):
+    paths, _, scores = write_reference(folder, dialogue, ["before"])
+    items = training(folder, dialogue, paths, replays=1)
+    expected = [[one[0].tolist(), one[side].tolist()] for side in (1, 2) for one in scores]
+    assert [lists(item.reference) for item in items] == expected
+    assert all(len(a) == len(b) for item in items for a, b in zip(item.responses, item.reference, strict=True))
+
+
+def test_reference_keeps_where_tokens_end(folder, dialogue):
+    (path,), made, _ = write_reference(folder, dialogue, shards=[slice(0, 4)])
+    table = tables.read(path, "reference")
+    for side, ids in made.items():
+        assert table[f"{side}_ends"].to_pylist() == [dialogue.ends(one) for one in ids]
+
+
+def test_sft_trains_on_real_answers_alone(folder, dialogue):
+    items = training(folder, dialogue, [], loss="sft")
+    assert [lists(item.responses) for item in items] == [[dialogue.response_ids(text)] for text in REAL]
+    assert lists(item.prompt for item in items) == [dialogue.prompt_ids(prompt) for prompt in PROMPTS]
+    assert all(item.reference == () for item in items)
+
+
+def test_preference_pairs_end_by_themselves(folder, dialogue):
+    """Scored, then trained on, from `preferences.parquet`."""
+    text = {"prompt": PROMPTS, "chosen": REAL, "rejected": SAID["this"], "split": ["t"] * 4}
+    path = folder / "preferences.parquet"
+    tables.write(path, "preferences", {"prompt_id": IDS, **text}, {})
+    rows = tables.read(path, "preferences")
+    preferred = preference_answers(rows, dialogue)
+    made = ids_of(preferred)
+    assert made["rejected"] == [dialogue.response_ids(text) for text in SAID["this"]]
+    scores = [[np.zeros(len(a)), np.ones(len(b))] for a, b in zip(*made.values(), strict=True)]
+    tables.write(folder / "00.parquet", "reference", preferred.columns(scores), REFERENCE)
+    items = training_items("dpo", str(path), [str(folder / "00.parquet")], [], 0, dialogue, REFERENCE)
+    assert [lists(item.responses) for item in items] == [list(one) for one in zip(*made.values(), strict=True)]
+    assert [item.reference[1].tolist() for item in items] == [[1.0] * len(ids) for ids in made["rejected"]]
+
+
+@pytest.mark.parametrize("loss", ["spin", "dpo"])
+def test_a_missing_reference_is_one_line(folder, dialogue, loss):
+    with pytest.raises(StudyError) as error:
+        training(folder, dialogue, [], loss=loss)
+    expected = f"train: loss {loss}: expected the start model's log-probabilities (--reference), found none"
+    assert str(error.value) == expected
+
+
+@pytest.mark.parametrize("key", ["model", "tokenizer", "template", "autocast"])
+def test_a_reference_of_another_origin_is_refused(folder, dialogue, key):
+    paths, _, _ = write_reference(folder, dialogue)
+    with pytest.raises(StudyError, match=rf"reference-0\.parquet: {key}: expected 'other', found '{REFERENCE[key]}'"):
+        training(folder, dialogue, paths, **{key: "other"})
+
+
+def test_a_reference_that_lacks_a_shard_is_refused(folder, dialogue):
+    paths, _, _ = write_reference(folder, dialogue)
+    with pytest.raises(StudyError, match=r"reference-0\.parquet: expected the 4 rows of .*prompts\.parquet, found 3"):
+        training(folder, dialogue, paths[:1])
+    with pytest.raises(StudyError, match="they differ in row 0"):
+        training(folder, dialogue, paths[::-1])
+
+
+def test_rows_of_another_study_are_refused(folder, dialogue):
+    paths, _, _ = write_reference(folder, dialogue)
+    other = {"prompt_id": ["a", "b", "c", "d"], "prompt": PROMPTS, "response": REAL, "split": ["train"] * 4}
+    tables.write(folder / "prompts.parquet", "prompts", other, {})
+    with pytest.raises(StudyError, match=r"expected the 4 rows of .*prompts\.parquet, found 4; they differ in row 0"):
+        training(folder, dialogue, paths)
+
+
+@pytest.mark.parametrize("replays", [0, 2])
+def test_another_number_of_replays_is_refused(folder, dialogue, replays):
+    paths, _, _ = write_reference(folder, dialogue, ["before"])
+    with pytest.raises(StudyError, match=r"reference-0\.parquet: columns: expected .*; wrong: replayed"):
+        training(folder, dialogue, paths, replays=replays)
+
+
+def test_a_log_probability_too_few_is_refused(folder, dialogue):
+    (path,), _, _ = write_reference(folder, dialogue, shards=[slice(0, 4)])
+    columns = tables.read(path, "reference").to_pydict()
+    columns["rejected_logprobs"][1].pop()
+    tables.write(path, "reference", columns, REFERENCE)
+    with pytest.raises(StudyError, match="reference, row 1, rejected: expected 3 log-probabilities, found 2"):
+        training(folder, dialogue, [path])
+
+
+# Token weights
+
+
+WEIGHED = {"tokenizer": "aa", "model": "opponent", "settings": {"k": 1.0}, "teacher": None, "seed": [42, 1]}
+
+
+def write_weights(folder, reference, side, name, first, **changes):
+    """Two shards of weights for the answers of one side; every weight is a number of its own, from `first` on."""
+    paths = []
+    for i, path in enumerate(reference):
+        table = tables.read_reference(path)
+        ids = {"chosen": "chosen_token_ids", "rejected": f"{side}_token_ids"}
+        columns = {"prompt_id": table["prompt_id"].to_pylist(), "ids_hash": tables.ids_hashes(table, side)}
+        for place, (kind, column) in enumerate(ids.items()):
+            numbers = iter(range(first + 1000 * place + 100 * i, 10_000))
+            columns[f"{kind}_weights"] = [[next(numbers) for _ in ids] for ids in table[column].to_pylist()]
+        paths.append(str(folder / f"{name}-{i}.parquet"))
+        tables.write(paths[-1], "weights", {**columns, **changes}, WEIGHED)
+    return paths
+
+
+def test_weights_are_those_of_each_pair_and_old_ones_those_of_the_replayed(folder, dialogue):
+    reference, _, _ = write_reference(folder, dialogue, ["before"])
+    own = write_weights(folder, reference, "rejected", "own", 1)
+    old = write_weights(folder, reference, "replayed", "old", 5000)
+    items = training(folder, dialogue, reference, replays=1, loss="wspin", weights=[*own, *old])
+    assert all(list(map(len, item.weights)) == list(map(len, item.responses)) for item in items)
+    stored = [row for path in (*own, *old) for row in tables.read(path, "weights").to_pylist()]
+    expected = [[row["chosen_weights"], row["rejected_weights"]] for row in stored]
+    assert [lists(item.weights) for item in items] == expected
+
+
+def test_weights_change_nothing_else(folder, dialogue):
+    reference, _, _ = write_reference(folder, dialogue)
+    weights = write_weights(folder, reference, "rejected", "own", 1)
+    plain, weighed = (
+        training(folder, dialogue, reference, loss=loss, weights=some)
+        for loss, some in (("spin", []), ("wspin", weights))
+    )
+    for a, b in zip(plain, weighed, strict=True):
+        assert lists([a.prompt, *a.responses, *a.reference]) == lists([b.prompt, *b.responses, *b.reference])
+        assert a.weights == ()
+
+
+def test_wspin_without_weights_is_one_line(folder, dialogue):
+    """Missing weights are never ones."""
+    reference, _, _ = write_reference(folder, dialogue, ["before"])
+    own = write_weights(folder, reference, "rejected", "own", 1)
+    for some in ([], own, own[:1]):
+        with pytest.raises(StudyError) as error:
+            training(folder, dialogue, reference, replays=1, loss="wspin", weights=some)
+        needed = "token weights (--weights) of 2 response sets in 2 shards each"
+        told = f"train: loss wspin: expected {needed}, found {len(some)} files; weigh them first"
+        assert str(error.value) == told
+
+
+def test_weights_for_a_loss_that_reads_none_are_refused(folder, dialogue):
+    reference, _, _ = write_reference(folder, dialogue)
+    weights = write_weights(folder, reference, "rejected", "own", 1)
+    with pytest.raises(StudyError, match=r"loss spin: expected no token weights \(--weights\), found 2 files"):
+        training(folder, dialogue, reference, weights=weights)
+
+
+def test_weights_of_other_answers_are_refused(folder, dialogue):
+    """Of other ids, of other rows, in the wrong order, too few in a row, of another tokenizer."""
+    reference, _, _ = write_reference(folder, dialogue, ["before"])
+    own = write_weights(folder, reference, "rejected", "own", 1)
+    old = write_weights(folder, reference, "replayed", "old", 5000)
+
+    def refused(weights, match, **expected):
+        with pytest.raises(StudyError, match=match):
+            training(folder, dialogue, reference, replays=1, loss="wspin", weights=weights, **expected)
+
+    refused([*old, *own], r"old-0\.parquet: row 0, rejected: expected weights of other token ids")
+    refused([*own, *own], r"own-0\.parquet: row 0, replayed: expected weights of other token ids")
+    refused([*own[::-1], *old], r"own-1\.parquet: expected the 4 rows of reference, found 4; they differ in row 0")
+    short = write_weights(folder, reference[1:], "rejected", "short", 1, chosen_weights=[[]])
+    refused([own[0], *short, *old], r"own-0\.parquet: chosen_weights: expected one per token, found others")
+    stored = [tables.read(path, "weights").to_pydict() for path in own]
+    for key, other in (("settings", {"k": 2.0}), ("teacher", {"model": "t"}), ("seed", [43, 1])):
+        tables.write(own[1], "weights", stored[1], {**WEIGHED, key: other})
+        refused([*own, *old], rf"own-1\.parquet: {key}: expected .*, found ")
+    tables.write(own[1], "weights", stored[1], WEIGHED)
+    for key in ("tokenizer", "model"):
+        tables.write(own[0], "weights", stored[0], {**WEIGHED, key: "bb"})
+        refused([*own, *old], rf"own-0\.parquet: {key}: expected '{WEIGHED[key]}', found 'bb'")
+    tables.write(own[0], "weights", stored[0], WEIGHED)
+    earlier = tables.read(old[0], "weights").to_pydict()
+    tables.write(old[0], "weights", earlier, {**WEIGHED, "model": "earlier"})
+    refused([*own, *old], r"old-1\.parquet: model: expected 'earlier', found 'opponent'")

@@ -1,0 +1,192 @@
+"""What the guides in docs/ work out by hand is what the library computes; commands plan."""
+
+import itertools
+import json
+import re
+import shlex
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import update
+import workflow
+import yaml
+
+import exchange
+from wspin.config import document
+from wspin.config.load import load_study, merge
+from wspin.config.stages import Weigh
+from wspin.weigh import alignment, weights
+
+ROOT = workflow.ROOT
+PAGE = (ROOT / "docs/token-weights.md").read_text()
+TOKEN = re.compile(r'`(".*?")`(?: (-?[\d.]+))?')
+FORMS = ("paper_mean", "log_mean", "sum_spread")
+SETTINGS = {"source": "teacher", "form": "exp_clamp", "k": 1.0, "mu_chosen": 1.0, "mu_rejected": -1.0, "lower": -0.5}
+SETTINGS |= {"upper": 1.5, "control": "none", "normalise": "none", "eos_weight": 1.0}
+
+
+def worked_example(side):
+    """Rows of the table under a side's name; `the same` in a cell is what stands above it."""
+    lines = PAGE.split(f"**{side.capitalize()}**")[1].split("\n\n")[1].splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
+    for above, row in itertools.pairwise(rows):
+        row[3] = above[3] if row[3] == "the same" else row[3]
+    return rows
+
+
+def tokens(cell):
+    """(text, log-probability) of the tokens in a cell."""
+    return [(json.loads(text), float(value or 0)) for text, value in TOKEN.findall(cell)]
+
+
+def segments_read(rows):
+    """The teacher's tokens, each segment's once."""
+    cells = {row[0]: row[3] for row in rows}
+    return [token for cell in cells.values() for token in tokens(cell)]
+
+
+def aligned(rows):
+    student, teacher = [tokens(row[1])[0][0] for row in rows], [text for text, _ in segments_read(rows)]
+    assert "".join(student) == "".join(teacher)
+    ends = [np.cumsum([len(text) for text in side]) for side in (student, teacher)]
+    return alignment.align("".join(student), *ends)
+
+
+@pytest.mark.parametrize("side", ["chosen", "rejected"])
+def test_the_segments_are_those_of_the_page(side):
+    rows = worked_example(side)
+    assert aligned(rows).student.tolist() == [int(row[0]) for row in rows]
+    assert len(rows) in (4, 5)
+
+
+@pytest.mark.parametrize("side", ["chosen", "rejected"])
+@pytest.mark.parametrize("form", FORMS)
+def test_the_weights_are_those_of_the_page(side, form):
+    rows = worked_example(side)
+    student = np.array([float(row[2]) for row in rows])
+    teacher = np.array([value for _, value in segments_read(rows)])
+    settings = Weigh(**SETTINGS, segment_agg=form)
+    mu = settings.mu_chosen if side == "chosen" else settings.mu_rejected
+    found = weights.teacher_weights(aligned(rows), student, teacher, mu, settings).weights
+    assert [f"{weight:.3f}" for weight in found] == [row[5 + FORMS.index(form)] for row in rows]
+
+
+@pytest.mark.parametrize("side", ["chosen", "rejected"])
+def test_the_log_ratios_are_those_of_the_page(side):
+    for row in worked_example(side):
+        expected = [value - float(row[2]) for _, value in tokens(row[3])]
+        assert [float(one) for one in row[4].split(", ")] == pytest.approx(expected)
+
+
+# From the original
+
+
+ORIGINAL = (ROOT / "docs/from-the-original.md").read_text()
+BLOCKS = {kind: re.findall(rf"^```{kind}\n(.*?)^```$", ORIGINAL, re.M | re.S) for kind in ("bash", "yaml")}
+INLINE = re.findall(r"`((?:snakemake|make|git|conda) [^`]+)`", ORIGINAL)
+
+
+def commands(tool):
+    """Commands of the page that begin with a tool: those of its blocks and those in its tables."""
+    lines = "\n".join(BLOCKS["bash"]).replace("\\\n", " ").splitlines()
+    return [shlex.split(command) for command in (*lines, *INLINE) if command.startswith(f"{tool} ")]
+
+
+def snakemakes():
+    """Options -> targets: what can be planned in one run."""
+    found = {}
+    for _, profile, name, *words in commands("snakemake"):
+        end = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
+        found.setdefault((profile, name, *words[end:]), []).extend(words[:end])
+    return found
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory):
+    """A copy of the repository with the page's overlay, and the files that it names."""
+    copy = workflow.checkout(tmp_path_factory.mktemp("original"))
+    (overlay,) = BLOCKS["yaml"]
+    (copy.folder / overlay.splitlines()[0].removeprefix("# ")).write_text(overlay)
+    for name in ("rows/train.parquet", "rows/test.parquet", "pairs.jsonl"):
+        (copy.folder / "given" / name).parent.mkdir(parents=True, exist_ok=True)
+        (copy.folder / "given" / name).touch()
+    return copy
+
+
+@pytest.mark.parametrize(("options", "targets"), snakemakes().items(), ids=lambda given: " ".join(given[:4]))
+def test_a_command_of_the_page_plans_every_target(imported, options, targets):
+    command = [sys.executable, "-m", "snakemake", "--dry-run", *targets, *options]
+    done = subprocess.run(command, cwd=imported.folder, env=workflow.environment(), text=True, capture_output=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rules = set(re.findall(r"^(?:local)?rule (\S+):$", done.stdout, re.MULTILINE))
+    if "--until" in options:
+        assert options[-1] in rules
+        assert not {"eval", *targets} & rules
+    else:
+        assert set(targets) <= rules | workflow.Plan(done.stdout).made()
+    if "--configfile" in options:
+        assert {"generate_given", "weigh_given"} <= rules
+
+
+def test_the_pages_commands_of_other_tools_are_known():
+    made = exchange.parser()
+    assert len([made.parse_args(words[2:]) for words in commands("python")]) == 4
+    assert {words[1] for words in commands("python")} == {"workflow/scripts/exchange.py"}
+    assert {words[1] for words in commands("make")} == {"setup"}
+
+
+def test_the_page_has_every_step_and_file_of_the_readme():
+    steps = re.findall(r"^\| (\d\.\d) \|", ORIGINAL, re.MULTILINE)
+    assert steps == ["2.1", "2.2", "2.3", "2.4", *(f"{part}.{step}" for part in (3, 4, 5) for step in (1, 2, 3, 4))]
+    assert [part for part in range(2) if f"Part {part}" in ORIGINAL] == [0, 1]
+    named = ("environment.yml", "requirements.txt", "scripts/download.py", "train.py", "utils.py", "output/")
+    named += ("preference_datasets.py", "trainers.py", "transform_config.py", "loss=dpo", "loss=tis-dpo", "datasets=")
+    named += ("model=qwen", "model.name_or_path", "base_data_dir", "git clone", "git lfs pull", "conda activate wspin")
+    named += tuple(f"data/Ultrachat200k/{kind}/" for kind in ("DPO", "SPIN", "WSPIN"))
+    assert [name for name in named if name not in ORIGINAL] == []
+
+
+def test_files_that_the_page_names_are_there():
+    ours = re.findall(r"`((?:workflow|wspin|config|envs)/[\w./]+|constraints\.txt)`", ORIGINAL)
+    places = (ROOT, ROOT / "workflow/scripts")
+    assert len(ours) > 10
+    assert [name for name in ours if not any((place / name).exists() for place in places)] == []
+
+
+def test_keys_that_the_page_names_are_keys():
+    """Overlays in the text, and names of keys in the tables of settings."""
+    base = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    overlays = [yaml.safe_load(text) for text in re.findall(r"`(\w+: \{.+?\})`", ORIGINAL)]
+    assert len(overlays) >= 3
+    for overlay in overlays:
+        load_study(merge(base, overlay))
+    keys = {".".join(key.path) for key in document.leaves()}
+    named = re.findall(r"`((?:train|weigh|dialogue|generate|data|logprobs)\.(?!py)[\w.]+)`", ORIGINAL)
+    assert len(named) > 15
+    assert [name for name in named if not any(f"{key}.".startswith(f"{name}.") for key in keys)] == []
+
+
+def test_the_pages_ranges_are_those_of_the_formula():
+    settings = Weigh(**SETTINGS, segment_agg="paper_mean")
+    for mu in (1.0, -1.0):
+        ends = sorted(weights.shape(np.array([settings.lower, settings.upper]), mu, settings))
+        assert "between {:.3f} and {:.3f}".format(*ends) in ORIGINAL
+
+
+# What is generated
+
+
+def test_the_readme_counts_the_studys_jobs(repository):
+    """As `snakemake --profile local -n all` plans them; `python tests/update.py` renews the table."""
+    told = (ROOT / "README.md").read_text()
+    listed = told.split("<!-- study jobs -->\n")[1].split("<!-- study jobs end -->")[0]
+    assert listed == update.job_list(repository.plan("all").counts)
+
+
+def test_the_real_models_page_shows_what_a_run_made():
+    """Tables and texts are there, and no mark was left empty."""
+    page = (ROOT / "docs/real-model.md").read_text()
+    for mark, first in (("scores", "| model "), ("weights", "| iteration "), ("examples", "The first prompts")):
+        assert page.split(f"<!-- real {mark} -->\n")[1].startswith(first)

@@ -1,0 +1,142 @@
+"""What the programs import, because that is most of what a short job costs.
+
+A study is a hundred processes, and each imports anew: torch 1 s, transformers 2 s, pandas or scipy a quarter. A package
+that comes to stand here needs a reason; lm-eval's are pandas and datasets.
+"""
+
+import subprocess
+import sys
+
+import workflow
+import yaml
+
+from wspin.config.load import load_study
+from wspin.config.study import merge
+from wspin.study.paths import StudyPaths
+from wspin.study.rule_flags import RuleFlags
+
+SMALL = [workflow.ROOT / file for file in ("config/config.yaml", "config/demo.yaml", "tests/configs/small.yaml")]
+TINY = {
+    "data": {"sft": {"reasoning_gym": {"rows": 60}, "prompts": 4, "shard": 4}, "heldout": {"prompts": 4}},
+    "train": {"sft": {"epochs": 1}},
+    "generate": {"max_new_tokens": 4},
+}
+HEAVY = {
+    *("torch", "torch._dynamo", "torch._inductor", "torchvision", "transformers", "transformers.trainer", "accelerate"),
+    *("datasets", "pandas", "scipy", "sklearn", "matplotlib", "lm_eval", "reasoning_gym", "trl", "vllm"),
+}
+# transformers' models bring these three, whatever is asked of them
+MODELS = {"torch", "torch._dynamo", "torch._inductor", "transformers", "accelerate"}
+TABLES = {"pandas"}  # pyarrow looks whether the first list it is given is one of pandas'
+IMPORTED = {
+    "fetch data": {"reasoning_gym", "matplotlib"} | TABLES,
+    "fetch tasks": set(),
+    "fetch model": MODELS,
+    "data prompts": MODELS | TABLES,
+    "generate": MODELS | TABLES,
+    "logprobs reference": MODELS | TABLES,
+    "weigh": TABLES,
+    "exchange export": TABLES,
+    "exchange import": TABLES,
+    "given answers": MODELS | TABLES,
+    "given weights": TABLES,
+    "train": MODELS | {"transformers.trainer"},
+    "eval": MODELS | TABLES | {"lm_eval", "datasets", "scipy"},  # `datasets` patches scipy's reader of files
+    "report scores": set(),
+    "report differences": TABLES | {"scipy"},
+    "report figure": {"matplotlib", "scipy"},
+    "stale": set(),
+    "clean_state": set(),
+}
+
+# Runs a program as Python would, and names the modules that are there at its end
+OBSERVED = """
+import atexit, runpy, sys
+atexit.register(lambda: print(*(name for name, module in sys.modules.items() if module), file=sys.stderr))
+sys.argv = sys.argv[1:]
+sys.path[0] = sys.argv[0].rpartition("/")[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_a_program_imports_what_it_needs_and_no_more(tmp_path):
+    found = {name: imported(name, words) & HEAVY for name, words in commands(tmp_path)}
+    assert found == IMPORTED
+
+
+def imported(name, words):
+    """Modules that a program has imported at the end of a run with such flags."""
+    program, *command = name.split()
+    path = workflow.ROOT / f"workflow/scripts/{program}.py"
+    done = subprocess.run(
+        [sys.executable, "-c", OBSERVED, path, *command, *map(str, words)],
+        cwd=workflow.ROOT,
+        env=workflow.environment(),
+        text=True,
+        capture_output=True,
+    )
+    *told, modules = done.stderr.splitlines()
+    assert done.returncode == 0, "\n".join([name, *told])
+    return set(modules.split())
+
+
+def commands(folder):
+    """(program, flags) of a study of four prompts, each from the files of those before it."""
+    settings = [*(yaml.safe_load(file.read_text()) for file in SMALL), {**TINY, "results": str(folder)}]
+    flags = RuleFlags(StudyPaths(load_study(merge(*settings), SMALL)))
+    raw, rows = folder / "fetched/sft", folder / "data/prompts.parquet"
+    base, model = ["--model", folder / "base", "--manifest", folder / "base.json"], folder / "sft"
+    answers, reference = ["--generations", folder / "answers.parquet"], folder / "reference.parquet"
+    heldout, averages = ["--heldout", folder / "heldout.parquet"], ["--averages", folder / "averages.csv"]
+    tables = [word for kind in ("csv", "markdown", "latex") for word in (f"--{kind}", folder / f"table.{kind}")]
+    scored = folder / "sft/scores/demo"
+    shard = {"responses": "sft", "shard": "00"}
+    yield "fetch data", [*flags.fetch_data("sft"), "--output", raw]
+    yield "fetch tasks", [*flags.fetch_tasks("demo"), "--output", folder / "tasks"]
+    made = ["--output", folder / "base", "--output-manifest", folder / "base.json"]
+    yield "fetch model", [*flags.fetch("base"), "--text", raw, *made]
+    yield "data prompts", ["--source", raw, "--fits", folder / "base", *flags.data(), *heldout, "--output", rows]
+    made = ["--state", folder / ".state/generate", "--output", answers[1]]
+    yield "generate", [*base, "--prompts", rows, *flags.generate(**shard), *made]
+    read = [*base, "--rows", rows, *answers, *flags.logprobs_reference(**shard)]
+    yield "logprobs reference", [*read, "--output", reference]
+    weighed = ["--rows", rows, *answers, "--reference", reference, *flags.weigh("equal", "0", "00")]
+    yield "weigh", [*weighed, "--output", folder / "weights.parquet"]
+    weighed = ["--weights", folder / "weights.parquet", "--output", folder / "a.jsonl"]
+    yield "exchange export", ["--format", "tis-dpo", "--rows", rows, *answers, *weighed]
+    yield "exchange import", ["--format", "tis-dpo", "--train", folder / "a.jsonl", "--output", folder / "given"]
+    read, given = ["--rows", rows, "--given", folder / "given/pairs.jsonl"], folder / "given.parquet"
+    yield "given answers", [*base, *read, *flags.generate_given(**shard), "--output", given]
+    weighed = ["--reference", reference, *flags.weigh_given("equal", "0", "00"), "--output", folder / "given_weights"]
+    yield "given weights", [*read, "--generations", given, *weighed]
+    made = ["--output", model / "model", "--output-manifest", model / "manifest.json", "--metrics", model / "curve"]
+    yield "train", [*base, "--rows", rows, *flags.train("sft"), *flags.train_unseen("sft"), "--processes", 1, *made]
+    read = ["--model", model / "model", "--manifest", model / "manifest.json", "--tasks", folder / "tasks", *heldout]
+    made = ["--scores", f"{scored}.json", "--samples", f"{scored}.samples.parquet"]
+    yield "eval", [*read, *flags.eval("sft", "demo"), *made]
+    yield "report scores", [*flags.report_scores(), "--models", "sft", *tables]
+    compared = [*flags.report_differences(), "--models", "sft", "--against", "--bootstrap", 10]
+    yield "report differences", [*compared, *tables, *averages]
+    yield "report figure", [*flags.report_figure(), *averages, "--output", folder / "averages.svg"]
+    yield "stale", ["--results", folder]
+    yield "clean_state", ["--state", folder / ".state"]
+
+
+def test_a_job_with_a_model_is_kept_from_the_network():
+    """Whatever its environment says: hub and data sets are switched off before they are imported."""
+    asked = "import huggingface_hub.constants as hub, datasets.config as data"
+    asked += "; print(hub.HF_HUB_OFFLINE, data.HF_HUB_OFFLINE)"
+    done = subprocess.run(
+        [sys.executable, "-c", f"from wspin.models.offline import import_transformers_offline as go; go(); {asked}"],
+        cwd=workflow.ROOT / "workflow/scripts",
+        env={**workflow.environment(), "HF_HUB_OFFLINE": "0"},
+        text=True,
+        capture_output=True,
+    )
+    assert done.stdout.split() == ["True", "True"], done.stderr
+    programs = {
+        file.stem
+        for file in (workflow.ROOT / "workflow/scripts").glob("*.py")
+        if "import_transformers_offline()" in file.read_text()
+    }
+    assert {"data", "generate", "logprobs", "train", "eval"} <= programs

@@ -1,0 +1,195 @@
+"""What holds for the files of the repository, whatever they compute."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import workflow
+import yaml
+
+from wspin.config.load import load_study, merge
+from wspin.study.paths import StudyPaths
+
+ROOT = Path(__file__).parents[2]
+RULE_FILES = sorted(ROOT.glob("rules/*.smk"))
+PROGRAMS = sorted(ROOT.glob("workflow/scripts/*.py"))
+LIBRARY = sorted(ROOT.glob("workflow/scripts/wspin/**/*.py"))
+PROFILES = [ROOT / "local/config.yaml", ROOT / "slurm/config.yaml"]
+RULE = re.compile(r"^rule (\w+):\n((?: .*\n|\n)*)", re.MULTILINE)
+SNAKEFILES = [ROOT / "Snakefile", *RULE_FILES]
+RULES = {name: body.rstrip() for file in SNAKEFILES for name, body in RULE.findall(file.read_text())}
+WORKING = {name: body for name, body in RULES.items() if "    shell:" in body}
+STARTED = re.compile(r"workflow/scripts/(\w+)\.py( [a-z]+)?")
+COMMANDS = sorted({(name, command.strip()) for body in WORKING.values() for name, command in STARTED.findall(body)})
+FENCED = re.compile(r"^```(?:bash|sh|console)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def lines(file):
+    return file.read_text().count("\n")
+
+
+def tool(*command, cwd=ROOT):
+    """Run a tool as a user with the environment activated would."""
+    done = subprocess.run(command, cwd=cwd, env=workflow.environment(), text=True, capture_output=True)
+    return done.returncode, done.stdout + done.stderr
+
+
+# Rules
+
+
+def test_there_are_rules_to_look_at():
+    targets = {"all", "models", "tables", "figures"}
+    assert set(RULES) >= targets | {"fetch", "data", "train", "generate", "weigh", "eval", "report_scores", "stale"}
+    assert set(WORKING) == set(RULES) - targets
+
+
+def test_every_rule_says_what_it_does():
+    assert [name for name, body in RULES.items() if not re.match(r'    """[A-Z][^\n]*\."""\n', body)] == []
+
+
+@pytest.mark.parametrize("name", WORKING)
+def test_a_rule_keeps_log_benchmark_and_environment(name):
+    kept = ["log", "conda", *(["benchmark"] if "    output:" in WORKING[name] else [])]
+    assert [key for key in kept if f"\n    {key}:\n" not in WORKING[name]] == []
+    (environment,) = re.findall(r'    conda:\n +(?:"(.+)"|environment\("\w+"\))', WORKING[name])
+    assert (ROOT / "rules" / (environment or "../envs/vllm.yaml")).is_file()
+
+
+@pytest.mark.parametrize(("program", "command"), COMMANDS)
+def test_every_program_that_a_rule_names_answers_help(tmp_path, program, command):
+    path = ROOT / "workflow/scripts" / f"{program}.py"
+    code, told = tool(sys.executable, path, *command.split(), "--help", cwd=tmp_path)
+    assert code == 0, told
+    assert f"usage: {program}.py {command}".strip() in told
+
+
+def test_every_program_is_named_by_a_rule():
+    """Or by the Makefile, as it must not wait for Snakemake; or it brings files into a study and out."""
+    others = {program for program, _ in STARTED.findall((ROOT / "Makefile").read_text())}
+    assert others == {"status", "revisions"}
+    assert {program for program, _ in COMMANDS} | others | {"exchange"} == {path.stem for path in PROGRAMS}
+
+
+def test_rules_run_shell_commands_alone():
+    other = re.compile(r"^ +(run|script|message|notebook|wrapper):", re.MULTILINE)
+    assert [file.name for file in SNAKEFILES if other.search(file.read_text())] == []
+
+
+@pytest.mark.parametrize("name", WORKING)
+def test_a_shell_command_quotes_what_it_is_given(name):
+    given = re.findall(r"\{(.+?)\}", WORKING[name].split("    shell:")[1])
+    assert [field for field in given if not field.endswith(":q")] in ([], ["params.launch"])  # a command's words
+
+
+@pytest.mark.parametrize("profile", PROFILES, ids=lambda file: file.parent.name)
+def test_a_profile_sets_resources_of_rules_there_are(profile):
+    assert set(yaml.safe_load(profile.read_text()).get("set-resources", {})) <= set(WORKING)
+
+
+def test_every_job_on_a_gpu_has_its_partition():
+    """A rule that the profile forgets would go to the CPU partition."""
+    stages = yaml.safe_load((ROOT / "config/config.yaml").read_text())["resources"]
+    on_gpus = {stage for stage, given in stages.items() if given.get("gpu")}
+    asking = {name for name, body in RULES.items() if on_gpus & set(re.findall(r'\*\*asked\("(\w+)"\)', body))}
+    assert asking == set(yaml.safe_load(PROFILES[1].read_text())["set-resources"])
+    assert {"train", "logprobs_teacher"} <= asking
+
+
+def test_both_profiles_re_run_for_the_same_reasons():
+    triggers = [yaml.safe_load(profile.read_text())["rerun-triggers"] for profile in PROFILES]
+    assert triggers == [["mtime", "params", "input"]] * 2
+
+
+# Programs
+
+
+def test_no_program_hides_a_package(tmp_path):
+    """The folder of the running program comes first in its path, so that its neighbours would be imported instead."""
+    code = "import sys, importlib.util as u; print([name for name in sys.argv[1:] if u.find_spec(name)])"
+    names = ["wspin", *(path.stem for path in PROGRAMS)]
+    assert tool(sys.executable, "-P", "-c", code, *names, cwd=tmp_path) == (0, "[]\n")
+    assert tool(sys.executable, "-P", "-c", code, "evaluate", cwd=tmp_path) == (0, "['evaluate']\n")  # lm-eval's
+
+
+# Ceilings
+
+
+def test_a_rule_fits_a_screen():
+    lengths = {name: 1 + len(body.splitlines()) for name, body in RULES.items()}
+    assert {name: length for name, length in lengths.items() if length > 35} == {}
+
+
+def test_a_rule_file_stays_a_chapter():
+    common, *stages = sorted(RULE_FILES, key=lambda file: file.name != "common.smk")
+    assert (lines(common) <= 120, RULE.findall(common.read_text())) == (True, [])
+    assert [file.name for file in stages if lines(file) > 150 or len(RULE.findall(file.read_text())) > 6] == []
+
+
+def test_programs_and_modules_stay_short():
+    ceilings = {ROOT / "Snakefile": 90, **dict.fromkeys(PROGRAMS, 80), **dict.fromkeys(LIBRARY, 360)}
+    assert {str(file): lines(file) for file, ceiling in ceilings.items() if lines(file) > ceiling} == {}
+
+
+# Style
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["ruff check", "ruff format --check", "snakefmt --check Snakefile rules", "snakemake --lint"],
+)
+def test_the_style_is_clean(repository, command):
+    code, told = tool(*command.split(), cwd=repository.folder)
+    assert code == 0, told
+
+
+def test_no_file_names_a_place_on_somebodys_machine(repository):
+    own = re.compile("|".join(("/home" + "/", "/root" + "/", "/Users" + "/", r"\bshared" + "/")))
+    files = [file for file in repository.folder.rglob("*") if file.is_file() and ".snakemake" not in file.parts]
+    assert len(files) > 50
+    assert [str(file) for file in files if own.search(file.read_text(errors="ignore"))] == []
+
+
+# README
+
+
+def commands(tool):
+    """Commands of the README's blocks that begin with a tool, without those that hold a placeholder."""
+    blocks = "\n".join(FENCED.findall((ROOT / "README.md").read_text()))
+    pieces = [piece.split("#")[0].strip() for line in blocks.splitlines() for piece in line.split("&&")]
+    return [piece for piece in pieces if piece.startswith(f"{tool} ") and not re.search(r"[<{]|\.\.\.", piece)]
+
+
+@pytest.mark.parametrize("command", commands("snakemake"))
+def test_a_command_of_the_readme_plans_something(repository, command):
+    given = shlex.split(command)[1:]
+    code, told = tool(sys.executable, "-m", "snakemake", "--dry-run", *given, cwd=repository.folder)
+    assert code == 0, told
+    assert workflow.Plan(told).jobs
+
+
+@pytest.mark.parametrize("command", commands("make"))
+def test_a_make_command_of_the_readme_is_a_target(command):
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert [word for word in shlex.split(command)[1:] if "=" not in word and word not in targets] == []
+
+
+def test_the_readme_has_its_two_commands():
+    assert {"make demo", "make test"} <= set(commands("make"))
+    assert commands("snakemake")
+
+
+def table(mark):
+    """First column of a table of the demo in the README."""
+    readme = (ROOT / "README.md").read_text()
+    lines = re.search(rf"<!-- demo {mark} -->\n(.*?)\n\n", readme, re.DOTALL)[1].splitlines()
+    return [line.split("|")[1].strip() for line in lines[2:]]
+
+
+def test_the_readme_shows_every_model_and_comparison_of_the_demo():
+    files = [yaml.safe_load((ROOT / "config" / name).read_text()) for name in ("config.yaml", "demo.yaml")]
+    demo = StudyPaths(load_study(merge(*files)))
+    assert table("table") == demo.table_models()
+    assert table("differences") == [f"{model} - {baseline}" for model, baseline in demo.comparisons()]
