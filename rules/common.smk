@@ -48,7 +48,7 @@ def resource(stage, name):
     return getattr(getattr(STUDY.resources, stage), name)
 
 
-def asked(stage):
+def stage_resources(stage):
     """What a job of a stage asks for: GPUs if any, memory, and a run time that grows with the attempt."""
     gpus = {"gpu": resource(stage, "gpu")} if resource(stage, "gpu") else {}
     minutes = resource(stage, "runtime")
@@ -60,22 +60,21 @@ def write_config():
     write_yaml(f"{PATHS.results}/config.yaml", STUDY.model_dump(mode="json", by_alias=True, exclude_none=True))
 
 
-def of_wildcards(function):
-    """The function, its signature at hand: Snakemake asks for it several times per job."""
+def with_signature(function):
+    """The function with its signature stored: Snakemake inspects it several times per job."""
     function.__signature__ = signature(function)
     return function
 
 
-def flags(rule):
+def flags(method):
     """The flags of a rule's program: the validated sections it depends on, resolved for these wildcards."""
-    return of_wildcards(lambda wildcards: getattr(FLAGS, rule)(**wildcards))
+    return with_signature(lambda wildcards: method(**wildcards))
 
 
-def files(name):
-    """An input function: what the layout's method of that name finds for the wildcards that it takes."""
-    method = getattr(PATHS, name)
-    taken = signature(method).parameters
-    return of_wildcards(lambda wildcards: method(**{key: wildcards[key] for key in taken}))
+def inputs(method):
+    """An input function: what a method of `PATHS` returns for the wildcards that it takes."""
+    names = signature(method).parameters
+    return with_signature(lambda wildcards: method(**{name: wildcards[name] for name in names}))
 
 
 def local_files(path):
@@ -114,6 +113,6 @@ def unfinished(wildcards, resources):
     return f"{PATHS.results}/.state/fetch"
 
 
-def unseen(wildcards, threads, resources):
+def untracked_flags(wildcards, threads, resources):
     """Flags of a training that must not be compared, hence the `resources`."""
-    return [*FLAGS.train_unseen(wildcards.model), "--processes", str(Launch.of(resources, threads).processes)]
+    return [*FLAGS.untracked_train_flags(wildcards.model), "--processes", str(Launch.of(resources, threads).processes)]

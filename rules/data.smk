@@ -22,9 +22,9 @@ rule data:
         "../envs/torch.yaml"
     threads: resource("data", "threads")
     resources:
-        **asked("data"),
+        **stage_resources("data"),
     params:
-        flags=flags("data"),
+        flags=flags(FLAGS.data),
     shell:
         r"""
         exec &> >(tee {log:q})
@@ -49,9 +49,9 @@ rule data_preferences:
         "../envs/torch.yaml"
     threads: resource("data", "threads")
     resources:
-        **asked("data"),
+        **stage_resources("data"),
     params:
-        flags=flags("data_preferences"),
+        flags=flags(FLAGS.data_preferences),
     shell:
         r"""
         exec &> >(tee {log:q})

@@ -11,7 +11,7 @@ rule eval:
         model=ancient("<results>/{model}/model"),
         manifest="<results>/{model}/manifest.json",
         tasks="<results>/fetched/tasks/{suite}",
-        heldout=files("heldout"),
+        heldout=inputs(PATHS.heldout),
     output:
         scores="<results>/{model}/scores/{suite}.json",
         samples="<results>/{model}/scores/{suite}.samples.parquet",
@@ -25,9 +25,9 @@ rule eval:
         environment("eval")
     threads: resource("eval", "threads")
     resources:
-        **asked("eval"),
+        **stage_resources("eval"),
     params:
-        flags=flags("eval"),
+        flags=flags(FLAGS.eval),
         python=interpreter("eval"),
     shell:
         r"""

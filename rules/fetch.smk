@@ -9,7 +9,7 @@ out: <results>/{model}/model/ and manifest.json of models that are not trained h
 rule fetch:
     """Fetch a model from the hub or a folder, or make a small one from scratch."""
     input:
-        text=files("scratch_text"),
+        text=inputs(PATHS.scratch_text),
         files=lambda wildcards: local_files(STUDY.models[wildcards.model].path),
     output:
         model=directory("<results>/{model}/model"),
@@ -25,10 +25,10 @@ rule fetch:
         "../envs/torch.yaml"
     threads: resource("fetch", "threads")
     resources:
-        **asked("fetch"),
+        **stage_resources("fetch"),
     params:
         state=unfinished,
-        flags=flags("fetch"),
+        flags=flags(FLAGS.fetch),
     shell:
         r"""
         exec &> >(tee {log:q})
@@ -52,10 +52,10 @@ rule fetch_data:
         "../envs/torch.yaml"
     threads: resource("fetch", "threads")
     resources:
-        **asked("fetch"),
+        **stage_resources("fetch"),
     params:
         state=unfinished,
-        flags=flags("fetch_data"),
+        flags=flags(FLAGS.fetch_data),
     shell:
         r"""
         exec &> >(tee {log:q})
@@ -78,10 +78,10 @@ rule fetch_tasks:
         "../envs/torch.yaml"
     threads: resource("fetch", "threads")
     resources:
-        **asked("fetch"),
+        **stage_resources("fetch"),
     params:
         state=unfinished,
-        flags=flags("fetch_tasks"),
+        flags=flags(FLAGS.fetch_tasks),
     shell:
         r"""
         exec &> >(tee {log:q})

@@ -9,8 +9,8 @@ out: <results>/{start}/generations/{shard}.parquet for iteration 0, made once an
 rule generate:
     """Sample the opponent's answers to one shard of the prompts."""
     input:
-        model=ancient(files("generator_model")),
-        manifest=files("generator_manifest"),
+        model=ancient(inputs(PATHS.generator_model)),
+        manifest=inputs(PATHS.generator_manifest),
         prompts="<results>/data/prompts.parquet",
     output:
         "<results>/{responses}/generations/{shard}.parquet",
@@ -24,9 +24,9 @@ rule generate:
         environment("generate")
     threads: resource("generate", "threads")
     resources:
-        **asked("generate"),
+        **stage_resources("generate"),
     params:
-        flags=flags("generate"),
+        flags=flags(FLAGS.generate),
         python=interpreter("generate"),  # never compared, as is the state
         state=answers_so_far,
     shell:

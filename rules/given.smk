@@ -9,8 +9,8 @@ out: <results>/{start}/generations/{shard}.parquet
 rule generate_given:
     """Take the start model's answers to one shard of the prompts from a file."""
     input:
-        model=ancient(files("generator_model")),  # for its tokenizer: the file holds text
-        manifest=files("generator_manifest"),
+        model=ancient(inputs(PATHS.generator_model)),  # for its tokenizer: the file holds text
+        manifest=inputs(PATHS.generator_manifest),
         prompts="<results>/data/prompts.parquet",
         given=STUDY.generate.given or [],
     output:
@@ -25,9 +25,9 @@ rule generate_given:
         "../envs/torch.yaml"
     threads: resource("data", "threads")
     resources:
-        **asked("data"),
+        **stage_resources("data"),
     params:
-        flags=flags("generate_given"),
+        flags=flags(FLAGS.generate_given),
     shell:
         r"""
         exec &> >(tee {log:q})
@@ -40,8 +40,8 @@ rule weigh_given:
     """Take the token weights of one shard of iteration 0 from a file."""
     input:
         prompts="<results>/data/prompts.parquet",
-        generations=files("weighed_answers"),
-        reference=files("weighed_reference"),  # for the tokens that the weights belong to
+        generations=inputs(PATHS.weighed_answers),
+        reference=inputs(PATHS.weighed_reference),  # for the tokens that the weights belong to
         given=STUDY.weigh.given or [],
     output:
         "<results>/{arm}/ite{k}/weights/{shard}.parquet",
@@ -56,9 +56,9 @@ rule weigh_given:
         "../envs/torch.yaml"
     threads: resource("weigh", "threads")
     resources:
-        **asked("weigh"),
+        **stage_resources("weigh"),
     params:
-        flags=flags("weigh_given"),
+        flags=flags(FLAGS.weigh_given),
     shell:
         r"""
         exec &> >(tee {log:q})

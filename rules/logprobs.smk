@@ -10,11 +10,11 @@ out: <results>/{responses}/reference/{shard}.parquet the opponent's, of all that
 rule logprobs_reference:
     """Score the real, this iteration's and the replayed answers with the opponent, in one load of the model."""
     input:
-        model=ancient(files("generator_model")),
-        manifest=files("generator_manifest"),
+        model=ancient(inputs(PATHS.generator_model)),
+        manifest=inputs(PATHS.generator_manifest),
         prompts="<results>/data/prompts.parquet",
-        generations=files("own_answers"),
-        replayed=files("replayed_answers"),
+        generations=inputs(PATHS.own_answers),
+        replayed=inputs(PATHS.replayed_answers),
     output:
         "<results>/{responses}/reference/{shard}.parquet",
     log:
@@ -27,9 +27,9 @@ rule logprobs_reference:
         "../envs/torch.yaml"
     threads: resource("logprobs", "threads")
     resources:
-        **asked("logprobs"),
+        **stage_resources("logprobs"),
     params:
-        flags=flags("logprobs_reference"),
+        flags=flags(FLAGS.logprobs_reference),
     shell:
         r"""
         exec &> >(tee {log:q})
@@ -45,7 +45,7 @@ rule logprobs_teacher:
         model=ancient("<results>/{scorer}/model"),
         manifest="<results>/{scorer}/manifest.json",
         prompts="<results>/data/prompts.parquet",
-        generations=files("read_answers"),  # [] for the real answers
+        generations=inputs(PATHS.read_answers),  # [] for the real answers
     output:
         "<results>/logprobs/{scorer}/{responses}/{shard}.parquet",
     log:
@@ -59,9 +59,9 @@ rule logprobs_teacher:
         "../envs/torch.yaml"
     threads: resource("logprobs", "threads")
     resources:
-        **asked("logprobs"),
+        **stage_resources("logprobs"),
     params:
-        flags=flags("logprobs_teacher"),
+        flags=flags(FLAGS.logprobs_teacher),
     shell:
         r"""
         exec &> >(tee {log:q})
@@ -88,9 +88,9 @@ rule logprobs_preferences:
         "../envs/torch.yaml"
     threads: resource("logprobs", "threads")
     resources:
-        **asked("logprobs"),
+        **stage_resources("logprobs"),
     params:
-        flags=flags("logprobs_preferences"),
+        flags=flags(FLAGS.logprobs_preferences),
     shell:
         r"""
         exec &> >(tee {log:q})

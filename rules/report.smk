@@ -23,9 +23,9 @@ rule report_scores:
         "../envs/driver.yaml"
     threads: resource("report", "threads")
     resources:
-        **asked("report"),
+        **stage_resources("report"),
     params:
-        flags=flags("report_scores"),
+        flags=flags(FLAGS.report_scores),
     shell:
         r"""
         exec &> >(tee {log:q})
@@ -53,9 +53,9 @@ rule report_differences:
         "../envs/driver.yaml"
     threads: resource("report", "threads")
     resources:
-        **asked("report"),
+        **stage_resources("report"),
     params:
-        flags=flags("report_differences"),
+        flags=flags(FLAGS.report_differences),
     shell:
         r"""
         exec &> >(tee {log:q})
@@ -80,7 +80,7 @@ rule report_weights:
     conda:
         "../envs/driver.yaml"
     params:
-        flags=flags("report_weights"),
+        flags=flags(FLAGS.report_weights),
     shell:
         r"""
         exec &> >(tee {log:q})
@@ -105,7 +105,7 @@ rule report_examples:
     conda:
         "../envs/driver.yaml"
     params:
-        flags=flags("report_examples"),
+        flags=flags(FLAGS.report_examples),
     shell:
         r"""
         exec &> >(tee {log:q})
@@ -131,7 +131,7 @@ rule report_figure:
     conda:
         "../envs/driver.yaml"
     params:
-        flags=flags("report_figure"),
+        flags=flags(FLAGS.report_figure),
     shell:
         r"""
         exec &> >(tee {log:q})

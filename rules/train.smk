@@ -9,11 +9,11 @@ out: <results>/{model}/model/, manifest.json, metrics.jsonl
 rule train:
     """Train a model of the registry, or iteration k of an arm; model/ loads with from_pretrained."""
     input:
-        model=ancient(files("parent_model")),  # the opponent of the iteration, or the model a baseline starts from
-        parent=files("parent_manifest"),  # small and checksum-aware: this is what triggers a re-run
-        rows=files("training_rows"),
-        reference=files("training_reference"),  # the start model's log-probabilities of the pairs; [] for sft
-        weights=files("training_weights"),  # [] for losses without token weights
+        model=ancient(inputs(PATHS.parent_model)),  # the opponent of the iteration, or the model a baseline starts from
+        parent=inputs(PATHS.parent_manifest),  # small and checksum-aware: this is what triggers a re-run
+        rows=inputs(PATHS.training_rows),
+        reference=inputs(PATHS.training_reference),  # the start model's log-probabilities of the pairs; [] for sft
+        weights=inputs(PATHS.training_weights),  # [] for losses without token weights
     output:
         model=directory("<results>/{model}/model"),
         manifest="<results>/{model}/manifest.json",
@@ -28,15 +28,15 @@ rule train:
         "../envs/torch.yaml"
     threads: resource("train", "threads")
     resources:
-        **asked("train"),
+        **stage_resources("train"),
     params:
-        flags=flags("train"),
-        unseen=unseen,  # never compared, as is the launcher: other GPUs train nothing again
+        flags=flags(FLAGS.train),
+        untracked=untracked_flags,  # never compared, as is the launcher: other GPUs train nothing again
         launch=launcher,
     shell:
         r"""
         exec &> >(tee {log:q})
         {params.launch} workflow/scripts/train.py --model {input.model:q} --manifest {input.parent:q} \
             --rows {input.rows:q} --reference {input.reference:q} --weights {input.weights:q} {params.flags:q} \
-            {params.unseen:q} --output {output.model:q} --output-manifest {output.manifest:q} --metrics {output.metrics:q}
+            {params.untracked:q} --output {output.model:q} --output-manifest {output.manifest:q} --metrics {output.metrics:q}
         """

@@ -9,9 +9,9 @@ rule weigh:
     """Turn the log-probabilities of one shard's answers into final token weights."""
     input:
         prompts="<results>/data/prompts.parquet",
-        generations=files("weighed_answers"),
-        reference=files("weighed_reference"),  # the student's log-probabilities, which are the training's reference too
-        teacher=files("teacher_reading"),  # of the real answers and of these; [] where every weight is equal
+        generations=inputs(PATHS.weighed_answers),
+        reference=inputs(PATHS.weighed_reference),  # the student's log-probabilities, which are the training's reference too
+        teacher=inputs(PATHS.teacher_reading),  # of the real answers and of these; [] where every weight is equal
     output:
         "<results>/{arm}/ite{k}/weights/{shard}.parquet",
     log:
@@ -25,9 +25,9 @@ rule weigh:
         "../envs/torch.yaml"
     threads: resource("weigh", "threads")
     resources:
-        **asked("weigh"),
+        **stage_resources("weigh"),
     params:
-        flags=flags("weigh"),
+        flags=flags(FLAGS.weigh),
     shell:
         r"""
         exec &> >(tee {log:q})

@@ -77,7 +77,7 @@ def jobs(tmp_path_factory, scratch_model):
     shard = {"responses": "sft", "shard": "00"}
     flags = {
         "generate": commands.generate(**shard),
-        "train": [*commands.train("sft"), *commands.train_unseen("sft"), "--processes", "1"],
+        "train": [*commands.train("sft"), *commands.untracked_train_flags("sft"), "--processes", "1"],
         "logprobs": commands.logprobs_reference(**shard),
     }
     model, rows = f"--model {scratch_model} --manifest manifest.json", "--rows prompts.parquet"

@@ -110,7 +110,10 @@ def commands(folder):
     weighed = ["--reference", reference, *flags.weigh_given("equal", "0", "00"), "--output", folder / "given_weights"]
     yield "given weights", [*read, "--generations", given, *weighed]
     made = ["--output", model / "model", "--output-manifest", model / "manifest.json", "--metrics", model / "curve"]
-    yield "train", [*base, "--rows", rows, *flags.train("sft"), *flags.train_unseen("sft"), "--processes", 1, *made]
+    yield (
+        "train",
+        [*base, "--rows", rows, *flags.train("sft"), *flags.untracked_train_flags("sft"), "--processes", 1, *made],
+    )
     read = ["--model", model / "model", "--manifest", model / "manifest.json", "--tasks", folder / "tasks", *heldout]
     made = ["--scores", f"{scored}.json", "--samples", f"{scored}.samples.parquet"]
     yield "eval", [*read, *flags.eval("sft", "demo"), *made]

@@ -93,7 +93,9 @@ def test_every_job_on_a_gpu_has_its_partition():
     """A rule that the profile forgets would go to the CPU partition."""
     stages = yaml.safe_load((ROOT / "config/config.yaml").read_text())["resources"]
     on_gpus = {stage for stage, given in stages.items() if given.get("gpu")}
-    asking = {name for name, body in RULES.items() if on_gpus & set(re.findall(r'\*\*asked\("(\w+)"\)', body))}
+    asking = {
+        name for name, body in RULES.items() if on_gpus & set(re.findall(r'\*\*stage_resources\("(\w+)"\)', body))
+    }
     assert asking == set(yaml.safe_load(PROFILES[1].read_text())["set-resources"])
     assert {"train", "logprobs_teacher"} <= asking
 

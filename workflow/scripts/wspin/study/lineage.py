@@ -9,10 +9,10 @@ Two words carry it:
 
 from __future__ import annotations
 
-import re
 from functools import cached_property
 
 from wspin.config.study import Study
+from wspin.iteration import Iteration
 
 from .memoize import memoized_method
 
@@ -81,13 +81,13 @@ class Lineage:
         return sorted(self.study.arms, key=lambda arm: (arm != self.study.report.baseline, arm))
 
     def iteration_models(self) -> list[str]:
-        return [f"{arm}/ite{k}" for arm in self.arms for k in self.iterations(arm)]
+        return [Iteration(arm, k).name for arm in self.arms for k in self.iterations(arm)]
 
     def opponent(self, arm: str, k: int) -> str:
         """Opponent, generator, reference and start of iteration k: one model."""
         if k > self.first(arm):
-            return f"{arm}/ite{k - 1}"
-        return f"{self.study.arms[arm].fork.from_}/ite{k - 1}" if k else self.start(arm)
+            return Iteration(arm, k - 1).name
+        return Iteration(self.study.arms[arm].fork.from_, k - 1).name if k else self.start(arm)
 
     # Who owns what arms share
 
@@ -99,7 +99,7 @@ class Lineage:
             return self.responses(fork.from_, k)
         if k == 0 and self.seed(arm) == self.study.seed:
             return self.start(arm)
-        return f"{arm}/ite{k}"
+        return Iteration(arm, k).name
 
     def replayed(self, arm: str, k: int) -> list[str]:
         """Response sets of earlier iterations that iteration k trains on again, the latest first."""
@@ -110,7 +110,7 @@ class Lineage:
         """The folder whose `reference/` holds the opponent's log-probabilities of all that iteration k trains on."""
         fork = self.study.arms[arm].fork
         if fork and k == fork.at and self.window(arm) != self.window(fork.from_):
-            return f"{arm}/ite{k}"
+            return Iteration(arm, k).name
         return self.responses(arm, k)
 
     def weighed(self, arm: str, k: int) -> str:
@@ -120,14 +120,13 @@ class Lineage:
         """
         fork = self.study.arms[arm].fork
         taken_over = fork and k < fork.at and self.study.weighted(fork.from_)
-        return f"{fork.from_ if taken_over else arm}/ite{k}"
+        return Iteration(fork.from_ if taken_over else arm, k).name
 
     # From a folder name back to what made it
 
     def origin(self, responses: str) -> tuple[str | None, int]:
         """(arm, k) of a response set; (None, 0) for a start model's shared one."""
-        match = re.fullmatch(r"(.+)/ite(\d+)", responses)
-        return (match[1], int(match[2])) if match else (None, 0)
+        return Iteration.parse(responses) or (None, 0)
 
     @memoized_method
     def generator(self, responses: str) -> str:
@@ -150,6 +149,14 @@ class Lineage:
         arm, k = self.origin(model)
         return self.opponent(arm, k) if arm else self.study.models[model].from_
 
+    def ancestors(self, model: str) -> list[str]:
+        """The models that a model was trained from, its parent first; the last one was not trained here."""
+        found = []
+        while Iteration.parse(model) or self.study.models[model].trained:
+            model = self.parent(model)
+            found.append(model)
+        return found
+
     # What tables and figures show
 
     def table_models(self) -> list[str]:
@@ -168,7 +175,7 @@ class Lineage:
         """(iteration, the baseline arm's same iteration) of every other arm."""
         baseline = self.study.report.baseline
         return [
-            (f"{arm}/ite{k}", f"{baseline}/ite{k}")
+            (Iteration(arm, k).name, Iteration(baseline, k).name)
             for arm in self.arms
             for k in self.iterations(arm)
             if arm != baseline and k in self.iterations(baseline)

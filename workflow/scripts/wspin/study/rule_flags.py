@@ -62,7 +62,7 @@ class RuleFlags:
         rest = ["--replays", str(replays), "--seed", *map(str, seed), "--autocast", self.study.logprobs.autocast]
         return [*rest, *flags(self.layout.training(model), but=UNTRACKED), *flags(self._dialogue(model))]
 
-    def train_unseen(self, model: str) -> list[str]:
+    def untracked_train_flags(self, model: str) -> list[str]:
         """What leaves no trace in a training's result: where it and its parent keep their states, what it watches."""
         own, parent = self.layout.state(model), self.layout.state(self.layout.parent(model))
         return ["--state", own, "--parent-state", parent, *flags(self.layout.training(model), only=UNTRACKED)]

@@ -1,0 +1,24 @@
+"""The name of an iteration, `{arm}/ite{k}`: written and taken apart here, and nowhere else."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+
+class Iteration(NamedTuple):
+    """Round `k` of self-play of an arm."""
+
+    arm: str
+    k: int
+
+    @property
+    def name(self) -> str:
+        """`{arm}/ite{k}`: its folder below the results, and its name wherever models are named."""
+        return f"{self.arm}/ite{self.k}"
+
+    @classmethod
+    def parse(cls, model: str) -> Iteration | None:
+        """The iteration of that name; None for a model of the registry."""
+        match = re.fullmatch(r"(.+)/ite(\d+)", model)
+        return cls(match[1], int(match[2])) if match else None
