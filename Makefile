@@ -34,15 +34,15 @@ UNLOCK = mkdir -p .snakemake && { flock --nonblock --exclusive .snakemake/alive 
 
 demo: setup                         ## the study on its embedded default, on the CPU; prints its tables
 	$(UNLOCK)
-	snakemake --profile local all --configfile config/demo.yaml
+	snakemake --profile local all --configfile config/overlays/demo.yaml
 	@cat results/demo/tables/scores.md; echo; cat results/demo/tables/differences.md
 
 real: setup                         ## a small pretrained model on real text, on the CPU: less than an hour; fetches packages
 	$(UNLOCK)
-	snakemake --profile local all --configfile config/smollm2.yaml
+	snakemake --profile local all --configfile config/overlays/smollm2.yaml
 	@cat results/smollm2/tables/scores.md; echo; cat results/smollm2/tables/weights.md
 
-status:                             ## what is done, running, interrupted; CONFIG=config/demo.yaml for overlays
+status:                             ## what is done, running, interrupted; CONFIG=config/overlays/demo.yaml for overlays
 	@test -e $(ENV)/ready || $(MAKE) setup  # never renews the environment of what runs
 	@python workflow/scripts/status.py $(if $(CONFIG),--configfile $(CONFIG))
 
@@ -50,7 +50,7 @@ revisions: setup                    ## commits of what the config takes from the
 	python workflow/scripts/revisions.py $(if $(CONFIG),--configfile $(CONFIG))
 
 report: setup                       ## Snakemake's report of the demo: tables, run times, the code of every step
-	snakemake --profile local all --configfile config/demo.yaml --report results/demo/report.zip
+	snakemake --profile local all --configfile config/overlays/demo.yaml --report results/demo/report.zip
 
 # Two processes, each with whole files (what their tests share is made once), the cluster's first: it takes longest.
 PYTEST := python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

@@ -8,7 +8,7 @@ from wspin.models import folders
 from wspin.storage import provenance
 from wspin.storage.files import write_json, write_yaml
 
-CONFIG = ("config/config.yaml", "config/demo.yaml")
+CONFIG = ("config/config.yaml", "config/overlays/demo.yaml")
 SCORES = {
     "suite": "demo",
     "engine": "transformers",

@@ -497,7 +497,7 @@ def test_generated_documents_are_up_to_date(name):
 def test_the_readme_explains_every_file_and_every_key():
     text = (CONFIG / "README.md").read_text()
     for path in CONFIG.iterdir():
-        assert f"| `{path.name}{'/' if path.is_dir() else ''}` |" in text, f"name {path.name} in configdoc.INTRODUCTION"
+        assert f"| `{path.name}{'/' if path.is_dir() else ''}` |" in text, f"name {path.name} in document.INTRODUCTION"
     for key in document.leaves():
         single = len(key.path) == 1
         assert f"| `{'.'.join(key.path if single else key.path[1:])}` |" in text

@@ -8,8 +8,8 @@ from wspin.config.load import read_study
 from wspin.config.stages import at_iteration
 from wspin.config.study import RESERVED
 
-FOLDER = workflow.ROOT / "config/presets"
-PRESETS = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+FOLDER = workflow.ROOT / "config/overlays"
+PRESETS = ("spin", "swift_paper")
 STUDY = yaml.safe_load((workflow.ROOT / "config/config.yaml").read_text())
 
 
@@ -36,12 +36,13 @@ def at(mapping, place):
     return mapping
 
 
-def test_both_presets_are_there_and_told_of():
-    assert PRESETS == ["spin", "swift_paper"]
+def test_the_page_of_the_overlays_lists_each_with_its_results():
     page = (FOLDER / "README.md").read_text()
-    for preset in PRESETS:
-        assert f"`{preset}.yaml`" in page
-        assert f"`{load(preset).results}`" in page
+    overlays = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    assert overlays == ["demo", "smollm2", *PRESETS]
+    for name in overlays:
+        assert f"`{name}.yaml`" in page
+        assert f"`{load(name).results}`" in page
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -57,7 +58,7 @@ def test_a_preset_says_nothing_that_the_study_has_already(preset):
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_plans_a_study_in_a_folder_of_its_own(repository, preset):
     study = load(preset)
-    planned = workflow.Repository(repository.folder, (f"config/presets/{preset}.yaml",)).plan("models")
+    planned = workflow.Repository(repository.folder, (f"config/overlays/{preset}.yaml",)).plan("models")
     assert planned.counts["train"] == 2 + 4 * len(study.arms)
     assert all(output.startswith(f"{study.results}/") for output in planned.made())
     assert study.results.removeprefix("results/") in RESERVED

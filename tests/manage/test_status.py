@@ -189,7 +189,7 @@ def test_what_other_code_made_is_stale(here):
 
 def test_a_fresh_clone_has_nothing(repository, monkeypatch):
     monkeypatch.chdir(repository.folder)
-    rows, below = told("config/demo.yaml")
+    rows, below = told("config/overlays/demo.yaml")
     assert {text for row in rows.values() for text in row.values()} == {"missing", "-"}
     assert below == ["data: missing", "tables and figures: missing", below[2]]
     assert below[2].startswith("0 of ")

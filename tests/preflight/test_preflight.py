@@ -25,7 +25,7 @@ from wspin.study.paths import StudyPaths
 ROOT = workflow.ROOT
 STUDY = yaml.safe_load((ROOT / "config/config.yaml").read_text())
 QWEN, ZEPHYR = (
-    Size(AutoConfig.from_pretrained(ROOT / "config/hub" / name))
+    Size(AutoConfig.from_pretrained(ROOT / "config/architectures" / name))
     for name in ("Qwen/Qwen1.5-1.8B", "alignment-handbook/zephyr-7b-sft-full")
 )
 SMALL = {"vocabulary": 300, "hidden": 32, "intermediate": 48, "layers": 3, "heads": 2, "context": 128}
@@ -208,7 +208,7 @@ def test_what_would_fail_is_a_line(disk, changes, told):
 
 def test_a_batch_of_two_is_for_one_gpu(disk):
     """The preset swift_paper, given more GPUs than its one."""
-    preset = yaml.safe_load((ROOT / "config/presets/swift_paper.yaml").read_text())
+    preset = yaml.safe_load((ROOT / "config/overlays/swift_paper.yaml").read_text())
     assert complaints_of(layout_of(**preset)) == []
     preset = merge(preset, {"resources": {"train": {"gpu": 2}}})
     told = (
@@ -294,7 +294,7 @@ def test_the_table_of_the_study_needs_no_network(repository):
 
 
 def test_the_demo_has_nothing_to_mend(repository, tmp_path):
-    study = workflow.Repository(repository.folder, ("config/demo.yaml",))
+    study = workflow.Repository(repository.folder, ("config/overlays/demo.yaml",))
     done = study.run("preflight")
     assert done.returncode == 0, done.stdout
     assert "preflight: nothing to mend" in done.stdout

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import cluster as slurm
 
-CONFIG = ("config/demo.yaml", "tests/configs/small.yaml", "tests/configs/cluster.yaml")
+CONFIG = ("config/overlays/demo.yaml", "tests/configs/small.yaml", "tests/configs/cluster.yaml")
 SITE = "tests/slurm/site"
 IMPATIENT = "tests/slurm/impatient.py"
 LAST = "wspin/ite1"  # the iteration whose training is interrupted

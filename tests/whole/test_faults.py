@@ -22,7 +22,9 @@ from wspin.study.paths import StudyPaths
 from wspin.study.rule_flags import RuleFlags
 
 LAST = "wspin/ite1"  # the iteration that is interrupted
-SMALL = [workflow.ROOT / file for file in ("config/config.yaml", "config/demo.yaml", "tests/configs/small.yaml")]
+SMALL = [
+    workflow.ROOT / file for file in ("config/config.yaml", "config/overlays/demo.yaml", "tests/configs/small.yaml")
+]
 
 
 @pytest.fixture
@@ -140,7 +142,7 @@ def small_demo(folder):
     """A copy of the repository whose `make demo` is the small one."""
     copy = workflow.checkout(folder)
     demo = [yaml.safe_load(file.read_text()) for file in SMALL[1:]]
-    (folder / "config/demo.yaml").write_text(yaml.safe_dump(nested(*demo), sort_keys=False))
+    (folder / "config/overlays/demo.yaml").write_text(yaml.safe_dump(nested(*demo), sort_keys=False))
     return copy
 
 

@@ -15,7 +15,9 @@ from wspin.config.study import merge
 from wspin.study.paths import StudyPaths
 from wspin.study.rule_flags import RuleFlags
 
-SMALL = [workflow.ROOT / file for file in ("config/config.yaml", "config/demo.yaml", "tests/configs/small.yaml")]
+SMALL = [
+    workflow.ROOT / file for file in ("config/config.yaml", "config/overlays/demo.yaml", "tests/configs/small.yaml")
+]
 TINY = {
     "data": {"sft": {"reasoning_gym": {"rows": 60}, "prompts": 4, "shard": 4}, "heldout": {"prompts": 4}},
     "train": {"sft": {"epochs": 1}},

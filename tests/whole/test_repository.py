@@ -191,7 +191,7 @@ def table(mark):
 
 
 def test_the_readme_shows_every_model_and_comparison_of_the_demo():
-    files = [yaml.safe_load((ROOT / "config" / name).read_text()) for name in ("config.yaml", "demo.yaml")]
+    files = [yaml.safe_load((ROOT / "config" / name).read_text()) for name in ("config.yaml", "overlays/demo.yaml")]
     demo = StudyPaths(load_study(merge(*files)))
     assert table("table") == demo.table_models()
     assert table("differences") == [f"{model} - {baseline}" for model, baseline in demo.comparisons()]

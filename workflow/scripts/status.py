@@ -1,6 +1,6 @@
 """Tell how far a study is: a row for each model, what runs with the time left, what was interrupted.
 
-    python workflow/scripts/status.py --configfile config/demo.yaml
+    python workflow/scripts/status.py --configfile config/overlays/demo.yaml
 
 Run it where Snakemake runs, with the same overlays; none for config/config.yaml alone. It needs no Snakemake and writes
 nothing, so that it may be run at any moment. `wspin/watch.py` says when a job counts as running.

@@ -21,16 +21,14 @@ Node = dict[str, Any]  # a part of a JSON schema
 INTRODUCTION = """\
 # Configuration
 
-<!-- Generated from workflow/scripts/wspin/{config,origins,running}.py by `python tests/update.py`; edit it there. -->
+<!-- Generated from workflow/scripts/wspin/config/ by `python tests/update.py`; edit it there. -->
 
 | file | what it is |
 | --- | --- |
 | `config.yaml` | the study of the paper; always read first, and it gives every required key |
-| `demo.yaml` | an overlay: the same study in minutes on a laptop's CPU, without network |
-| `smollm2.yaml` | an overlay: a small pretrained model and real text, on a CPU in less than an hour |
-| `presets/` | overlays: the study in the settings of a paper, each in a results folder of its own |
-| `tasks/` | lm-eval task files: of the demo, on held-out rows, and of `smollm2.yaml` |
-| `hub/` | sizes of the study's models, which `preflight` reads until they are fetched |
+| `overlays/` | studies that change the one above: `demo.yaml` and `smollm2.yaml` for a CPU, two papers' settings |
+| `tasks/` | lm-eval task files of the demo, of held-out rows and of `smollm2.yaml` |
+| `architectures/` | shapes of the study's models, which `preflight` reads until they are fetched |
 | `schema.json` | JSON Schema of a configuration file, for completion and checks in an editor; generated |
 | `README.md` | this page; generated |
 
@@ -42,8 +40,8 @@ An editor with a YAML language server uses the schema if the first line of a fil
 Put what differs into a file of its own, an overlay, or on the command line:
 
 ```bash
-snakemake --profile local results/demo/spin/ite0 --configfile config/demo.yaml
-snakemake --profile local all --configfile config/demo.yaml --config 'train={"beta": 0.3}'
+snakemake --profile local results/demo/spin/ite0 --configfile config/overlays/demo.yaml
+snakemake --profile local all --configfile config/overlays/demo.yaml --config 'train={"beta": 0.3}'
 ```
 
 * **Targets come first.** `--configfile` and `--config` swallow the words that follow them.

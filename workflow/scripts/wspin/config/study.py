@@ -24,7 +24,7 @@ from .stages import (
 
 RESERVED = frozenset(
     ("data", "fetched", "logprobs", "logs", "benchmarks", "tables", "figures", "pages", "gold", "preferences", "demo")
-) | {"config.yaml", "swift_paper", "spin_settings"}  # the last two: results of config/presets/
+) | {"config.yaml", "swift_paper", "spin_settings"}  # the last two: results of overlays
 
 
 class Fork(Section):

@@ -17,7 +17,7 @@ from wspin.config.sources import Model
 from wspin.engine.flops import Cost
 from wspin.study.paths import StudyPaths
 
-SHIPPED = Path("config/hub")  # configs of the study's models, until they are fetched
+SHIPPED = Path("config/architectures")  # configs of the study's models, until they are fetched
 
 
 # What is known before anything runs
