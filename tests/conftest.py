@@ -74,8 +74,8 @@ def scratch_model(tmp_path_factory, texts):
 
 
 @pytest.fixture(scope="session")
-def dialogue(scratch_model):
-    """Conversations of the scratch model in the study's template."""
+def chat(scratch_model):
+    """The scratch model's tokenizer with the study's template."""
     from wspin.config.stages import Dialogue
     from wspin.data.chat import ChatTokenizer
     from wspin.models import folders

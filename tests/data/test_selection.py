@@ -20,10 +20,10 @@ TASKS = {"spell_backward": {"min_word_len": 3, "max_word_len": 7}}
 SHORT = {"spell_backward": {"min_word_len": 3, "max_word_len": 3}}  # few words, drawn again and again
 
 
-def fit(dialogue, context=128, max_new_tokens=10, tokenizer=None, **changes):
+def fit(chat, context=128, max_new_tokens=10, tokenizer=None, **changes):
     """A room for 60 tokens of prompt and 90 in all, in which "ab" is two tokens."""
     settings = {"template": "Q{prompt}A", "max_prompt_tokens": 60, "max_tokens": 90, **changes}
-    made = ChatTokenizer(tokenizer or dialogue.tokenizer, dialogue.settings.model_copy(update=settings))
+    made = ChatTokenizer(tokenizer or chat.tokenizer, chat.settings.model_copy(update=settings))
     return selection.Fit(made, context, max_new_tokens)
 
 
@@ -79,48 +79,48 @@ def test_ids_sort_as_their_rows():
 
 
 @pytest.mark.parametrize(("prompt", "reason"), [("x" * 58, None), ("x" * 59, "prompt too long")])
-def test_longest_prompt(dialogue, prompt, reason):
+def test_longest_prompt(chat, prompt, reason):
     """Q and A around it are counted."""
-    assert selection.judge((prompt, "y"), [fit(dialogue)]) == reason
+    assert selection.judge((prompt, "y"), [fit(chat)]) == reason
 
 
 @pytest.mark.parametrize(("answer", "reason"), [("y" * 77, None), ("y" * 78, "answer too long")])
-def test_longest_answer(dialogue, answer, reason):
+def test_longest_answer(chat, answer, reason):
     """With 12 tokens of prompt and one EOS."""
-    assert selection.judge(("x" * 10, answer), [fit(dialogue)]) == reason
+    assert selection.judge(("x" * 10, answer), [fit(chat)]) == reason
 
 
 @pytest.mark.parametrize(("budget", "reason"), [(78, None), (79, "prompt too long")])
-def test_generation_must_have_its_budget(dialogue, budget, reason):
+def test_generation_must_have_its_budget(chat, budget, reason):
     """Even where the real answer would fit."""
-    assert selection.judge(("x" * 10, "y"), [fit(dialogue, max_new_tokens=budget)]) == reason
+    assert selection.judge(("x" * 10, "y"), [fit(chat, max_new_tokens=budget)]) == reason
 
 
 @pytest.mark.parametrize(("context", "reason"), [(32, None), (31, "answer too long")])
-def test_a_short_context_counts(dialogue, context, reason):
-    assert selection.judge(("x" * 10, "y" * 19), [fit(dialogue, context)]) == reason
+def test_a_short_context_counts(chat, context, reason):
+    assert selection.judge(("x" * 10, "y" * 19), [fit(chat, context)]) == reason
 
 
-def test_every_model_must_have_room(dialogue):
+def test_every_model_must_have_room(chat):
     """Each in its own template and with its own tokenizer; the second one's needs more tokens."""
     row = ("x" * 40, "y" * 10)
-    room, narrow = fit(dialogue), fit(dialogue, template="Q{prompt}A" + "." * 30)
+    room, narrow = fit(chat), fit(chat, template="Q{prompt}A" + "." * 30)
     assert selection.judge(row, [room]) is None
     assert selection.judge(row, [room, narrow]) == selection.judge(row, [narrow, room]) == "prompt too long"
 
 
-def test_a_model_with_another_tokenizer(dialogue):
+def test_a_model_with_another_tokenizer(chat):
     """A word that is one token of the first model is many tokens of the second."""
-    tokenizer = folders.load_tokenizer(dialogue.tokenizer.name_or_path)
+    tokenizer = folders.load_tokenizer(chat.tokenizer.name_or_path)
     tokenizer.add_tokens(["kitchen"])
-    first, second = fit(dialogue, tokenizer=tokenizer), fit(dialogue)
+    first, second = fit(chat, tokenizer=tokenizer), fit(chat)
     assert selection.judge(("kitchen" * 20, "y"), [first]) is None
     assert selection.judge(("kitchen" * 20, "y"), [first, second]) == "prompt too long"
     assert selection.judge(("x", "kitchen" * 20), [first, second]) == "answer too long"
 
 
-def test_every_answer_of_a_pair_is_judged(dialogue):
-    rooms = [fit(dialogue)]
+def test_every_answer_of_a_pair_is_judged(chat):
+    rooms = [fit(chat)]
     assert selection.judge(("x", "y", "z"), rooms) is None
     assert (
         selection.judge(("x", "y", "z" * 90), rooms)
@@ -130,8 +130,8 @@ def test_every_answer_of_a_pair_is_judged(dialogue):
     assert selection.judge(("x", "y", None), rooms) is None  # a rejected answer that is yet to be made
 
 
-def test_a_row_without_prompt_or_answer(dialogue):
-    assert selection.judge(None, [fit(dialogue)]) == "without prompt or answer"
+def test_a_row_without_prompt_or_answer(chat):
+    assert selection.judge(None, [fit(chat)]) == "without prompt or answer"
     assert selection.judge(None, []) == "without prompt or answer"
 
 
@@ -139,9 +139,9 @@ def test_a_row_without_prompt_or_answer(dialogue):
 
 
 @pytest.mark.parametrize("prompt", ["0123456789" * 9, "kitchen window " * 20, "naïve 日本語 👩‍👩‍👧‍👦 " * 12])
-def test_a_prompt_is_cut_on_the_left(dialogue, prompt):
+def test_a_prompt_is_cut_on_the_left(chat, prompt):
     """It ends as it did, fits, and would not if more were kept; the template stays whole."""
-    room = fit(dialogue)
+    room = fit(chat)
     row = selection.cut((prompt, "y", None), [room])
     assert row[1:] == ("y", None)
     assert prompt.endswith(row[0])
@@ -152,33 +152,33 @@ def test_a_prompt_is_cut_on_the_left(dialogue, prompt):
     assert room.prompt_room - 4 <= len(ids) <= room.prompt_room  # a character may be several tokens
 
 
-def test_what_fits_is_left_alone(dialogue):
+def test_what_fits_is_left_alone(chat):
     row = ("x" * 58, "y")
-    assert selection.cut(row, [fit(dialogue)]) == row
-    assert selection.cut(None, [fit(dialogue)]) is None
+    assert selection.cut(row, [fit(chat)]) == row
+    assert selection.cut(None, [fit(chat)]) is None
 
 
-def test_a_prompt_is_cut_for_the_narrowest_model(dialogue):
-    tokenizer = folders.load_tokenizer(dialogue.tokenizer.name_or_path)
+def test_a_prompt_is_cut_for_the_narrowest_model(chat):
+    tokenizer = folders.load_tokenizer(chat.tokenizer.name_or_path)
     tokenizer.add_tokens(["kitchen"])
-    rooms = [fit(dialogue, tokenizer=tokenizer, max_prompt_tokens=30), fit(dialogue)]
+    rooms = [fit(chat, tokenizer=tokenizer, max_prompt_tokens=30), fit(chat)]
     row = selection.cut(("kitchen" * 40, "y"), rooms)
     assert selection.judge(row, rooms) is None
     assert 50 < len(row[0]) <= 58
 
 
-def test_a_template_that_is_too_long_alone_drops_the_row(dialogue):
-    room = fit(dialogue, template="Q{prompt}A" + "." * 70)
+def test_a_template_that_is_too_long_alone_drops_the_row(chat):
+    room = fit(chat, template="Q{prompt}A" + "." * 70)
     assert selection.judge(selection.cut(("x" * 80, "y"), [room]), [room]) == "prompt too long"
 
 
-def test_an_answer_that_is_too_long_is_not_cut(dialogue):
-    room = fit(dialogue)
+def test_an_answer_that_is_too_long_is_not_cut(chat):
+    room = fit(chat)
     assert selection.judge(selection.cut(("x" * 80, "y" * 90), [room]), [room]) == "answer too long"
 
 
-def test_cut_prompts_are_chosen_and_counted(dialogue):
-    room = [fit(dialogue)]
+def test_cut_prompts_are_chosen_and_counted(chat):
+    room = [fit(chat)]
     found = [("x" * 80, "y"), ("x" * 10, "y"), ("x", "y" * 100), None]
     kept, columns, told = selection.choose(found, 2, 1, room, shorten=True)
     assert {i: len(prompt) for i, prompt in zip(kept, columns[0], strict=True)} == {0: 58, 1: 10}
@@ -187,15 +187,15 @@ def test_cut_prompts_are_chosen_and_counted(dialogue):
         selection.choose(found, 2, 1, room, shorten=False)
 
 
-def test_rooms_are_measured_from_model_folders(scratch_model, dialogue):
+def test_rooms_are_measured_from_model_folders(scratch_model, chat):
     """The context is the model's, the template its own."""
     other = "Q{prompt}A"
-    made = selection.fits([scratch_model] * 2, ["human-assistant", other], dialogue.settings, 7)
+    made = selection.fits([scratch_model] * 2, ["human-assistant", other], chat.settings, 7)
     assert [(room.context, room.max_new_tokens, room.dialogue.settings.template) for room in made] == [
         (128, 7, "human-assistant"),
         (128, 7, other),
     ]
-    assert [room.dialogue.lengths("x", "")[0] for room in made] == [len(dialogue.prompt_ids("x")), 3]
+    assert [room.dialogue.token_counts("x", "")[0] for room in made] == [len(chat.prompt_ids("x")), 3]
 
 
 # Sources

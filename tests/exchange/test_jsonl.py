@@ -139,19 +139,19 @@ def test_a_bad_row_is_one_line_with_its_place(tmp_path, line, told, form):
 
 
 @pytest.fixture
-def study(tmp_path, scratch_model, dialogue):
+def study(tmp_path, scratch_model, chat):
     """What stands in for iteration 0, with the study's files around it; its weights are random."""
-    return Study(tmp_path, scratch_model, dialogue)
+    return Study(tmp_path, scratch_model, chat)
 
 
 class Study:
-    def __init__(self, folder, model, dialogue):
-        self.folder, self.model, self.dialogue = folder, model, dialogue
+    def __init__(self, folder, model, chat):
+        self.folder, self.model, self.chat = folder, model, chat
         random = np.random.default_rng(0)
         self.rows = [dict(zip(jsonl.TEXTS, pair, strict=True)) for pair in PAIRS]
         for row in self.rows:
             for side in tables.SIDES:
-                made = random.normal(size=len(dialogue.continued(row[side])[0])).astype(np.float32)
+                made = random.normal(size=len(chat.tokenize_response(row[side])[0])).astype(np.float32)
                 row[f"{side}_weight"] = jsonl.shortest(made)
         rows = {"prompt": [one[0] for one in PAIRS], "response": [one[1] for one in PAIRS], "split": ["train"] * 4}
         self.ids = [f"train-{i}" for i in range(len(PAIRS))]
@@ -164,7 +164,7 @@ class Study:
         """Run the program that stands in for `generate`; the file has its rows in another order than the study."""
         told = ["--given", write(self.folder / f"{name}.jsonl", rows[::-1]), "--max-new-tokens", longest]
         told += ["--model", self.model, "--manifest", self.model.parent / f"{self.model.name}.json"]
-        return self._run("answers", name, *told, *flags(self.dialogue.settings))
+        return self._run("answers", name, *told, *flags(self.chat.settings))
 
     def _run(self, command, name, *told, size=100, shard=0):
         where = ["--rows", self.path("prompts"), "--shard", shard, "--shard-size", size, "--output", self.path(name)]
@@ -173,14 +173,14 @@ class Study:
 
     def read_by_student(self, generations):
         """Its log-probabilities, which are zero: only the tokens matter here."""
-        chosen = [self.dialogue.response_ids(real) for _, real, _ in PAIRS]
+        chosen = [self.chat.response_ids(real) for _, real, _ in PAIRS]
         said = {"chosen": chosen, "rejected": generations["token_ids"].to_pylist()}
         columns = {}
         for side, ids in said.items():
-            columns |= {f"{side}_token_ids": ids, f"{side}_ends": list(map(self.dialogue.ends, ids))}
+            columns |= {f"{side}_token_ids": ids, f"{side}_ends": list(map(self.chat.token_ends, ids))}
             columns[f"{side}_logprobs"] = [[0.0] * len(one) for one in ids]
         texts = tables.texts_hash(*([one[i] for one in PAIRS] for i in (0, 1)))
-        made_with = {**tables.made_with(generations, "model", "tokenizer"), "eos": self.dialogue.eos, "texts": texts}
+        made_with = {**tables.made_with(generations, "model", "tokenizer"), "eos": self.chat.eos, "texts": texts}
         tables.write(self.path("reference"), "reference", {"prompt_id": self.ids, **columns}, made_with)
 
     def weights(self, rows, generations="generations", name="weights"):
@@ -213,12 +213,12 @@ def test_weights_go_through_a_study_bit_for_bit(study):
 
 def test_an_iteration_goes_out_and_comes_back(study):
     """Sampled ids that are not those of their text, an answer that was cut, and weights of EOS of its own."""
-    spelled = study.dialogue.tokenizer.convert_tokens_to_ids([*"backward"])
-    ids = [[*spelled, study.dialogue.eos], spelled[:2], *map(study.dialogue.response_ids, ("", "x"))]
-    said = {"response": list(map(study.dialogue.text, ids)), "token_ids": ids}
+    spelled = study.chat.tokenizer.convert_tokens_to_ids([*"backward"])
+    ids = [[*spelled, study.chat.eos], spelled[:2], *map(study.chat.response_ids, ("", "x"))]
+    said = {"response": list(map(study.chat.decode_response, ids)), "token_ids": ids}
     said["finish_reason"] = ["stop", "length", "stop", "stop"]
-    assert study.dialogue.response_ids("backward") != ids[0]
-    made_with = {"tokenizer": tokenizer_hash(study.dialogue.tokenizer), "model": manifest(study.model)["model"]}
+    assert study.chat.response_ids("backward") != ids[0]
+    made_with = {"tokenizer": tokenizer_hash(study.chat.tokenizer), "model": manifest(study.model)["model"]}
     tables.write(study.path("sampled"), "generations", {"prompt_id": study.ids, **said}, made_with)
     study.read_by_student(tables.read(study.path("sampled"), "generations"))
     reference = tables.read(study.path("reference"), "reference")
@@ -245,7 +245,7 @@ def test_given_files_are_what_later_stages_expect(study, scratch_model):
     assert tables.metadata(made)["model"] == manifest(scratch_model)["model"]
     expected = tables.made_with(made, "model", "tokenizer")
     items = training_items(
-        "wspin", study.path("prompts"), [study.path("reference")], [study.path("weights")], 0, study.dialogue, expected
+        "wspin", study.path("prompts"), [study.path("reference")], [study.path("weights")], 0, study.chat, expected
     )
     for item, row in zip(items, weighed.to_pylist(), strict=True):
         assert [one.tolist() for one in item.weights] == [row["chosen_weights"], row["rejected_weights"]]
@@ -259,7 +259,7 @@ def test_given_files_are_what_later_stages_expect(study, scratch_model):
 def test_a_shard_takes_its_own_rows(study):
     write(study.folder / "all.jsonl", study.rows)
     told = ["--given", study.folder / "all.jsonl", "--max-new-tokens", 64, "--model", study.model]
-    told += ["--manifest", study.model.parent / f"{study.model.name}.json", *flags(study.dialogue.settings)]
+    told += ["--manifest", study.model.parent / f"{study.model.name}.json", *flags(study.chat.settings)]
     second = study._run("answers", "01", *told, size=3, shard=1)
     assert second["response"].to_pylist() == [PAIRS[3][2]]
 
@@ -282,7 +282,7 @@ def test_every_prompt_is_found_by_its_real_answer_exactly_once(study):
 
 def test_ids_that_are_not_those_of_the_text_are_refused(study):
     told = "token_ids: expected those of its text and end, found others"
-    own = study.dialogue.response_ids(PAIRS[0][2])
+    own = study.chat.response_ids(PAIRS[0][2])
     for ids in (own[:-1], [*own[1:]], [*own[:-1], 10**6, own[-1]], []):
         assert told in refused(study.answers, [{**study.rows[0], "token_ids": ids}, *study.rows[1:]])
     cut = {**study.rows[0], "token_ids": own, "finish_reason": "length"}
@@ -336,13 +336,13 @@ def test_answers_of_another_model_are_not_exported_with_these_weights(study):
 
 @given(TEXTS)
 @example("e\u0301")
-def test_any_text_becomes_tokens_that_spell_it(dialogue, text):
+def test_any_text_becomes_tokens_that_spell_it(chat, text):
     """As the tokenizer reads it: composed, as Qwen's. The tokens then stand for themselves."""
-    made = ready_made.answers([jsonl.Pair("a:1", "x", "y", text)], dialogue, longest=1000)
+    made = ready_made.answers([jsonl.Pair("a:1", "x", "y", text)], chat, longest=1000)
     (said,), (ids,) = made["response"], made["token_ids"]
     assert said == unicodedata.normalize("NFC", text)
-    assert ids == dialogue.response_ids(text)
-    assert jsonl.Pair("a:1", "x", "y", said, token_ids=ids).ids(dialogue, 1000) == ids
+    assert ids == chat.response_ids(text)
+    assert jsonl.Pair("a:1", "x", "y", said, token_ids=ids).ids(chat, 1000) == ids
 
 
 # Import

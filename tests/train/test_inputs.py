@@ -19,27 +19,27 @@ IDS = [f"train-{i}" for i in range(4)]
 
 
 @pytest.fixture
-def folder(tmp_path, dialogue):
+def folder(tmp_path, chat):
     """Prompts with real answers, and what models answered; the third answer of each was cut."""
     text = {"prompt": PROMPTS, "response": REAL, "split": ["train"] * 4}
     tables.write(tmp_path / "prompts.parquet", "prompts", {"prompt_id": IDS, **text}, {})
     for name in SAID:
-        generations(tmp_path, dialogue, name, {**OPPONENT, "model": "opponent" if name == "this" else "earlier"})
+        generations(tmp_path, chat, name, {**OPPONENT, "model": "opponent" if name == "this" else "earlier"})
     return tmp_path
 
 
-def generations(folder, dialogue, name, made_with, **changes):
-    ids = [dialogue.response_ids(text) for text in SAID[name]]
+def generations(folder, chat, name, made_with, **changes):
+    ids = [chat.response_ids(text) for text in SAID[name]]
     ids[2] = ids[2][:-1] or [5]
     reasons = ["stop", "stop", "length", "stop"]
     columns = {"prompt_id": IDS, "response": SAID[name], "token_ids": ids, "finish_reason": reasons}
     tables.write(folder / f"{name}.parquet", "generations", {**columns, **changes}, made_with)
 
 
-def found(folder, dialogue, replayed=(), opponent=OPPONENT):
+def found(folder, chat, replayed=(), opponent=OPPONENT):
     rows = tables.read(folder / "prompts.parquet", "prompts")
     paths = [str(folder / f"{name}.parquet") for name in replayed]
-    return iteration_answers(rows, str(folder / "this.parquet"), paths, dialogue, opponent, ANY)
+    return iteration_answers(rows, str(folder / "this.parquet"), paths, chat, opponent, ANY)
 
 
 def ids_of(made):
@@ -47,13 +47,13 @@ def ids_of(made):
     return {side: [tokens.ids for tokens in one] for side, one in made.sides.items()}
 
 
-def said(folder, dialogue, *more, **options):
-    return ids_of(found(folder, dialogue, *more, **options))
+def said(folder, chat, *more, **options):
+    return ids_of(found(folder, chat, *more, **options))
 
 
-def write_reference(folder, dialogue, replayed=(), made_with=REFERENCE, shards=(slice(0, 3), slice(3, 4))):
+def write_reference(folder, chat, replayed=(), made_with=REFERENCE, shards=(slice(0, 3), slice(3, 4))):
     """Shards of a reference in which every log-probability is a number of its own."""
-    made = found(folder, dialogue, replayed)
+    made = found(folder, chat, replayed)
     numbers = iter(range(1, 10_000))
     scores = [
         [np.array([-next(numbers) / 64 for _ in ids], dtype=np.float32) for ids in one]
@@ -68,9 +68,9 @@ def write_reference(folder, dialogue, replayed=(), made_with=REFERENCE, shards=(
     return paths, ids_of(made), scores
 
 
-def training(folder, dialogue, reference, replays=0, loss="spin", weights=(), **expected):
+def training(folder, chat, reference, replays=0, loss="spin", weights=(), **expected):
     rows = str(folder / "prompts.parquet")
-    return training_items(loss, rows, reference, weights, replays, dialogue, {**REFERENCE, **expected})
+    return training_items(loss, rows, reference, weights, replays, chat, {**REFERENCE, **expected})
 
 
 def lists(arrays):
@@ -80,163 +80,163 @@ def lists(arrays):
 # What an iteration scores
 
 
-def test_an_iteration_scores_real_generated_and_replayed_answers(folder, dialogue):
-    made = said(folder, dialogue, ["before", "long ago"])
+def test_an_iteration_scores_real_generated_and_replayed_answers(folder, chat):
+    made = said(folder, chat, ["before", "long ago"])
     assert list(made) == ["chosen", "rejected", "replayed_1", "replayed_2"]
-    assert [dialogue.text(ids) for ids in made["chosen"]] == REAL
+    assert [chat.decode_response(ids) for ids in made["chosen"]] == REAL
     for side, name in (("rejected", "this"), ("replayed_1", "before"), ("replayed_2", "long ago")):
         stored = tables.read(folder / f"{name}.parquet", "generations")["token_ids"].to_pylist()
         assert made[side] == stored
-    assert list(said(folder, dialogue)) == ["chosen", "rejected"]
-    assert list(said(folder, dialogue, ["before"])) == ["chosen", "rejected", "replayed"]
+    assert list(said(folder, chat)) == ["chosen", "rejected"]
+    assert list(said(folder, chat, ["before"])) == ["chosen", "rejected", "replayed"]
 
 
-def test_answers_of_one_text_may_differ_in_ids(folder, dialogue):
+def test_answers_of_one_text_may_differ_in_ids(folder, chat):
     """The engine's ids are kept, they are not made again from the text."""
-    spelled = [[*dialogue.tokenizer.convert_tokens_to_ids(list("nus")), dialogue.eos], *[[dialogue.eos]] * 3]
-    assert dialogue.text(spelled[0]) == "nus"
-    generations(folder, dialogue, "this", OPPONENT, token_ids=spelled)
-    assert said(folder, dialogue)["rejected"] == spelled
+    spelled = [[*chat.tokenizer.convert_tokens_to_ids(list("nus")), chat.eos], *[[chat.eos]] * 3]
+    assert chat.decode_response(spelled[0]) == "nus"
+    generations(folder, chat, "this", OPPONENT, token_ids=spelled)
+    assert said(folder, chat)["rejected"] == spelled
 
 
-def test_empty_and_equal_answers_are_kept(folder, dialogue):
-    made = said(folder, dialogue, ["before"])
-    assert made["chosen"][3] == made["replayed"][3] == [dialogue.eos]
+def test_empty_and_equal_answers_are_kept(folder, chat):
+    made = said(folder, chat, ["before"])
+    assert made["chosen"][3] == made["replayed"][3] == [chat.eos]
     assert made["rejected"][0] == made["chosen"][0]
     assert {side: len(ids) for side, ids in made.items()} == {"chosen": 4, "rejected": 4, "replayed": 4}
 
 
-def test_cut_answers_have_eos_only_if_asked_for(folder, dialogue):
-    asks = ChatTokenizer(dialogue.tokenizer, dialogue.settings.model_copy(update={"eos_on_cut": True}))
+def test_cut_answers_have_eos_only_if_asked_for(folder, chat):
+    asks = ChatTokenizer(chat.tokenizer, chat.settings.model_copy(update={"eos_on_cut": True}))
     for side in ("rejected", "replayed"):
-        plain, asked = (said(folder, either, ["before"])[side] for either in (dialogue, asks))
+        plain, asked = (said(folder, either, ["before"])[side] for either in (chat, asks))
         assert [len(b) - len(a) for a, b in zip(plain, asked, strict=True)] == [0, 0, 1, 0]
-        assert asked[2] == [*plain[2], dialogue.eos]
-        assert dialogue.eos not in plain[2]
+        assert asked[2] == [*plain[2], chat.eos]
+        assert chat.eos not in plain[2]
 
 
-def test_one_item_holds_all_answers_to_a_prompt(folder, dialogue):
-    made = found(folder, dialogue, ["before"])
-    items = made.items(dialogue)
-    assert lists(item.prompt for item in items) == [dialogue.prompt_ids(prompt) for prompt in PROMPTS]
+def test_one_item_holds_all_answers_to_a_prompt(folder, chat):
+    made = found(folder, chat, ["before"])
+    items = made.items(chat)
+    assert lists(item.prompt for item in items) == [chat.prompt_ids(prompt) for prompt in PROMPTS]
     assert [lists(item.responses) for item in items] == [list(one) for one in zip(*ids_of(made).values(), strict=True)]
 
 
 @pytest.mark.parametrize("key", ["model", "tokenizer", "template"])
-def test_generations_of_another_origin_are_refused(folder, dialogue, key):
+def test_generations_of_another_origin_are_refused(folder, chat, key):
     with pytest.raises(StudyError, match=rf"this\.parquet: {key}: expected 'other', found '{OPPONENT[key]}'"):
-        found(folder, dialogue, opponent={**OPPONENT, key: "other"})
+        found(folder, chat, opponent={**OPPONENT, key: "other"})
 
 
-def test_replayed_answers_come_from_any_model_of_one_tokenizer(folder, dialogue):
-    generations(folder, dialogue, "before", {**OPPONENT, "tokenizer": "bb"})
+def test_replayed_answers_come_from_any_model_of_one_tokenizer(folder, chat):
+    generations(folder, chat, "before", {**OPPONENT, "tokenizer": "bb"})
     with pytest.raises(StudyError, match=r"before\.parquet: tokenizer: expected 'aa', found 'bb'"):
-        found(folder, dialogue, ["before"])
+        found(folder, chat, ["before"])
 
 
 @pytest.mark.parametrize("name", ["this", "before"])
-def test_generations_for_other_rows_are_refused(folder, dialogue, name):
-    generations(folder, dialogue, name, OPPONENT, prompt_id=[*IDS[:3], "test-9"])
+def test_generations_for_other_rows_are_refused(folder, chat, name):
+    generations(folder, chat, name, OPPONENT, prompt_id=[*IDS[:3], "test-9"])
     with pytest.raises(StudyError, match=rf"{name}\.parquet: expected the 4 rows of .*; they differ in row 3"):
-        found(folder, dialogue, ["before"])
+        found(folder, chat, ["before"])
 
 
 # What a model is trained on
 
 
-def test_pairs_of_this_iteration_come_first_then_the_replayed(folder, dialogue):
-    paths, made, _ = write_reference(folder, dialogue, ["before", "long ago"])
-    items = training(folder, dialogue, paths, replays=2)
+def test_pairs_of_this_iteration_come_first_then_the_replayed(folder, chat):
+    paths, made, _ = write_reference(folder, chat, ["before", "long ago"])
+    items = training(folder, chat, paths, replays=2)
     assert len(items) == 12
-    assert lists(item.prompt for item in items) == 3 * [dialogue.prompt_ids(prompt) for prompt in PROMPTS]
+    assert lists(item.prompt for item in items) == 3 * [chat.prompt_ids(prompt) for prompt in PROMPTS]
     assert lists(item.responses[0] for item in items) == 3 * made["chosen"]
     others = lists(item.responses[1] for item in items)
     assert others == [*made["rejected"], *made["replayed_1"], *made["replayed_2"]]
 
 
-def test_every_answer_has_its_own_reference(folder, dialogue):
-    paths, _, scores = write_reference(folder, dialogue, ["before"])
-    items = training(folder, dialogue, paths, replays=1)
+def test_every_answer_has_its_own_reference(folder, chat):
+    paths, _, scores = write_reference(folder, chat, ["before"])
+    items = training(folder, chat, paths, replays=1)
     expected = [[one[0].tolist(), one[side].tolist()] for side in (1, 2) for one in scores]
     assert [lists(item.reference) for item in items] == expected
     assert all(len(a) == len(b) for item in items for a, b in zip(item.responses, item.reference, strict=True))
 
 
-def test_reference_keeps_where_tokens_end(folder, dialogue):
-    (path,), made, _ = write_reference(folder, dialogue, shards=[slice(0, 4)])
+def test_reference_keeps_where_tokens_end(folder, chat):
+    (path,), made, _ = write_reference(folder, chat, shards=[slice(0, 4)])
     table = tables.read(path, "reference")
     for side, ids in made.items():
-        assert table[f"{side}_ends"].to_pylist() == [dialogue.ends(one) for one in ids]
+        assert table[f"{side}_ends"].to_pylist() == [chat.token_ends(one) for one in ids]
 
 
-def test_sft_trains_on_real_answers_alone(folder, dialogue):
-    items = training(folder, dialogue, [], loss="sft")
-    assert [lists(item.responses) for item in items] == [[dialogue.response_ids(text)] for text in REAL]
-    assert lists(item.prompt for item in items) == [dialogue.prompt_ids(prompt) for prompt in PROMPTS]
+def test_sft_trains_on_real_answers_alone(folder, chat):
+    items = training(folder, chat, [], loss="sft")
+    assert [lists(item.responses) for item in items] == [[chat.response_ids(text)] for text in REAL]
+    assert lists(item.prompt for item in items) == [chat.prompt_ids(prompt) for prompt in PROMPTS]
     assert all(item.reference == () for item in items)
 
 
-def test_preference_pairs_end_by_themselves(folder, dialogue):
+def test_preference_pairs_end_by_themselves(folder, chat):
     """Scored, then trained on, from `preferences.parquet`."""
     text = {"prompt": PROMPTS, "chosen": REAL, "rejected": SAID["this"], "split": ["t"] * 4}
     path = folder / "preferences.parquet"
     tables.write(path, "preferences", {"prompt_id": IDS, **text}, {})
     rows = tables.read(path, "preferences")
-    preferred = preference_answers(rows, dialogue)
+    preferred = preference_answers(rows, chat)
     made = ids_of(preferred)
-    assert made["rejected"] == [dialogue.response_ids(text) for text in SAID["this"]]
+    assert made["rejected"] == [chat.response_ids(text) for text in SAID["this"]]
     scores = [[np.zeros(len(a)), np.ones(len(b))] for a, b in zip(*made.values(), strict=True)]
     tables.write(folder / "00.parquet", "reference", preferred.columns(scores), REFERENCE)
-    items = training_items("dpo", str(path), [str(folder / "00.parquet")], [], 0, dialogue, REFERENCE)
+    items = training_items("dpo", str(path), [str(folder / "00.parquet")], [], 0, chat, REFERENCE)
     assert [lists(item.responses) for item in items] == [list(one) for one in zip(*made.values(), strict=True)]
     assert [item.reference[1].tolist() for item in items] == [[1.0] * len(ids) for ids in made["rejected"]]
 
 
 @pytest.mark.parametrize("loss", ["spin", "dpo"])
-def test_a_missing_reference_is_one_line(folder, dialogue, loss):
+def test_a_missing_reference_is_one_line(folder, chat, loss):
     with pytest.raises(StudyError) as error:
-        training(folder, dialogue, [], loss=loss)
+        training(folder, chat, [], loss=loss)
     expected = f"train: loss {loss}: expected the start model's log-probabilities (--reference), found none"
     assert str(error.value) == expected
 
 
 @pytest.mark.parametrize("key", ["model", "tokenizer", "template", "autocast"])
-def test_a_reference_of_another_origin_is_refused(folder, dialogue, key):
-    paths, _, _ = write_reference(folder, dialogue)
+def test_a_reference_of_another_origin_is_refused(folder, chat, key):
+    paths, _, _ = write_reference(folder, chat)
     with pytest.raises(StudyError, match=rf"reference-0\.parquet: {key}: expected 'other', found '{REFERENCE[key]}'"):
-        training(folder, dialogue, paths, **{key: "other"})
+        training(folder, chat, paths, **{key: "other"})
 
 
-def test_a_reference_that_lacks_a_shard_is_refused(folder, dialogue):
-    paths, _, _ = write_reference(folder, dialogue)
+def test_a_reference_that_lacks_a_shard_is_refused(folder, chat):
+    paths, _, _ = write_reference(folder, chat)
     with pytest.raises(StudyError, match=r"reference-0\.parquet: expected the 4 rows of .*prompts\.parquet, found 3"):
-        training(folder, dialogue, paths[:1])
+        training(folder, chat, paths[:1])
     with pytest.raises(StudyError, match="they differ in row 0"):
-        training(folder, dialogue, paths[::-1])
+        training(folder, chat, paths[::-1])
 
 
-def test_rows_of_another_study_are_refused(folder, dialogue):
-    paths, _, _ = write_reference(folder, dialogue)
+def test_rows_of_another_study_are_refused(folder, chat):
+    paths, _, _ = write_reference(folder, chat)
     other = {"prompt_id": ["a", "b", "c", "d"], "prompt": PROMPTS, "response": REAL, "split": ["train"] * 4}
     tables.write(folder / "prompts.parquet", "prompts", other, {})
     with pytest.raises(StudyError, match=r"expected the 4 rows of .*prompts\.parquet, found 4; they differ in row 0"):
-        training(folder, dialogue, paths)
+        training(folder, chat, paths)
 
 
 @pytest.mark.parametrize("replays", [0, 2])
-def test_another_number_of_replays_is_refused(folder, dialogue, replays):
-    paths, _, _ = write_reference(folder, dialogue, ["before"])
+def test_another_number_of_replays_is_refused(folder, chat, replays):
+    paths, _, _ = write_reference(folder, chat, ["before"])
     with pytest.raises(StudyError, match=r"reference-0\.parquet: columns: expected .*; wrong: replayed"):
-        training(folder, dialogue, paths, replays=replays)
+        training(folder, chat, paths, replays=replays)
 
 
-def test_a_log_probability_too_few_is_refused(folder, dialogue):
-    (path,), _, _ = write_reference(folder, dialogue, shards=[slice(0, 4)])
+def test_a_log_probability_too_few_is_refused(folder, chat):
+    (path,), _, _ = write_reference(folder, chat, shards=[slice(0, 4)])
     columns = tables.read(path, "reference").to_pydict()
     columns["rejected_logprobs"][1].pop()
     tables.write(path, "reference", columns, REFERENCE)
     with pytest.raises(StudyError, match="reference, row 1, rejected: expected 3 log-probabilities, found 2"):
-        training(folder, dialogue, [path])
+        training(folder, chat, [path])
 
 
 # Token weights
@@ -260,57 +260,56 @@ def write_weights(folder, reference, side, name, first, **changes):
     return paths
 
 
-def test_weights_are_those_of_each_pair_and_old_ones_those_of_the_replayed(folder, dialogue):
-    reference, _, _ = write_reference(folder, dialogue, ["before"])
+def test_weights_are_those_of_each_pair_and_old_ones_those_of_the_replayed(folder, chat):
+    reference, _, _ = write_reference(folder, chat, ["before"])
     own = write_weights(folder, reference, "rejected", "own", 1)
     old = write_weights(folder, reference, "replayed", "old", 5000)
-    items = training(folder, dialogue, reference, replays=1, loss="wspin", weights=[*own, *old])
+    items = training(folder, chat, reference, replays=1, loss="wspin", weights=[*own, *old])
     assert all(list(map(len, item.weights)) == list(map(len, item.responses)) for item in items)
     stored = [row for path in (*own, *old) for row in tables.read(path, "weights").to_pylist()]
     expected = [[row["chosen_weights"], row["rejected_weights"]] for row in stored]
     assert [lists(item.weights) for item in items] == expected
 
 
-def test_weights_change_nothing_else(folder, dialogue):
-    reference, _, _ = write_reference(folder, dialogue)
+def test_weights_change_nothing_else(folder, chat):
+    reference, _, _ = write_reference(folder, chat)
     weights = write_weights(folder, reference, "rejected", "own", 1)
     plain, weighed = (
-        training(folder, dialogue, reference, loss=loss, weights=some)
-        for loss, some in (("spin", []), ("wspin", weights))
+        training(folder, chat, reference, loss=loss, weights=some) for loss, some in (("spin", []), ("wspin", weights))
     )
     for a, b in zip(plain, weighed, strict=True):
         assert lists([a.prompt, *a.responses, *a.reference]) == lists([b.prompt, *b.responses, *b.reference])
         assert a.weights == ()
 
 
-def test_wspin_without_weights_is_one_line(folder, dialogue):
+def test_wspin_without_weights_is_one_line(folder, chat):
     """Missing weights are never ones."""
-    reference, _, _ = write_reference(folder, dialogue, ["before"])
+    reference, _, _ = write_reference(folder, chat, ["before"])
     own = write_weights(folder, reference, "rejected", "own", 1)
     for some in ([], own, own[:1]):
         with pytest.raises(StudyError) as error:
-            training(folder, dialogue, reference, replays=1, loss="wspin", weights=some)
+            training(folder, chat, reference, replays=1, loss="wspin", weights=some)
         needed = "token weights (--weights) of 2 response sets in 2 shards each"
         told = f"train: loss wspin: expected {needed}, found {len(some)} files; weigh them first"
         assert str(error.value) == told
 
 
-def test_weights_for_a_loss_that_reads_none_are_refused(folder, dialogue):
-    reference, _, _ = write_reference(folder, dialogue)
+def test_weights_for_a_loss_that_reads_none_are_refused(folder, chat):
+    reference, _, _ = write_reference(folder, chat)
     weights = write_weights(folder, reference, "rejected", "own", 1)
     with pytest.raises(StudyError, match=r"loss spin: expected no token weights \(--weights\), found 2 files"):
-        training(folder, dialogue, reference, weights=weights)
+        training(folder, chat, reference, weights=weights)
 
 
-def test_weights_of_other_answers_are_refused(folder, dialogue):
+def test_weights_of_other_answers_are_refused(folder, chat):
     """Of other ids, of other rows, in the wrong order, too few in a row, of another tokenizer."""
-    reference, _, _ = write_reference(folder, dialogue, ["before"])
+    reference, _, _ = write_reference(folder, chat, ["before"])
     own = write_weights(folder, reference, "rejected", "own", 1)
     old = write_weights(folder, reference, "replayed", "old", 5000)
 
     def refused(weights, match, **expected):
         with pytest.raises(StudyError, match=match):
-            training(folder, dialogue, reference, replays=1, loss="wspin", weights=weights, **expected)
+            training(folder, chat, reference, replays=1, loss="wspin", weights=weights, **expected)
 
     refused([*old, *own], r"old-0\.parquet: row 0, rejected: expected weights of other token ids")
     refused([*own, *own], r"own-0\.parquet: row 0, replayed: expected weights of other token ids")

@@ -387,7 +387,7 @@ def speakers():
 
 
 def tokens_of(speaker, text):
-    return speaker.tokenizer.convert_ids_to_tokens(speaker.continued(text)[0])
+    return speaker.tokenizer.convert_ids_to_tokens(speaker.tokenize_response(text)[0])
 
 
 def test_the_tokenizers_are_what_they_should_be(speakers):
@@ -399,7 +399,7 @@ def test_the_tokenizers_are_what_they_should_be(speakers):
     assert "<unk>" in found["word_piece"]
     assert any(token.startswith("##") for token in found["word_piece"])
     assert len({tuple(tokens) for tokens in found.values()}) > 7
-    ends = {kind: tuple(speaker.continued(MIXED)[1]) for kind, speaker in speakers.items()}
+    ends = {kind: tuple(speaker.tokenize_response(MIXED)[1]) for kind, speaker in speakers.items()}
     assert len(set(ends.values())) > 6
 
 
@@ -407,9 +407,9 @@ def test_the_tokenizers_are_what_they_should_be(speakers):
 def test_real_tokenizers_are_aligned(speakers, kind):
     """One as the student, each as the teacher; whole, and cut anywhere."""
     for text in FIXED:
-        student = speakers[kind].continued(text)[1]
+        student = speakers[kind].tokenize_response(text)[1]
         for other in speakers.values():
-            teacher = other.continued(text)[1]
+            teacher = other.tokenize_response(text)[1]
             for cut in {len(teacher), len(teacher) // 2, max(0, len(teacher) - 1)}:
                 check(text, student, teacher[:cut])
 
@@ -419,7 +419,7 @@ def test_real_tokenizers_are_aligned_on_any_text(speakers, kind):
     @settings(max_examples=60)
     @given(text=TEXTS, teacher=st.sampled_from(sorted(speakers)))
     def holds(text, teacher):
-        made = check(text, speakers[kind].continued(text)[1], speakers[teacher].continued(text)[1])
+        made = check(text, speakers[kind].tokenize_response(text)[1], speakers[teacher].tokenize_response(text)[1])
         if {kind, teacher} <= set(LOSSLESS):
             assert made.read.all() or text == ""
         if kind == teacher:
@@ -436,8 +436,8 @@ def test_whatever_a_student_says_is_aligned(speakers, kind):
     @settings(max_examples=60)
     @given(ids=st.lists(st.integers(2, len(student.tokenizer) - 1), max_size=25), teacher=st.sampled_from(LOSSLESS))
     def holds(ids, teacher):
-        if text := student.text(ids):
-            check(text, student.ends(ids), speakers[teacher].continued(text)[1])
+        if text := student.decode_response(ids):
+            check(text, student.token_ends(ids), speakers[teacher].tokenize_response(text)[1])
 
     holds()
 
@@ -451,7 +451,7 @@ def test_ends_lie_in_the_text_and_never_fall(speakers, kind):
     @example(text=MIXED)
     @example(text="\n the")
     def holds(text):
-        ids, ends = speakers[kind].continued(text)
+        ids, ends = speakers[kind].tokenize_response(text)
         assert len(ids) == len(ends)
         assert ends == sorted(ends)
         assert all(0 <= end <= len(text) for end in ends)
@@ -468,7 +468,7 @@ def test_an_end_is_where_the_tokens_before_it_are_the_text_before_it(speakers, k
     @given(text=TEXTS)
     @example(text=MIXED)
     def holds(text):
-        ids, ends = speakers[kind].continued(text)
+        ids, ends = speakers[kind].tokenize_response(text)
         for count, end in enumerate(ends, 1):
             decoded = speakers[kind].tokenizer.decode(ids[:count])
             if not decoded.endswith("\ufffd"):
@@ -484,7 +484,7 @@ def test_an_answer_has_the_ids_that_it_has_in_the_whole_conversation(speakers, k
     speaker = speakers[kind]
     asked = speaker.prompt_ids("the river")
     whole = speaker.tokenizer(render(TEMPLATE, "the river") + text, add_special_tokens=False)["input_ids"]
-    assert [*asked, *speaker.continued(text)[0]] == whole
+    assert [*asked, *speaker.tokenize_response(text)[0]] == whole
 
 
 @pytest.mark.parametrize(
@@ -503,12 +503,12 @@ def test_an_answer_has_the_ids_that_it_has_in_the_whole_conversation(speakers, k
 def test_a_sentencepiece_like_answer_by_hand(speakers, text, tokens, ends):
     """No blank of the tokenizer's own before it."""
     assert tokens_of(speakers["sentence_bpe"], text) == tokens
-    assert speakers["sentence_bpe"].continued(text)[1] == ends
+    assert speakers["sentence_bpe"].tokenize_response(text)[1] == ends
 
 
 def test_white_space_that_a_tokenizer_drops_belongs_to_the_token_after_it(speakers):
     assert tokens_of(speakers["word_piece"], "The the,  the\n") == ["the", "the", ",", "the"]
-    assert speakers["word_piece"].continued("The the,  the\n")[1] == [3, 7, 8, 13]
+    assert speakers["word_piece"].tokenize_response("The the,  the\n")[1] == [3, 7, 8, 13]
 
 
 @KINDS
@@ -524,8 +524,8 @@ def test_no_answer_begins_with_a_blank_of_the_tokenizers_own(speakers, kind):
 )
 def test_a_token_ends_behind_all_that_normalisation_has_put_into_it(speakers, text, composes):
     """Normal form C makes one character of several, whose end is that of the last."""
-    ids, ends = speakers["composed"].continued(text)
+    ids, ends = speakers["composed"].tokenize_response(text)
     assert speakers["composed"].tokenizer.decode(ids) == composes
     assert ends[-1] == len(text)
-    made = check(text, ends, speakers["characters"].continued(text)[1])
+    made = check(text, ends, speakers["characters"].tokenize_response(text)[1])
     assert segments(text, made) == [text.split()[0], f" {text.split()[1]}"]

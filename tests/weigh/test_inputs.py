@@ -72,7 +72,7 @@ def generations(student):
     ids[3] = ids[3][:-1]
     ids[5] = [*speaker.response_ids("en👧")[:-2], *speaker.response_ids(" the end")]
     reasons = ["stop", "stop", "stop", "length", "stop", "stop"]
-    columns = {"response": list(map(speaker.text, ids)), "token_ids": ids, "finish_reason": reasons}
+    columns = {"response": list(map(speaker.decode_response, ids)), "token_ids": ids, "finish_reason": reasons}
     return {"prompt_id": IDS, **columns}
 
 
@@ -178,7 +178,7 @@ SIDES = pytest.mark.parametrize("side", tables.SIDES)
 def test_a_teacher_reads_the_text_in_its_own_tokenizer(study, side):
     """Its tokens are those of the text, their log-probabilities those of a plain forward pass after its prompt."""
     speaker, (table, found) = conversation(study / "far"), reading(study, "far", side)
-    expected = [speaker.continued(text) for text in texts_of(study)[side]]
+    expected = [speaker.tokenize_response(text) for text in texts_of(study)[side]]
     assert [ids.tolist() for ids in found["token_ids"]] == [ids for ids, _ in expected]
     assert [ends.tolist() for ends in found["ends"]] == [ends for _, ends in expected]
     prompts = [speaker.prompt_ids(prompt) for prompt, _, _ in PAIRS]
@@ -207,8 +207,8 @@ def test_a_teacher_with_the_students_tokenizer_reads_its_very_ids(study, side):
             assert [one.tolist() for one in found[part]] == [one.tolist() for one in own[part]]
     if side == "rejected":
         again = conversation(study / "student")
-        assert own["token_ids"][1].tolist() != again.continued(texts_of(study)[side][1])[0]
-        assert own["token_ids"][5].tolist() != again.continued(texts_of(study)[side][5])[0]
+        assert own["token_ids"][1].tolist() != again.tokenize_response(texts_of(study)[side][1])[0]
+        assert own["token_ids"][5].tolist() != again.tokenize_response(texts_of(study)[side][5])[0]
 
 
 @SIDES
@@ -278,7 +278,7 @@ def test_a_prompt_that_fills_the_context_leaves_nothing_to_read(study):
 
 def test_a_character_of_which_some_bytes_do_not_fit_is_not_read(study):
     far, rows = conversation(study / "far"), tables.read(study / "prompts.parquet", "prompts").slice(1, 1)
-    ids, ends = far.continued(REAL[1])
+    ids, ends = far.tokenize_response(REAL[1])
     for room in range(len(ids) + 1):
         found = teacher_answers(rows, [], far, "far", len(far.prompt_ids("moon")) + room).sides[""][0]
         reached = [end for place, end in enumerate(ends) if room > place and (room == len(ids) or ends[room] > end)]

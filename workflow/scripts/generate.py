@@ -59,7 +59,7 @@ def generate(arguments, settings, dialogue_settings):
         )
         columns = {
             "prompt_id": ids,
-            "response": [dialogue.text(answer.ids) for answer in answers],
+            "response": [dialogue.decode_response(answer.ids) for answer in answers],
             "token_ids": [answer.ids for answer in answers],
             "finish_reason": [answer.finish_reason for answer in answers],
         }

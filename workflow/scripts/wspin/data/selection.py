@@ -43,7 +43,7 @@ class Fit:
 
     def refuses(self, prompt: str, response: str) -> Reason:
         """Why a conversation does not fit; None if it does."""
-        asked, answered = self.dialogue.lengths(prompt, response)
+        asked, answered = self.dialogue.token_counts(prompt, response)
         if asked > self.prompt_room:
             return "prompt too long"
         return "answer too long" if asked + answered > self.room else None
@@ -51,7 +51,7 @@ class Fit:
     def cut(self, prompt: str) -> str:
         """The longest end of a prompt that fits, the template whole; empty if the template alone is too long."""
         while prompt and (over := len(self.dialogue.prompt_ids(prompt)) - self.prompt_room) > 0:
-            ends = self.dialogue.continued(prompt)[1]
+            ends = self.dialogue.tokenize_response(prompt)[1]
             # A token's end may lie inside what the text is (bytes of one character): something goes in any case.
             prompt = prompt[max(1, ends[over - 1]) if over <= len(ends) else len(prompt) :]
         return prompt

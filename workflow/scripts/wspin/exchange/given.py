@@ -40,7 +40,7 @@ def answers(pairs: Sequence[Pair], dialogue: Any, longest: int) -> Row:
     """Columns of the generated answers: ids, and the text that they spell, which may be normalised. Raises as `ids`."""
     ids = [pair.ids(dialogue, longest) for pair in pairs]
     reasons = [pair.finish_reason for pair in pairs]
-    return {"response": list(map(dialogue.text, ids)), "token_ids": ids, "finish_reason": reasons}
+    return {"response": list(map(dialogue.decode_response, ids)), "token_ids": ids, "finish_reason": reasons}
 
 
 def weights(pairs: Sequence[Pair], generations: pa.Table, reference: pa.Table, eos_weight: float) -> Row:

@@ -51,7 +51,7 @@ class Pair:
         stopped = self.finish_reason == "stop"
         ids = self.token_ids
         if ids is None:
-            ids = [*dialogue.continued(self.rejected)[0], *[dialogue.eos] * stopped]
+            ids = [*dialogue.tokenize_response(self.rejected)[0], *[dialogue.eos] * stopped]
         elif (ids[-1:] == [dialogue.eos]) != stopped or not self._is_said(ids, dialogue):
             told = "expected those of its text and end, found others; leave them out"
             raise StudyError(f"{self.place}: token_ids: {told}")
@@ -61,7 +61,7 @@ class Pair:
         return ids
 
     def _is_said(self, ids: list[int], dialogue: Any) -> bool:
-        return max(ids, default=0) < len(dialogue.tokenizer) and dialogue.text(ids) == self.rejected
+        return max(ids, default=0) < len(dialogue.tokenizer) and dialogue.decode_response(ids) == self.rejected
 
     def weights_of(self, side: str, count: int, closed: bool, eos_weight: float) -> Floats:
         """Final weights of one side's `count` tokens, and of its EOS if it is `closed`: the file's own or `eos_weight`.

@@ -75,8 +75,8 @@ def iteration_answers(
     for side, path, expected in files:
         table = _generated(rows, path, **expected)
         ended = zip(table["token_ids"].to_pylist(), table["finish_reason"].to_pylist(), strict=True)
-        ids = [dialogue.completed(ids, reason) for ids, reason in ended]
-        sides[side] = [Tokens(one, dialogue.ends(one)) for one in ids]
+        ids = [dialogue.generated_ids(ids, reason) for ids, reason in ended]
+        sides[side] = [Tokens(one, dialogue.token_ends(one)) for one in ids]
     texts = tables.texts_hash(rows["prompt"].to_pylist(), rows["response"].to_pylist())
     made_with = {"eos_on_cut": dialogue.settings.eos_on_cut, "texts": texts}
     return Answers(rows, sides, {**_closing(dialogue), **made_with})
@@ -101,19 +101,19 @@ def teacher_answers(
     if generations and tables.metadata(table)["tokenizer"] == tokenizer:
         closed = [reason == "stop" for reason in table["finish_reason"].to_pylist()]
         ids = [one[: len(one) - end] for one, end in zip(table["token_ids"].to_pylist(), closed, strict=True)]
-        tokens = [Tokens(one, dialogue.ends(one)) for one in ids]
+        tokens = [Tokens(one, dialogue.token_ends(one)) for one in ids]
     else:
-        tokens = [Tokens(*dialogue.continued(text)) for text in texts]
+        tokens = [Tokens(*dialogue.tokenize_response(text)) for text in texts]
     rooms = [max(0, context - len(dialogue.prompt_ids(prompt))) for prompt in rows["prompt"].to_pylist()]
     read = [one.within(room) for one, room in zip(tokens, rooms, strict=True)]
     unread = sum(len(one.ids) for one in tokens) - sum(len(one.ids) for one in read)
     told = {"texts": tables.texts_hash(rows["prompt"].to_pylist(), texts), "unread": unread}
-    return Answers(rows, {"": read}, {**told, "special_ids": sorted(set(dialogue.special.values()))})
+    return Answers(rows, {"": read}, {**told, "special_ids": sorted(set(dialogue.special_tokens.values()))})
 
 
 def _real(text: str, dialogue: ChatTokenizer) -> Tokens:
     """A real answer always ended by itself; its tokens end in the text as the source has it."""
-    ids, ends = dialogue.continued(text)
+    ids, ends = dialogue.tokenize_response(text)
     return Tokens([*ids, dialogue.eos], [*ends, len(text)])
 
 
@@ -125,5 +125,5 @@ def _generated(rows: pa.Table, path: str, **expected: Any) -> pa.Table:
 
 def _closing(dialogue: ChatTokenizer) -> dict[str, Any]:
     """What a reader without tokenizer needs to tell text from what is none."""
-    told = {"special_ids": sorted(set(dialogue.special.values())), "tokenizer_size": len(dialogue.tokenizer)}
+    told = {"special_ids": sorted(set(dialogue.special_tokens.values())), "tokenizer_size": len(dialogue.tokenizer)}
     return {**told, "eos": dialogue.eos}
