@@ -1,0 +1,1 @@
+"""Stage logprobs: per-token log-probabilities of answers by the opponent, a teacher or a baseline's start."""

@@ -1,0 +1,1 @@
+"""Models on disk: folders with manifests, models from scratch, and cheap imports of their libraries."""

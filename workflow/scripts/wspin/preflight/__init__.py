@@ -1,0 +1,1 @@
+"""What a study will cost and what would stop it, before the first GPU minute."""

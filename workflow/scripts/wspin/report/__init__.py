@@ -1,0 +1,1 @@
+"""Stage report: tables, figures and pages of what the study measured."""
