@@ -1,23 +1,42 @@
 """Rewrite what is generated from code and results: `python tests/update.py`.
 
-Always `config/schema.json` and `config/README.md`; the README's tables if the demo has been run here, the tables of
-docs/real-model.md after `make real`, and the README's job counts, which a dry run gives.
+Always: `config/schema.json`, `config/README.md` and the job counts in the README. After `make demo`: its tables in
+docs/demo.md and, last iterations only, in the README, and its figure. After `make real`: those of docs/real-model.md.
 """
 
 import re
+import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-TABLES = {"table": "scores.md", "differences": "differences.md"}  # mark in the README: the demo's table
-REAL = {"scores": "scores.md", "weights": "weights.md", "examples": "examples.md"}  # mark in docs/real-model.md
+sys.path[:0] = [str(ROOT / "workflow" / "scripts"), str(ROOT / "tests")]
+
+import workflow  # noqa: E402
+
+from wspin.config import document  # noqa: E402
+from wspin.iteration import Iteration  # noqa: E402
+
+DEMO, REAL = ROOT / "results" / "demo", ROOT / "results" / "smollm2"
+FIGURE = "averages.svg"
 
 
-def with_table(page: str, mark: str, table: str, of: str = "demo") -> str:
-    """The page with a table between its two marks."""
-    marks = rf"(<!-- {of} {mark} -->\n).*?(<!-- {of} {mark} end -->)"
-    return re.sub(marks, lambda found: f"{found[1]}{table}{found[2]}", page, count=1, flags=re.DOTALL)
+def fill(page: str, mark: str, text: str) -> str:
+    """The page with a text between the marks `<!-- {mark} -->` and `<!-- {mark} end -->`."""
+    marks = rf"(<!-- {mark} -->\n).*?(<!-- {mark} end -->)"
+    return re.sub(marks, lambda match: f"{match[1]}{text}{match[2]}", page, count=1, flags=re.DOTALL)
+
+
+def last_iterations(table: str) -> str:
+    """The rows of a Markdown table that are no iteration, or their arm's last one; without the notes below it."""
+    head, *rows = table.split("\n\n")[0].strip().splitlines()
+    rule, *rows = rows
+    iterations = [Iteration.parse(row.split("|")[1].split(" - ")[0].strip()) for row in rows]
+    last = {iteration.arm: iteration.k for iteration in iterations if iteration}  # rows stand in order
+    kept = [row for row, it in zip(rows, iterations, strict=True) if it is None or it.k == last[it.arm]]
+    return "\n".join([head, rule, *kept, ""])
 
 
 def job_list(counts: dict[str, int]) -> str:
@@ -26,28 +45,33 @@ def job_list(counts: dict[str, int]) -> str:
     return f"{', '.join(jobs)}: {sum(counts.values())} jobs.\n"
 
 
-if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
-    from wspin.config import document
+def planned_jobs() -> str:
+    """The jobs of `snakemake --profile local -n all`, from nothing."""
+    with tempfile.TemporaryDirectory() as folder:
+        return job_list(workflow.checkout(Path(folder)).plan("all").counts)
 
+
+def generated() -> Iterator[tuple[str, str, str]]:
+    """(page, mark, text) of everything between marks, as far as its results are here."""
+    yield "README.md", "study jobs", planned_jobs()
+    for name in ("scores", "differences", "weights"):
+        for folder, page, study in ((DEMO, "docs/demo.md", "demo"), (REAL, "docs/real-model.md", "real")):
+            table = folder / "tables" / f"{name}.md"
+            if table.exists():
+                yield page, f"{study} {name}", table.read_text()
+                if study == "demo" and name != "weights":
+                    yield "README.md", f"demo {name}", last_iterations(table.read_text())
+    if (REAL / "tables/examples.md").exists():
+        yield "docs/real-model.md", "real examples", (REAL / "tables/examples.md").read_text()
+
+
+if __name__ == "__main__":
     for name, text in document.render_for(ROOT / "config").items():
         (ROOT / "config" / name).write_text(text)
         print(f"config/{name}")
-    for mark, name in TABLES.items():
-        readme, table = ROOT / "README.md", ROOT / "results" / "demo" / "tables" / name
-        if table.exists():
-            readme.write_text(with_table(readme.read_text(), mark, table.read_text()))
-            print(f"README.md: the demo's {name}")
-    for mark, name in REAL.items():
-        page, table = ROOT / "docs" / "real-model.md", ROOT / "results" / "smollm2" / "tables" / name
-        if table.exists():
-            page.write_text(with_table(page.read_text(), mark, table.read_text(), "real"))
-            print(f"docs/real-model.md: {name}")
-    sys.path.insert(0, str(ROOT / "tests"))
-    import workflow
-
-    with tempfile.TemporaryDirectory() as folder:
-        counts = workflow.checkout(Path(folder)).plan("all").counts
-    readme = ROOT / "README.md"
-    readme.write_text(with_table(readme.read_text(), "jobs", job_list(counts), "study"))
-    print("README.md: jobs of the study")
+    for page, mark, text in generated():
+        (ROOT / page).write_text(fill((ROOT / page).read_text(), mark, text))
+        print(f"{page}: {mark}")
+    if (DEMO / "figures" / FIGURE).exists():
+        shutil.copyfile(DEMO / "figures" / FIGURE, ROOT / "docs" / f"demo-{FIGURE}")
+        print(f"docs/demo-{FIGURE}")

@@ -183,15 +183,45 @@ def test_the_readme_has_its_two_commands():
     assert commands("snakemake")
 
 
-def table(mark):
-    """First column of a table of the demo in the README."""
-    readme = (ROOT / "README.md").read_text()
-    lines = re.search(rf"<!-- demo {mark} -->\n(.*?)\n\n", readme, re.DOTALL)[1].splitlines()
-    return [line.split("|")[1].strip() for line in lines[2:]]
+def first_column(page, mark):
+    """First column of a generated table of the demo."""
+    text = (ROOT / page).read_text().split(f"<!-- demo {mark} -->\n")[1]
+    return [row.split("|")[1].strip() for row in text.split("\n\n")[0].splitlines()[2:] if row.startswith("|")]
 
 
-def test_the_readme_shows_every_model_and_comparison_of_the_demo():
+def test_the_readme_and_the_demos_page_show_its_models_and_comparisons():
+    """The page all of them, the README baselines and last iterations."""
     files = [yaml.safe_load((ROOT / "config" / name).read_text()) for name in ("config.yaml", "overlays/demo.yaml")]
     demo = StudyPaths(load_study(merge(*files)))
-    assert table("table") == demo.table_models()
-    assert table("differences") == [f"{model} - {baseline}" for model, baseline in demo.comparisons()]
+    models, comparisons = demo.table_models(), [f"{model} - {baseline}" for model, baseline in demo.comparisons()]
+    assert first_column("docs/demo.md", "scores") == models
+    assert first_column("docs/demo.md", "differences") == comparisons
+    last = f"/ite{demo.study.iterations - 1}"
+    assert first_column("README.md", "scores") == [name for name in models if "/ite" not in name or last in name]
+    assert first_column("README.md", "differences") == [name for name in comparisons if last in name]
+
+
+def test_the_readme_has_a_phrase_for_every_room():
+    """In its tree, as `{room}/    what is in it`; the modules of the ground are named in one line."""
+    tree = (ROOT / "README.md").read_text().split("## Where things are\n")[1].split("```")[1]
+    library = ROOT / "workflow/scripts/wspin"
+    rooms = [place.name for place in library.iterdir() if place.is_dir() and place.name != "__pycache__"]
+    assert len(rooms) > 10
+    assert [room for room in rooms if not re.search(rf"^    {room}/ +\w", tree, re.MULTILINE)] == []
+    modules = [place.name for place in library.glob("*.py") if place.name != "__init__.py"]
+    assert [name for name in modules if name not in tree] == []
+
+
+def test_modules_that_the_readme_names_are_there():
+    """In the table of an iteration's steps, its last column."""
+    steps = (ROOT / "README.md").read_text().split("| in the library |\n")[1].split("\n\n")[0]
+    named = [name for row in steps.splitlines()[1:] for name in re.findall(r"`(.+?)`", row.split("|")[-2])]
+    assert len(named) > 6
+    assert [name for name in named if not (ROOT / "workflow/scripts/wspin" / name).exists()] == []
+
+
+def test_pictures_and_pages_that_a_page_links_are_there():
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("config/**/*.md"), ROOT / "results/README.md"]
+    links = [(page, link) for page in pages for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())]
+    assert len(links) > 30
+    assert [(page.name, link) for page, link in links if not (page.parent / link).exists()] == []
