@@ -80,7 +80,9 @@ def test_weights_of_other_answers_are_refused(files):
     table = tables.read(shard.weights, "weights")
     columns = {name: table[name].to_pylist() for name in table.column_names}
     tables.write(shard.weights, "weights", {**columns, "ids_hash": ["0", "1"]}, {})
-    with pytest.raises(StudyError, match=r"expected weights of .*reference.parquet, found others; weigh them again"):
+    with pytest.raises(
+        StudyError, match=r"row 0, rejected: expected weights of token ids \w+, found those of 0; weigh the"
+    ):
         examples.page(prompts, {}, {"wspin/ite0": shard}, 1)
 
 

@@ -311,8 +311,8 @@ def test_weights_of_other_answers_are_refused(folder, chat):
         with pytest.raises(StudyError, match=match):
             training(folder, chat, reference, replays=1, loss="wspin", weights=weights, **expected)
 
-    refused([*old, *own], r"old-0\.parquet: row 0, rejected: expected weights of other token ids")
-    refused([*own, *own], r"own-0\.parquet: row 0, replayed: expected weights of other token ids")
+    refused([*old, *own], r"old-0\.parquet: row 0, rejected: expected weights of token ids")
+    refused([*own, *own], r"own-0\.parquet: row 0, replayed: expected weights of token ids")
     refused([*own[::-1], *old], r"own-1\.parquet: expected the 4 rows of reference, found 4; they differ in row 0")
     short = write_weights(folder, reference[1:], "rejected", "short", 1, chosen_weights=[[]])
     refused([own[0], *short, *old], r"own-0\.parquet: chosen_weights: expected one per token, found others")

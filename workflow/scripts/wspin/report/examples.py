@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 from tabulate import tabulate
 
-from wspin.errors import StudyError
 from wspin.storage import tables
 
 from .weights import Shard, in_a_cell
@@ -48,8 +47,7 @@ class Weights:
     def __init__(self, shard: Shard):
         self.weights = tables.read(shard.weights, "weights")
         self.reference = tables.read_reference(shard.reference)
-        if self.weights["ids_hash"].to_pylist() != tables.ids_hashes(self.reference, "rejected"):
-            raise StudyError(f"{shard.weights}: expected weights of {shard.reference}, found others; weigh them again")
+        tables.check_weighted_ids(shard.weights, self.weights, self.reference)
         self.answers = tables.read(shard.generations, "generations")["response"]
 
     def of(self, side: str, row: int, text: str) -> list[tuple[str, float]]:

@@ -72,8 +72,7 @@ def _row(side: str, shards: Sequence[Shard], real: dict[str, str]) -> Row:
         for key in WEIGHT_COUNTS:
             counts[key] += told.get(key, math.nan)  # weights that came from a file tell no more than their tokens
         reference = tables.read_reference(shard.reference)
-        if table["ids_hash"].to_pylist() != tables.ids_hashes(reference, "rejected"):
-            raise StudyError(f"{shard.weights}: expected weights of {shard.reference}, found others; weigh them again")
+        tables.check_weighted_ids(shard.weights, table, reference)
         answers = tables.read(shard.generations, "generations")
         texts = (
             answers["response"].to_pylist() if side == "rejected" else map(real.get, answers["prompt_id"].to_pylist())

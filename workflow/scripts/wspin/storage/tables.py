@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,30 @@ def same_answers(path: str, generations: pa.Table, reference: pa.Table) -> None:
             raise StudyError(
                 f"{path}: {prompt_id}: expected the generated answer's token ids, found others; score again"
             )
+
+
+def read_scored_answers(prompts: str, rows: pa.Table, generations: str, reference: str) -> tuple[pa.Table, pa.Table]:
+    """The generations of a shard, and the reference log-probabilities of its real and generated answers.
+
+    `rows` are the shard's rows of the file `prompts`. Raises `StudyError` unless both files hold these rows, come from
+    one model and tokenizer, and the reference scores these texts and token ids.
+    """
+    answers = read(generations, "generations")
+    scores = read_reference(reference, **made_with(answers, "model", "tokenizer"))
+    for path, table in ((generations, answers), (reference, scores)):
+        same_rows(prompts, rows["prompt_id"].to_pylist(), path, table["prompt_id"].to_pylist())
+    expect(reference, scores, texts=texts_hash(rows["prompt"].to_pylist(), rows["response"].to_pylist()))
+    same_answers(reference, answers, scores)
+    return answers, scores
+
+
+def check_weighted_ids(path: str | Path, weights: pa.Table, reference: pa.Table, rejected: str = "rejected") -> None:
+    """Raises `StudyError` unless the weights in `path` belong to the token ids of `reference`; see `ids_hashes`."""
+    hashes = zip_longest(weights["ids_hash"].to_pylist(), ids_hashes(reference, rejected))
+    for row, (found, expected) in enumerate(hashes):
+        if found != expected:
+            difference = f"expected weights of token ids {expected}, found those of {found}"
+            raise StudyError(f"{path}: row {row}, {rejected}: {difference}; weigh the answers again")
 
 
 def shard(table: pa.Table, index: int, size: int) -> pa.Table:

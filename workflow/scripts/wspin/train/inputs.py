@@ -97,10 +97,7 @@ def _side_weights(
     alike = tables.made_with(tables.read(paths[0], "weights", **expected), "model", "settings", "teacher", "seed")
     table = tables.read_shards(paths, "weights", **{**expected, **alike})
     tables.same_rows("reference", scored["prompt_id"].to_pylist(), paths[0], table["prompt_id"].to_pylist())
-    for row, hashes in enumerate(zip(table["ids_hash"].to_pylist(), tables.ids_hashes(scored, side), strict=True)):
-        if hashes[0] != hashes[1]:
-            told = f"expected weights of other token ids ({hashes[1]}), found {hashes[0]}; weigh the answers again"
-            raise StudyError(f"{paths[0]}: row {row}, {side}: {told}")
+    tables.check_weighted_ids(paths[0], table, scored, side)
     pairs = []
     for name, answers in zip(tables.SIDES, ("chosen", side), strict=True):
         pairs.append(tables.lists(table, f"{name}_weights"))
