@@ -1,7 +1,7 @@
 """Generate: the opponent's own answers, the rejected side of self-play.
 
-in:  the opponent's model, <results>/data/prompts.parquet
-out: <results>/{start}/generations/{shard}.parquet for iteration 0, made once and shared by the arms
+in:  the opponent's model, <results>/data/prompts.parquet; `generate.given`, if set: JSONL with the answers of iteration 0
+out: <results>/{start}/generations/{shard}.parquet for iteration 0, generated once and shared by the arms
      <results>/{arm}/ite{k}/generations/{shard}.parquet after that
 """
 
@@ -35,4 +35,34 @@ rule generate:
         {params.python:q} workflow/scripts/generate.py --model {input.model:q} --manifest {input.manifest:q} \
             --prompts {input.prompts:q} {params.flags:q} --state {params.state:q} \
             --output {output:q}
+        """
+
+
+rule generate_given:
+    """Take the start model's answers to one shard of the prompts from a file."""
+    input:
+        model=ancient(inputs(PATHS.generator_model)),  # for its tokenizer: the file holds text
+        manifest=inputs(PATHS.generator_manifest),
+        prompts="<results>/data/prompts.parquet",
+        given=STUDY.generate.given or [],
+    output:
+        "<results>/{responses}/generations/{shard}.parquet",
+    log:
+        "<logs>/generate/{responses}/{shard}.log",
+    benchmark:
+        "<benchmarks>/generate/{responses}/{shard}.tsv"
+    wildcard_constraints:
+        responses=alternatives(STUDY.given_answers()),
+    conda:
+        "../envs/torch.yaml"
+    threads: resource("data", "threads")
+    resources:
+        **stage_resources("data"),
+    params:
+        flags=flags(FLAGS.generate_given),
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+        python workflow/scripts/generate_given.py --model {input.model:q} --manifest {input.manifest:q} \
+            --prompts {input.prompts:q} --given {input.given:q} {params.flags:q} --output {output:q}
         """

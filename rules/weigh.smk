@@ -1,7 +1,8 @@
 """Weigh: how much each token counts. Arithmetic on stored log-probabilities; no model is loaded.
 
-in:  the answers of an iteration as the student and the teacher have read them
-out: <results>/{arm}/ite{k}/weights/{shard}.parquet for arms whose loss reads weights
+in:  an iteration's answers and their log-probabilities under student and teacher
+     `weigh.given`, if set: JSONL with the weights of iteration 0, for the arms that weigh as the study does
+out: <results>/{arm}/ite{k}/weights/{shard}.parquet for arms with a weighted loss
 """
 
 
@@ -33,4 +34,35 @@ rule weigh:
         exec &> >(tee {log:q})
         python workflow/scripts/weigh.py --rows {input.prompts:q} --generations {input.generations:q} \
             --reference {input.reference:q} --teacher {input.teacher:q} {params.flags:q} --output {output:q}
+        """
+
+
+rule weigh_given:
+    """Take the token weights of one shard of iteration 0 from a file."""
+    input:
+        prompts="<results>/data/prompts.parquet",
+        generations=inputs(PATHS.weighed_answers),
+        reference=inputs(PATHS.weighed_reference),  # for the tokens that the weights belong to
+        given=STUDY.weigh.given or [],
+    output:
+        "<results>/{arm}/ite{k}/weights/{shard}.parquet",
+    log:
+        "<logs>/weigh/{arm}/ite{k}/{shard}.log",
+    benchmark:
+        "<benchmarks>/weigh/{arm}/ite{k}/{shard}.tsv"
+    wildcard_constraints:
+        arm=alternatives(STUDY.given_weights()),
+        k="0",
+    conda:
+        "../envs/torch.yaml"
+    threads: resource("weigh", "threads")
+    resources:
+        **stage_resources("weigh"),
+    params:
+        flags=flags(FLAGS.weigh_given),
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+        python workflow/scripts/weigh_given.py --rows {input.prompts:q} --generations {input.generations:q} \
+            --reference {input.reference:q} --given {input.given:q} {params.flags:q} --output {output:q}
         """

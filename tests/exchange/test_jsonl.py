@@ -10,7 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import exchange as program
-import given as stand_in
+import generate_given
+import weigh_given
 from wspin.config.flags import flags
 from wspin.errors import StudyError
 from wspin.exchange import given as ready_made
@@ -164,12 +165,13 @@ class Study:
         """Run the program that stands in for `generate`; the file has its rows in another order than the study."""
         told = ["--given", write(self.folder / f"{name}.jsonl", rows[::-1]), "--max-new-tokens", longest]
         told += ["--model", self.model, "--manifest", self.model.parent / f"{self.model.name}.json"]
-        return self._run("answers", name, *told, *flags(self.chat.settings))
+        self.run(generate_given, name, *told, *flags(self.chat.settings))
+        return tables.read(self.path(name), "generations")
 
-    def _run(self, command, name, *told, size=100, shard=0):
-        where = ["--rows", self.path("prompts"), "--shard", shard, "--shard-size", size, "--output", self.path(name)]
-        stand_in.main([command, *map(str, [*where, *told])])
-        return tables.read(self.path(name), "generations" if command == "answers" else "weights")
+    def run(self, program, name, *told, size=100, shard=0):
+        rows = ["--prompts" if program is generate_given else "--rows", self.path("prompts")]
+        where = [*rows, "--shard", shard, "--shard-size", size, "--output", self.path(name)]
+        program.main([*map(str, [*where, *told])])
 
     def read_by_student(self, generations):
         """Its log-probabilities, which are zero: only the tokens matter here."""
@@ -187,7 +189,8 @@ class Study:
         """Run the program that stands in for `weigh`."""
         self.read_by_student(tables.read(self.path(generations), "generations"))
         told = ["--given", write(self.folder / f"{name}.jsonl", rows), "--generations", self.path(generations)]
-        return self._run("weights", name, *told, "--reference", self.path("reference"), "--eos-weight", EOS_WEIGHT)
+        self.run(weigh_given, name, *told, "--reference", self.path("reference"), "--eos-weight", EOS_WEIGHT)
+        return tables.read(self.path(name), "weights")
 
     def export(self, form="tis-dpo", generations="generations", weights=()):
         path = self.folder / f"{form}.jsonl"
@@ -260,7 +263,8 @@ def test_a_shard_takes_its_own_rows(study):
     write(study.folder / "all.jsonl", study.rows)
     told = ["--given", study.folder / "all.jsonl", "--max-new-tokens", 64, "--model", study.model]
     told += ["--manifest", study.model.parent / f"{study.model.name}.json", *flags(study.chat.settings)]
-    second = study._run("answers", "01", *told, size=3, shard=1)
+    study.run(generate_given, "01", *told, size=3, shard=1)
+    second = tables.read(study.path("01"), "generations")
     assert second["response"].to_pylist() == [PAIRS[3][2]]
 
 
@@ -315,7 +319,7 @@ def test_a_reference_of_other_answers_is_refused(study):
     study.weights(study.rows)
     study.answers([{**study.rows[0], "rejected": "other"}, *study.rows[1:]])
     told = ["--given", study.folder / "weights.jsonl", "--generations", study.path("generations"), "--eos-weight", 1.0]
-    found = refused(study._run, "weights", "weights", *told, "--reference", study.path("reference"))
+    found = refused(study.run, weigh_given, "weights", *told, "--reference", study.path("reference"))
     assert "train-0: expected the generated answer's token ids, found others" in found
 
 

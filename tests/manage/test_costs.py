@@ -57,6 +57,13 @@ def test_a_job_counts_once_however_many_files_it_left(results):
     assert rows(results)["total", ""].jobs == 7
 
 
+def test_a_program_belongs_to_the_stage_that_its_name_begins_with(results):
+    put(results, "sft/generations/01.parquet", "generate_given", 360, 8)
+    put(results, "wspin/ite0/weights/00.parquet", "weigh_given", 36, 9)
+    assert rows(results)["generate", "all arms"].jobs == 2
+    assert rows(results)["weigh", "wspin"].jobs == 1
+
+
 def test_a_record_without_its_result_does_not_count(results):
     (results / "sft/generations/00.parquet").unlink()
     assert ("generate", "all arms") not in rows(results)

@@ -54,6 +54,15 @@ def test_stale_results_are_named_with_what_makes_them_again(results, capsys):
     ]
 
 
+def test_the_advice_for_results_from_files_names_their_rule(results, capsys):
+    answers = results / "sft/generations/00.parquet"
+    answers.parent.mkdir()
+    answers.touch()
+    provenance.write_record(answers, {"program": "generate_given", "code": "0" * 16})
+    stale.main(["--results", str(results)])
+    assert capsys.readouterr().out.splitlines()[-1].endswith("beginning with its name (generate_given)")
+
+
 def test_a_result_that_is_gone_is_not_stale(results, capsys):
     make_old(results / "data/prompts.parquet")
     (results / "data/prompts.parquet").unlink()

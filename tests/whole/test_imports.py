@@ -40,8 +40,8 @@ IMPORTED = {
     "weigh": TABLES,
     "exchange export": TABLES,
     "exchange import": TABLES,
-    "given answers": MODELS | TABLES,
-    "given weights": TABLES,
+    "generate_given": MODELS | TABLES,
+    "weigh_given": TABLES,
     "train": MODELS | {"transformers.trainer"},
     "eval": MODELS | TABLES | {"lm_eval", "datasets", "scipy"},  # `datasets` patches scipy's reader of files
     "report scores": set(),
@@ -107,10 +107,11 @@ def commands(folder):
     weighed = ["--weights", folder / "weights.parquet", "--output", folder / "a.jsonl"]
     yield "exchange export", ["--format", "tis-dpo", "--rows", rows, *answers, *weighed]
     yield "exchange import", ["--format", "tis-dpo", "--train", folder / "a.jsonl", "--output", folder / "given"]
-    read, given = ["--rows", rows, "--given", folder / "given/pairs.jsonl"], folder / "given.parquet"
-    yield "given answers", [*base, *read, *flags.generate_given(**shard), "--output", given]
-    weighed = ["--reference", reference, *flags.weigh_given("equal", "0", "00"), "--output", folder / "given_weights"]
-    yield "given weights", [*read, "--generations", given, *weighed]
+    given, generations = ["--given", folder / "given/pairs.jsonl"], folder / "given.parquet"
+    made = ["--output", generations]
+    yield "generate_given", [*base, "--prompts", rows, *given, *flags.generate_given(**shard), *made]
+    read = ["--rows", rows, *given, "--generations", generations, "--reference", reference]
+    yield "weigh_given", [*read, *flags.weigh_given("equal", "0", "00"), "--output", folder / "given_weights"]
     made = ["--output", model / "model", "--output-manifest", model / "manifest.json", "--metrics", model / "curve"]
     yield (
         "train",

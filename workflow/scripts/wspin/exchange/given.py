@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from wspin.errors import StudyError
 from wspin.storage import tables
+from wspin.storage.files import sha256
 
 from .jsonl import Pair, Row, _start, read
+
+
+def source(path: str) -> dict[str, str]:
+    """What metadata say of a given file: its name and hash."""
+    return {"file": Path(path).name, "sha256": sha256(path)}
 
 
 def find(path: str, rows: pa.Table) -> list[Pair]:

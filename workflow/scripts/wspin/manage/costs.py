@@ -73,8 +73,9 @@ def owner(place: Path, arms: set[str]) -> str:
 
 
 def stage(program: str) -> str:
-    """The stage that a program belongs to."""
-    return program if program in STAGES else "report"
+    """The stage that a program belongs to: it has the stage's name, or begins with it, as `weigh_given` does."""
+    name = program.split("_")[0]
+    return name if name in STAGES else "report"
 
 
 def _row(stage: str, arm: str, entries: list[dict[str, Any]]) -> Row:

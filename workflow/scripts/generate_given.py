@@ -1,0 +1,51 @@
+"""Take the start model's answers to one shard of the prompts from a file of SPIN's or TIS-DPO's code.
+
+    python workflow/scripts/generate_given.py --model results/sft/model --manifest results/sft/manifest.json \
+        --prompts results/data/prompts.parquet --shard 0 --shard-size 10000 --given given/pairs.jsonl \
+        --max-new-tokens 512 --output results/sft/generations/00.parquet --template human-assistant ...
+"""
+
+from wspin import cli
+from wspin.config.stages import Dialogue
+from wspin.models import offline
+from wspin.storage import tables
+
+
+def main(argv=None):
+    parser = cli.parser("generate_given", __doc__, Dialogue)
+    parser.add_argument("--model", required=True, help="folder of the start model, for its tokenizer")
+    parser.add_argument("--manifest", required=True, help="manifest of the start model")
+    parser.add_argument("--prompts", required=True, help="prompts.parquet")
+    parser.add_argument("--shard", required=True, type=int)
+    parser.add_argument("--shard-size", required=True, type=int)
+    parser.add_argument("--given", required=True, help="JSONL file with an answer to every prompt")
+    parser.add_argument("--max-new-tokens", required=True, type=int, help="longest answer, EOS included")
+    parser.add_argument("--output", required=True)
+    arguments = parser.parse_args(argv)
+    generate_given(arguments, cli.settings(arguments, Dialogue))
+    cli.leave_record(arguments, [arguments.output], [arguments.manifest, arguments.prompts, arguments.given])
+
+
+def generate_given(arguments, settings):
+    """Tokenize the file's answers with the start model's tokenizer and write them as generations."""
+    offline.import_transformers_offline()
+    from wspin.data.chat import ChatTokenizer
+    from wspin.exchange import given
+    from wspin.models import folders
+
+    rows = tables.shard(tables.read(arguments.prompts, "prompts"), arguments.shard, arguments.shard_size)
+    pairs = given.find(arguments.given, rows)
+    chat = ChatTokenizer(folders.load_tokenizer(arguments.model), settings)
+    columns = {"prompt_id": rows["prompt_id"].to_pylist(), **given.answers(pairs, chat, arguments.max_new_tokens)}
+    made_with = {
+        "tokenizer": folders.tokenizer_hash(chat.tokenizer),
+        "model": folders.manifest_hash(arguments.manifest),
+        "template": settings.template,
+        "given": given.source(arguments.given),
+    }
+    tables.write(arguments.output, "generations", columns, made_with)
+    print(f"generate_given: {len(pairs)} answers from {arguments.given}", flush=True)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,49 @@
+"""Take the token weights of one shard of iteration 0 from a file of TIS-DPO's code. No model is loaded.
+
+    python workflow/scripts/weigh_given.py --rows results/data/prompts.parquet --shard 0 --shard-size 10000 \
+        --generations results/sft/generations/00.parquet --reference results/sft/reference/00.parquet \
+        --given given/pairs.jsonl --eos-weight 1.0 --output results/wspin/ite0/weights/00.parquet
+"""
+
+from wspin import cli
+from wspin.exchange import given
+from wspin.storage import tables
+
+
+def main(argv=None):
+    parser = cli.parser("weigh_given", __doc__)
+    parser.add_argument("--rows", required=True, help="prompts.parquet")
+    parser.add_argument("--shard", required=True, type=int)
+    parser.add_argument("--shard-size", required=True, type=int)
+    parser.add_argument("--generations", required=True, help="the start model's answers")
+    parser.add_argument("--reference", required=True, help="the start model's log-probabilities, for their token ids")
+    parser.add_argument("--given", required=True, help="JSONL file with the weights of every pair")
+    parser.add_argument("--eos-weight", required=True, type=float, help="weight of EOS where the file has none")
+    parser.add_argument("--output", required=True)
+    arguments = parser.parse_args(argv)
+    weigh_given(arguments)
+    inputs = [arguments.rows, arguments.given, arguments.generations, arguments.reference]
+    cli.leave_record(arguments, [arguments.output], inputs)
+
+
+def weigh_given(arguments):
+    """Match the file's weights with the tokens of one shard and write them."""
+    rows = tables.shard(tables.read(arguments.rows, "prompts"), arguments.shard, arguments.shard_size)
+    pairs = given.find(arguments.given, rows)
+    generations, reference = tables.read_scored_answers(
+        arguments.rows, rows, arguments.generations, arguments.reference
+    )
+    weights = given.weights(pairs, generations, reference, arguments.eos_weight)
+    made_with = {
+        **tables.made_with(generations, "model", "tokenizer"),
+        "settings": {"given": given.source(arguments.given), "eos_weight": arguments.eos_weight},
+        "seed": None,
+        "teacher": None,
+        "counts": given.counts(pairs),
+    }
+    tables.write(arguments.output, "weights", {"prompt_id": rows["prompt_id"].to_pylist(), **weights}, made_with)
+    print(f"weigh_given: weights of {len(pairs)} pairs from {arguments.given}", flush=True)
+
+
+if __name__ == "__main__":
+    cli.run(main)
