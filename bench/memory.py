@@ -59,13 +59,13 @@ def _ours(model: Any, items: list[Any]) -> Callable[[], None]:
     import numpy as np
 
     from wspin.engine.logprobs import token_logprobs
-    from wspin.engine.packing import lay_out
+    from wspin.engine.packing import pack
     from wspin.train import losses
 
     known = [replace(item, reference=tuple(np.zeros(len(one)) for one in item.responses)) for item in items]
 
     def ready() -> None:
-        batch = lay_out(known)
+        batch = pack(known)
         moved = losses.answer_sums(token_logprobs(model, batch) - batch.reference, batch.counts)
         losses.spin(moved[0::2] - moved[1::2], BETA).mean().backward()
 

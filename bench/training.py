@@ -20,8 +20,8 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from wspin.config.stages import Train
 from wspin.engine.attention import shared_prefix
-from wspin.engine.batches import plan
-from wspin.engine.flops import BACKWARD, Cost, matmul_rate, of_scoring
+from wspin.engine.batches import plan_steps
+from wspin.engine.flops import BACKWARD, Cost, matmul_rate, scoring_flops
 from wspin.engine.packing import Item
 from wspin.logprobs.score import score_items
 from wspin.train.run import arguments
@@ -123,7 +123,7 @@ class Task:
             case=case,
             model=shapes.model(case.shape, device=device),
             items=shapes.conversations(case.pairs, case.shape.vocabulary, scale=case.scale),
-            steps=plan(case.pairs, (0,), case.per_step),
+            steps=plan_steps(case.pairs, (0,), case.per_step),
             settings=SETTINGS.model_copy(update={"global_batch": case.per_step, "token_budget": case.token_budget}),
             device=device,
             state=tempfile.mkdtemp(),
@@ -187,7 +187,7 @@ class Task:
         )
         with shared_prefix(model):
             self._train(made, training)
-        flops = of_scoring(model, self.items, self.case.token_budget)["computed"] + curve.flops
+        flops = scoring_flops(model, self.items, self.case.token_budget)["computed"] + curve.flops
         told = {"product_flops": max(rate, self._rate()), "flops": flops}
         return {**training.told(), **scoring.told("reference_"), **told, **self._checked(curve)}
 

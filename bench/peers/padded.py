@@ -58,7 +58,7 @@ def flops(cost: Cost, items: Sequence[Item], micro_batch: int, answers_only: boo
         batch = items[first : first + micro_batch]
         rows, width = 2 * len(batch), max(len(item.prompt) + len(one) for item in batch for one in item.responses)
         told = sum(len(one) for item in batch for one in item.responses) if answers_only else rows * width
-        total += rows * width * (cost.token + cost.pair * width) + told * cost.prediction
+        total += rows * width * (cost.per_token + cost.per_pair * width) + told * cost.per_prediction
     return total
 
 

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from wspin.config.sources import Scratch
 from wspin.config.stages import Dialogue
 from wspin.data.chat import ChatTokenizer, render
-from wspin.engine.packing import lay_out
+from wspin.engine.packing import pack
 from wspin.errors import StudyError
 from wspin.logprobs.inputs import preference_answers
 from wspin.models import folders
@@ -116,7 +116,7 @@ def test_prompt_ids_decode_to_the_rendered_prompt(chat, template, prompt):
 def test_generation_starts_from_a_prefix_of_the_training_ids(chat, prompt, response):
     """And the one EOS of the training ids is their last."""
     rows = pa.table({"prompt_id": ["a"], "prompt": [prompt], "chosen": [response], "rejected": [""]})
-    batch = lay_out(preference_answers(rows, chat).items(chat))
+    batch = pack(preference_answers(rows, chat).items(chat))
     prompt_ids = chat.prompt_ids(prompt)
     read, last = len(prompt_ids) + batch.counts[0] - 1, batch.targets[batch.counts[0] - 1]  # which is predicted alone
     trained = [*batch.input_ids[0, :read].tolist(), int(last)]

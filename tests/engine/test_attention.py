@@ -34,7 +34,7 @@ def seen_in_buckets(layout, window):
         hits = torch.zeros(*bucket.queries.shape, len(layout.positions), dtype=torch.int64)
         keys = bucket.keys[:, None, :].expand(mask.shape if mask.dim() == 3 else (len(bucket.keys), *mask.shape))
         rows.append(hits.scatter_add_(2, keys, mask.expand(keys.shape).long()).flatten(0, 1))
-    return torch.cat(rows)[layout.order]
+    return torch.cat(rows)[layout.output_index]
 
 
 # The rule
@@ -90,17 +90,17 @@ def test_every_token_is_read_from_a_query_of_its_own(lengths):
     queries = torch.cat([bucket.queries.flatten() for bucket in layout.buckets])
     size = sum(map(sum, lengths))
     assert len(layout.positions) == len(layout.items) == len(layout.branches) == size
-    assert queries[layout.order].tolist() == list(range(size))
+    assert queries[layout.output_index].tolist() == list(range(size))
     first = {place: row for row, place in reversed(list(enumerate(queries.tolist())))}
-    assert layout.order.tolist() == [first[place] for place in range(size)]
+    assert layout.output_index.tolist() == [first[place] for place in range(size)]
 
 
 @given(lengths=LENGTHS)
 def test_buckets_hold_little_padding(lengths):
     layout, work = PackedLayout.of(lengths), 0
     for bucket in layout.buckets:
-        rows = zip(bucket.queries.tolist(), bucket.unseen, strict=True)
-        real = [len(set(queries)) * int((~unseen).sum()) for queries, unseen in rows]
+        rows = zip(bucket.queries.tolist(), bucket.padding, strict=True)
+        real = [len(set(queries)) * int((~padding).sum()) for queries, padding in rows]
         assert 0 < bucket.queries.numel() * bucket.keys.shape[1] <= 1.125 * sum(real)
         work += sum(real)
     first = [prompt + (answers[0] if answers else 0) for prompt, *answers in lengths]
@@ -154,7 +154,7 @@ def by_the_rule(layout, states, window, scaling):
 
 def bucketed(layout, states, window=None, scaling=None, module=None):
     more = {"scaling": scaling, "layout": layout, "sliding_window": window}
-    return attention._bucketed(module or SimpleNamespace(), *states, None, **more)[0]
+    return attention._bucketed_attention(module or SimpleNamespace(), *states, None, **more)[0]
 
 
 @WINDOWS
@@ -217,7 +217,7 @@ def test_flex_attention_under_its_mask_is_the_bucketed_one(window):
         ({"dropout": 0.1, "softcap": 50.0}, "softcap, dropout"),
     ],
 )
-@pytest.mark.parametrize("forward", [attention._bucketed, attention._flex])
+@pytest.mark.parametrize("forward", [attention._bucketed_attention, attention._flex_attention])
 def test_more_than_plain_causal_attention_is_refused(forward, asked, found):
     layout = PackedLayout.of([(3, 2)])
     call = {"attention_mask": None, "scaling": None, "layout": layout, **asked}
@@ -228,14 +228,14 @@ def test_more_than_plain_causal_attention_is_refused(forward, asked, found):
 def test_what_asks_for_nothing_is_let_through():
     layout = PackedLayout.of([(3, 2)])
     more = {"softcap": None, "s_aux": None, "dropout": 0.0, "is_causal": True, "use_cache": False}
-    found, weights = attention._bucketed(
+    found, weights = attention._bucketed_attention(
         SimpleNamespace(), *states_of(layout), None, scaling=None, layout=layout, **more
     )
     assert torch.equal(found, bucketed(layout, states_of(layout)))
     assert weights is None
 
 
-@pytest.mark.parametrize("forward", [attention._bucketed, attention._flex])
+@pytest.mark.parametrize("forward", [attention._bucketed_attention, attention._flex_attention])
 def test_attention_without_a_layout_is_refused(forward):
     with pytest.raises(StudyError, match=r"^SimpleNamespace: expected the layout of a packed row, found none"):
         forward(SimpleNamespace(), *states_of(PackedLayout.of([(3, 2)])), None, scaling=None)
@@ -248,9 +248,15 @@ def test_a_window_must_be_where_the_config_says():
     full, sliding = (SimpleNamespace(config=config, layer_idx=index) for index in (0, 1))
     assert bucketed(layout, states_of(layout), None, module=full).shape == (1, 5, 4, 8)
     assert bucketed(layout, states_of(layout), 2, module=sliding).shape == (1, 5, 4, 8)
-    with pytest.raises(StudyError, match=r"^SimpleNamespace: layer 0 is full_attention, found sliding window 2$"):
+    with pytest.raises(
+        StudyError,
+        match=r"^SimpleNamespace: layer 0: expected full_attention as in layer_types, found sliding window 2$",
+    ):
         bucketed(layout, states_of(layout), 2, module=full)
-    with pytest.raises(StudyError, match=r"^SimpleNamespace: layer 1 is sliding_attention, found sliding window None$"):
+    with pytest.raises(
+        StudyError,
+        match=r"^SimpleNamespace: layer 1: expected sliding_attention as in layer_types, found sliding window None$",
+    ):
         bucketed(layout, states_of(layout), None, module=sliding)
 
 
@@ -283,7 +289,7 @@ def test_one_may_stand_within_another(model):
 
 def test_without_a_gpu_nothing_is_compiled(monkeypatch):
     monkeypatch.setattr(torch, "compile", None)
-    assert not attention._flex_works.__wrapped__(torch.device("cpu"))
+    assert not attention._flex_compiles.__wrapped__(torch.device("cpu"))
 
 
 @torch.no_grad()
@@ -293,5 +299,5 @@ def test_sizes_of_a_layout_do_not_move_its_values():
     layout, alone = PackedLayout.of([large, small]), PackedLayout.of([small])
     states = states_of(layout)
     own = [one[:, :, sum(large) :] for one in states]
-    assert any(bucket.unseen.any() for bucket in layout.buckets)
+    assert any(bucket.padding.any() for bucket in layout.buckets)
     torch.testing.assert_close(bucketed(layout, states)[:, sum(large) :], bucketed(alone, own), rtol=1e-12, atol=1e-12)

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
-from wspin.engine import flops, support
-from wspin.engine.flops import Cost, attended, of_scoring
+from wspin.engine import flops
+from wspin.engine.flops import Cost, attending_pairs, scoring_flops
 from wspin.engine.layout import PackedLayout
 from wspin.engine.logprobs import token_logprobs
-from wspin.engine.packing import Item, lay_out
-from wspin.logprobs.score import score_items
+from wspin.engine.packing import Item, pack
+from wspin.logprobs import score
 
 ITEM = st.tuples(st.integers(1, 20), st.lists(st.integers(0, 12), min_size=1, max_size=4)).map(
     lambda one: (one[0], *one[1])
@@ -66,17 +66,17 @@ def counted(run):
     "lengths", [[(7, 3)], [(5, 4, 3), (9, 2), (3, 1, 1, 6)], [(30, 5, 8), (31, 4, 9), (4, 0, 1)]], ids=len
 )
 def test_what_a_layout_computes(name, lengths):
-    model, batch = make(name), lay_out(items_of(lengths))
+    model, batch = make(name), pack(items_of(lengths))
     assert Cost.of(model).computed(batch) == counted(lambda: token_logprobs(model, batch))
 
 
 @ARCHITECTURES
 def test_what_scoring_computes(name, monkeypatch):
     """Over all its batches; an item with empty answers alone is not read."""
-    monkeypatch.setattr(support, "check_model", lambda model: None)
+    monkeypatch.setattr(score, "check_model", lambda model: None)
     model, items = make(name), items_of([(5, 4, 3), (9, 2), (8, 0, 0), (3, 1, 1, 6), (11, 2, 2)])
-    asked = of_scoring(model, items, 25)
-    assert asked["computed"] == counted(lambda: score_items(model, items, 25, "float32"))
+    asked = scoring_flops(model, items, 25)
+    assert asked["computed"] == counted(lambda: score.score_items(model, items, 25, "float32"))
     cost = Cost.of(model)
     assert asked["needed"] == cost.needed([one for one in items if one.responses[0].size])
 
@@ -84,45 +84,45 @@ def test_what_scoring_computes(name, monkeypatch):
 def test_cost_of_a_model_by_hand():
     """Projections of queries and outputs 128 x 128, of keys and values 128 x 64; three products of the MLP."""
     cost = Cost.of(make("Qwen2"))
-    assert cost.token == 2 * 3 * (2 * 128 * 128 + 2 * 128 * 64 + 3 * 128 * 384)
-    assert cost.pair == 3 * 4 * 128
-    assert cost.prediction == 2 * 128 * 280
-    assert Cost.of(make("GPT2")).token == 2 * 3 * 12 * 128 * 128
-    assert Cost.of(make("Qwen2", head_dim=16)).pair == 3 * 4 * 64
+    assert cost.per_token == 2 * 3 * (2 * 128 * 128 + 2 * 128 * 64 + 3 * 128 * 384)
+    assert cost.per_pair == 3 * 4 * 128
+    assert cost.per_prediction == 2 * 128 * 280
+    assert Cost.of(make("GPT2")).per_token == 2 * 3 * 12 * 128 * 128
+    assert Cost.of(make("Qwen2", head_dim=16)).per_pair == 3 * 4 * 64
 
 
 def test_needed_by_hand():
     """A prompt of 3 tokens with answers of 2 and 1, of which 1 and 0 are read: 6 pairs in the prompt, 4 after it."""
     (item,) = items_of([(3, 2, 1)])
-    assert Cost(token=1000, pair=10, prediction=1).needed([item]) == 4 * 1000 + 10 * 10 + 3
-    assert Cost(token=1000, pair=10, prediction=1).needed([item, item]) == 2 * (4 * 1000 + 10 * 10 + 3)
+    assert Cost(per_token=1000, per_pair=10, per_prediction=1).needed([item]) == 4 * 1000 + 10 * 10 + 3
+    assert Cost(per_token=1000, per_pair=10, per_prediction=1).needed([item, item]) == 2 * (4 * 1000 + 10 * 10 + 3)
 
 
 def test_computed_by_hand():
     """Stretches of 3 and 1 tokens, the second with the prompt's two keys: 9 + 3 pairs, of which 9 are needed."""
     (item,) = items_of([(2, 2, 2)])
-    cost = Cost(token=1000, pair=10, prediction=1)
-    assert cost.computed(lay_out([item])) == 4 * 1000 + 12 * 10 + 4
+    cost = Cost(per_token=1000, per_pair=10, per_prediction=1)
+    assert cost.computed(pack([item])) == 4 * 1000 + 12 * 10 + 4
     assert cost.needed([item]) == 4 * 1000 + 9 * 10 + 4
 
 
 @given(ITEM)
 def test_attended_pairs_are_those_of_the_rule(lengths):
     places = torch.arange(sum(lengths))
-    assert attended(lengths) == PackedLayout.of([lengths]).attends(places[:, None], places).sum()
+    assert attending_pairs(lengths) == PackedLayout.of([lengths]).attends(places[:, None], places).sum()
 
 
 @given(st.lists(ITEM, min_size=1, max_size=6))
 def test_no_layout_computes_less_than_is_needed(lengths):
     items = items_of(lengths)
-    cost = Cost(token=0, pair=1, prediction=1)
-    assert cost.needed(items) <= cost.computed(lay_out(items))
+    cost = Cost(per_token=0, per_pair=1, per_prediction=1)
+    assert cost.needed(items) <= cost.computed(pack(items))
 
 
 @pytest.mark.parametrize("budget", [512, 4096])
 def test_little_is_computed_in_vain(budget):
     """At the demo's lengths, with the demo's model."""
-    asked = of_scoring(make("Qwen2"), as_in_the_demo(300), budget)
+    asked = scoring_flops(make("Qwen2"), as_in_the_demo(300), budget)
     assert 1.0 <= asked["computed"] / asked["needed"] <= 1.05
 
 

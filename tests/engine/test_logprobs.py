@@ -10,11 +10,11 @@ import torch
 import transformers
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from wspin.engine import head, logprobs
+from wspin.engine import head, support
 from wspin.engine.batches import micro_batches
 from wspin.engine.head import head_logprobs, token_divergences
 from wspin.engine.logprobs import answer_states, autocast, token_logprobs
-from wspin.engine.packing import Item, lay_out
+from wspin.engine.packing import Item, pack
 from wspin.engine.support import check_model
 from wspin.errors import StudyError
 from wspin.logprobs.score import score_items
@@ -67,15 +67,23 @@ REFUSED = [
     ("Gemma2", {"final_logit_softcapping": None}, "Gemma2Attention: expected plain causal attention, found softcap"),
     ("Cohere", {}, "cohere: expected logits = head.hidden states., found a scaled or capped head"),
     ("Granite", {"logits_scaling": 8.0}, "granite: expected logits = head.*, found a scaled or capped head"),
-    ("Mamba", {}, "mamba: expected attention over a row of tokens, found layers of linear_attention"),
-    ("Qwen3Next", EXPERTS, "qwen3_next: expected attention over a row of tokens, found layers of linear_attention"),
-    ("Lfm2", {"layer_types": ["conv", "full_attention"]}, "lfm2: expected attention .*, found layers of conv"),
-    ("Llama4Text", EXPERTS, "llama4_text: expected attention over a row .*, found layers of chunked_attention"),
+    ("Mamba", {}, "mamba: expected attention layers, found linear_attention"),
+    ("Qwen3Next", EXPERTS, "qwen3_next: expected attention layers, found linear_attention"),
+    ("Lfm2", {"layer_types": ["conv", "full_attention"]}, "lfm2: expected attention layers, found conv"),
+    ("Llama4Text", EXPERTS, "llama4_text: expected attention layers, found chunked_attention"),
     ("GptOss", EXPERTS, "GptOssAttention: expected plain causal attention, found s_aux"),
     ("StableLm", {}, "StableLmAttention: expected the layout of a packed row, found none; the model does not pass it"),
-    ("Bloom", {}, "bloom: expected attention by transformers' interface, found another; not supported"),
-    ("GPTJ", {"rotary_dim": 4}, "gptj: expected attention by transformers' interface, found another; not supported"),
-    ("RecurrentGemma", {}, "recurrent_gemma: expected answers with a shared prompt to read as each alone, found"),
+    ("Bloom", {}, "bloom: expected attention by transformers' interface, found the model's own; not supported"),
+    (
+        "GPTJ",
+        {"rotary_dim": 4},
+        "gptj: expected attention by transformers' interface, found the model's own; not supported",
+    ),
+    (
+        "RecurrentGemma",
+        {},
+        "recurrent_gemma: expected packed answers to have the log-probabilities of separate ones, found",
+    ),
 ]
 
 
@@ -126,7 +134,7 @@ def policy(model, items, precision):
     """Log-probabilities as training computes them."""
     model.train()
     with autocast(CPU, precision):
-        return token_logprobs(model, lay_out(items))
+        return token_logprobs(model, pack(items))
 
 
 def gradient(model, loss):
@@ -153,21 +161,21 @@ def close_gradients(found, expected, rel=1e-5):
 @torch.no_grad()
 def test_equals_plain_forward_passes(model, make_items):
     items = make_items(12, answers=3)
-    close(token_logprobs(model, lay_out(items)), plain(model, items))
+    close(token_logprobs(model, pack(items)), plain(model, items))
 
 
 @torch.no_grad()
 def test_items_with_one_answer_each_equal_plain_forward_passes(model, make_items):
     """Packed, nothing shared."""
     items = make_items(12, answers=1)
-    close(token_logprobs(model, lay_out(items)), plain(model, items))
+    close(token_logprobs(model, pack(items)), plain(model, items))
 
 
 def test_gradient_equals_the_plain_one(model, make_items):
     """Each answer weighted differently, so that no token's gradient can stand for another's."""
     items = make_items(6)
-    weights = torch.linspace(-1.0, 2.0, sum(lay_out(items).counts), dtype=torch.float64)
-    both = (token_logprobs(model, lay_out(items)), plain(model, items))
+    weights = torch.linspace(-1.0, 2.0, sum(pack(items).counts), dtype=torch.float64)
+    both = (token_logprobs(model, pack(items)), plain(model, items))
     close_gradients(*(gradient(model, (weights * logprobs).sum()) for logprobs in both))
 
 
@@ -177,7 +185,7 @@ def test_every_family_equals_its_plain_forward_passes(name, more):
     made, items = make(name, more), mixed()
     check_model(made)
     expected = plain(made, items)
-    found = token_logprobs(made, lay_out(items))
+    found = token_logprobs(made, pack(items))
     close(found.detach(), expected.detach())
     reads = plain(made, [Item(np.roll(item.prompt, 1) % 49 + 1, item.responses) for item in items]).detach()
     assert (expected.detach() - reads).abs().median() > 0.01  # or nothing would be tested
@@ -192,11 +200,11 @@ def test_a_shared_prompt_has_the_gradient_of_its_pairs(name, more):
     prompt, answers, pairs = mixed()[0].prompt, mixed()[0].responses, [(0, 1), (0, 2)]
     sizes = [sum(len(answers[i]) for i in pair) for pair in pairs]
     values = torch.linspace(-1.0, 2.0, sum(sizes))
-    shared = lay_out([Item(prompt, answers, sides=sum(pairs, ()))])
-    together = gradient(made, (values * token_logprobs(made, shared)[shared.sides]).sum())
+    shared = pack([Item(prompt, answers, sides=sum(pairs, ()))])
+    together = gradient(made, (values * token_logprobs(made, shared)[shared.side_tokens]).sum())
     apart = [torch.zeros_like(weight) for weight in together.values()]
     for pair, own in zip(pairs, values.split(sizes), strict=True):
-        loss = (own * token_logprobs(made, lay_out([Item(prompt, tuple(answers[i] for i in pair))]))).sum()
+        loss = (own * token_logprobs(made, pack([Item(prompt, tuple(answers[i] for i in pair))]))).sum()
         apart = [one + more for one, more in zip(apart, gradient(made, loss).values(), strict=True)]
     close_gradients(together, dict(zip(together, apart, strict=True)))
 
@@ -204,22 +212,22 @@ def test_a_shared_prompt_has_the_gradient_of_its_pairs(name, more):
 @torch.no_grad()
 def test_order_and_company_do_not_matter(model, make_items):
     items = make_items(8)
-    together = token_logprobs(model, lay_out(items))
-    close(torch.cat([token_logprobs(model, lay_out([item])) for item in items]), together)
-    backward = token_logprobs(model, lay_out(items[::-1])).split(lay_out(items[::-1]).counts)
+    together = token_logprobs(model, pack(items))
+    close(torch.cat([token_logprobs(model, pack([item])) for item in items]), together)
+    backward = token_logprobs(model, pack(items[::-1])).split(pack(items[::-1]).counts)
     first, second = backward[0::2][::-1], backward[1::2][::-1]
     close(torch.cat([answer for pair in zip(first, second, strict=True) for answer in pair]), together)
     long = Item(np.arange(1, 60, dtype=np.int32), (np.arange(1, 40, dtype=np.int32),))
-    close(token_logprobs(model, lay_out([long, *items]))[39:], together)
+    close(token_logprobs(model, pack([long, *items]))[39:], together)
 
 
 @torch.no_grad()
 def test_answers_may_stand_in_any_order(model, make_items):
     items = make_items(6, answers=3)
     turned = [Item(item.prompt, item.responses[::-1]) for item in items]
-    backward = token_logprobs(model, lay_out(turned)).split(lay_out(turned).counts)
+    backward = token_logprobs(model, pack(turned)).split(pack(turned).counts)
     again = [backward[3 * i + j] for i in range(6) for j in (2, 1, 0)]
-    close(torch.cat(again), token_logprobs(model, lay_out(items)))
+    close(torch.cat(again), token_logprobs(model, pack(items)))
 
 
 @torch.no_grad()
@@ -229,19 +237,19 @@ def test_eos_is_an_id_as_any_other(model):
         Item(np.array([5, 0, 9]), (np.array([4, 0, 3, 0]), np.array([0]))),
         Item(np.array([0]), (np.array([0, 0]),)),
     ]
-    close(token_logprobs(model, lay_out(items)), plain(model, items))
+    close(token_logprobs(model, pack(items)), plain(model, items))
 
 
 @torch.no_grad()
 def test_a_token_matters_to_what_attends_to_it_and_to_nothing_else(model):
     """Another id at one place: the bits of all other answers, of the item and of its neighbours, stay as they are."""
-    batch = lay_out(mixed()[:5])
+    batch = pack(mixed()[:5])
     before = token_logprobs(model, batch)
     for place in range(batch.input_ids.shape[1]):
         ids = batch.input_ids.clone()
         ids[0, place] = (ids[0, place] + 100) % 270
         after = token_logprobs(model, replace(batch, input_ids=ids))
-        expected = batch.layout.attends(batch.states, torch.tensor(place))
+        expected = batch.layout.attends(batch.predictors, torch.tensor(place))
         assert (after != before).tolist() == expected.tolist()
 
 
@@ -249,11 +257,11 @@ def test_a_token_matters_to_what_attends_to_it_and_to_nothing_else(model):
 def test_a_cache_cannot_join_the_items(model, make_items):
     """With the library's default, use_cache=True, items that are packed by positions alone read each other."""
     items = make_items(4, answers=1)
-    batch, expected = lay_out(items), plain(model, items)
+    batch, expected = pack(items), plain(model, items)
     packed = {"input_ids": batch.input_ids, "position_ids": batch.position_ids}
     off = {}
     for cache in (False, True):
-        logits = model(**packed, use_cache=cache).logits[0, batch.states].double()
+        logits = model(**packed, use_cache=cache).logits[0, batch.predictors].double()
         found = logits.log_softmax(-1).gather(1, batch.targets[:, None])[:, 0]
         off[cache] = (found - expected).abs().max()
     assert off[False] < 1e-5
@@ -266,7 +274,7 @@ def test_a_cache_cannot_join_the_items(model, make_items):
 def test_no_cache_is_made(model, make_items, monkeypatch):
     forward, asked = model.base_model.forward, []
     monkeypatch.setattr(model.base_model, "forward", lambda **more: asked.append(more) or forward(**more))
-    token_logprobs(model, lay_out(make_items(2)))
+    token_logprobs(model, pack(make_items(2)))
     assert [more["use_cache"] for more in asked] == [False]
 
 
@@ -274,7 +282,7 @@ def test_extreme_logits_stay_finite(model, make_items):
     """The head scaled by 1e4: most probabilities are zero in float32, their logarithms are not infinite."""
     items = make_items(4)
     model.lm_head.weight = torch.nn.Parameter(1e4 * model.lm_head.weight.detach())
-    found = token_logprobs(model, lay_out(items))
+    found = token_logprobs(model, pack(items))
     found.sum().backward()
     close(found.detach(), plain(model, items).detach(), rel=1e-4)
     assert found.min() < -1000
@@ -314,7 +322,7 @@ def test_policy_equal_to_its_reference_gives_log_2_exactly(model, make_items, pr
     logprobs = policy(model, items, precision)
     assert logprobs.requires_grad
     assert torch.equal(logprobs.detach(), reference)
-    moved = losses.answer_sums(logprobs - reference, lay_out(items).counts)
+    moved = losses.answer_sums(logprobs - reference, pack(items).counts)
     margin = moved[0::2] - moved[1::2]
     assert margin.tolist() == [0.0] * 8
     assert losses.PREFERENCE[loss](margin, 0.1).tolist() == [torch.tensor(math.log(2)).item()] * 8
@@ -394,7 +402,7 @@ def test_positions_that_follow_the_longest_text_are_refused(model, nested):
     scaled = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
     model.config.rope_parameters = {"full_attention": scaled} if nested else scaled
     with pytest.raises(
-        StudyError, match=r"^qwen2: expected rotary positions of their own, found those of type dynamic$"
+        StudyError, match=r"^qwen2: expected rotary positions that do not depend on the batch, found type dynamic$"
     ):
         check_model(model)
     model.config.rope_parameters = usual
@@ -415,11 +423,11 @@ def test_a_model_that_reads_packed_rows_otherwise_is_refused(model, monkeypatch)
     check_model(model)
 
     def counted(items):
-        batch = lay_out(items)
+        batch = pack(items)
         return replace(batch, position_ids=torch.arange(batch.input_ids.shape[1])[None])
 
-    monkeypatch.setattr(logprobs, "lay_out", counted)
-    with pytest.raises(StudyError, match=r"^qwen2: expected answers with a shared prompt .* differ by 0\.\d+"):
+    monkeypatch.setattr(support, "pack", counted)
+    with pytest.raises(StudyError, match=r"^qwen2: expected packed answers .* found a difference of 0\.\d+"):
         check_model(model)
 
 
@@ -429,8 +437,8 @@ def test_a_model_that_reads_packed_rows_otherwise_is_refused(model, monkeypatch)
 @pytest.fixture
 def tiny_chunks(monkeypatch):
     """Two rows at a time, whatever the vocabulary."""
-    monkeypatch.setattr(head, "CHUNK", 1)
-    monkeypatch.setattr(head, "ROWS", {"cpu": 2})
+    monkeypatch.setattr(head, "CHUNK_LOGITS", 1)
+    monkeypatch.setattr(head, "MIN_ROWS", {"cpu": 2})
 
 
 def rows_of(rows=7, width=4, vocabulary=11, bias=True, dtype=torch.float64):
@@ -518,15 +526,15 @@ class Head:
 
 def test_probabilities_are_kept_where_they_are_few_and_a_gradient_is_asked(monkeypatch):
     states, weight, bias, targets = rows_of()
-    head = Head(weight, bias)
+    model = Head(weight, bias)
 
     def kept():
-        return sum(one.numel() for one in head_logprobs(head, states, targets).grad_fn.kept)
+        return sum(one.numel() for one in head_logprobs(model, states, targets).grad_fn.kept)
 
     assert kept() == 7 * 11
-    monkeypatch.setattr(head, "KEPT", 7 * 11)
+    monkeypatch.setattr(head, "MAX_KEPT", 7 * 11)
     assert kept() == 7 * 11
-    monkeypatch.setattr(head, "KEPT", 7 * 11 - 1)
+    monkeypatch.setattr(head, "MAX_KEPT", 7 * 11 - 1)
     assert kept() == 0
 
 
@@ -547,7 +555,7 @@ class Largest(TorchDispatchMode):
 
 def test_logits_of_a_large_vocabulary_are_never_whole(tiny_chunks, monkeypatch):
     """Of 64 rows of 5000 logits no tensor has more than two; the head itself has four columns."""
-    monkeypatch.setattr(head, "KEPT", 0)
+    monkeypatch.setattr(head, "MAX_KEPT", 0)
     states, weight, _, targets = rows_of(rows=64, vocabulary=5000)
     for dtype in (torch.float64, torch.bfloat16):
         with Largest() as largest, torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
@@ -567,7 +575,7 @@ def test_logits_of_a_large_vocabulary_are_never_whole(tiny_chunks, monkeypatch):
 
 def test_logits_do_not_wait_for_the_backward_pass(tiny_chunks, monkeypatch):
     """What is saved until then are states and heads, not 64 rows of 5000 logits."""
-    monkeypatch.setattr(head, "KEPT", 0)
+    monkeypatch.setattr(head, "MAX_KEPT", 0)
     states, weight, _, targets = rows_of(rows=64, vocabulary=5000)
     other, saved = Head(weight.detach() + 1.0), []
     with torch.autograd.graph.saved_tensors_hooks(lambda one: saved.append(one.numel()) or one, lambda one: one):
@@ -593,13 +601,13 @@ def test_nothing_is_kept_without_a_gradient(monkeypatch):
 def test_rows_of_a_chunk(vocabulary, rows):
     """A million logits, but at least so many rows as are worth reading the whole head for."""
     weight = torch.empty(vocabulary, 1, device="meta")
-    assert head._rows(torch.empty_like(weight, device="cpu")) == rows
+    assert head._chunk_rows(torch.empty_like(weight, device="cpu")) == rows
 
 
 @KEPT
 def test_under_autocast_only_products_are_rounded(tiny_chunks, keep, monkeypatch):
     """Products of bfloat16 numbers, rounded once; the log-softmax of these in float32."""
-    monkeypatch.setattr(head, "KEPT", 1_000_000 * keep)
+    monkeypatch.setattr(head, "MAX_KEPT", 1_000_000 * keep)
     states, weight, bias, targets = rows_of(dtype=torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
         found = head_logprobs(Head(weight, bias), states, targets)
@@ -614,7 +622,7 @@ def test_under_autocast_only_products_are_rounded(tiny_chunks, keep, monkeypatch
 @KEPT
 def test_gradient_of_the_head_is_summed_in_float32(tiny_chunks, keep, monkeypatch):
     """A thousand chunks of two rows, of 2 / 3 each: sums in bfloat16 would stay at 256."""
-    monkeypatch.setattr(head, "KEPT", 1_000_000 * keep)
+    monkeypatch.setattr(head, "MAX_KEPT", 1_000_000 * keep)
     states = torch.ones(2000, 4, requires_grad=True)
     weight, bias = torch.zeros(3, 4, requires_grad=True), torch.zeros(3, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
@@ -637,7 +645,7 @@ def test_a_head_in_float64_stays_in_it(tiny_chunks):
 @PRECISIONS
 def test_divergences_are_those_of_whole_logits(model, make_items, tiny_chunks, precision):
     """Values, and gradients of every weight of the policy."""
-    batch, reference = lay_out(make_items(4)), copy.deepcopy(model)
+    batch, reference = pack(make_items(4)), copy.deepcopy(model)
     with torch.no_grad():
         for weight in reference.parameters():
             weight.add_(0.05 * torch.randn_like(weight))
@@ -660,7 +668,7 @@ def test_divergences_are_those_of_whole_logits(model, make_items, tiny_chunks, p
 
 
 def test_a_model_does_not_diverge_from_itself(model, make_items):
-    batch = lay_out(make_items(4))
+    batch = pack(make_items(4))
     states = answer_states(model, batch)
     kl = token_divergences(losses.token_kl, model, states, copy.deepcopy(model), states.detach())
     assert kl.tolist() == [0.0] * len(batch.targets)

@@ -52,7 +52,7 @@ def test_the_studys_models_have_their_published_sizes():
     """Of Qwen1.5-1.8B: 1.84 B parameters in all, 0.31 B each for embedding and head, 196,608 bytes of bf16 cache."""
     assert QWEN.parameters == 1_836_828_672
     assert QWEN.embedding == 151_936 * 2048
-    assert QWEN.cost.token == 2 * 24 * (4 * 2048**2 + 3 * 2048 * 5504)
+    assert QWEN.cost.per_token == 2 * 24 * (4 * 2048**2 + 3 * 2048 * 5504)
     assert QWEN.cached_values * 2 == 196_608
     assert ZEPHYR.parameters == 7_241_732_096
     assert ZEPHYR.cached_values == 2 * 32 * 8 * 128

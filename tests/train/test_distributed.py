@@ -219,15 +219,15 @@ def test_two_gpus_train_as_one_processor_does(together, prepare, tmp_path, kind)
 LENGTHS = [(3, 4, 5), (9, 9, 9), (1, 1, 1), (2, 2, 2), (5, 5, 5)]
 
 
-@pytest.mark.parametrize("alike", [False, True])
+@pytest.mark.parametrize("equal_count", [False, True])
 @pytest.mark.parametrize("ranks", [1, 2, 3, 7])
-def test_processes_read_every_item_once(ranks, alike):
+def test_processes_read_every_item_once(ranks, equal_count):
     step = [4, 0, 2, 1, 3]
-    passes = [rank_passes(LENGTHS, step, ranks, rank, 12, alike) for rank in range(ranks)]
+    passes = [rank_passes(LENGTHS, step, ranks, rank, 12, equal_count) for rank in range(ranks)]
     assert sorted(i for own in passes for items, counts in own if counts for i in items) == sorted(step)
     assert all(own for own in passes)
     assert all(items == [2] for own in passes for items, counts in own if not counts)  # the shortest
-    assert (len(set(map(len, passes))) == 1) or not alike
+    assert (len(set(map(len, passes))) == 1) or not equal_count
 
 
 def test_one_process_reads_the_micro_batches_of_the_step():

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from wspin.engine.batches import plan
+from wspin.engine.batches import plan_steps
 from wspin.errors import StudyError
 from wspin.logprobs.score import score_items
 from wspin.train import journal, run, trainer
@@ -77,7 +77,7 @@ def step_gradient(model, items, settings, state, index=0):
 
 def planned(model, items, settings, state):
     """A trainer that has not begun, and its steps."""
-    steps = plan(len(items), SEED, run.items_per_step(items, settings))
+    steps = plan_steps(len(items), SEED, run.items_per_step(items, settings))
     arguments = run.arguments(settings, len(steps), 0, state, on_cpu=True)
     return trainer.PlannedTrainer(settings, "float32", items, model=model, args=arguments, train_dataset=steps), steps
 
@@ -389,7 +389,7 @@ def test_training_is_that_of_a_plain_loop(fresh, pairs, train_settings, tmp_path
     settings = train_settings(
         epochs=2, optimizer=optimizer, schedule=schedule, weight_decay=0.2, max_grad_norm=1.0, beta=0.1
     )
-    steps = plan(len(pairs), SEED, 4, epochs=2)
+    steps = plan_steps(len(pairs), SEED, 4, epochs=2)
     expected = plain_training(fresh(), pairs, settings, steps)
     found = trained(fresh(), pairs, settings, tmp_path)
     assert (found - expected).norm() < 1e-5 * expected.norm()
@@ -417,17 +417,17 @@ def test_a_step_without_memory_is_taken_in_smaller_batches(
     monkeypatch, capsys, fresh, pairs, train_settings, tmp_path, fits
 ):
     """In the second micro-batch of a step, when gradients of the first are there."""
-    lay_out, seen = trainer.lay_out, []
+    pack, seen = trainer.pack, []
 
     def short(items):
         seen.append(sum(sum(item.lengths) for item in items))
         if seen[-1] > fits and len(seen) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return lay_out(items)
+        return pack(items)
 
     settings = train_settings(token_budget=60, global_batch=10)
     expected = trained(fresh(), pairs, settings, tmp_path / "whole")
-    monkeypatch.setattr(trainer, "lay_out", short)
+    monkeypatch.setattr(trainer, "pack", short)
     found = trained(fresh(), pairs, settings, tmp_path / "short")
     told = [line for line in capsys.readouterr().out.splitlines() if "out of memory" in line]
     assert told[0] == "train: out of memory; going on with token_budget 30"
@@ -441,7 +441,7 @@ def test_an_item_that_never_fits_is_one_line(monkeypatch, fresh, pairs, train_se
     def full(items):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(trainer, "lay_out", full)
+    monkeypatch.setattr(trainer, "pack", full)
     with pytest.raises(StudyError, match=r"^train: out of memory on a single item of \d+ tokens; use a GPU"):
         trained(fresh(), pairs, train_settings(), tmp_path)
 
@@ -630,7 +630,7 @@ def test_the_time_spent_counts_every_attempt(monkeypatch, fresh, pairs, train_se
 
 def test_a_loss_that_is_not_finite_stops(fresh, pairs, train_settings, tmp_path):
     """At its step, and before the state is saved."""
-    last = plan(len(pairs), SEED, 4)[2][0]
+    last = plan_steps(len(pairs), SEED, 4)[2][0]
     broken = [
         replace(p, reference=(p.reference[0] * math.nan, p.reference[1])) if i == last else p
         for i, p in enumerate(pairs)

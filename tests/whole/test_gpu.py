@@ -13,7 +13,7 @@ from wspin.config.stages import Generate
 from wspin.engine import attention, head
 from wspin.engine.layout import PackedLayout
 from wspin.engine.logprobs import autocast, token_logprobs
-from wspin.engine.packing import lay_out
+from wspin.engine.packing import pack
 from wspin.generate.transformers_engine import generate
 from wspin.logprobs.score import score_items
 from wspin.train import trainer
@@ -69,7 +69,7 @@ def test_flex_attention_is_the_bucketed_one(window):
     states = [torch.randn(1, heads, size, 32, device="cuda", requires_grad=True) for heads in (4, 2, 2)]
     module = types.SimpleNamespace(num_key_value_groups=2)
     weights, found = torch.randn(1, size, 4, 32, device="cuda"), []
-    for forward in (attention._bucketed, attention._flex):
+    for forward in (attention._bucketed_attention, attention._flex_attention):
         out, _ = forward(module, *states, None, 32**-0.5, layout=layout, sliding_window=window)
         found.append((out, *torch.autograd.grad((out * weights).sum(), states)))
     for one, other in zip(*found, strict=True):
@@ -92,7 +92,7 @@ def test_logits_of_a_large_vocabulary_are_never_whole():
 
 
 def test_gradients_are_those_of_the_cpu(model, cuda, make_items):
-    batch, gradients = lay_out(make_items(8)), []
+    batch, gradients = pack(make_items(8)), []
     for one in (model, cuda):
         token_logprobs(one, batch.to(one.device)).sum().backward()
         gradients.append(torch.cat([weight.grad.flatten().cpu() for weight in one.parameters()]))
@@ -105,7 +105,7 @@ def test_scoring_and_training_agree_on_one_batch(cuda, make_items, precision, bo
     reference = flat(score_items(cuda, items, 4096, precision))
     cuda.train()
     with autocast(cuda.device, precision):
-        logprobs = token_logprobs(cuda, lay_out(items).to(cuda.device))
+        logprobs = token_logprobs(cuda, pack(items).to(cuda.device))
     torch.testing.assert_close(logprobs.detach().cpu(), reference, rtol=0.0, atol=bound)
 
 

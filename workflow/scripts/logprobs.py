@@ -70,7 +70,7 @@ def score(arguments, settings, dialogue_settings):
     made_with["attention"] = model.config._attn_implementation
     kind = "logprobs" if arguments.kind == "teacher" else "reference"
     tables.write(arguments.output, kind, found.columns(scores), made_with, replays=len(arguments.replayed))
-    return flops.of_scoring(model, items, settings.token_budget)
+    return flops.scoring_flops(model, items, settings.token_budget)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,12 @@
-"""Batch planning: optimiser steps, shares of processes, micro-batches within a token budget."""
+"""Batch planning: the items of each optimiser step, each process's share of a step, and its micro-batches.
+
+Steps depend on the number of items and the seed alone, never on the number of processes or the token budget.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,11 +15,17 @@ from .packing import Lengths
 Step = list[int]  # indices of items
 
 
-def plan(count: int, seed: Sequence[int], per_step: int, epochs: int = 1) -> list[Step]:
-    """Optimiser steps over `count` items, `epochs` times, in an order drawn from the seed.
+class Pass(NamedTuple):
+    """One forward and backward pass: indices of its items, and whether its gradient counts."""
 
-    Every step has exactly `per_step` items, but for the last of an epoch, which has the rest: each item is used once
-    per epoch.
+    items: list[int]
+    counted: bool
+
+
+def plan_steps(count: int, seed: Sequence[int], per_step: int, epochs: int = 1) -> list[Step]:
+    """Optimiser steps over `count` items, shuffled anew for each of `epochs` from the seed.
+
+    Every step has `per_step` items, except that the last of an epoch has the remainder: an epoch uses every item once.
     """
     steps = []
     for epoch in range(epochs):
@@ -24,36 +34,36 @@ def plan(count: int, seed: Sequence[int], per_step: int, epochs: int = 1) -> lis
     return steps
 
 
-def shares(lengths: Sequence[Lengths], items: Sequence[int], ranks: int) -> list[list[int]]:
-    """Split a step's items over `ranks` processes, balanced by tokens: the longest first, to whom has the least."""
-    parts: list[list[int]] = [[] for _ in range(ranks)]
-    tokens = [0] * ranks
+def rank_shares(lengths: Sequence[Lengths], items: Sequence[int], world_size: int) -> list[list[int]]:
+    """Split items over processes, balanced by tokens: greedily, the longest item first."""
+    shares: list[list[int]] = [[] for _ in range(world_size)]
+    tokens = [0] * world_size
     for index in _longest_first(lengths, items):
         rank = tokens.index(min(tokens))
-        parts[rank].append(index)
+        shares[rank].append(index)
         tokens[rank] += sum(lengths[index])
-    return parts
+    return shares
 
 
 def rank_passes(
-    lengths: Sequence[Lengths], step: Step, ranks: int, rank: int, token_budget: int, alike: bool = False
-) -> list[tuple[list[int], bool]]:
-    """Micro-batches of one process's share of a step, and whether they count.
+    lengths: Sequence[Lengths], step: Step, world_size: int, rank: int, token_budget: int, equal_count: bool = False
+) -> list[Pass]:
+    """The passes of one process in a step: the micro-batches of its share, at least one.
 
-    Every process has one at least, as many as any other where `alike`: who has no more work reads the step's shortest
-    item, which does not count, because the others wait for it.
+    A process without work repeats the step's shortest item, not counted, because the others wait for its gradient.
+    With `equal_count` (FSDP) every process has as many passes as the one with the most.
     """
-    parts = [micro_batches(lengths, part, token_budget) for part in shares(lengths, step, ranks)]
-    passes = max(map(len, parts)) if alike else max(1, len(parts[rank]))
+    by_rank = [micro_batches(lengths, share, token_budget) for share in rank_shares(lengths, step, world_size)]
+    count = max(map(len, by_rank)) if equal_count else max(1, len(by_rank[rank]))
     shortest = min(step, key=lambda i: (sum(lengths[i]), i))
-    idle = [([shortest], False)] * (passes - len(parts[rank]))
-    return [*((batch, True) for batch in parts[rank]), *idle]
+    idle = [Pass([shortest], counted=False)] * (count - len(by_rank[rank]))
+    return [*(Pass(batch, counted=True) for batch in by_rank[rank]), *idle]
 
 
 def micro_batches(lengths: Sequence[Lengths], items: Sequence[int], token_budget: int) -> list[list[int]]:
-    """Split items into batches of at most `token_budget` tokens, the longest first: items of like length meet.
+    """Split items into batches of at most `token_budget` tokens, sorted by length: the longest first.
 
-    A single item that is longer makes a batch of its own.
+    An item longer than the budget is a batch of its own.
     """
     batches: list[list[int]] = []
     tokens = 0

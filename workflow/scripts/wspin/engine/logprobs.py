@@ -1,4 +1,4 @@
-"""Stage logprobs: per-token log-probabilities of answers, by the opponent, a teacher or a baseline's start."""
+"""Log-probabilities of a batch's answer tokens, and the forward pass that training differentiates."""
 
 from __future__ import annotations
 
@@ -21,38 +21,38 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 def token_logprobs(model: Any, batch: Batch) -> Tensor:
-    """Log-probability of each answer token given all before it: (A,) float32, in nats."""
+    """Log-probability of each answer token given all tokens before it: (A,) float32, in nats."""
     return head_logprobs(model, answer_states(model, batch), batch.targets)
 
 
 @contextmanager
 def patched_forward(model: Any) -> Iterator[None]:
-    """Within, a call of the model on a batch is a pass of training, see `_answers`.
+    """Within, `model(batch, divergence, reference_model)` is a pass of training, see `_training_pass`.
 
-    What makes several processes train one model (DDP, FSDP2) is wound around a module's call and sees nothing else.
+    DDP and FSDP2 wrap the call of a module, so the pass has to be that call.
     """
-    model.forward = partial(_answer_logprobs, model)
+    model.forward = partial(_training_pass, model)
     try:
         yield
     finally:
         del model.forward
 
 
-def _answer_logprobs(
-    model: Any, batch: Batch, divergence: Callable[[Tensor, Tensor], Tensor], other: Any = None
+def _training_pass(
+    model: Any, batch: Batch, divergence: Callable[[Tensor, Tensor], Tensor], reference_model: Any = None
 ) -> tuple[Tensor, Tensor | None]:
-    """`token_logprobs`, and the answers' divergence (A,) from the logits of another model, if there is one."""
+    """`token_logprobs` (A,), and each token's divergence (A,) from the reference model if there is one."""
     states = answer_states(model, batch)
     logprobs = head_logprobs(model, states, batch.targets)
-    if other is None:
+    if reference_model is None:
         return logprobs, None
     with torch.no_grad():
-        theirs = answer_states(other, batch)
-    return logprobs, token_divergences(divergence, model, states, other, theirs)
+        reference_states = answer_states(reference_model, batch)
+    return logprobs, token_divergences(divergence, model, states, reference_model, reference_states)
 
 
 def answer_states(model: Any, batch: Batch) -> Tensor:
-    """Hidden states that predict the answers' tokens: (A, width)."""
+    """Hidden states that predict the answer tokens: (A, width)."""
     with shared_prefix(model):
-        read = {"input_ids": batch.input_ids, "position_ids": batch.position_ids, "layout": batch.layout}
-        return model.base_model(**read, use_cache=False).last_hidden_state[0, batch.states]
+        inputs = {"input_ids": batch.input_ids, "position_ids": batch.position_ids, "layout": batch.layout}
+        return model.base_model(**inputs, use_cache=False).last_hidden_state[0, batch.predictors]

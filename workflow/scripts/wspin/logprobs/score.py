@@ -10,7 +10,7 @@ import torch
 
 from wspin.engine.batches import micro_batches
 from wspin.engine.logprobs import autocast, token_logprobs
-from wspin.engine.packing import Item, lay_out
+from wspin.engine.packing import Item, pack
 from wspin.engine.support import check_model
 
 
@@ -32,7 +32,7 @@ def score_items(
     told = [i for i, item in enumerate(items) if any(map(len, item.responses))]
     done = len(items) - len(told)
     for together in micro_batches([item.lengths for item in items], told, token_budget):
-        batch = lay_out([items[i] for i in together]).to(model.device)
+        batch = pack([items[i] for i in together]).to(model.device)
         with autocast(model.device, precision):
             flat = token_logprobs(model, batch).float().cpu()
         answers = iter(flat.split(batch.counts))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wspin.config.stages import Train
-from wspin.engine.flops import BACKWARD, Cost, attended
+from wspin.engine.flops import BACKWARD, Cost, attending_pairs
 from wspin.storage import tables
 from wspin.study.paths import GOLD, StudyPaths
 
@@ -55,7 +55,11 @@ class Estimate:
 def forward(cost: Cost, prompt: float, *answers: float) -> float:
     """FLOPs of a pass that reads a prompt once with its answers and predicts every token of these."""
     lengths = (round(prompt), *(round(answer) - 1 for answer in answers))
-    return cost.token * sum(lengths) + cost.pair * attended(lengths) + cost.prediction * sum(map(round, answers))
+    return (
+        cost.per_token * sum(lengths)
+        + cost.per_pair * attending_pairs(lengths)
+        + cost.per_prediction * sum(map(round, answers))
+    )
 
 
 class Estimates:
@@ -194,7 +198,7 @@ class Estimates:
     def _evaluations(self) -> Iterable[Estimate | None]:
         for model in self.layout.table_models():
             if size := self.size(model):
-                work = self.assumed.evaluation_tokens * (size.cost.token + size.cost.prediction)
+                work = self.assumed.evaluation_tokens * (size.cost.per_token + size.cost.per_prediction)
                 logits = self.study.eval.batch_size * READ * size.vocabulary * 4 * 2
                 memory = (size.parameters * 4 + logits) / GB
                 yield self._estimate("eval", model, len(self.study.eval.suites), work, memory)

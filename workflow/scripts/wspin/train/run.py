@@ -12,7 +12,7 @@ from transformers import PrinterCallback, TrainingArguments
 
 from wspin.config.stages import Train
 from wspin.engine.attention import shared_prefix
-from wspin.engine.batches import plan
+from wspin.engine.batches import plan_steps
 from wspin.engine.flops import matmul_rate
 from wspin.engine.packing import Item
 from wspin.engine.support import check_model
@@ -34,7 +34,7 @@ def train(
     not finite, if the first margin exceeds its bound, or after a training that was asked to stop (see `grace`).
     """
     check_model(model)
-    steps = plan(len(items), seed, items_per_step(items, settings), settings.epochs)
+    steps = plan_steps(len(items), seed, items_per_step(items, settings), settings.epochs)
     rate = matmul_rate(model.device, torch.bfloat16 if precision == "bfloat16" else torch.float32)
     journal, saved = Journal(state, rate * processes()), last_saved(state)
     with stop_requests() as asked, shared_prefix(model):

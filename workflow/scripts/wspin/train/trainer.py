@@ -24,7 +24,7 @@ from wspin.config.stages import Train
 from wspin.engine.batches import Step, rank_passes
 from wspin.engine.flops import BACKWARD, Cost
 from wspin.engine.logprobs import autocast, patched_forward
-from wspin.engine.packing import Batch, Item, Lengths, lay_out
+from wspin.engine.packing import Batch, Item, Lengths, pack
 from wspin.errors import StudyError
 from wspin.storage.files import naming
 
@@ -85,7 +85,7 @@ class PlannedTrainer(Trainer):
         passes = rank_passes(self.lengths, step, processes(), rank(), self.token_budget, self.sharded)
         with patched_forward(self.accelerator.unwrap_model(model)):
             for number, (chosen, counts) in enumerate(passes, 1):
-                batch = lay_out([self.items[i] for i in chosen])
+                batch = pack([self.items[i] for i in chosen])
                 computed += self.cost.computed(batch)
                 self.awaited = processes() > 1 and (self.sharded or number == len(passes))
                 with nullcontext() if self.awaited else self.accelerator.no_sync(model):
@@ -130,9 +130,9 @@ class PlannedTrainer(Trainer):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of every pair, and the sums over answers that the curve tells."""
         settings = self.settings
-        if batch.sides is not None:
-            logprobs = logprobs[batch.sides]
-            divergence = divergence if divergence is None else divergence[batch.sides]
+        if batch.side_tokens is not None:
+            logprobs = logprobs[batch.side_tokens]
+            divergence = divergence if divergence is None else divergence[batch.side_tokens]
         delta = logprobs - batch.reference
         plain = losses.answer_sums(delta, batch.counts)  # M, chosen and rejected in turn
         moved = losses.answer_sums(delta * batch.weights, batch.counts) if settings.loss == "wspin" else plain
