@@ -44,10 +44,10 @@ real: setup                         ## a small pretrained model on real text, on
 
 status:                             ## what is done, running, interrupted; CONFIG=config/overlays/demo.yaml for overlays
 	@test -e $(ENV)/ready || $(MAKE) setup  # never renews the environment of what runs
-	@python workflow/scripts/status.py $(if $(CONFIG),--configfile $(CONFIG))
+	@python workflow/scripts/manage.py status $(if $(CONFIG),--configfile $(CONFIG))
 
 revisions: setup                    ## commits of what the config takes from the hub without one; CONFIG=... for overlays
-	python workflow/scripts/revisions.py $(if $(CONFIG),--configfile $(CONFIG))
+	python workflow/scripts/manage.py revisions $(if $(CONFIG),--configfile $(CONFIG))
 
 report: setup                       ## Snakemake's report of the demo: tables, run times, the code of every step
 	snakemake --profile local all --configfile config/overlays/demo.yaml --report results/demo/report.zip

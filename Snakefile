@@ -30,7 +30,7 @@ include: "rules/logprobs.smk"
 include: "rules/weigh.smk"
 include: "rules/eval.smk"
 include: "rules/report.smk"
-include: "rules/care.smk"
+include: "rules/manage.smk"
 
 
 rule all:

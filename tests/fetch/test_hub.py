@@ -318,7 +318,7 @@ def test_missing_commits_are_asked_for_once(hub, tmp_path, repository):
     target = "results/base/manifest.json"
     assert "`make revisions` asks for those that are missing" in study.run("-n", target).stdout
     environment = {**workflow.environment(), "HF_ENDPOINT": hub.url}
-    command = [sys.executable, "workflow/scripts/revisions.py", "--configfile", *study.configfiles]
+    command = [sys.executable, "workflow/scripts/manage.py", "revisions", "--configfile", *study.configfiles]
     for flags, asked in (((), 1), ((), 1), (("--renew", MODEL), 2)):
         done = subprocess.run([*command, *flags], env=environment, cwd=study.folder, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr

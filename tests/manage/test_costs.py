@@ -6,7 +6,7 @@ import io
 import pytest
 import results as made
 
-import cost as program
+import manage
 from wspin.manage import costs
 from wspin.storage import provenance
 from wspin.storage.files import write_json
@@ -76,11 +76,11 @@ def test_an_arms_name_may_hold_a_point_and_begin_like_anothers(results):
 
 def test_the_program_writes_both_tables(root, results, capsys):
     made.study(root, results)
-    program.main(["--results", str(results)])
+    manage.main(["cost", "--results", str(results)])
     told = (results / "tables/cost.md").read_text()
     assert told in capsys.readouterr().out
     assert "GPUs: A GPU." in told
     lines = list(csv.DictReader(io.StringIO((results / "tables/cost.csv").read_text())))
     assert lines[-1] | {"stage": "total", "jobs": "7", "gpu_hours": "4.000000"} == lines[-1]
-    program.main(["--results", str(results)])  # its own tables cost nothing
+    manage.main(["cost", "--results", str(results)])  # its own tables cost nothing
     assert told == (results / "tables/cost.md").read_text()

@@ -1,13 +1,15 @@
 """What a model's card says, when it is renewed, and that it makes nothing else again."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 import results as made
 from huggingface_hub import ModelCard
 from transformers import AutoModelForCausalLM
 
-import cards as program
+import manage
 from wspin.config.load import read_results
 from wspin.errors import StudyError
 from wspin.manage import model_card, stale
@@ -27,12 +29,19 @@ def text(results, model=MODEL):
     return (results / model / "model/README.md").read_text()
 
 
+def renew(results):
+    """The models whose cards have been written."""
+    *paths, total = model_card.renew_cards(results)
+    assert re.fullmatch(rf"cards written: {len(paths)} of \d; the others are up to date", total)
+    return [str(Path(path).parents[1].relative_to(results)) for path in paths]
+
+
 def layout(results):
     return StudyPaths(read_results(results))
 
 
 def test_a_card_says_what_the_model_is(results):
-    assert model_card.renew(results) == [MODEL]
+    assert renew(results) == [MODEL]
     told = text(results)
     for part in (
         "`base` → `sft` → `wspin/ite0` → `wspin/ite1` → `wspin/ite2` → `wspin/ite3`",
@@ -50,7 +59,7 @@ def test_a_card_says_what_the_model_is(results):
 
 
 def test_the_header_is_one_that_the_hub_reads(results):
-    model_card.renew(results)
+    renew(results)
     header = ModelCard.load(results / MODEL / "model/README.md").data.to_dict()
     assert header == {
         "library_name": "transformers",
@@ -63,7 +72,7 @@ def test_a_base_model_of_the_hub_gives_its_licence_to_all_that_is_trained_from_i
     hub = {"hub": "Qwen/Qwen1.5-1.8B", "revision": "7" * 40, "scratch": None, "license": model_card.QWEN}
     folder = made.study(root, tmp_path / "results", models={"base": hub})
     made.put_model(folder, MODEL, scratch_model)
-    model_card.renew(folder)
+    renew(folder)
     header = ModelCard.load(folder / MODEL / "model/README.md").data
     assert (header.license, header.license_name, header.base_model) == ("other", model_card.QWEN, "Qwen/Qwen1.5-1.8B")
     assert header.license_link.startswith("https://huggingface.co/Qwen/")
@@ -74,31 +83,31 @@ def test_a_licence_that_nobody_stated_is_not_made_up(root, tmp_path, scratch_mod
     hub = {"hub": "me/base", "revision": "7" * 40, "scratch": None}
     folder = made.study(root, tmp_path / "results", models={"base": hub})
     made.put_model(folder, MODEL, scratch_model)
-    model_card.renew(folder)
+    renew(folder)
     assert "license" not in ModelCard.load(folder / MODEL / "model/README.md").data.to_dict()
     assert "Not stated in the study: see the base model, [me/base]" in text(folder)
 
 
 def test_scores_come_with_their_errors_once_there_are_some(results):
-    model_card.renew(results)
+    renew(results)
     made.put_scores(results, MODEL)
-    assert model_card.renew(results) == [MODEL]
+    assert renew(results) == [MODEL]
     assert "| spell_backward | `exact_match,none` | 0 | 400 | 50.00 ± 2.50 |" in text(results)
     assert "| average | | | | 50.00 ± 1.77 |" in text(results)
-    assert model_card.renew(results) == []
+    assert renew(results) == []
 
 
 def test_scores_of_another_model_are_not_this_ones(results):
     made.put_scores(results, MODEL)
     file = results / MODEL / "scores/demo.json"
     file.write_text(file.read_text().replace('"model": "', '"model": "0'))
-    model_card.renew(results)
+    renew(results)
     assert "Not scored yet." in text(results)
 
 
 def test_the_model_still_loads_and_is_what_its_manifest_says(results):
     before = (results / MODEL / "manifest.json").read_text()
-    model_card.renew(results)
+    renew(results)
     provenance_model = json.loads(before)
     AutoModelForCausalLM.from_pretrained(results / MODEL / "model")
     assert "README.md" not in provenance_model["files"]
@@ -106,7 +115,7 @@ def test_the_model_still_loads_and_is_what_its_manifest_says(results):
 
 
 def test_the_snippet_runs(results, monkeypatch, capsys):
-    model_card.renew(results)
+    renew(results)
     monkeypatch.chdir(results / MODEL / "model")
     exec(text(results).split("```python\n")[1].split("```")[0], {})
     assert capsys.readouterr().out
@@ -130,7 +139,7 @@ def test_a_card_that_cannot_be_written_does_not_fail_the_job(results, monkeypatc
 
 def test_a_folder_without_a_study_is_refused_in_one_line(tmp_path):
     with pytest.raises(StudyError, match="expected the study as it was resolved, found no file"):
-        program.main(["--results", str(tmp_path)])
+        manage.main(["cards", "--results", str(tmp_path)])
 
 
 def test_a_renewed_card_makes_nothing_again(study):

@@ -7,8 +7,7 @@ import sys
 
 import pytest
 
-import clean_state
-import stale
+import manage
 from wspin.errors import StudyError
 from wspin.storage import code_hash, provenance
 from wspin.storage.locks import locked
@@ -37,7 +36,7 @@ def make_old(output):
 
 
 def test_results_of_the_present_code_are_not_stale(results, capsys):
-    stale.main(["--results", str(results)])
+    manage.main(["stale", "--results", str(results)])
     assert capsys.readouterr().out == EVERYTHING_PRESENT
 
 
@@ -45,7 +44,7 @@ def test_stale_results_are_named_with_what_makes_them_again(results, capsys):
     model, prompts = results / "sft/model", results / "data/prompts.parquet"
     make_old(model)
     make_old(prompts)
-    stale.main(["--results", str(results)])
+    manage.main(["stale", "--results", str(results)])
     lines = capsys.readouterr().out.splitlines()
     assert lines == [
         f"{prompts}: made by other code of data.py; to make it again, add -R {prompts} to your command",
@@ -66,13 +65,13 @@ def test_the_advice_for_results_from_files_names_their_rule(results, capsys):
 def test_a_result_that_is_gone_is_not_stale(results, capsys):
     make_old(results / "data/prompts.parquet")
     (results / "data/prompts.parquet").unlink()
-    stale.main(["--results", str(results)])
+    manage.main(["stale", "--results", str(results)])
     assert capsys.readouterr().out == EVERYTHING_PRESENT
 
 
 def test_a_folder_that_is_missing_is_an_error(tmp_path):
     with pytest.raises(StudyError, match="elsewhere: expected a folder of results"):
-        stale.main(["--results", str(tmp_path / "elsewhere")])
+        manage.main(["stale", "--results", str(tmp_path / "elsewhere")])
 
 
 # States
@@ -85,25 +84,31 @@ def put_state(folder, size=1000):
     return folder
 
 
+def clean_state(results):
+    manage.main(["clean_state", "--results", str(results)])
+
+
 def test_states_that_nobody_holds_are_removed(tmp_path, capsys):
     states = [
-        put_state(tmp_path / "train" / model / "0123456789abcdef", 1_000_000)
+        put_state(tmp_path / ".state/train" / model / "0123456789abcdef", 1_000_000)
         for model in ("sft", "spin/ite0", "wspin.lock/ite0")
     ]
-    clean_state.main(["--state", str(tmp_path)])
+    clean_state(tmp_path)
     assert capsys.readouterr().out == "states removed: 3 (3.0 MB)\n"
     assert not any(state.exists() for state in states)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
-    clean_state.main(["--state", str(tmp_path)])
+    clean_state(tmp_path)
     assert capsys.readouterr().out == "states removed: 0 (0.0 MB)\n"
 
 
 def test_a_state_that_is_held_is_left_alone_and_named(tmp_path, capsys):
-    busy, idle = (put_state(tmp_path / "train" / "sft" / name) for name in ("aaaaaaaaaaaaaaaa", "bbbbbbbbbbbbbbbb"))
+    busy, idle = (
+        put_state(tmp_path / ".state/train" / "sft" / name) for name in ("aaaaaaaaaaaaaaaa", "bbbbbbbbbbbbbbbb")
+    )
     inner = busy / "cache" / "inner"
     put_state(inner)  # a lock inside a state is that job's own business
     with locked(busy):
-        clean_state.main(["--state", str(tmp_path)])
+        clean_state(tmp_path)
     assert capsys.readouterr().out.splitlines() == [
         f"{busy}: held by a running process; left alone",
         "states removed: 1 (0.0 MB)",
@@ -114,14 +119,14 @@ def test_a_state_that_is_held_is_left_alone_and_named(tmp_path, capsys):
 
 
 def test_no_state_at_all_is_no_error(tmp_path, capsys):
-    clean_state.main(["--state", str(tmp_path / "never")])
+    clean_state(tmp_path / "never")
     assert capsys.readouterr().out == "states removed: 0 (0.0 MB)\n"
 
 
 def test_two_runs_at_once_share_the_work(tmp_path):
     for number in range(200):
-        put_state(tmp_path / "train" / f"m{number % 5}" / f"{number:016x}")
-    command = [sys.executable, clean_state.__file__, "--state", str(tmp_path)]
+        put_state(tmp_path / ".state/train" / f"m{number % 5}" / f"{number:016x}")
+    command = [sys.executable, manage.__file__, "clean_state", "--results", str(tmp_path)]
     runs = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)]
     told = [run.communicate()[0] for run in runs]
     assert [run.returncode for run in runs] == [0, 0], told

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import workflow
 
-import status
+import manage
 from wspin.config.load import read_study
 from wspin.errors import StudyError
 from wspin.manage import job_state
@@ -413,7 +413,7 @@ def test_a_job_of_a_living_run_that_is_then_killed(here):
 
 
 def test_the_program_is_quick_and_imports_no_torch(root, tmp_path):
-    code = "import sys; sys.argv = ['status.py']; import status; status.main([]); print('torch' in sys.modules)"
+    code = "import sys; sys.argv = ['manage.py']; import manage; manage.main(['status']); print('torch' in sys.modules)"
     scripts = root / "workflow/scripts"
     done = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(scripts)!r}); {code}"],
@@ -427,7 +427,7 @@ def test_the_program_is_quick_and_imports_no_torch(root, tmp_path):
 
 def test_the_program_takes_overlays_and_writes_nothing(here, capsys):
     before = {path: path.stat().st_mtime_ns for path in here.folder.rglob("*")}
-    status.main(["--configfile", workflow.TWO_ARMS])
+    manage.main(["status", "--configfile", workflow.TWO_ARMS])
     assert capsys.readouterr().out == table(layout(workflow.TWO_ARMS)) + "\n"
     assert {path: path.stat().st_mtime_ns for path in here.folder.rglob("*")} == before
 
@@ -436,5 +436,5 @@ def test_the_program_takes_overlays_and_writes_nothing(here, capsys):
 def test_a_broken_configuration_is_one_line(here, text, expected):
     Path("edit.yaml").write_text(text)
     with pytest.raises(StudyError, match=f"edit.yaml: expected {expected}") as error:
-        status.main(["--configfile", "edit.yaml"])
+        manage.main(["status", "--configfile", "edit.yaml"])
     assert len(str(error.value).splitlines()) == 1

@@ -34,7 +34,7 @@ def push(root, tmp_path, scratch_model, hub):
             made.put_model(results, MODEL, scratch_model)
             made.put_scores(results, MODEL)
         ours = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), **({"HF_TOKEN": token} if token else {})}
-        command = [sys.executable, root / "workflow/scripts/push.py", "--results", results]
+        command = [sys.executable, root / "workflow/scripts/manage.py", "push", "--results", results]
         environment = {**workflow.environment(), **ours}
         done = subprocess.run(command, cwd=root, env=environment, text=True, capture_output=True, timeout=120)
         assert not token or token not in done.stdout + done.stderr

@@ -47,8 +47,8 @@ IMPORTED = {
     "report scores": set(),
     "report differences": TABLES | {"scipy"},
     "report figure": {"matplotlib", "scipy"},
-    "stale": set(),
-    "clean_state": set(),
+    "manage stale": set(),
+    "manage clean_state": set(),
 }
 
 # Runs a program as Python would, and names the modules that are there at its end
@@ -124,8 +124,8 @@ def commands(folder):
     compared = [*flags.report_differences(), "--models", "sft", "--against", "--bootstrap", 10]
     yield "report differences", [*compared, *tables, *averages]
     yield "report figure", [*flags.report_figure(), *averages, "--output", folder / "averages.svg"]
-    yield "stale", ["--results", folder]
-    yield "clean_state", ["--state", folder / ".state"]
+    for command in ("stale", "clean_state"):
+        yield f"manage {command}", ["--results", folder]
 
 
 def test_a_job_with_a_model_is_kept_from_the_network():

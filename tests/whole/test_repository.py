@@ -22,7 +22,7 @@ RULE = re.compile(r"^rule (\w+):\n((?: .*\n|\n)*)", re.MULTILINE)
 SNAKEFILES = [ROOT / "Snakefile", *RULE_FILES]
 RULES = {name: body.rstrip() for file in SNAKEFILES for name, body in RULE.findall(file.read_text())}
 WORKING = {name: body for name, body in RULES.items() if "    shell:" in body}
-STARTED = re.compile(r"workflow/scripts/(\w+)\.py( [a-z]+)?")
+STARTED = re.compile(r"workflow/scripts/(\w+)\.py( [a-z_]+)?")
 COMMANDS = sorted({(name, command.strip()) for body in WORKING.values() for name, command in STARTED.findall(body)})
 FENCED = re.compile(r"^```(?:bash|sh|console)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -67,10 +67,19 @@ def test_every_program_that_a_rule_names_answers_help(tmp_path, program, command
 
 
 def test_every_program_is_named_by_a_rule():
-    """Or by the Makefile, as it must not wait for Snakemake; or it brings files into a study and out."""
-    others = {program for program, _ in STARTED.findall((ROOT / "Makefile").read_text())}
-    assert others == {"status", "revisions"}
-    assert {program for program, _ in COMMANDS} | others | {"exchange"} == {path.stem for path in PROGRAMS}
+    """`exchange` is for people: it brings files into a study and out."""
+    assert {program for program, _ in COMMANDS} | {"exchange"} == {path.stem for path in PROGRAMS}
+
+
+def test_every_command_of_manage_is_a_rule_or_a_target_of_make():
+    """`status` must not wait for Snakemake, and `revisions` pins what Snakemake needs to know."""
+    by_make = STARTED.findall((ROOT / "Makefile").read_text())
+    assert by_make == [("manage", " status"), ("manage", " revisions")]
+    by_rules = {command for program, command in COMMANDS if program == "manage"}
+    assert by_rules == {name for name, body in RULES.items() if "scripts/manage.py" in body}
+    code, message = tool(sys.executable, ROOT / "workflow/scripts/manage.py", "--help")
+    assert set(re.findall(r"^    ([a-z_]+)\b", message, re.MULTILINE)) == by_rules | {"status", "revisions"}
+    assert code == 0
 
 
 def test_rules_run_shell_commands_alone():

@@ -85,7 +85,7 @@ def read_lock(path: Path) -> dict[str, dict[str, str]]:
     found = yaml.safe_load(path.read_text())
     commits = [commit for names in found.values() for commit in names.values()] if isinstance(found, dict) else [None]
     if not all(isinstance(commit, str) and re.fullmatch(r"[0-9a-f]{40}", commit) for commit in commits):
-        raise StudyError(f"{path}: expected names with the 40 hex digits of a commit; make it with revisions.py")
+        raise StudyError(f"{path}: expected names with the 40 hex digits of a commit; run `make revisions`")
     return found
 
 

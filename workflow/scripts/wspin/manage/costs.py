@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 from tabulate import tabulate
 
+from wspin.config.load import read_results
+from wspin.storage.files import whole_file
 from wspin.storage.provenance import record_output, records
 
 STAGES = ("fetch", "data", "train", "generate", "logprobs", "weigh", "eval", "report")
@@ -36,6 +38,17 @@ class Row(NamedTuple):
     cpu_hours: float
     peak_memory_mb: int
     peak_gpu_memory_mb: int
+
+
+def write_tables(results: Path) -> str:
+    """Write `tables/cost.csv` and `tables/cost.md` of a folder of results; returns the latter."""
+    arms = set(read_results(results).arms)
+    rows = table(results, arms)
+    markdown = as_markdown(rows, hardware(results, arms))
+    for kind, text in (("csv", as_csv(rows)), ("md", markdown)):
+        with whole_file(results / f"tables/cost.{kind}") as temporary:
+            temporary.write_text(text)
+    return markdown
 
 
 def table(results: Path, arms: Iterable[str]) -> list[Row]:

@@ -50,11 +50,12 @@ CITED = """\
 - SWIFT, NeurIPS 2025, OpenReview 3VvdoCcVPU: token weights in self-play"""
 
 
-def renew(results: str | Path) -> Lines:
-    """Write the card of every model that is there, where it says something new; returns the models."""
+def renew_cards(results: str | Path) -> Lines:
+    """Write the card of every finished model where it has changed; returns the paths of these, and their number."""
     layout = StudyPaths(read_results(results))
-    there = [name for name in (*layout.study.models, *layout.iteration_models()) if made(layout, name)]
-    return [name for name in there if write(layout, name)]
+    finished = [name for name in (*layout.study.models, *layout.iteration_models()) if made(layout, name)]
+    written = [f"{layout.model(name)}/README.md" for name in finished if write(layout, name)]
+    return [*written, f"cards written: {len(written)} of {len(finished)}; the others are up to date"]
 
 
 def leave(model: str) -> None:

@@ -1,12 +1,32 @@
-"""Results that other code than the present one has made."""
+"""Results that other code than the present one has made.
+
+An edit of the code re-runs nothing by itself: a changed comment must not cost GPU-days. Every result's record keeps a
+hash of the code that made it, comments and docstrings left out.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
+from wspin.errors import StudyError
 from wspin.storage.code_hash import SCRIPTS, code_hash
 from wspin.storage.provenance import record_output, records
+
+
+def list_stale(results: Path) -> Iterator[str]:
+    """A line for every stale result, and how to make them again. Raises `StudyError` without a folder of results."""
+    if not results.is_dir():
+        raise StudyError(f"{results}: expected a folder of results, found none; give the config's `results`")
+    found = [(output, program) for output, program in stale(results) if output.exists()]
+    for output, program in found:
+        yield f"{output}: made by other code of {program}.py; to make it again, add -R {output} to your command"
+    if found:
+        programs = ", ".join(sorted({program for _, program in found}))
+        yield f"{len(found)} stale; -R takes rules too: named like the program, or beginning with its name ({programs})"
+    else:
+        yield "every result was made by the present code"
 
 
 def stale(results: Path) -> list[tuple[Path, str]]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
+from wspin.config.load import read_study
 from wspin.study.jobs import COLUMNS, Job, rest, rows
 from wspin.study.paths import StudyPaths
 
@@ -14,6 +15,11 @@ from .job_state import Seen, Watch, saved_step, tail
 
 THERE = ("done", "stale")
 OPEN = ("running", "queued", "interrupted", "failed")
+
+
+def show_progress(configfiles: Sequence[str]) -> str:
+    """The table of the study that config/config.yaml and these overlays describe."""
+    return table(StudyPaths(read_study(["config/config.yaml", *configfiles])))
 
 
 def table(layout: StudyPaths) -> str:

@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from wspin.config.load import read_results
 from wspin.config.sources import Push
 from wspin.errors import StudyError
 from wspin.fetch.hub import Repository, client, in_one_line, link
@@ -22,6 +23,15 @@ from . import model_card
 WEIGHTS = ["*.safetensors", "*.safetensors.index.json"]  # of an earlier upload, which `from_pretrained` might prefer
 REPRODUCES = ("program", "code", "commit", "versions", "settings", "threads")
 ROUNDED = "> The weights are rounded to bfloat16; the scores below are of the float32 model."
+
+
+def push_model(results: str | Path) -> str:
+    """Upload the model that the study's section `push` names; returns a line with the address of its repository."""
+    layout = StudyPaths(read_results(results))
+    if layout.study.push is None:
+        example = """--config 'push={"model": "wspin/ite3", "to": "me/wspin-ite3"}'"""
+        raise StudyError(f"push: expected what to upload and where to, found no section `push`; add {example}")
+    return f"push: {layout.study.push.model} is at {push(layout, layout.study.push)}"
 
 
 def push(layout: StudyPaths, asked: Push) -> str:

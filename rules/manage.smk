@@ -1,10 +1,10 @@
-"""Care of the results: what other code has made, states nobody needs, what all of it cost, model cards, uploads."""
+"""Manage: outdated results, saved states, cost, model cards, uploads."""
 
 
 rule stale:
-    """List results that were made by other code than the present; nothing is re-run."""
+    """List the results that other code has made; re-run nothing."""
     log:
-        "<logs>/report/stale.log",
+        "<logs>/manage/stale.log",
     localrule: True
     conda:
         "../envs/driver.yaml"
@@ -13,30 +13,30 @@ rule stale:
     shell:
         r"""
         exec &> >(tee {log:q})
-        python workflow/scripts/stale.py --results {params.results:q}
+        python workflow/scripts/manage.py stale --results {params.results:q}
         """
 
 
 rule clean_state:
     """Remove the resumable states that no process holds."""
     log:
-        "<logs>/report/clean_state.log",
+        "<logs>/manage/clean_state.log",
     localrule: True
     conda:
         "../envs/driver.yaml"
     params:
-        state=f"{PATHS.results}/.state",
+        results=PATHS.results,
     shell:
         r"""
         exec &> >(tee {log:q})
-        python workflow/scripts/clean_state.py --state {params.state:q}
+        python workflow/scripts/manage.py clean_state --results {params.results:q}
         """
 
 
 rule cost:
-    """Tell what the results took, in hours and memory, from their records: <results>/tables/cost.{csv,md}."""
+    """Sum up the hours and the memory of all jobs from their records: <results>/tables/cost.{csv,md}."""
     log:
-        "<logs>/report/cost.log",
+        "<logs>/manage/cost.log",
     localrule: True
     conda:
         "../envs/driver.yaml"
@@ -45,14 +45,14 @@ rule cost:
     shell:
         r"""
         exec &> >(tee {log:q})
-        python workflow/scripts/cost.py --results {params.results:q}
+        python workflow/scripts/manage.py cost --results {params.results:q}
         """
 
 
 rule cards:
-    """Write the card of every model that is there, its scores included: <results>/{model}/model/README.md."""
+    """Write the card of every finished model, with its scores: <results>/{model}/model/README.md."""
     log:
-        "<logs>/report/cards.log",
+        "<logs>/manage/cards.log",
     localrule: True
     conda:
         "../envs/driver.yaml"
@@ -61,14 +61,14 @@ rule cards:
     shell:
         r"""
         exec &> >(tee {log:q})
-        python workflow/scripts/cards.py --results {params.results:q}
+        python workflow/scripts/manage.py cards --results {params.results:q}
         """
 
 
 rule push:
     """Upload the model that the section `push` of the configuration names to the hub, with its card."""
     log:
-        "<logs>/report/push.log",
+        "<logs>/manage/push.log",
     localrule: True
     conda:
         "../envs/torch.yaml"
@@ -77,5 +77,5 @@ rule push:
     shell:
         r"""
         exec &> >(tee {log:q})
-        python workflow/scripts/push.py --results {params.results:q}
+        python workflow/scripts/manage.py push --results {params.results:q}
         """

@@ -1,0 +1,79 @@
+"""Look after a study: its progress, outdated results, saved states, cost, model cards, uploads, pinned revisions.
+
+python workflow/scripts/manage.py status --configfile config/overlays/demo.yaml
+python workflow/scripts/manage.py revisions --renew Qwen/Qwen1.5-1.8B
+python workflow/scripts/manage.py stale --results results
+"""
+
+from pathlib import Path
+
+from wspin import cli  # every command imports its own modules: `status` has to be fast
+
+
+def main(argv=None):
+    parser = cli.parser("manage", __doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for action in (status, revisions, stale, clean_state, cost, cards, push):
+        command = commands.add_parser(action.__name__, help=action.__doc__, allow_abbrev=False)
+        command.set_defaults(action=action)
+        if action in (status, revisions):
+            command.add_argument("--configfile", nargs="+", default=[], help="overlays of config/config.yaml, in order")
+        else:
+            command.add_argument("--results", required=True, type=Path, help="folder of the results")
+    commands.choices["revisions"].add_argument("--renew", nargs="+", default=[], help="pinned names to look up again")
+    arguments = parser.parse_args(argv)
+    for line in arguments.action(arguments):
+        print(line, flush=True)
+
+
+def status(arguments):
+    """show the progress of a study at any time: needs no Snakemake and writes nothing"""
+    from wspin.manage.status import show_progress
+
+    return [show_progress(arguments.configfile)]
+
+
+def revisions(arguments):
+    """pin what the study takes from the hub: write the commits of unpinned names into config/revisions.lock.yaml"""
+    from wspin.manage.revisions import pin
+
+    return pin(arguments.configfile, arguments.renew)
+
+
+def stale(arguments):
+    """list the results that other code has made; re-run nothing"""
+    from wspin.manage.stale import list_stale
+
+    return list_stale(arguments.results)
+
+
+def clean_state(arguments):
+    """remove the resumable states that no process holds"""
+    from wspin.manage.states import clean_states
+
+    return clean_states(arguments.results / ".state")
+
+
+def cost(arguments):
+    """sum up the hours and the memory of all jobs, by stage and arm: tables/cost.csv and cost.md"""
+    from wspin.manage.costs import write_tables
+
+    return [write_tables(arguments.results)]
+
+
+def cards(arguments):
+    """write the card (README.md) of every finished model"""
+    from wspin.manage.model_card import renew_cards
+
+    return renew_cards(arguments.results)
+
+
+def push(arguments):
+    """upload the model that the section `push` names to the hub, with its card; HF_TOKEN must allow it"""
+    from wspin.manage.upload import push_model
+
+    return [push_model(arguments.results)]
+
+
+if __name__ == "__main__":
+    cli.run(main)

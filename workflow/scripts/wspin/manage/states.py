@@ -1,0 +1,29 @@
+"""Resumable states that no process holds: what an interrupted job would have continued from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from wspin.storage.locks import remove_state
+
+
+def clean_states(root: Path) -> Iterator[str]:
+    """Remove the states below `root` that no process holds; yields a line for each that is in use, and the total."""
+    freed = []
+    for folder in state_folders(root):
+        size = remove_state(folder)
+        if size < 0:
+            yield f"{folder}: held by a running process; left alone"
+        elif size:
+            freed.append(size)
+    yield f"states removed: {len(freed)} ({sum(freed) / 1e6:.1f} MB)"
+
+
+def state_folders(root: Path) -> Iterator[Path]:
+    """The folders `{stage}/{model}/{fingerprint}`, known by the lock file beside each; none inside another one."""
+    for parent, folders, files in os.walk(root):
+        locks = [file for file in files if file.endswith(".lock")]
+        folders[:] = [folder for folder in folders if f"{folder}.lock" not in locks]
+        yield from (Path(parent) / lock.removesuffix(".lock") for lock in sorted(locks))
