@@ -58,7 +58,7 @@ def test_the_advice_for_results_from_files_names_their_rule(results, capsys):
     answers.parent.mkdir()
     answers.touch()
     provenance.write_record(answers, {"program": "generate_given", "code": "0" * 16})
-    stale.main(["--results", str(results)])
+    manage.main(["stale", "--results", str(results)])
     assert capsys.readouterr().out.splitlines()[-1].endswith("beginning with its name (generate_given)")
 
 
