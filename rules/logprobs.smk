@@ -13,7 +13,7 @@ rule logprobs_reference:
         model=ancient(inputs(PATHS.generator_model)),
         manifest=inputs(PATHS.generator_manifest),
         prompts="<results>/data/prompts.parquet",
-        generations=inputs(PATHS.own_answers),
+        generations=inputs(PATHS.scored_answers),
         replayed=inputs(PATHS.replayed_answers),
     output:
         "<results>/{responses}/reference/{shard}.parquet",
@@ -45,7 +45,7 @@ rule logprobs_teacher:
         model=ancient("<results>/{scorer}/model"),
         manifest="<results>/{scorer}/manifest.json",
         prompts="<results>/data/prompts.parquet",
-        generations=inputs(PATHS.read_answers),  # [] for the real answers
+        generations=inputs(PATHS.teacher_answers),  # [] for the real answers
     output:
         "<results>/logprobs/{scorer}/{responses}/{shard}.parquet",
     log:

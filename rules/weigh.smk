@@ -10,9 +10,9 @@ rule weigh:
     """Turn the log-probabilities of one shard's answers into final token weights."""
     input:
         prompts="<results>/data/prompts.parquet",
-        generations=inputs(PATHS.weighed_answers),
-        reference=inputs(PATHS.weighed_reference),  # the student's log-probabilities, which are the training's reference too
-        teacher=inputs(PATHS.teacher_reading),  # of the real answers and of these; [] where every weight is equal
+        generations=inputs(PATHS.weighted_answers),
+        reference=inputs(PATHS.weighted_reference),  # the student's log-probabilities, which are the training's reference too
+        teacher=inputs(PATHS.teacher_logprobs),  # of the real answers and of these; [] where every weight is equal
     output:
         "<results>/{arm}/ite{k}/weights/{shard}.parquet",
     log:
@@ -41,8 +41,8 @@ rule weigh_given:
     """Take the token weights of one shard of iteration 0 from a file."""
     input:
         prompts="<results>/data/prompts.parquet",
-        generations=inputs(PATHS.weighed_answers),
-        reference=inputs(PATHS.weighed_reference),  # for the tokens that the weights belong to
+        generations=inputs(PATHS.weighted_answers),
+        reference=inputs(PATHS.weighted_reference),  # for the tokens that the weights belong to
         given=STUDY.weigh.given or [],
     output:
         "<results>/{arm}/ite{k}/weights/{shard}.parquet",

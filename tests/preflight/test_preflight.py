@@ -147,7 +147,7 @@ def test_an_arm_costs_what_it_adds():
 def test_training_memory_is_weights_gradients_and_optimiser():
     """rmsprop: 12 bytes a parameter, and 2 for the products' copies under autocast."""
     layout = layout_of()
-    made, train = estimates_of(layout), layout.training("spin/ite0")
+    made, train = estimates_of(layout), layout.train_settings("spin/ite0")
     states = 14 * QWEN.parameters / 1e9
     rest = made.training_memory(QWEN, train, 8) - states
     assert rest == pytest.approx((8192 * QWEN.activations("bfloat16") + 151_936 * 12 * 1024) / 1e9)

@@ -10,16 +10,20 @@ import yaml
 
 from wspin.config.load import load_study
 from wspin.config.study import merge
+from wspin.iteration import Iteration
 from wspin.study import rule_flags
 from wspin.study.paths import StudyPaths
 
 BASE = yaml.safe_load((Path(__file__).parents[2] / "config" / "config.yaml").read_text())
 
 
-def layout(arms=None, **overlay):
+def study_paths(arms=None, **overlay):
     """The paper's study with other arms beside `spin`."""
     alone = {"wspin": None, "wspin.paper": None}
     return StudyPaths(load_study(merge(BASE, {"arms": {**alone, **(arms or {})}}, overlay)))
+
+
+ite = Iteration.parse
 
 
 def trained_on(study, model):
@@ -35,8 +39,8 @@ def names(paths):
 
 
 def test_every_iteration_plays_against_the_one_before():
-    study = layout()
-    assert [study.opponent("spin", k) for k in study.iterations("spin")] == [
+    study = study_paths()
+    assert [study.opponent(iteration) for iteration in study.iterations("spin")] == [
         "sft",
         "spin/ite0",
         "spin/ite1",
@@ -47,12 +51,12 @@ def test_every_iteration_plays_against_the_one_before():
 
 
 def test_responses_of_iteration_k_come_from_its_opponent():
-    study = layout()
-    responses = [study.responses("spin", k) for k in range(4)]
+    study = study_paths()
+    responses = [study.response_set(Iteration("spin", k)) for k in range(4)]
     assert responses == ["sft", "spin/ite1", "spin/ite2", "spin/ite3"]
-    assert [study.generator(name) for name in responses] == [study.opponent("spin", k) for k in range(4)]
-    assert [study.scored("spin", k) for k in range(4)] == responses
-    assert [study.answers(name) for name in responses] == responses
+    assert [study.generator(name) for name in responses] == [study.opponent(Iteration("spin", k)) for k in range(4)]
+    assert [study.reference_folder(Iteration("spin", k)) for k in range(4)] == responses
+    assert [study.scored_set(name) for name in responses] == responses
 
 
 @pytest.mark.parametrize(
@@ -65,15 +69,16 @@ def test_responses_of_iteration_k_come_from_its_opponent():
     ],
 )
 def test_the_window_holds_the_latest_iterations_first(window, replayed):
-    study = layout(data_window=window)
-    assert [study.replayed("spin", k) for k in range(4)] == replayed
-    assert [study.replays(study.scored("spin", k)) for k in range(4)] == replayed
-    own = layout({"spin": {"data_window": window}}, data_window=5)
-    assert [own.replayed("spin", k) for k in range(4)] == replayed
+    study = study_paths(data_window=window)
+    assert [study.replayed_sets(Iteration("spin", k)) for k in range(4)] == replayed
+    folders = [study.reference_folder(Iteration("spin", k)) for k in range(4)]
+    assert [study.replayed_sets(Iteration.parse(folder)) for folder in folders] == replayed
+    own = study_paths({"spin": {"data_window": window}}, data_window=5)
+    assert [own.replayed_sets(Iteration("spin", k)) for k in range(4)] == replayed
 
 
 def test_iterations_are_the_arms_own_or_the_studys():
-    study = layout({"short": {"iterations": 2}, "long": {"iterations": 5, "train": {"learning_rate": 1e-7}}})
+    study = study_paths({"short": {"iterations": 2}, "long": {"iterations": 5, "train": {"learning_rate": 1e-7}}})
     assert [len(study.iterations(arm)) for arm in ("spin", "short", "long")] == [4, 2, 5]
     models = study.iteration_models()
     assert models[:5] == ["spin/ite0", "spin/ite1", "spin/ite2", "spin/ite3", "long/ite0"]
@@ -84,29 +89,34 @@ def test_iterations_are_the_arms_own_or_the_studys():
 
 
 def test_arms_share_the_start_models_answers():
-    study = layout({"other": {"train": {"beta": 0.5}}})
-    assert study.responses("spin", 0) == study.responses("other", 0) == study.scored("other", 0) == "sft"
-    assert study.responses("other", 1) == "other/ite1"
-    assert study.replayed("other", 1) == ["sft"]
+    study = study_paths({"other": {"train": {"beta": 0.5}}})
+    assert (
+        study.response_set(ite("spin/ite0"))
+        == study.response_set(ite("other/ite0"))
+        == study.reference_folder(ite("other/ite0"))
+        == "sft"
+    )
+    assert study.response_set(ite("other/ite1")) == "other/ite1"
+    assert study.replayed_sets(ite("other/ite1")) == ["sft"]
     assert study.starts == ["sft"]
 
 
 def test_an_arm_with_its_own_seed_owns_its_first_answers():
-    study = layout({"spin.s43": {"seed": 43}})
-    assert study.responses("spin.s43", 0) == study.scored("spin.s43", 0) == "spin.s43/ite0"
-    assert study.generator("spin.s43/ite0") == study.opponent("spin.s43", 0) == "sft"
-    assert study.replayed("spin.s43", 1) == ["spin.s43/ite0"]
+    study = study_paths({"spin.s43": {"seed": 43}})
+    assert study.response_set(ite("spin.s43/ite0")) == study.reference_folder(ite("spin.s43/ite0")) == "spin.s43/ite0"
+    assert study.generator("spin.s43/ite0") == study.opponent(ite("spin.s43/ite0")) == "sft"
+    assert study.replayed_sets(ite("spin.s43/ite1")) == ["spin.s43/ite0"]
     assert [study.draw_seed(name) for name in ("spin.s43/ite0", "sft")] == [(43, 0), (42, 0)]
-    assert layout({"same": {"seed": 42}}).responses("same", 0) == "sft"
-    assert layout({"zero": {"seed": 0}}).seed("zero") == 0
+    assert study_paths({"same": {"seed": 42}}).response_set(ite("same/ite0")) == "sft"
+    assert study_paths({"zero": {"seed": 0}}).seed("zero") == 0
 
 
 def test_an_arm_with_another_start_has_that_models_answers():
-    study = layout({"raw": {"start": "base"}, "raw.s43": {"start": "base", "seed": 43}})
+    study = study_paths({"raw": {"start": "base"}, "raw.s43": {"start": "base", "seed": 43}})
     assert study.starts == ["base", "sft"]
-    assert study.responses("raw", 0) == study.opponent("raw", 0) == study.parent("raw/ite0") == "base"
+    assert study.response_set(ite("raw/ite0")) == study.opponent(ite("raw/ite0")) == study.parent("raw/ite0") == "base"
     assert study.draw_seed("base") == (42, 0)
-    assert study.responses("raw.s43", 0) == "raw.s43/ite0"
+    assert study.response_set(ite("raw.s43/ite0")) == "raw.s43/ite0"
     assert study.generator("raw.s43/ite0") == "base"
 
 
@@ -114,47 +124,57 @@ def test_an_arm_with_another_start_has_that_models_answers():
 
 
 def test_a_fork_begins_at_its_parents_iteration():
-    study = layout({"fork": {"fork": {"from": "spin", "at": 2}}})
-    assert list(study.iterations("fork")) == [2, 3]
-    assert study.opponent("fork", 2) == study.parent("fork/ite2") == "spin/ite1"
-    assert study.opponent("fork", 3) == "fork/ite2"
+    study = study_paths({"fork": {"fork": {"from": "spin", "at": 2}}})
+    assert study.iterations("fork") == [Iteration("fork", 2), Iteration("fork", 3)]
+    assert study.opponent(ite("fork/ite2")) == study.parent("fork/ite2") == "spin/ite1"
+    assert study.opponent(ite("fork/ite3")) == "fork/ite2"
     assert "fork/ite1" not in study.iteration_models()
 
 
 def test_a_fork_like_its_parent_reads_its_parents_files():
-    study = layout({"fork": {"fork": {"from": "spin", "at": 2}, "train": {"beta": 0.5}}})
-    assert [study.responses("fork", k) for k in range(4)] == ["sft", "spin/ite1", "spin/ite2", "fork/ite3"]
-    assert [study.scored("fork", k) for k in (2, 3)] == ["spin/ite2", "fork/ite3"]
+    study = study_paths({"fork": {"fork": {"from": "spin", "at": 2}, "train": {"beta": 0.5}}})
+    assert [study.response_set(Iteration("fork", k)) for k in range(4)] == [
+        "sft",
+        "spin/ite1",
+        "spin/ite2",
+        "fork/ite3",
+    ]
+    assert [study.reference_folder(Iteration("fork", k)) for k in (2, 3)] == ["spin/ite2", "fork/ite3"]
     assert trained_on(study, "fork/ite2") == trained_on(study, "spin/ite2")
-    assert [study.replayed("fork", k) for k in (2, 3)] == [["spin/ite1"], ["spin/ite2"]]
+    assert [study.replayed_sets(Iteration("fork", k)) for k in (2, 3)] == [["spin/ite1"], ["spin/ite2"]]
 
 
 def test_a_fork_with_another_window_scores_its_parents_answers_again():
-    study = layout({"fork": {"fork": {"from": "spin", "at": 2}, "data_window": 3}})
-    assert study.responses("fork", 2) == "spin/ite2"
-    assert study.scored("fork", 2) == "fork/ite2"
-    assert study.answers("fork/ite2") == "spin/ite2"
-    assert study.replays("fork/ite2") == ["spin/ite1", "sft"]
+    study = study_paths({"fork": {"fork": {"from": "spin", "at": 2}, "data_window": 3}})
+    assert study.response_set(ite("fork/ite2")) == "spin/ite2"
+    assert study.reference_folder(ite("fork/ite2")) == "fork/ite2"
+    assert study.scored_set("fork/ite2") == "spin/ite2"
+    assert study.replayed_sets(ite("fork/ite2")) == ["spin/ite1", "sft"]
     assert study.generator("fork/ite2") == study.generator("spin/ite2") == "spin/ite1"
 
 
 def test_a_fork_with_another_seed_draws_its_own_answers():
-    study = layout({"fork": {"seed": 43, "fork": {"from": "spin", "at": 2}}})
-    assert study.responses("fork", 2) == study.scored("fork", 2) == study.answers("fork/ite2") == "fork/ite2"
+    study = study_paths({"fork": {"seed": 43, "fork": {"from": "spin", "at": 2}}})
+    assert (
+        study.response_set(ite("fork/ite2"))
+        == study.reference_folder(ite("fork/ite2"))
+        == study.scored_set("fork/ite2")
+        == "fork/ite2"
+    )
     assert study.generator("fork/ite2") == "spin/ite1"
-    assert study.replayed("fork", 2) == ["spin/ite1"]
+    assert study.replayed_sets(ite("fork/ite2")) == ["spin/ite1"]
     assert study.draw_seed("fork/ite2") == (43, 2)
 
 
 def test_a_fork_of_a_replicate_reads_the_replicates_files():
-    study = layout({"spin.s43": {"seed": 43}, "fork": {"seed": 43, "fork": {"from": "spin.s43", "at": 1}}})
-    assert study.responses("fork", 1) == "spin.s43/ite1"
-    assert study.replayed("fork", 1) == ["spin.s43/ite0"]
+    study = study_paths({"spin.s43": {"seed": 43}, "fork": {"seed": 43, "fork": {"from": "spin.s43", "at": 1}}})
+    assert study.response_set(ite("fork/ite1")) == "spin.s43/ite1"
+    assert study.replayed_sets(ite("fork/ite1")) == ["spin.s43/ite0"]
 
 
 def test_adding_arms_changes_no_file_of_another_arm():
-    alone = layout()
-    more = layout(
+    alone = study_paths()
+    more = study_paths(
         {
             "other": {},
             "spin.s43": {"seed": 43},
@@ -163,7 +183,7 @@ def test_adding_arms_changes_no_file_of_another_arm():
         }
     )
     for k in range(4):
-        assert more.iteration_files("spin", k) == alone.iteration_files("spin", k)
+        assert more.iteration_files(Iteration("spin", k)) == alone.iteration_files(Iteration("spin", k))
         assert trained_on(more, f"spin/ite{k}") == trained_on(alone, f"spin/ite{k}")
 
 
@@ -178,7 +198,7 @@ def folders(paths):
 
 
 def test_a_weighed_arm_trains_with_its_own_weights_and_the_old_ones_of_what_it_replays():
-    study = layout({"wspin": WEIGHED}, data={"sft": {"prompts": 2, "shard": 1}})
+    study = study_paths({"wspin": WEIGHED}, data={"sft": {"prompts": 2, "shard": 1}})
     assert names(study.training_weights("wspin/ite0")) == [f"wspin/ite0/weights/0{i}.parquet" for i in (0, 1)]
     assert names(study.training_weights("wspin/ite2")) == [
         f"wspin/ite{k}/weights/0{i}.parquet" for k in (2, 1) for i in (0, 1)
@@ -188,51 +208,51 @@ def test_a_weighed_arm_trains_with_its_own_weights_and_the_old_ones_of_what_it_r
 
 @pytest.mark.parametrize(("window", "sets"), [(1, [3]), (2, [3, 2]), (9, [3, 2, 1, 0])])
 def test_weights_and_reference_hold_the_same_sets(window, sets):
-    study = layout({"wspin": WEIGHED}, data={"sft": {"prompts": 1, "shard": 1}}, data_window=window)
+    study = study_paths({"wspin": WEIGHED}, data={"sft": {"prompts": 1, "shard": 1}}, data_window=window)
     assert folders(study.training_weights("wspin/ite3")) == [f"wspin/ite{k}/weights" for k in sets]
-    assert len(study.replays("wspin/ite3")) == len(sets) - 1
+    assert len(study.replayed_sets(ite("wspin/ite3"))) == len(sets) - 1
 
 
 def test_weights_come_from_the_student_and_the_teacher():
-    study = layout({"wspin": WEIGHED, "wspin.s43": {**WEIGHED, "seed": 43}})
-    assert names(study.teacher_reading("wspin", "0", "00")) == [
+    study = study_paths({"wspin": WEIGHED, "wspin.s43": {**WEIGHED, "seed": 43}})
+    assert names(study.teacher_logprobs("wspin", "0", "00")) == [
         f"logprobs/teacher/{responses}/00.parquet" for responses in ("gold", "sft")
     ]
-    assert names(study.teacher_reading("wspin", "2", "00"))[1] == "logprobs/teacher/wspin/ite2/00.parquet"
-    assert names(study.teacher_reading("wspin.s43", "0", "00"))[1] == "logprobs/teacher/wspin.s43/ite0/00.parquet"
-    assert study.weighed_reference("wspin", "0", "00") == "results/sft/reference/00.parquet"
-    assert study.weighed_answers("wspin", "2", "00") == "results/wspin/ite2/generations/00.parquet"
+    assert names(study.teacher_logprobs("wspin", "2", "00"))[1] == "logprobs/teacher/wspin/ite2/00.parquet"
+    assert names(study.teacher_logprobs("wspin.s43", "0", "00"))[1] == "logprobs/teacher/wspin.s43/ite0/00.parquet"
+    assert study.weighted_reference("wspin", "0", "00") == "results/sft/reference/00.parquet"
+    assert study.weighted_answers("wspin", "2", "00") == "results/wspin/ite2/generations/00.parquet"
 
 
 def test_only_arms_that_weigh_have_a_teacher():
     equal = {**WEIGHED, "weigh": {"source": "equal"}}
-    study = layout({"wspin": WEIGHED, "other": {**WEIGHED, "teacher": "base"}, "equal": equal})
+    study = study_paths({"wspin": WEIGHED, "other": {**WEIGHED, "teacher": "base"}, "equal": equal})
     assert [study.teacher(arm) for arm in study.study.arms] == [None, "teacher", "base", None]
     assert study.teachers == ["base", "teacher"]
-    assert study.teacher_reading("equal", "0", "00") == study.teacher_reading("spin", "0", "00") == []
+    assert study.teacher_logprobs("equal", "0", "00") == study.teacher_logprobs("spin", "0", "00") == []
     assert study.training_weights("equal/ite0")
 
 
 def test_a_fork_takes_over_its_parents_weights_or_makes_its_own():
     arms = {"wspin": WEIGHED, "like": {**WEIGHED, "fork": {"from": "wspin", "at": 2}}}
     arms["from.plain"] = {**WEIGHED, "fork": {"from": "spin", "at": 2}}
-    study = layout(arms, data={"sft": {"prompts": 1, "shard": 1}})
+    study = study_paths(arms, data={"sft": {"prompts": 1, "shard": 1}})
     assert folders(study.training_weights("like/ite2")) == ["like/ite2/weights", "wspin/ite1/weights"]
     assert folders(study.training_weights("like/ite3")) == ["like/ite3/weights", "like/ite2/weights"]
     assert folders(study.training_weights("from.plain/ite2")) == ["from.plain/ite2/weights", "from.plain/ite1/weights"]
-    assert study.weighed_reference("from.plain", "1", "00") == "results/spin/ite1/reference/00.parquet"
-    assert names(study.teacher_reading("from.plain", "1", "00"))[1] == "logprobs/teacher/spin/ite1/00.parquet"
+    assert study.weighted_reference("from.plain", "1", "00") == "results/spin/ite1/reference/00.parquet"
+    assert names(study.teacher_logprobs("from.plain", "1", "00"))[1] == "logprobs/teacher/spin/ite1/00.parquet"
 
 
 def test_an_iteration_gathers_its_weights():
-    study = layout({"wspin": WEIGHED}, data={"sft": {"prompts": 1, "shard": 1}})
-    assert "results/wspin/ite1/weights/00.parquet" in study.iteration_files("wspin", 1)
-    assert not any("/weights/" in path for path in study.iteration_files("spin", 1))
+    study = study_paths({"wspin": WEIGHED}, data={"sft": {"prompts": 1, "shard": 1}})
+    assert "results/wspin/ite1/weights/00.parquet" in study.iteration_files(ite("wspin/ite1"))
+    assert not any("/weights/" in path for path in study.iteration_files(ite("spin/ite1")))
 
 
 def test_every_arm_is_compared_to_the_baseline_where_both_have_an_iteration():
     late = {"fork": {"from": "spin", "at": 2}, "train": {"beta": 0.5}}
-    study = layout({"short": {"iterations": 1}, "late": late})
+    study = study_paths({"short": {"iterations": 1}, "late": late})
     assert study.comparisons() == [
         ("late/ite2", "spin/ite2"),
         ("late/ite3", "spin/ite3"),
@@ -242,7 +262,7 @@ def test_every_arm_is_compared_to_the_baseline_where_both_have_an_iteration():
 
 def test_tables_show_the_baseline_first_and_the_others_by_name():
     """Whatever the order of the files, so that it makes no table again."""
-    study = layout({"b": {}, "a": {}, "tail": {}}, report={"baseline": "tail"})
+    study = study_paths({"b": {}, "a": {}, "tail": {}}, report={"baseline": "tail"})
     assert study.arms == ["tail", "a", "b", "spin"]
     assert study.table_models()[4:6] == ["tail/ite0", "tail/ite1"]
 
@@ -251,29 +271,33 @@ def test_tables_show_the_baseline_first_and_the_others_by_name():
 
 
 def test_seeds_never_come_from_an_arms_name():
-    study = layout({"renamed": {}, "spin.s43": {"seed": 43}, "renamed.s43": {"seed": 43}})
+    study = study_paths({"renamed": {}, "spin.s43": {"seed": 43}, "renamed.s43": {"seed": 43}})
     for k in range(1, 4):
-        assert study.draw_seed(study.responses("renamed", k)) == study.draw_seed(study.responses("spin", k)) == (42, k)
+        assert (
+            study.draw_seed(study.response_set(Iteration("renamed", k)))
+            == study.draw_seed(study.response_set(Iteration("spin", k)))
+            == (42, k)
+        )
         assert study.draw_seed(f"renamed.s43/ite{k}") == study.draw_seed(f"spin.s43/ite{k}") == (43, k)
-    assert study.training("renamed/ite2") == study.training("spin/ite2")
+    assert study.train_settings("renamed/ite2") == study.train_settings("spin/ite2")
 
 
 def test_training_resolves_lists_for_its_iteration():
-    study = layout()
-    assert [study.training(f"spin/ite{k}").learning_rate for k in range(4)] == [5e-7, 5e-7, 1e-7, 1e-7]
-    assert (study.training("sft").loss, study.training("sft").learning_rate) == ("sft", 1e-5)
+    study = study_paths()
+    assert [study.train_settings(f"spin/ite{k}").learning_rate for k in range(4)] == [5e-7, 5e-7, 1e-7, 1e-7]
+    assert (study.train_settings("sft").loss, study.train_settings("sft").learning_rate) == ("sft", 1e-5)
 
 
 def test_triplets_are_of_trainings_that_replay_answers():
     """Where nothing is replayed the switch changes nothing, and must re-train nothing."""
-    study = layout(train={"triplets": True})
-    assert [study.training(f"spin/ite{k}").triplets for k in range(4)] == [False, True, True, True]
-    assert [study.training(name).triplets for name in ("sft", "dpo")] == [False, False]
-    assert not layout(train={"triplets": True}, data_window=1).training("spin/ite3").triplets
+    study = study_paths(train={"triplets": True})
+    assert [study.train_settings(f"spin/ite{k}").triplets for k in range(4)] == [False, True, True, True]
+    assert [study.train_settings(name).triplets for name in ("sft", "dpo")] == [False, False]
+    assert not study_paths(train={"triplets": True}, data_window=1).train_settings("spin/ite3").triplets
 
 
 def test_a_model_keeps_its_own_template_and_trained_ones_the_studys():
-    study = layout()
+    study = study_paths()
     assert [study.template(name) for name in ("teacher", "base", "sft", "spin/ite1")] == ["zephyr"] + [
         "human-assistant"
     ] * 3
@@ -293,7 +317,7 @@ def test_a_model_keeps_its_own_template_and_trained_ones_the_studys():
     ],
 )
 def test_shards_follow_from_the_configuration(prompts, shard, shards):
-    study = layout(data={"sft": {"prompts": prompts, "shard": shard}, "preferences": {"pairs": 7, "shard": 4}})
+    study = study_paths(data={"sft": {"prompts": prompts, "shard": shard}, "preferences": {"pairs": 7, "shard": 4}})
     assert study.shards() == shards
     assert study.shards("pairs") == ["00", "01"]
     assert names(study.files("spin/ite1", "generations")) == [
@@ -301,37 +325,38 @@ def test_shards_follow_from_the_configuration(prompts, shard, shards):
     ]
 
 
-WORK = ("commands.flags", "config.Study.arm_train", "config.Study.arm_weigh", "study.Layout.origin")
+WORK = ("study.rule_flags.flags", "config.study.Study.arm_train", "config.study.Study.arm_weigh")
+WORK += ("study.lineage.Lineage.opponent", "study.lineage.Lineage.training_window")
 
 
 @pytest.mark.parametrize("where", WORK)
-def test_what_all_shards_ask_is_worked_out_once(monkeypatch, where):
+def test_what_all_shards_share_is_computed_once(monkeypatch, where):
     """The work behind inputs and flags is the same for three shards and for three hundred."""
 
     def calls(shards):
-        study, counted = layout({"wspin": WEIGHED}, data={"sft": {"prompts": shards, "shard": 1}}), []
-        told, worker = rule_flags.RuleFlags(study), pkgutil.resolve_name(f"wspin.{where}")
+        study, counted = study_paths({"wspin": WEIGHED}, data={"sft": {"prompts": shards, "shard": 1}}), []
+        rules, worker = rule_flags.RuleFlags(study), pkgutil.resolve_name(f"wspin.{where}")
         with monkeypatch.context() as patch:
-            patch.setattr(f"wspin.{where}", lambda *given, **named: counted.append(given) or worker(*given, **named))
+            patch.setattr(f"wspin.{where}", lambda *args, **kwargs: counted.append(args) or worker(*args, **kwargs))
             for shard in study.shards():
-                one_shard(study, told, shard)
+                one_shard(study, rules, shard)
         return len(counted)
 
     assert calls(300) == calls(3) > 0
 
 
-def one_shard(study, told, shard):
-    """What Snakemake asks for the jobs of one shard of an iteration."""
+def one_shard(study, rules, shard):
+    """What Snakemake calls for the jobs of one shard of an iteration."""
     study.generator_model("wspin/ite2"), study.generator_manifest("wspin/ite2")
-    study.own_answers("wspin/ite2", shard), study.replayed_answers("wspin/ite2", shard)
-    study.weighed_answers("wspin", "2", shard), study.weighed_reference("wspin", "2", shard)
-    study.teacher_reading("wspin", "2", shard)
-    told.generate("wspin/ite2", shard), told.logprobs_reference("wspin/ite2", shard)
-    told.logprobs_teacher("teacher", "wspin/ite2", shard), told.weigh("wspin", "2", shard)
+    study.scored_answers("wspin/ite2", shard), study.replayed_answers("wspin/ite2", shard)
+    study.weighted_answers("wspin", "2", shard), study.weighted_reference("wspin", "2", shard)
+    study.teacher_logprobs("wspin", "2", shard)
+    rules.generate("wspin/ite2", shard), rules.logprobs_reference("wspin/ite2", shard)
+    rules.logprobs_teacher("teacher", "wspin/ite2", shard), rules.weigh("wspin", "2", shard)
 
 
 def test_training_pairs_are_rows_and_the_start_models_log_probabilities():
-    study = layout(data={"sft": {"prompts": 2, "shard": 1}, "preferences": {"pairs": 1, "shard": 1}})
+    study = study_paths(data={"sft": {"prompts": 2, "shard": 1}, "preferences": {"pairs": 1, "shard": 1}})
     assert trained_on(study, "sft") == ("results/data/prompts.parquet", [])
     assert trained_on(study, "dpo") == ("results/data/preferences.parquet", ["results/sft/preferences/00.parquet"])
     prompts, reference = trained_on(study, "spin/ite0")
@@ -345,9 +370,9 @@ def test_training_pairs_are_rows_and_the_start_models_log_probabilities():
 
 
 def test_an_iteration_gathers_all_its_files():
-    study = layout(data={"sft": {"prompts": 2, "shard": 1}}, results="elsewhere")
+    study = study_paths(data={"sft": {"prompts": 2, "shard": 1}}, results="elsewhere")
     suites = ("arc", "hellaswag", "mmlu", "truthfulqa", "winogrande", "gsm8k")
-    assert sorted(study.iteration_files("spin", 1)) == sorted(
+    assert sorted(study.iteration_files(ite("spin/ite1"))) == sorted(
         [
             "elsewhere/spin/ite1/generations/00.parquet",
             "elsewhere/spin/ite1/generations/01.parquet",
@@ -357,13 +382,13 @@ def test_an_iteration_gathers_all_its_files():
             *(f"elsewhere/spin/ite1/scores/{suite}.json" for suite in suites),
         ]
     )
-    assert "elsewhere/sft/generations/00.parquet" in study.iteration_files("spin", 0)
+    assert "elsewhere/sft/generations/00.parquet" in study.iteration_files(ite("spin/ite0"))
     assert list(study.targets()) == [f"elsewhere/spin/ite{k}" for k in range(4)]
-    assert study.targets()["elsewhere/spin/ite1"] == study.iteration_files("spin", 1)
+    assert study.targets()["elsewhere/spin/ite1"] == study.iteration_files(ite("spin/ite1"))
 
 
 def test_the_table_has_registry_models_and_every_iteration():
-    study = layout({"b": {"iterations": 1}})
+    study = study_paths({"b": {"iterations": 1}})
     spin = [f"spin/ite{k}" for k in range(4)]
     assert study.table_models() == ["base", "sft", "dpo", "teacher", *spin, "b/ite0"]
     assert len(study.all_scores()) == len(study.all_samples()) == 9 * 6
@@ -371,7 +396,7 @@ def test_the_table_has_registry_models_and_every_iteration():
 
 
 def test_the_registry_is_split_into_fetched_and_trained_models():
-    study = layout()
+    study = study_paths()
     assert study.fetched_models == ["base", "teacher"]
     assert study.trained_models == ["sft", "dpo"]
     assert names(study.all_models())[:5] == ["base/model", "sft/model", "teacher/model", "dpo/model", "spin/ite0/model"]

@@ -14,6 +14,7 @@ import yaml
 
 from wspin.config.load import read_results
 from wspin.errors import StudyError
+from wspin.iteration import Iteration
 from wspin.report.scores import Scored, read, select
 from wspin.report.tables import average, points
 from wspin.storage.files import whole_file
@@ -109,23 +110,14 @@ def _section(title: str, lines: Lines) -> Lines:
     return [f"## {title}", "", *lines, ""] if lines else []
 
 
-def lineage(layout: StudyPaths, name: str) -> Lines:
-    """The models that a model was trained from, its parent first; the last one was not trained here."""
-    found = []
-    while layout.origin(name)[0] or layout.study.models[name].trained:
-        name = layout.parent(name)
-        found.append(name)
-    return found
-
-
 def licence(layout: StudyPaths, name: str) -> str | None:
     """The licence that the config states for a model, or for the nearest model that it was trained from."""
-    stated = (layout.study.models[one].license for one in (name, *lineage(layout, name)) if one in layout.study.models)
+    stated = (layout.study.models[one].license for one in (name, *layout.ancestors(name)) if one in layout.study.models)
     return next(filter(None, stated), None)
 
 
 def _header(layout: StudyPaths, name: str) -> dict[str, Any]:
-    base = layout.study.models[[name, *lineage(layout, name)][-1]]
+    base = layout.study.models[[name, *layout.ancestors(name)][-1]]
     stated = licence(layout, name)
     known = {"license": stated} if stated in ON_THE_HUB else {"license": "other", "license_name": stated}
     link = {"license_link": LINKS[stated]} if stated in LINKS else {}
@@ -137,13 +129,13 @@ def _header(layout: StudyPaths, name: str) -> dict[str, Any]:
         **({"base_model": base.hub} if base.hub else {}),
         **({"datasets": [data.hub]} if data is not None and getattr(data, "hub", None) else {}),
         **({**known, **link} if stated else {}),
-        "tags": [*(["self-play"] if layout.origin(name)[0] else []), *([method] if method else [])],
+        "tags": [*(["self-play"] if Iteration.parse(name) else []), *([method] if method else [])],
     }
 
 
 def _loss(layout: StudyPaths, name: str) -> str | None:
-    arm, _ = layout.origin(name)
-    return layout.training(name).loss if arm or layout.study.models[name].trained else None
+    trained = Iteration.parse(name) or layout.study.models[name].trained
+    return layout.train_settings(name).loss if trained else None
 
 
 def _source(layout: StudyPaths, name: str) -> Any:
@@ -173,11 +165,11 @@ def _origin(layout: StudyPaths, name: str) -> str:
 
 
 def _method(layout: StudyPaths, name: str) -> Lines:
-    arm, k = layout.origin(name)
+    arm, k = Iteration.parse(name) or (None, 0)
     if not _loss(layout, name):
         return [f"Not trained in this study: {_from(layout.study.models[name])}."]
     place = f"iteration {k} of the arm `{arm}`" if arm else f"model `{name}` of the registry"
-    *between, base = lineage(layout, name)
+    *between, base = layout.ancestors(name)
     line = " → ".join(f"`{one}`" for one in reversed([name, *between, base]))
     teacher = arm and layout.teacher(arm)
     return [
@@ -194,17 +186,17 @@ def _data(layout: StudyPaths, name: str, record: dict[str, Any]) -> Lines:
     source = _source(layout, name)
     if source is None:
         return []
-    arm, _ = layout.origin(name)
+    iteration = Iteration.parse(name)
     study = layout.study
     pairs = layout.training_rows(name).endswith("preferences.parquet")
     rows = f"{study.data.preferences.pairs} pairs" if pairs else f"{study.data.sft.prompts} prompts with real answers"
     split = study.data.preferences.split if pairs else study.data.sft.split
     told = [f"- {rows} of the split `{split}`, from {_from(source)}"]
-    if arm:
-        sets = 1 + len(layout.replayed(*layout.origin(name)))
+    if iteration:
+        sets = 1 + len(layout.replayed_sets(iteration))
         told.append(f"- the opponent's own answers to them, of {sets} iteration{'s' * (sets > 1)}")
-    seed, iteration = record.get("settings", {}).get("seed", (study.seed, 0))
-    return [*told, f"- seed {seed}, iteration {iteration}"]
+    seed, k = record.get("settings", {}).get("seed", (study.seed, 0))
+    return [*told, f"- seed {seed}, iteration {k}"]
 
 
 def _scores(layout: StudyPaths, name: str) -> list[Scored]:
@@ -277,7 +269,7 @@ def _limits() -> Lines:
 
 def _licence(layout: StudyPaths, name: str) -> Lines:
     stated = licence(layout, name)
-    base = [name, *lineage(layout, name)][-1]
+    base = [name, *layout.ancestors(name)][-1]
     source = layout.study.models[base]
     if stated:
         told = [f"That of `{base}`: {stated}. {IMPLIED.get(stated, '')}".rstrip()]
@@ -285,9 +277,9 @@ def _licence(layout: StudyPaths, name: str) -> Lines:
         told = [f"`{base}` was made in this study from random weights: nobody else's licence binds them."]
     else:
         told = [f"Not stated in the study: see the base model, {_from(source)}."]
-    arm, _ = layout.origin(name)
-    if arm and layout.teacher(arm):
-        told.append(f"The teacher weighed the tokens of its training (`{layout.teacher(arm)}`): check its card too.")
+    iteration = Iteration.parse(name)
+    if iteration and (teacher := layout.teacher(iteration.arm)):
+        told.append(f"The teacher weighed the tokens of its training (`{teacher}`): check its card too.")
     return told
 
 
@@ -295,9 +287,9 @@ def _settings(layout: StudyPaths, name: str, record: dict[str, Any]) -> Lines:
     """What the training was told, as its record has it, and how its tokens were weighed, as the study has it."""
     if "settings" not in record:
         return []
-    arm, _ = layout.origin(name)
-    weighed = arm and layout.study.weighted(arm)
-    weigh = {"weigh": layout.study.arm_weigh(arm).model_dump(exclude_none=True)} if weighed else {}
+    iteration = Iteration.parse(name)
+    weighted = iteration and layout.study.weighted(iteration.arm)
+    weigh = {"weigh": layout.study.arm_weigh(iteration.arm).model_dump(exclude_none=True)} if weighted else {}
     versions = {name: version for name, version in record["versions"].items() if name in ("torch", "transformers")}
     told = {**record["settings"], **weigh, "versions": versions, "code": record["code"], "commit": record["commit"]}
     return ["```yaml", *yaml.safe_dump(told, sort_keys=True, allow_unicode=True).splitlines(), "```"]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from tabulate import tabulate
 
 from wspin.config.load import read_study
-from wspin.study.jobs import COLUMNS, Job, rest, rows
+from wspin.study.jobs import COLUMNS, Job, other_jobs, rows
 from wspin.study.paths import StudyPaths
 
 from .job_state import Seen, Watch, saved_step, tail
@@ -24,7 +24,7 @@ def show_progress(configfiles: Sequence[str]) -> str:
 
 def table(layout: StudyPaths) -> str:
     """The study as it is now, seen from the folder in which Snakemake runs."""
-    watch, models, others = Watch(), rows(layout), rest(layout)
+    watch, models, others = Watch(), rows(layout), other_jobs(layout)
     groups = [group for row in (*models.values(), others) for group in row.values()]
     seen = {job: watch.look(job) for job in dict.fromkeys(job for group in groups for job in group)}
     lines = [[model, *(cell([seen[job] for job in row[name]]) for name in COLUMNS)] for model, row in models.items()]

@@ -70,7 +70,7 @@ def _run_times(study: Study, estimates: Iterable[Estimate]) -> Iterator[str]:
 
 
 def _disk(made: Estimates) -> Iterator[str]:
-    place = Path(made.layout.results).absolute()
+    place = Path(made.paths.results).absolute()
     there = _size(place) / GB
     while not place.exists():
         place = place.parent

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from wspin.config.stages import Train
 from wspin.engine.flops import BACKWARD, Cost, attending_pairs
+from wspin.iteration import Iteration
 from wspin.storage import tables
 from wspin.study.paths import GOLD, StudyPaths
 
@@ -65,8 +66,8 @@ def forward(cost: Cost, prompt: float, *answers: float) -> float:
 class Estimates:
     """Estimates of one study; `sizes` holds every model of the registry whose config is known."""
 
-    def __init__(self, layout: StudyPaths, sizes: dict[str, Size], lengths: Lengths):
-        self.layout, self.study, self.sizes, self.lengths = layout, layout.study, sizes, lengths
+    def __init__(self, paths: StudyPaths, sizes: dict[str, Size], lengths: Lengths):
+        self.paths, self.study, self.sizes, self.lengths = paths, paths.study, sizes, lengths
         self.assumed = self.study.preflight
         self.roof = self.assumed.tflops * 1e12 * self.assumed.utilisation  # FLOPs per second
         self.rows, self.pairs = self.study.data.sft.prompts, self.study.data.preferences.pairs
@@ -78,11 +79,7 @@ class Estimates:
 
     def root(self, model: str) -> str:
         """The model of the registry that a model has its size from."""
-        arm, _ = self.layout.origin(model)
-        while arm or self.study.models[model].trained:
-            model = self.layout.parent(model)
-            arm, _ = self.layout.origin(model)
-        return model
+        return [model, *self.paths.ancestors(model)][-1]
 
     def size(self, model: str) -> Size | None:
         return self.sizes.get(self.root(model))
@@ -90,21 +87,20 @@ class Estimates:
     # Trainings
 
     def _registry(self) -> Iterable[Estimate | None]:
-        for name in self.layout.trained_models:
+        for name in self.paths.trained_models:
             train = self.study.model_train(name)
             real, other = self.lengths.response, self.lengths.generated
             passes = [(self.rows, (real,))] if train.loss == "sft" else [(self.pairs, (real, other))]
             yield self._training(name, train, passes)
 
     def _arms(self) -> Iterable[Estimate | None]:
-        for arm in self.layout.arms:
-            for k in self.layout.iterations(arm):
-                model, train = f"{arm}/ite{k}", self.layout.training(f"{arm}/ite{k}")
-                replays = len(self.layout.replayed(arm, k))
-                real, own = self.lengths.response, self.lengths.generated
-                pairs = [(self.rows, (real, own))] * (1 + replays)
-                together = [(self.rows, (real, *[own] * (1 + replays)))]
-                yield self._training(model, train, together if train.triplets else pairs)
+        for iteration in self.paths.all_iterations():
+            train = self.paths.train_settings(iteration.name)
+            sets = 1 + len(self.paths.replayed_sets(iteration))
+            real, generated = self.lengths.response, self.lengths.generated
+            pairs = [(self.rows, (real, generated))] * sets
+            together = [(self.rows, (real, *[generated] * sets))]
+            yield self._training(iteration.name, train, together if train.triplets else pairs)
 
     def _training(self, model: str, train: Train, passes: list[tuple[int, tuple[float, ...]]]) -> Estimate | None:
         size = self.size(model)
@@ -127,14 +123,14 @@ class Estimates:
     # Answers and readings
 
     def _generations(self) -> Iterable[Estimate | None]:
-        for responses in self.layout.response_sets():
+        for responses in self.paths.response_sets():
             if responses in self.study.given_answers():
                 continue
-            model = self.layout.generator(responses)
+            model = self.paths.generator(responses)
             if size := self.size(model):
                 flops, seconds = self._generation(size)
                 memory = self.generation_memory(size)
-                shards = len(self.layout.shards())
+                shards = len(self.paths.shards())
                 yield self._estimate("generate", f"by {model}", shards, flops, memory, seconds)
 
     def _generation(self, size: Size) -> tuple[float, float]:
@@ -162,27 +158,26 @@ class Estimates:
         return (size.parameters + settings.batch_size * longest * size.cached_values) * 4 / GB
 
     def _readings(self) -> Iterable[Estimate | None]:
-        shards, prompt = len(self.layout.shards()), self.lengths.prompt
+        shards, prompt = len(self.paths.shards()), self.lengths.prompt
         real, own = self.lengths.response, self.lengths.generated
-        iterations = [(arm, k) for arm in self.layout.arms for k in self.layout.iterations(arm)]
-        for folder in dict.fromkeys(self.layout.scored(arm, k) for arm, k in iterations):
-            answers = (real, own, *[own] * len(self.layout.replays(folder)))
-            model = self.layout.generator(self.layout.answers(folder))
+        for folder in dict.fromkeys(map(self.paths.reference_folder, self.paths.all_iterations())):
+            answers = (real, own, *[own] * len(self.paths.replayed_sets(Iteration.parse(folder))))
+            model = self.paths.generator(self.paths.scored_set(folder))
             yield self._reading(model, f"reference by {model}", shards, self.rows, prompt, *answers)
         for teacher, responses in self._teacher_readings():
             length = real if responses == GOLD else own
             yield self._reading(teacher, f"{teacher} reads {responses}", shards, self.rows, prompt, length)
-        for model in self.layout.preference_references:
-            count = len(self.layout.shards("pairs"))
+        for model in self.paths.preference_references:
+            count = len(self.paths.shards("pairs"))
             yield self._reading(model, f"preferences by {model}", count, self.pairs, prompt, real, own)
 
     def _teacher_readings(self) -> list[tuple[str, str]]:
         """(teacher, response set) of every text that a teacher reads, each once."""
         found = {}
-        for arm, k in self.layout.weighted_iterations():
-            given = k == 0 and arm in self.study.given_weights()
-            if (teacher := self.layout.teacher(arm)) and not given:
-                found |= {(teacher, GOLD): None, (teacher, self.layout.responses(arm, k)): None}
+        for iteration in self.paths.weighted_iterations():
+            given = iteration.k == 0 and iteration.arm in self.study.given_weights()
+            if (teacher := self.paths.teacher(iteration.arm)) and not given:
+                found |= {(teacher, GOLD): None, (teacher, self.paths.response_set(iteration)): None}
         return list(found)
 
     def _reading(self, model: str, what: str, jobs: int, rows: int, *lengths: float) -> Estimate | None:
@@ -196,7 +191,7 @@ class Estimates:
         return self._estimate("logprobs", what, jobs, rows * forward(size.cost, *lengths), memory)
 
     def _evaluations(self) -> Iterable[Estimate | None]:
-        for model in self.layout.table_models():
+        for model in self.paths.table_models():
             if size := self.size(model):
                 work = self.assumed.evaluation_tokens * (size.cost.per_token + size.cost.per_prediction)
                 logits = self.study.eval.batch_size * READ * size.vocabulary * 4 * 2
@@ -215,14 +210,15 @@ class Estimates:
 
     def disk(self) -> dict[str, float]:
         """GB by kind: what the study writes and keeps, and the states of trainings that run side by side."""
-        models = {name: self.size(name) for name in (*self.study.models, *self.layout.iteration_models())}
+        models = {name: self.size(name) for name in (*self.study.models, *self.paths.iteration_models())}
         known = {name: size.parameters for name, size in models.items() if size}
-        fetched = sum(2 * count for name, count in known.items() if name in self.layout.fetched_models)
-        trained = sum(4 * count for name, count in known.items() if name not in self.layout.fetched_models)
-        arms = [known[f"{arm}/ite{self.layout.first(arm)}"] for arm in self.study.arms if f"{arm}/ite0" in known]
+        fetched = sum(2 * count for name, count in known.items() if name in self.paths.fetched_models)
+        trained = sum(4 * count for name, count in known.items() if name not in self.paths.fetched_models)
+        # One saved state for each arm; the trainings of one arm follow each other.
+        arms = [known[first.name] for arm in self.study.arms if (first := self.paths.iterations(arm)[0]).name in known]
         optimizer = OPTIMIZER[self.study.train.optimizer]
         states = sum(2 * count * (4 + optimizer) for count in arms)  # the last saved state, and the next before it goes
-        tokens = self.rows * (self.lengths.response + self.lengths.generated) * len(self.layout.iteration_models())
+        tokens = self.rows * (self.lengths.response + self.lengths.generated) * len(self.paths.iteration_models())
         kinds = {"fetched models": fetched, "trained models": trained, "states": states, "tables": 24 * tokens}
         return {kind: size / GB for kind, size in kinds.items()}
 

@@ -54,7 +54,7 @@ def _notes(made: Estimates) -> Iterator[str]:
     )
     disk = ", ".join(f"{kind} {_number(size)}" for kind, size in made.disk().items())
     yield f"Disk, GB: {disk}; together {_number(sum(made.disk().values()))}."
-    if unknown := [name for name in made.layout.fetched_models if name not in made.sizes]:
+    if unknown := [name for name in made.paths.fetched_models if name not in made.sizes]:
         yield f"Not estimated, no config.json of them is here yet: {', '.join(unknown)}, and what is made from them."
 
 

@@ -1,111 +1,116 @@
-"""The jobs of a study: the files that each of them makes, its log, its states. Pure strings, no file is touched."""
+"""The jobs of a study: the output files of each, its log, its states. Pure strings, no file is touched."""
 
 from __future__ import annotations
 
 from pathlib import PurePath
 from typing import NamedTuple
 
+from wspin.iteration import Iteration
+
 from .paths import GOLD, StudyPaths
 
-COLUMNS = ("generations", "reference", "teacher readings", "weights", "model", "scores")
+COLUMNS = ("generations", "reference", "teacher logprobs", "weights", "model", "scores")
 
 
 class Job(NamedTuple):
-    """One job of Snakemake's. The record of who made its files belongs to the first of them."""
+    """One job of Snakemake's. The record of how its outputs were computed belongs to the first of them."""
 
     outputs: tuple[str, ...]
     log: str
-    states: str | None = None  # a training's folder of what it resumes from
+    states: str | None = None  # folder of a training's saved states
 
 
-def rows(layout: StudyPaths) -> dict[str, dict[str, list[Job]]]:
+def rows(paths: StudyPaths) -> dict[str, dict[str, list[Job]]]:
     """Model -> column -> jobs, in running order: the registry, parents first, then arm by arm.
 
-    What arms share stands in the row of each of them. What an iteration replays stands in the row that made it.
+    What arms share stands in the row of each of them, what an iteration replays in the row of its own iteration.
     """
-    models = layout.study.models
+    models = paths.study.models
 
     def depth(name: str) -> int:
         return 1 + depth(models[name].from_) if models[name].trained else 0
 
-    names = [*sorted(models, key=depth), *layout.iteration_models()]
-    return {name: dict(zip(COLUMNS, _row(layout, name), strict=True)) for name in names}
+    names = [*sorted(models, key=depth), *paths.iteration_models()]
+    return {name: dict(zip(COLUMNS, _row(paths, name), strict=True)) for name in names}
 
 
-def rest(layout: StudyPaths) -> dict[str, list[Job]]:
-    """The jobs that belong to no model: data, and what is shown at the end."""
-    data, sources = layout.study.data, ["sft"]
-    prepared = [Job((layout.data("prompts"), layout.data("heldout")), layout.log("data", "prompts"))]
-    if layout.preference_references:
+def other_jobs(paths: StudyPaths) -> dict[str, list[Job]]:
+    """The jobs that belong to no model: data, tables and figures."""
+    data, sources = paths.study.data, ["sft"]
+    prepared = [Job((paths.data("prompts"), paths.data("heldout")), paths.log("data", "prompts"))]
+    if paths.preference_references:
         sources += [] if data.preferences.from_ else ["preferences"]
-        prepared.append(Job((layout.data("preferences"),), layout.log("data", "preferences")))
-    fetched = [Job((layout.fetched(name),), layout.log("fetch/data", name)) for name in sources]
-    suites = layout.study.eval.suites
-    fetched += [Job((layout.fetched(f"tasks/{name}"),), layout.log("fetch/tasks", name)) for name in suites]
-    return {"data": [*fetched, *prepared], "tables and figures": _shown(layout)}
+        prepared.append(Job((paths.data("preferences"),), paths.log("data", "preferences")))
+    fetched = [Job((paths.fetched(name),), paths.log("fetch/data", name)) for name in sources]
+    suites = paths.study.eval.suites
+    fetched += [Job((paths.fetched(f"tasks/{name}"),), paths.log("fetch/tasks", name)) for name in suites]
+    return {"data": [*fetched, *prepared], "tables and figures": _report(paths)}
 
 
-def _shown(layout: StudyPaths) -> list[Job]:
-    shown = {"scores": [], "differences": [], "weights": [], "examples": []}
-    for path in layout.tables():
-        shown[PurePath(path).stem].append(path)
-    return [
-        Job(tuple(paths), layout.log("report", name)) for name, paths in {**shown, "figure": layout.figures()}.items()
-    ]
+def _report(paths: StudyPaths) -> list[Job]:
+    outputs = {"scores": [], "differences": [], "weights": [], "examples": []}
+    for path in paths.tables():
+        outputs[PurePath(path).stem].append(path)
+    outputs["figure"] = paths.figures()
+    return [Job(tuple(files), paths.log("report", name)) for name, files in outputs.items()]
 
 
-def _row(layout: StudyPaths, model: str) -> list[list[Job]]:
+def _row(paths: StudyPaths, model: str) -> list[list[Job]]:
     """The jobs of one model, column by column; none where it has no such stage."""
-    arm, k = layout.origin(model)
-    made, scores = [_model(layout, model)], _scores(layout, model)
-    if arm is None:
-        entry = layout.study.models[model]
+    iteration = Iteration.parse(model)
+    training, scores = [_model(paths, model)], _scores(paths, model)
+    if iteration is None:
+        entry = paths.study.models[model]
         pairs = entry.data == "preferences"
         kind = ("preferences", "logprobs/preferences", "pairs")
-        return [[], _shards(layout, entry.from_, *kind) if pairs else [], [], [], made, scores]
-    weighed = _weighed(layout, arm, k)
+        return [[], _shards(paths, entry.from_, *kind) if pairs else [], [], [], training, scores]
+    weighted = _weighted(paths, iteration)
     return [
-        _shards(layout, layout.responses(arm, k), "generations", "generate"),
-        _shards(layout, layout.scored(arm, k), "reference", "logprobs/reference"),
-        [job for j in weighed for job in _readings(layout, arm, j)],
-        [job for j in weighed for job in _shards(layout, layout.weighed(arm, j), "weights", "weigh")],
-        made,
+        _shards(paths, paths.response_set(iteration), "generations", "generate"),
+        _shards(paths, paths.reference_folder(iteration), "reference", "logprobs/reference"),
+        [job for one in weighted for job in _teacher(paths, one)],
+        [job for one in weighted for job in _shards(paths, paths.weights_folder(one), "weights", "weigh")],
+        training,
         scores,
     ]
 
 
-def _model(layout: StudyPaths, model: str) -> Job:
-    files = (layout.model(model), layout.manifest(model))
-    if model in layout.fetched_models:
-        return Job(files, layout.log("fetch", model))
-    return Job((*files, layout.metrics(model)), layout.log("train", model), layout.state(model))
+def _model(paths: StudyPaths, model: str) -> Job:
+    files = (paths.model(model), paths.manifest(model))
+    if model in paths.fetched_models:
+        return Job(files, paths.log("fetch", model))
+    return Job((*files, paths.metrics(model)), paths.log("train", model), paths.state(model))
 
 
-def _scores(layout: StudyPaths, model: str) -> list[Job]:
-    if model not in layout.table_models():
+def _scores(paths: StudyPaths, model: str) -> list[Job]:
+    if model not in paths.table_models():
         return []
-    suites = zip(layout.study.eval.suites, layout.scores(model), strict=True)
-    return [Job((path, layout.samples(path)), layout.log("eval", model, suite)) for suite, path in suites]
+    suites = zip(paths.study.eval.suites, paths.scores(model), strict=True)
+    return [Job((path, paths.samples(path)), paths.log("eval", model, suite)) for suite, path in suites]
 
 
-def _weighed(layout: StudyPaths, arm: str, k: int) -> list[int]:
-    """Whose weights an arm makes for its iteration k: k's; where it forks, also those of what it replays."""
-    if not layout.study.weighted(arm):
+def _weighted(paths: StudyPaths, iteration: Iteration) -> list[Iteration]:
+    """The iterations whose weights are computed for this one: its own; where it forks, also those that it replays."""
+    arm, k = iteration
+    if not paths.study.weighted(arm):
         return []
-    replayed = range(max(0, k + 1 - layout.window(arm)), layout.first(arm))
-    return [*(j for j in replayed if layout.weighed(arm, j) == f"{arm}/ite{j}"), k]
+    inherited = [Iteration(arm, j) for j in range(max(0, k + 1 - paths.window(arm)), paths.first(arm))]
+    return [*(one for one in inherited if paths.weights_folder(one) == one.name), iteration]
 
 
-def _readings(layout: StudyPaths, arm: str, k: int) -> list[Job]:
-    """A teacher's of iteration k's real and generated answers."""
-    teacher = None if k == 0 and arm in layout.study.given_weights() else layout.teacher(arm)
-    found = []
-    for responses in (GOLD, layout.responses(arm, k)) if teacher else ():
-        for shard in layout.shards():
-            log = layout.log("logprobs/teacher", teacher, responses, shard)
-            found.append(Job((layout.file(f"logprobs/{teacher}", responses, shard),), log))
-    return found
+def _teacher(paths: StudyPaths, iteration: Iteration) -> list[Job]:
+    """Scoring of an iteration's real and generated answers by the teacher."""
+    arm, k = iteration
+    teacher = None if k == 0 and arm in paths.study.given_weights() else paths.teacher(arm)
+    return [
+        Job(
+            (paths.file(f"logprobs/{teacher}", responses, shard),),
+            paths.log("logprobs/teacher", teacher, responses, shard),
+        )
+        for responses in ((GOLD, paths.response_set(iteration)) if teacher else ())
+        for shard in paths.shards()
+    ]
 
 
-def _shards(layout: StudyPaths, folder: str, kind: str, stage: str, of: str = "prompts") -> list[Job]:
-    return [Job((layout.file(folder, kind, shard),), layout.log(stage, folder, shard)) for shard in layout.shards(of)]
+def _shards(paths: StudyPaths, folder: str, kind: str, stage: str, rows: str = "prompts") -> list[Job]:
+    return [Job((paths.file(folder, kind, shard),), paths.log(stage, folder, shard)) for shard in paths.shards(rows)]

@@ -1,4 +1,4 @@
-"""Methods whose answers are kept: a study's shards ask the same questions, thousands of times."""
+"""Methods that keep their results."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def memoized_method(method: F) -> F:
-    """Let an object that never changes work out each of a method's answers once: every shard of a study asks again."""
+    """Compute each of a method's results once per object, which must never change.
+
+    A study with hundreds of shards needs the same few results thousands of times. `functools.cache` would share one
+    cache among all objects and keep them alive.
+    """
 
     @wraps(method)
-    def ask(self: Any, *given: Any, **named: Any) -> Any:
-        answers = self.__dict__.setdefault(f"answers of {method.__name__}", {})
-        question = (*given, *named.items())
-        if question not in answers:
-            answers[question] = method(self, *given, **named)
-        return answers[question]
+    def lookup(self: Any, *arguments: Any, **keywords: Any) -> Any:
+        results = self.__dict__.setdefault(f"results of {method.__name__}", {})
+        key = (*arguments, *keywords.items())
+        if key not in results:
+            results[key] = method(self, *arguments, **keywords)
+        return results[key]
 
-    return ask
+    return lookup

@@ -1,4 +1,4 @@
-"""The study as a graph: who descends from whom, which files belong to it, and the flags of every rule."""
+"""The files of a study, the inputs of its rules, and the settings that their programs take."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from wspin.config.stages import Train, at_iteration
 from wspin.config.study import Study
+from wspin.iteration import Iteration
 
 from .lineage import Lineage
 from .memoize import memoized_method
@@ -83,16 +84,17 @@ class StudyPaths(Lineage):
 
     def weight_files(self) -> dict[str, list[str]]:
         """Shards of the weights, references and generations of these iterations, iteration by iteration."""
-        folders = {"weights": self.weighed, "reference": self.scored, "generations": self.responses}
-        found = {kind: [of(*one) for one in self.weighted_iterations()] for kind, of in folders.items()}
-        return {kind: [path for one in names for path in self.files(one, kind)] for kind, names in found.items()}
+        folders = {"weights": self.weights_folder, "reference": self.reference_folder, "generations": self.response_set}
+        return {
+            kind: [path for iteration in self.weighted_iterations() for path in self.files(folder(iteration), kind)]
+            for kind, folder in folders.items()
+        }
 
     def example_files(self) -> dict[str, list[str]]:
-        """The first shards of all answers, and of what belongs to the weighed ones, iteration by iteration."""
-        first = self.shards()[0]
-        count = len(self.shards())
-        weighed = {kind: paths[::count] for kind, paths in self.weight_files().items()}
-        return {"answers": [self.file(name, "generations", first) for name in self.response_sets()], **weighed}
+        """The first shards of all answers, and of what belongs to the weighted ones, iteration by iteration."""
+        first, count = self.shards()[0], len(self.shards())
+        weighted = {kind: paths[::count] for kind, paths in self.weight_files().items()}
+        return {"answers": [self.file(name, "generations", first) for name in self.response_sets()], **weighted}
 
     def fits_models(self) -> list[str]:
         return [self.model(name) for name in self.study.data.fits]
@@ -109,17 +111,16 @@ class StudyPaths(Lineage):
 
     def targets(self) -> dict[str, list[str]]:
         """Every iteration's target, `<results>/{arm}/ite{k}`, with the files that it gathers."""
-        pairs = [(arm, k) for arm in self.study.arms for k in self.iterations(arm)]
-        return {f"{self.results}/{arm}/ite{k}": self.iteration_files(arm, k) for arm, k in pairs}
+        iterations = [iteration for arm in self.study.arms for iteration in self.iterations(arm)]
+        return {f"{self.results}/{iteration.name}": self.iteration_files(iteration) for iteration in iterations}
 
-    def iteration_files(self, arm: str, k: int) -> list[str]:
-        """What the target `<results>/{arm}/ite{k}` gathers."""
-        name = f"{arm}/ite{k}"
-        generations = self.files(self.responses(arm, k), "generations")
-        weights = self.files(self.weighed(arm, k), "weights") if self.study.weighted(arm) else []
+    def iteration_files(self, iteration: Iteration) -> list[str]:
+        """What the target of an iteration gathers."""
+        name = iteration.name
+        weighted = self.study.weighted(iteration.arm)
         return [
-            *generations,
-            *weights,
+            *self.files(self.response_set(iteration), "generations"),
+            *(self.files(self.weights_folder(iteration), "weights") if weighted else []),
             self.model(name),
             self.manifest(name),
             self.metrics(name),
@@ -140,24 +141,23 @@ class StudyPaths(Lineage):
         return self.manifest(self.parent(model))
 
     def training_rows(self, model: str) -> str:
-        preferences = not self.origin(model)[0] and self.study.models[model].data == "preferences"
-        return self.data("preferences" if preferences else "prompts")
+        entry = self.study.models.get(model)
+        return self.data("preferences" if entry and entry.data == "preferences" else "prompts")
 
     def training_reference(self, model: str) -> list[str]:
         """Shards of the start model's log-probabilities of the pairs; sft needs none."""
-        arm, k = self.origin(model)
-        if arm:
-            return self.files(self.scored(arm, k), "reference")
+        if iteration := Iteration.parse(model):
+            return self.files(self.reference_folder(iteration), "reference")
         entry = self.study.models[model]
         return self.files(entry.from_, "preferences", "pairs") if entry.data == "preferences" else []
 
     def training_weights(self, model: str) -> list[str]:
-        """Shards of the weights of all that an iteration trains on: its own answers', then those of the replayed."""
-        arm, k = self.origin(model)
-        if not arm or not self.study.weighted(arm):
+        """Shards of the weights of all that an iteration trains on: of its own answers, then of the replayed ones."""
+        iteration = Iteration.parse(model)
+        if not iteration or not self.study.weighted(iteration.arm):
             return []
-        weighed = [self.weighed(arm, j) for j in range(k, max(-1, k - self.window(arm)), -1)]
-        return [path for folder in weighed for path in self.files(folder, "weights")]
+        folders = [self.weights_folder(one) for one in self.training_window(iteration)]
+        return [path for folder in folders for path in self.files(folder, "weights")]
 
     def generator_model(self, responses: str) -> str:
         return self.model(self.generator(responses))
@@ -165,43 +165,48 @@ class StudyPaths(Lineage):
     def generator_manifest(self, responses: str) -> str:
         return self.manifest(self.generator(responses))
 
-    def own_answers(self, responses: str, shard: str) -> str:
-        return self.file(self.answers(responses), "generations", shard)
+    def scored_answers(self, responses: str, shard: str) -> str:
+        return self.file(self.scored_set(responses), "generations", shard)
 
     def replayed_answers(self, responses: str, shard: str) -> list[str]:
-        return [self.file(name, "generations", shard) for name in self.replays(responses)]
+        replayed = self.replayed_sets(Iteration.parse(responses))
+        return [self.file(folder, "generations", shard) for folder in replayed]
 
-    def read_answers(self, responses: str, shard: str) -> list[str]:
-        """What a teacher reads beside the prompts; nothing for the real answers."""
+    def teacher_answers(self, responses: str, shard: str) -> list[str]:
+        """What a teacher scores beside the prompts; nothing for the real answers, which lie with the prompts."""
         return [] if responses == GOLD else [self.file(responses, "generations", shard)]
 
-    def weighed_answers(self, arm: str, k: str, shard: str) -> str:
-        return self.file(self.responses(arm, int(k)), "generations", shard)
+    def weighted_answers(self, arm: str, k: str, shard: str) -> str:
+        return self.file(self.response_set(Iteration(arm, int(k))), "generations", shard)
 
-    def weighed_reference(self, arm: str, k: str, shard: str) -> str:
-        return self.file(self.scored(arm, int(k)), "reference", shard)
+    def weighted_reference(self, arm: str, k: str, shard: str) -> str:
+        return self.file(self.reference_folder(Iteration(arm, int(k))), "reference", shard)
 
-    def teacher_reading(self, arm: str, k: str, shard: str) -> list[str]:
-        """A teacher's log-probabilities of iteration k's real and generated answers; none where nobody reads."""
+    def teacher_logprobs(self, arm: str, k: str, shard: str) -> list[str]:
+        """The teacher's log-probabilities of an iteration's real and generated answers; none for an arm without one."""
         teacher = self.teacher(arm)
-        sets = (GOLD, self.responses(arm, int(k))) if teacher else ()
+        sets = (GOLD, self.response_set(Iteration(arm, int(k)))) if teacher else ()
         return [self.file(f"logprobs/{teacher}", responses, shard) for responses in sets]
 
     def heldout(self, suite: str) -> list[str]:
         return [self.data("heldout")] if self.study.eval.sources[suite].heldout else []
 
-    # What the programs are told
+    # Settings of the programs
 
-    def training(self, model: str) -> Train:
+    def train_settings(self, model: str) -> Train:
         """The settings of one training, per-iteration values resolved; triplets only where answers are replayed."""
-        arm, k = self.origin(model)
-        train = at_iteration(self.study.arm_train(arm), k) if arm else self.study.model_train(model)
-        return train if arm and self.replayed(arm, k) else train.model_copy(update={"triplets": False})
+        iteration = Iteration.parse(model)
+        settings = (
+            at_iteration(self.study.arm_train(iteration.arm), iteration.k)
+            if iteration
+            else self.study.model_train(model)
+        )
+        return settings if self.replayed_sets(iteration) else settings.model_copy(update={"triplets": False})
 
     def draw_seed(self, responses: str) -> tuple[int, int]:
         """(seed, iteration) from which the random numbers of a response set derive; never from an arm's name."""
-        arm, k = self.origin(responses)
-        return (self.seed(arm), k) if arm else (self.study.seed, 0)
+        iteration = Iteration.parse(responses)
+        return (self.seed(iteration.arm), iteration.k) if iteration else (self.study.seed, 0)
 
     def template(self, model: str) -> str:
         """The template in which a model sees a prompt; trained models keep the study's."""

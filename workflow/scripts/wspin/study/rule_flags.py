@@ -11,6 +11,7 @@ import json
 from wspin.config.flags import flags
 from wspin.config.sources import Model, Preferences, Sft, Source, TaskSource
 from wspin.config.stages import UNTRACKED, Dialogue
+from wspin.iteration import Iteration
 
 from .memoize import memoized_method
 from .paths import StudyPaths
@@ -19,16 +20,16 @@ from .paths import StudyPaths
 class RuleFlags:
     """Flags of one study's programs; every method is named after a rule."""
 
-    def __init__(self, layout: StudyPaths):
-        self.layout, self.study = layout, layout.study
+    def __init__(self, paths: StudyPaths):
+        self.paths, self.study = paths, paths.study
 
     def fetch(self, model: str) -> list[str]:
         entry = self.study.models[model]
         if not entry.scratch:
             return _source(entry)
         settings = json.dumps(entry.scratch.model_dump(), sort_keys=True)
-        made = ["--split", self.study.data.sft.split, "--eos", self.study.dialogue.eos, "--seed", str(self.study.seed)]
-        return ["--scratch", settings, *made]
+        text = ["--split", self.study.data.sft.split, "--eos", self.study.dialogue.eos]
+        return ["--scratch", settings, *text, "--seed", str(self.study.seed)]
 
     def fetch_data(self, dataset: str) -> list[str]:
         data = self.study.data
@@ -47,8 +48,8 @@ class RuleFlags:
 
     def data(self) -> list[str]:
         sft, heldout = self.study.data.sft, self.study.data.heldout
-        chosen = ["--split", sft.split, "--rows", str(sft.prompts)]
-        return [*chosen, "--heldout-split", heldout.split, "--heldout-rows", str(heldout.prompts), *self._fits()]
+        rows = ["--split", sft.split, "--rows", str(sft.prompts)]
+        return [*rows, "--heldout-split", heldout.split, "--heldout-rows", str(heldout.prompts), *self._fits()]
 
     def data_preferences(self) -> list[str]:
         source = self.study.data.preferences
@@ -56,16 +57,15 @@ class RuleFlags:
         return ["--split", source.split, "--rows", str(source.pairs), *corrupt, *self._fits()]
 
     def train(self, model: str) -> list[str]:
-        arm, k = self.layout.origin(model)
-        replays = len(self.layout.replayed(arm, k)) if arm else 0
-        seed = self.layout.draw_seed(model)
-        rest = ["--replays", str(replays), "--seed", *map(str, seed), "--autocast", self.study.logprobs.autocast]
-        return [*rest, *flags(self.layout.training(model), but=UNTRACKED), *flags(self._dialogue(model))]
+        replays = ["--replays", str(len(self.paths.replayed_sets(Iteration.parse(model))))]
+        seed = ["--seed", *map(str, self.paths.draw_seed(model))]
+        settings = flags(self.paths.train_settings(model), but=UNTRACKED)
+        return [*replays, *seed, "--autocast", self.study.logprobs.autocast, *settings, *flags(self._dialogue(model))]
 
     def untracked_train_flags(self, model: str) -> list[str]:
         """What leaves no trace in a training's result: where it and its parent keep their states, what it watches."""
-        own, parent = self.layout.state(model), self.layout.state(self.layout.parent(model))
-        return ["--state", own, "--parent-state", parent, *flags(self.layout.training(model), only=UNTRACKED)]
+        states = ["--state", self.paths.state(model), "--parent-state", self.paths.state(self.paths.parent(model))]
+        return [*states, *flags(self.paths.train_settings(model), only=UNTRACKED)]
 
     def generate(self, responses: str, shard: str) -> list[str]:
         return [*_shard(shard, self.study.data.sft), *self._generate(responses)]
@@ -75,55 +75,36 @@ class RuleFlags:
         return [*_shard(shard, self.study.data.sft), *longest, *flags(self._dialogue(responses))]
 
     def logprobs_reference(self, responses: str, shard: str) -> list[str]:
-        return [*_shard(shard, self.study.data.sft), *self._reads(self.layout.generator(responses), completes=True)]
+        return [*_shard(shard, self.study.data.sft), *self._scoring(self.paths.generator(responses), completes=True)]
 
     def logprobs_teacher(self, scorer: str, responses: str, shard: str) -> list[str]:
-        return [*_shard(shard, self.study.data.sft), *self._reads(scorer)]
+        return [*_shard(shard, self.study.data.sft), *self._scoring(scorer)]
 
     def logprobs_preferences(self, scorer: str, shard: str) -> list[str]:
-        return [*_shard(shard, self.study.data.preferences), *self._reads(scorer)]
+        return [*_shard(shard, self.study.data.preferences), *self._scoring(scorer)]
 
     def weigh(self, arm: str, k: str, shard: str) -> list[str]:
-        seed = ["--seed", str(self.layout.seed(arm)), k]
+        seed = ["--seed", str(self.paths.seed(arm)), k]
         return [*_shard(shard, self.study.data.sft), *seed, *self._weigh(arm)]
 
     def weigh_given(self, arm: str, k: str, shard: str) -> list[str]:
         return [*_shard(shard, self.study.data.sft), "--eos-weight", str(self.study.weigh.eos_weight)]
 
     def eval(self, model: str, suite: str) -> list[str]:
-        settings, source = self.study.eval, self.study.eval.sources[suite]
+        settings, dialogue = self.study.eval, self._dialogue(model)
         shots = [f"{task}={shots}" for task, shots in sorted(settings.suites[suite].items())]
-        fixed = [
-            "--engine",
-            settings.engine,
-            "--batch-size",
-            str(settings.batch_size),
-            "--seeds",
-            *map(str, settings.seeds),
-        ]
-        own = ["--default-tasks"] if source.hub else []
-        dialogue = self._dialogue(model)
-        return [
-            "--suite",
-            suite,
-            "--shots",
-            *shots,
-            *fixed,
-            *own,
-            "--template",
-            dialogue.template,
-            "--eos",
-            dialogue.eos,
-        ]
+        fixed = [*flags(settings, only=("engine", "batch_size")), "--seeds", *map(str, settings.seeds)]
+        tasks = ["--default-tasks"] if settings.sources[suite].hub else []
+        return ["--suite", suite, "--shots", *shots, *fixed, *tasks, *flags(dialogue, only=("template", "eos"))]
 
     def report_scores(self) -> list[str]:
         metrics = [f"{task}={metric}" for task, metric in sorted(self.study.report.metrics.items())]
         tasks = ["--suites", *sorted(self.study.eval.suites), "--metrics", *metrics]
-        return ["--results", self.study.results, "--models", *self.layout.table_models(), *tasks]
+        return ["--results", self.study.results, "--models", *self.paths.table_models(), *tasks]
 
     def report_differences(self) -> list[str]:
         settings = self.study.report
-        against = ["--against", *(f"{model}={baseline}" for model, baseline in self.layout.comparisons())]
+        against = ["--against", *(f"{model}={baseline}" for model, baseline in self.paths.comparisons())]
         draws = ["--bootstrap", str(settings.bootstrap), "--seed", str(self.study.seed)]
         return [*self.report_scores(), *against, *draws, "--confidence", str(settings.confidence)]
 
@@ -131,32 +112,28 @@ class RuleFlags:
         return ["--confidence", str(self.study.report.confidence)]
 
     def report_weights(self) -> list[str]:
-        iterations = [f"{arm}/ite{k}" for arm, k in self.layout.weighted_iterations()]
-        return ["--iterations", *iterations]
+        return ["--iterations", *(iteration.name for iteration in self.paths.weighted_iterations())]
 
     def report_examples(self) -> list[str]:
-        opponents = [self.layout.generator(responses) for responses in self.layout.response_sets()]
+        opponents = [self.paths.generator(responses) for responses in self.paths.response_sets()]
         return ["--count", str(self.study.report.examples), "--opponents", *opponents, *self.report_weights()]
 
     def _fits(self) -> list[str]:
-        templates = [self.layout.template(model) for model in self.study.data.fits]
+        templates = [self.paths.template(model) for model in self.study.data.fits]
         budget = ["--max-new-tokens", str(self.study.generate.max_new_tokens), "--seed", str(self.study.seed)]
         cut = ["--cut"] if self.study.data.too_long == "cut" else []
         return ["--templates", *templates, *budget, *cut, *flags(self._dialogue(self.study.start))]
 
-    # What all shards are told
+    # Flags that all shards share
 
     @memoized_method
     def _generate(self, responses: str) -> list[str]:
-        seed = ["--seed", *map(str, self.layout.draw_seed(responses))]
-        return [
-            *seed,
-            *flags(self.study.generate.for_its_engine(), but=("given",)),
-            *flags(self._dialogue(self.layout.generator(responses))),
-        ]
+        seed = ["--seed", *map(str, self.paths.draw_seed(responses))]
+        sampling = flags(self.study.generate.for_its_engine(), but=("given",))
+        return [*seed, *sampling, *flags(self._dialogue(self.paths.generator(responses)))]
 
     @memoized_method
-    def _reads(self, scorer: str, completes: bool = False) -> list[str]:
+    def _scoring(self, scorer: str, completes: bool = False) -> list[str]:
         return [*flags(self.study.logprobs), *flags(self._dialogue(scorer, completes))]
 
     @memoized_method
@@ -164,15 +141,15 @@ class RuleFlags:
         return flags(self.study.arm_weigh(arm))
 
     def _dialogue(self, model: str, completes: bool = False) -> Dialogue:
-        """The dialogue as this model has it; only the reference completes cut answers, and sees `eos_on_cut`."""
+        """The dialogue in this model's template; only the reference completes truncated answers, by `eos_on_cut`."""
         cut = completes and self.study.dialogue.eos_on_cut
-        return self.study.dialogue.model_copy(update={"template": self.layout.template(model), "eos_on_cut": cut})
+        return self.study.dialogue.model_copy(update={"template": self.paths.template(model), "eos_on_cut": cut})
 
 
 def _source(source: Model | Source | TaskSource) -> list[str]:
     if source.hub:
-        place = ["--path", source.path] if source.path else ["--revision", source.revision]
-        return ["--hub", source.hub, *place]
+        version = ["--path", source.path] if source.path else ["--revision", source.revision]
+        return ["--hub", source.hub, *version]
     package = getattr(source, "package", None)
     packaged = ["--package", json.dumps(package.model_dump(), sort_keys=True)] if package else []
     return [*(["--path", source.path] if source.path else []), *packaged]
