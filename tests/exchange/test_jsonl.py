@@ -182,7 +182,7 @@ class Study:
             columns |= {f"{side}_token_ids": ids, f"{side}_ends": list(map(self.chat.token_ends, ids))}
             columns[f"{side}_logprobs"] = [[0.0] * len(one) for one in ids]
         texts = tables.texts_hash(*([one[i] for one in PAIRS] for i in (0, 1)))
-        made_with = {**tables.made_with(generations, "model", "tokenizer"), "eos": self.chat.eos, "texts": texts}
+        made_with = {**tables.metadata(generations, "model", "tokenizer"), "eos": self.chat.eos, "texts": texts}
         tables.write(self.path("reference"), "reference", {"prompt_id": self.ids, **columns}, made_with)
 
     def weights(self, rows, generations="generations", name="weights"):
@@ -210,7 +210,7 @@ def test_weights_go_through_a_study_bit_for_bit(study):
     assert plain(study.export(weights=["weights"])) == study.rows
     for side in tables.SIDES:
         assert {one[-1] for one in table[f"{side}_weights"].to_pylist()} == {EOS_WEIGHT}
-        for ours, row in zip(tables.lists(table, f"{side}_weights"), study.rows, strict=True):
+        for ours, row in zip(tables.row_arrays(table, f"{side}_weights"), study.rows, strict=True):
             assert ours[:-1].tobytes() == np.array(row[f"{side}_weight"], np.float32).tobytes()
 
 
@@ -227,7 +227,7 @@ def test_an_iteration_goes_out_and_comes_back(study):
     reference = tables.read(study.path("reference"), "reference")
     weights = {"ids_hash": tables.ids_hashes(reference, "rejected")}
     for side in tables.SIDES:
-        counts = map(len, tables.lists(reference, f"{side}_token_ids"))
+        counts = map(len, tables.row_arrays(reference, f"{side}_token_ids"))
         weights[f"{side}_weights"] = [np.random.default_rng(n).random(n, np.float32) for n in counts]
     tables.write(study.path("drawn"), "weights", {"prompt_id": study.ids, **weights}, made_with)
     rows = study.export("tis-dpo", "sampled", ["drawn"])
@@ -246,7 +246,7 @@ def test_given_files_are_what_later_stages_expect(study, scratch_model):
     made, weighed = study.answers(study.rows), study.weights(study.rows)
     assert tables.metadata(made)["given"]["file"] == "generations.jsonl"
     assert tables.metadata(made)["model"] == manifest(scratch_model)["model"]
-    expected = tables.made_with(made, "model", "tokenizer")
+    expected = tables.metadata(made, "model", "tokenizer")
     items = training_items(
         "wspin", study.path("prompts"), [study.path("reference")], [study.path("weights")], 0, study.chat, expected
     )

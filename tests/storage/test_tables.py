@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from wspin.errors import StudyError
 from wspin.storage import tables
-from wspin.storage.files import naming, sha256, whole_file, whole_folder, write_json
+from wspin.storage.files import sha256, whole_file, whole_folder, write_json, writing
 
 MADE_WITH = {"tokenizer": "aa", "model": "bb", "template": "zephyr", "settings": {"top_p": 1.0}}
 TEXTS = {"prompt": ["Hi", "日本\r\n", ""], "response": ["a", "", "\x00"], "split": ["train"] * 3}
@@ -202,9 +202,9 @@ def test_duplicated_ids(path):
     ("other", "place"), [(["a", "c", "b"], "row 1"), (["a", "b"], "length"), (["a", "b", "c", "d"], "length")]
 )
 def test_other_rows(other, place):
-    tables.same_rows("first", ["a", "b", "c"], "second", ["a", "b", "c"])
+    tables.check_same_rows("first", ["a", "b", "c"], "second", ["a", "b", "c"])
     with pytest.raises(StudyError) as error:
-        tables.same_rows("first", ["a", "b", "c"], "second", other)
+        tables.check_same_rows("first", ["a", "b", "c"], "second", other)
     expected = f"second: expected the 3 rows of first, found {len(other)}; they differ in {place}"
     assert str(error.value) == expected
 
@@ -267,7 +267,7 @@ def test_a_failed_write_leaves_what_was_there(path):
 @pytest.mark.parametrize(("message", "told"), [("no space\nat all", "no space"), ("", "RuntimeError")])
 def test_a_write_that_fails_names_the_file(path, message, told):
     """Also where the library's own error says nothing."""
-    with pytest.raises(OSError) as error, naming(path, RuntimeError):
+    with pytest.raises(OSError) as error, writing(path, RuntimeError):
         raise RuntimeError(message)
     assert error.value.filename == str(path)
     assert error.value.strerror == f"cannot be written, is the disk full? {told}"

@@ -135,7 +135,7 @@ def weighed(
 
 
 def by_side(table):
-    return {side: tables.lists(table, f"{side}_weights") for side in tables.SIDES}
+    return {side: tables.row_arrays(table, f"{side}_weights") for side in tables.SIDES}
 
 
 def texts_of(study):
@@ -146,13 +146,13 @@ def texts_of(study):
 
 def reading(study, name, side):
     table = tables.read(study / f"{name}-{'gold' if side == 'chosen' else 'said'}.parquet", "logprobs")
-    return table, {part: tables.lists(table, part) for part in ("token_ids", "ends", "logprobs")}
+    return table, {part: tables.row_arrays(table, part) for part in ("token_ids", "ends", "logprobs")}
 
 
 def student(study, side):
     """What the student made of the answers of a side, their EOS left out."""
     table = tables.read(study / "reference.parquet", "reference")
-    parts = {part: tables.lists(table, f"{side}_{part}") for part in ("token_ids", "ends", "logprobs")}
+    parts = {part: tables.row_arrays(table, f"{side}_{part}") for part in ("token_ids", "ends", "logprobs")}
     eos = tables.metadata(table)["eos"]
     counts = [len(ids) - (ids[-1:].tolist() == [eos]) for ids in parts["token_ids"]]
     return {part: [one[:count] for one, count in zip(some, counts, strict=True)] for part, some in parts.items()}
@@ -319,7 +319,7 @@ def test_every_token_has_a_weight_and_the_answers_own_name(study, tmp_path):
     """Lengths are those of the training tokens, EOS included; the hash names these."""
     table, reference = weighed(study, tmp_path / "a.parquet"), tables.read(study / "reference.parquet", "reference")
     for side, found in by_side(table).items():
-        assert list(map(len, found)) == list(map(len, tables.lists(reference, f"{side}_token_ids")))
+        assert list(map(len, found)) == list(map(len, tables.row_arrays(reference, f"{side}_token_ids")))
     assert table["ids_hash"].to_pylist() == tables.ids_hashes(reference, "rejected")
     assert len(set(table["ids_hash"].to_pylist())) == len(PAIRS)
     assert table["prompt_id"].to_pylist() == IDS
@@ -332,7 +332,7 @@ def test_a_hash_of_ids_sees_every_id_and_where_an_answer_ends(study, tmp_path):
     columns["chosen_token_ids"][0][0] += 1
     columns["rejected_token_ids"][1].append(columns["rejected_token_ids"][1][0])
     columns["chosen_token_ids"][2].append(columns["rejected_token_ids"][2].pop(0))  # moved to the other answer
-    made = tables.made_with(reference, "eos")
+    made = tables.metadata(reference, "eos")
     tables.write(tmp_path / "a.parquet", "reference", columns, made)
     found = tables.ids_hashes(tables.read(tmp_path / "a.parquet", "reference"), "rejected")
     assert [a == b for a, b in zip(told, found, strict=True)] == [False] * 3 + [True] * 3

@@ -65,11 +65,11 @@ def export(arguments):
     rows = tables.read(arguments.rows, "prompts")
     asked = rows["prompt_id"].to_pylist()
     generations = tables.read_shards(arguments.generations, "generations")
-    tables.same_rows(arguments.rows, asked, arguments.generations[0], generations["prompt_id"].to_pylist())
-    made = tables.made_with(tables.read(arguments.generations[0], "generations"), "model", "tokenizer")
+    tables.check_same_rows(arguments.rows, asked, arguments.generations[0], generations["prompt_id"].to_pylist())
+    made = tables.metadata(tables.read(arguments.generations[0], "generations"), "model", "tokenizer")
     weights = tables.read_shards(arguments.weights, "weights", **made) if arguments.weights else None
     if weights:
-        tables.same_rows(arguments.rows, asked, arguments.weights[0], weights["prompt_id"].to_pylist())
+        tables.check_same_rows(arguments.rows, asked, arguments.weights[0], weights["prompt_id"].to_pylist())
     with whole_file(arguments.output) as path:
         jsonl.write(path, jsonl.of_study(rows, generations, weights), arguments.format)
     print(f"{arguments.output}: {rows.num_rows} pairs{' with weights' * bool(weights)}", flush=True)

@@ -35,7 +35,7 @@ def weigh(arguments, settings):
     generations, reference = tables.read_scored_answers(
         arguments.rows, rows, arguments.generations, arguments.reference
     )
-    ids, student = rows["prompt_id"].to_pylist(), tables.made_with(generations, "model", "tokenizer")
+    ids, student = rows["prompt_id"].to_pylist(), tables.metadata(generations, "model", "tokenizer")
     texts = {"chosen": rows["response"].to_pylist(), "rejected": generations["response"].to_pylist()}
     teacher = read_teacher_logprobs(arguments.teacher, rows, texts) if settings.source == "teacher" else {}
 

@@ -35,7 +35,7 @@ def weigh_given(arguments):
     )
     weights = given.weights(pairs, generations, reference, arguments.eos_weight)
     made_with = {
-        **tables.made_with(generations, "model", "tokenizer"),
+        **tables.metadata(generations, "model", "tokenizer"),
         "settings": {"given": given.source(arguments.given), "eos_weight": arguments.eos_weight},
         "seed": None,
         "teacher": None,

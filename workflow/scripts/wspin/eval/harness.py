@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wspin.errors import StudyError
+from wspin.errors import StudyError, first_line
 from wspin.models import folders
 
 from .results import Row, sample_rows, task_scores
@@ -140,7 +140,7 @@ def _run(lm: Any, manager: Any, suite: Suite, names: list[str], shots: int, seed
     try:
         loaded = manager.load(names)
     except Exception as error:  # lm-eval's own, those of `datasets`, and those of the task files
-        reason = f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}"
+        reason = f"{type(error).__name__}: {first_line(error)}"
         whence = f"{suite.folder}: expected the data of {', '.join(names)}"
         raise StudyError(f"{whence}, found {reason}; correct eval.sources.{suite.name} or fetch it again") from error
     for name, task in loaded["tasks"].items():

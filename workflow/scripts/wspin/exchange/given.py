@@ -62,7 +62,7 @@ def weights(pairs: Sequence[Pair], generations: pa.Table, reference: pa.Table, e
     eos, columns = tables.metadata(reference)["eos"], {"ids_hash": tables.ids_hashes(reference, "rejected")}
     for side in tables.SIDES:
         made = []
-        for pair, ids in zip(pairs, tables.lists(reference, f"{side}_token_ids"), strict=True):
+        for pair, ids in zip(pairs, tables.row_arrays(reference, f"{side}_token_ids"), strict=True):
             closed = len(ids) > 0 and int(ids[-1]) == eos
             made.append(pair.weights_of(side, len(ids) - closed, closed, eos_weight))
         columns[f"{side}_weights"] = made

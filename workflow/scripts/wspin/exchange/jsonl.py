@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from wspin.errors import StudyError
+from wspin.errors import StudyError, first_line
 from wspin.storage import tables
 
 FORMATS = ("spin", "tis-dpo")
@@ -101,7 +101,7 @@ def _pair(place: str, line: bytes, form: str | None) -> Pair:
     try:
         row = json.loads(line)
     except ValueError as error:
-        raise StudyError(f"{place}: expected a JSON object, found {str(error).splitlines()[0]}") from None
+        raise StudyError(f"{place}: expected a JSON object, found {first_line(error)}") from None
     if not isinstance(row, dict):
         raise StudyError(f"{place}: expected a JSON object, found {_start(row)}")
     texts = _messages(place, row) if (form or _form(row)) == "spin" else {key: row.get(key) for key in TEXTS}
@@ -192,7 +192,7 @@ def of_study(rows: pa.Table, generations: pa.Table, weights: pa.Table | None) ->
     """The pairs of an iteration from its tables, in equal order: prompts, answers and, where it has some, weights."""
     columns = [rows["prompt"], rows["response"], generations["response"], generations["finish_reason"]]
     ids = generations["token_ids"].to_pylist()
-    by_side = [tables.lists(weights, f"{side}_weights") if weights else [None] * len(ids) for side in tables.SIDES]
+    by_side = [tables.row_arrays(weights, f"{side}_weights") if weights else [None] * len(ids) for side in tables.SIDES]
     told = zip(*(column.to_pylist() for column in columns), ids, *by_side, strict=True)
     for number, (prompt, chosen, rejected, reason, own, *pair) in enumerate(told):
         of_tokens, of_eos = {}, {}

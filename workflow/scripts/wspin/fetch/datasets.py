@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from wspin.config.sources import PackagedRows, ReasoningGym
 from wspin.data.records import Row, first_turn
-from wspin.errors import StudyError
+from wspin.errors import StudyError, first_line
 from wspin.rng import row_generator
 from wspin.storage import tables
 
@@ -38,7 +38,7 @@ def from_hub(name: str, revision: str, splits: list[str], folder: Path, state: s
                     rows = load_dataset(kind, data_files={split: places}, split=split, cache_dir=cache)
                     rows.to_parquet(folder / f"{split}.parquet")
             except Exception as error:  # the library's own, and those of its readers
-                told = f"found {type(error).__name__}: {_first(error)}"
+                told = f"found {type(error).__name__}: {first_line(error)}"
                 raise StudyError(f"{repository}: expected rows in split {split!r}, {told}") from error
 
 
@@ -85,7 +85,7 @@ def from_folder(path: str, splits: list[str], folder: Path) -> None:
             try:
                 table = pyarrow.json.read_json(jsonl)
             except pa.ArrowInvalid as error:
-                raise StudyError(f"{jsonl}: expected one JSON object a line, found {_first(error)}") from None
+                raise StudyError(f"{jsonl}: expected one JSON object a line, found {first_line(error)}") from None
         else:
             raise StudyError(f"{path}: expected {split}.parquet or {split}.jsonl, found neither")
         pq.write_table(table, folder / f"{split}.parquet", compression="zstd")
@@ -100,7 +100,7 @@ def from_reasoning_gym(settings: ReasoningGym, seed: int, folder: Path) -> None:
         try:
             made = reasoning_gym.create_dataset(task, size=settings.rows, seed=seed, **options)
         except (ValueError, TypeError, AssertionError) as error:
-            raise StudyError(f"data.sft.reasoning_gym.tasks.{task}: {_first(error)}") from error
+            raise StudyError(f"data.sft.reasoning_gym.tasks.{task}: {first_line(error)}") from error
         for one in made:
             rows.setdefault(one["question"], {"prompt": one["question"], "response": one["answer"], "task": task})
     _write_splits(rows, settings.heldout, folder)
@@ -118,7 +118,7 @@ def from_package(settings: PackagedRows, folder: Path) -> None:
         array = text.lstrip().startswith("[")
         found = json.loads(text) if array else [json.loads(line) for line in text.splitlines() if line.strip()]
     except ValueError as error:
-        raise StudyError(f"{settings.file}: expected a JSON array, or one object a line: {_first(error)}") from None
+        raise StudyError(f"{settings.file}: expected a JSON array, or one object a line: {first_line(error)}") from None
     for row in found:
         if turn := first_turn(row):
             rows.setdefault(turn[0], dict(zip(("prompt", "response"), turn, strict=True)))
@@ -133,7 +133,3 @@ def _write_splits(rows: dict[str, Row], share: float, folder: Path) -> None:
     for split, side in (("train", False), ("test", True)):
         chosen = [row for row, out in zip(rows.values(), heldout, strict=True) if out is side]
         pq.write_table(pa.Table.from_pylist(chosen), folder / f"{split}.parquet", compression="zstd")
-
-
-def _first(error: Exception) -> str:
-    return (str(error).splitlines() or ["no message"])[0]

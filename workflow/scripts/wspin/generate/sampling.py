@@ -15,7 +15,7 @@ from typing import Any
 
 from wspin.config.stages import Generate
 from wspin.progress import progress_printer
-from wspin.storage.files import naming
+from wspin.storage.files import writing
 
 from .answer import Answer, RandomSource
 from .transformers_engine import Transformers
@@ -59,7 +59,7 @@ class Kept:
     def add(self, number: int, answer: Answer) -> None:
         """Keep an answer: it is there even if the process is killed right after this."""
         self.answers[number] = answer
-        with naming(self.path), open(self.path, "a") as file:
+        with writing(self.path), open(self.path, "a") as file:
             file.write(json.dumps([number, answer.ids, answer.finish_reason]) + "\n")
 
 

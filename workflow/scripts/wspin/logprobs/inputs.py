@@ -119,7 +119,7 @@ def _real(text: str, dialogue: ChatTokenizer) -> Tokens:
 
 def _generated(rows: pa.Table, path: str, **expected: Any) -> pa.Table:
     table = tables.read(path, "generations", **expected)
-    tables.same_rows("data/prompts.parquet", rows["prompt_id"].to_pylist(), path, table["prompt_id"].to_pylist())
+    tables.check_same_rows("data/prompts.parquet", rows["prompt_id"].to_pylist(), path, table["prompt_id"].to_pylist())
     return table
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wspin.errors import StudyError
-from wspin.storage.files import digest, naming, sha256, whole_folder, write_json
+from wspin.storage.files import digest, sha256, whole_folder, write_json, writing
 
 # What `from_pretrained` reads. Cards, provenance and pickles beside it are not part of a model.
 READ = (
@@ -77,7 +77,7 @@ def context(folder: str | Path) -> int:
 
 def publish(model: Any, tokenizer: Any, output: str | Path, manifest: str | Path, weights: Any = None) -> None:
     """Write a trained model in float32, whole or not at all, and its manifest; `weights` if it holds but a share."""
-    with whole_folder(output) as folder, naming(output, Exception):
+    with whole_folder(output) as folder, writing(output, Exception):
         model.save_pretrained(folder, state_dict=weights)
         tokenizer.save_pretrained(folder)
     write_manifest(output, manifest)

@@ -77,7 +77,7 @@ def _chosen(row: int, text: str, read: dict[str, Weights]) -> str:
 
 def _texts(path: str, prompts: str, ids: Sequence[str]) -> list[str]:
     table = tables.read(path, "generations").slice(0, len(ids))
-    tables.same_rows(prompts, ids, path, table["prompt_id"].to_pylist())
+    tables.check_same_rows(prompts, ids, path, table["prompt_id"].to_pylist())
     return table["response"].to_pylist()
 
 

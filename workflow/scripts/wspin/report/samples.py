@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from wspin.errors import StudyError
+from wspin.errors import StudyError, first_line
 from wspin.storage import tables
 
 from .bootstrap import Floats
@@ -74,7 +74,7 @@ def _samples(one: Scored) -> pa.Table:
     except FileNotFoundError:
         raise StudyError(f"{path}: expected the samples of {one.path}, found no file; evaluate again") from None
     except (pa.ArrowInvalid, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise StudyError(f"{path}: expected a parquet file, found {reason}; evaluate the model again") from None
     made_with, scores = tables.metadata(table), one.scores
     expected = {"format": tables.FORMAT, "kind": "samples", "suite": scores.suite, "model": scores.model}

@@ -77,10 +77,10 @@ def _row(side: str, shards: Sequence[Shard], real: dict[str, str]) -> Row:
         texts = (
             answers["response"].to_pylist() if side == "rejected" else map(real.get, answers["prompt_id"].to_pylist())
         )
-        own = _without_eos(tables.lists(reference, f"{side}_token_ids"), tables.metadata(reference)["eos"])
-        weights += [one[: len(of)] for one, of in zip(tables.lists(table, f"{side}_weights"), own, strict=True)]
+        own = _without_eos(tables.row_arrays(reference, f"{side}_token_ids"), tables.metadata(reference)["eos"])
+        weights += [one[: len(of)] for one, of in zip(tables.row_arrays(table, f"{side}_weights"), own, strict=True)]
         ids += own
-        _name(named, list(texts), own, tables.lists(reference, f"{side}_ends"))
+        _name(named, list(texts), own, tables.row_arrays(reference, f"{side}_ends"))
     flat = np.concatenate(weights).astype(float)
     return {"side": side, **_numbers(flat, counts), "heaviest": _heaviest(flat, np.concatenate(ids), named)}
 

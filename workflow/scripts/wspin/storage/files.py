@@ -13,6 +13,8 @@ from typing import Any
 
 import yaml
 
+from wspin.errors import first_line
+
 
 @contextlib.contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
@@ -21,7 +23,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with naming(path):
+        with writing(path):
             yield temporary
             sync(temporary)
             os.replace(temporary, path)
@@ -38,7 +40,7 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)  # of a killed process that had the same id
     try:
-        with naming(path):
+        with writing(path):
             temporary.mkdir()
             yield temporary
             for file in sorted(temporary.rglob("*")):
@@ -52,16 +54,15 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def naming(path: str | Path, *others: type[Exception]) -> Iterator[None]:
-    """Let a failed write name what it was to write, which the libraries do not; `others` are errors of their own."""
+def writing(path: str | Path, *library_errors: type[Exception]) -> Iterator[None]:
+    """Name the path in the error of a failed write; `library_errors`, raised in place of OSError, become one."""
     try:
         yield
     except OSError as error:
         error.filename = error.filename or str(path)
         raise
-    except others as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise OSError(None, f"cannot be written, is the disk full? {reason}", str(path)) from error
+    except library_errors as error:
+        raise OSError(None, f"cannot be written, is the disk full? {first_line(error)}", str(path)) from error
 
 
 def sync(path: Path) -> None:

@@ -1,8 +1,8 @@
-"""Reads, writes and checks the study's parquet files: schema, metadata, row ids.
+"""Parquet files of the study: schemas, metadata, row ids, and the checks that files belong together.
 
-One row per prompt, `prompt_id` first and unique, rows in prompt order, zstd. What a file was made with (tokenizer,
-model, template, settings) stands in its metadata; times and hosts do not, so equal work gives equal bytes. A reader
-says what it expects, and stops with one line where it finds something else.
+One row per prompt, `prompt_id` first and unique, rows in prompt order, zstd. The metadata of a file holds what it was
+computed from (tokenizer, model, template, settings), but no times or hosts: equal work gives equal bytes. A reader
+passes the entries that it expects, and any other value is an error of one line.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from wspin.errors import StudyError
+from wspin.errors import StudyError, first_line
 
 from .files import digest, whole_file
 
 FORMAT = 1
 SIDES = ("chosen", "rejected")
+WEIGHT_COUNTS = ("tokens", "at_lower", "at_upper", "unread", "unclear", "segments", "mismatched")
 IDS, FLOATS = pa.list_(pa.int32()), pa.list_(pa.float32())
 
 
-def scored(*sides: str) -> dict[str, pa.DataType]:
+def logprob_columns(*sides: str) -> dict[str, pa.DataType]:
     """Columns of the log-probabilities of some answers: ids, end of each token in the text (characters), nats."""
     parts = {"token_ids": IDS, "ends": IDS, "logprobs": FLOATS}
     return {f"{side}_{part}": kind for side in sides for part, kind in parts.items()}
@@ -44,7 +45,7 @@ def schema(kind: str, replays: int = 0) -> dict[str, pa.DataType]:
         "prompts": {"prompt": pa.string(), "response": pa.string(), "split": pa.string()},
         "preferences": {"prompt": pa.string(), "chosen": pa.string(), "rejected": pa.string(), "split": pa.string()},
         "generations": {"response": pa.string(), "token_ids": IDS, "finish_reason": pa.string()},
-        "reference": scored("chosen", "rejected", *replayed_sides(replays)),
+        "reference": logprob_columns("chosen", "rejected", *replayed_sides(replays)),
         "logprobs": {"token_ids": IDS, "ends": IDS, "logprobs": FLOATS},
         "weights": {"ids_hash": pa.string(), "chosen_weights": FLOATS, "rejected_weights": FLOATS},
     }[kind]
@@ -55,14 +56,14 @@ def write(
 ) -> None:
     """Write one file of the study, whole or not at all.
 
-    `columns` holds `prompt_id` and the columns of the kind; `metadata` must hold whatever a reader may have to check.
+    `columns` holds `prompt_id` and the columns of the kind, `metadata` all that a reader may have to check.
     Raises `StudyError` if the ids are not unique.
     """
     fields = {"prompt_id": pa.string(), **schema(kind, replays)}
     _unique(path, columns["prompt_id"])
-    described = json.dumps({"format": FORMAT, "kind": kind, **metadata}, sort_keys=True)
-    made = pa.schema([pa.field(name, of, nullable=False) for name, of in fields.items()], metadata={"wspin": described})
-    table = pa.table({name: columns[name] for name in fields}, schema=made)
+    entries = json.dumps({"format": FORMAT, "kind": kind, **metadata}, sort_keys=True)
+    typed = [pa.field(name, datatype, nullable=False) for name, datatype in fields.items()]
+    table = pa.table({name: columns[name] for name in fields}, schema=pa.schema(typed, metadata={"wspin": entries}))
     with whole_file(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
 
@@ -79,13 +80,13 @@ def read(path: str | Path, kind: str, replays: int = 0, **expected: Any) -> pa.T
         raise StudyError(f"{path}: expected a file of {kind}, found none; is a shard missing?") from None
     except (pa.ArrowInvalid, OSError) as error:
         raise StudyError(
-            f"{path}: expected a parquet file, found {str(error).splitlines()[0]}; delete it and run again"
+            f"{path}: expected a parquet file, found {first_line(error)}; delete it and run again"
         ) from None
-    expect(path, table, format=FORMAT, kind=kind, **expected)
+    check_metadata(path, table, format=FORMAT, kind=kind, **expected)
     fields = {"prompt_id": pa.string(), **schema(kind, replays)}
-    have = dict(zip(table.column_names, table.schema.types, strict=True))
-    if list(have.items()) != list(fields.items()):
-        wrong = [name for name in (*fields, *have) if have.get(name) != fields.get(name)]
+    present = dict(zip(table.column_names, table.schema.types, strict=True))
+    if list(present.items()) != list(fields.items()):
+        wrong = [name for name in (*fields, *present) if present.get(name) != fields.get(name)]
         raise StudyError(
             f"{path}: columns: expected {', '.join(fields)}; wrong: {', '.join(dict.fromkeys(wrong)) or 'order'}"
         )
@@ -99,7 +100,7 @@ def read_parquet(path: str | Path, columns: list[str] | None = None) -> pa.Table
         return file.read(columns)
 
 
-def expect(path: str | Path, table: pa.Table, **expected: Any) -> None:
+def check_metadata(path: str | Path, table: pa.Table, **expected: Any) -> None:
     """Raises `StudyError` if an entry of a file's metadata differs from the one expected under that name."""
     found = metadata(table)
     for key, value in expected.items():
@@ -120,43 +121,38 @@ def read_reference(path: str | Path, **expected: Any) -> pa.Table:
     try:
         names = pq.read_schema(path).names
     except (OSError, pa.ArrowInvalid):
-        names = []  # `read` says what is wrong
+        names = []  # `read` reports the error
     replays = sum(name.startswith("replayed") and name.endswith("_token_ids") for name in names)
     return read(path, "reference", replays, **expected)
 
 
-def lists(table: pa.Table, column: str) -> list[np.ndarray]:
+def row_arrays(table: pa.Table, column: str) -> list[np.ndarray]:
     """A column of lists as one array per row, without copies."""
     array = table[column].combine_chunks()
     return np.split(array.flatten().to_numpy(), np.cumsum(array.value_lengths().to_numpy()))[:-1]
 
 
-def metadata(table: pa.Table) -> dict[str, Any]:
-    """What the file was made with."""
-    return json.loads((table.schema.metadata or {}).get(b"wspin", b"{}"))
+def metadata(table: pa.Table, *keys: str) -> dict[str, Any]:
+    """What a file was computed from; with keys, these entries alone."""
+    entries = json.loads((table.schema.metadata or {}).get(b"wspin", b"{}"))
+    return {key: entries[key] for key in keys} if keys else entries
 
 
 def texts_hash(prompts: Sequence[str], answers: Sequence[str]) -> str:
-    """Fingerprint of texts that a model has read."""
+    """Fingerprint of the texts that a model has scored."""
     return digest([list(prompts), list(answers)])
 
 
 def ids_hashes(reference: pa.Table, rejected: str) -> list[str]:
-    """Fingerprint of the token ids of each row's pair, every EOS included: what its weights belong to.
+    """For each row, the fingerprint of the token ids that its weights belong to: those of the pair, each EOS included.
 
-    `rejected` is the side of the answers: `rejected`, or one of the replayed ones.
+    `rejected` is the side of the generated answers: `rejected`, or one of the replayed ones.
     """
-    pairs = zip(lists(reference, "chosen_token_ids"), lists(reference, f"{rejected}_token_ids"), strict=True)
+    pairs = zip(row_arrays(reference, "chosen_token_ids"), row_arrays(reference, f"{rejected}_token_ids"), strict=True)
     return [hashlib.sha256(b"|".join(ids.astype("<i4").tobytes() for ids in pair)).hexdigest()[:16] for pair in pairs]
 
 
-def made_with(table: pa.Table, *keys: str) -> dict[str, Any]:
-    """Some of what the file was made with."""
-    told = metadata(table)
-    return {key: told[key] for key in keys}
-
-
-def same_rows(first: str | Path, first_ids: Sequence[str], second: str | Path, second_ids: Sequence[str]) -> None:
+def check_same_rows(first: str | Path, first_ids: Sequence[str], second: str | Path, second_ids: Sequence[str]) -> None:
     """Two files must hold the same prompts in the same order. Raises `StudyError`."""
     if list(first_ids) == list(second_ids):
         return
@@ -167,12 +163,12 @@ def same_rows(first: str | Path, first_ids: Sequence[str], second: str | Path, s
     )
 
 
-def same_answers(path: str, generations: pa.Table, reference: pa.Table) -> None:
-    """The reference's rejected answers are the generated ones, with an EOS that was asked for. Raises `StudyError`."""
-    made, scored = lists(generations, "token_ids"), lists(reference, "rejected_token_ids")
+def _check_same_answers(path: str, generations: pa.Table, reference: pa.Table) -> None:
+    """Raises `StudyError` unless the rejected answers of `reference` are the generated ones, an appended EOS aside."""
+    generated, scored = row_arrays(generations, "token_ids"), row_arrays(reference, "rejected_token_ids")
     eos = metadata(reference)["eos"]
-    for prompt_id, own, ids in zip(generations["prompt_id"].to_pylist(), made, scored, strict=True):
-        if not np.array_equal(ids[: len(own)], own) or ids[len(own) :].tolist() not in ([], [eos]):
+    for prompt_id, answer, ids in zip(generations["prompt_id"].to_pylist(), generated, scored, strict=True):
+        if not np.array_equal(ids[: len(answer)], answer) or ids[len(answer) :].tolist() not in ([], [eos]):
             raise StudyError(
                 f"{path}: {prompt_id}: expected the generated answer's token ids, found others; score again"
             )
@@ -185,11 +181,11 @@ def read_scored_answers(prompts: str, rows: pa.Table, generations: str, referenc
     one model and tokenizer, and the reference scores these texts and token ids.
     """
     answers = read(generations, "generations")
-    scores = read_reference(reference, **made_with(answers, "model", "tokenizer"))
+    scores = read_reference(reference, **metadata(answers, "model", "tokenizer"))
     for path, table in ((generations, answers), (reference, scores)):
-        same_rows(prompts, rows["prompt_id"].to_pylist(), path, table["prompt_id"].to_pylist())
-    expect(reference, scores, texts=texts_hash(rows["prompt"].to_pylist(), rows["response"].to_pylist()))
-    same_answers(reference, answers, scores)
+        check_same_rows(prompts, rows["prompt_id"].to_pylist(), path, table["prompt_id"].to_pylist())
+    check_metadata(reference, scores, texts=texts_hash(rows["prompt"].to_pylist(), rows["response"].to_pylist()))
+    _check_same_answers(reference, answers, scores)
     return answers, scores
 
 
@@ -209,8 +205,5 @@ def shard(table: pa.Table, index: int, size: int) -> pa.Table:
 
 def _unique(path: str | Path, ids: Sequence[str]) -> None:
     if len(set(ids)) != len(ids):
-        twice = next(one for one in ids if list(ids).count(one) > 1)
-        raise StudyError(f"{path}: prompt_id: expected every id once, found {twice!r} more than once")
-
-
-WEIGHT_COUNTS = ("tokens", "at_lower", "at_upper", "unread", "unclear", "segments", "mismatched")
+        duplicate = next(prompt_id for prompt_id in ids if list(ids).count(prompt_id) > 1)
+        raise StudyError(f"{path}: prompt_id: expected every id once, found {duplicate!r} more than once")

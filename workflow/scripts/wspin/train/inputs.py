@@ -42,7 +42,7 @@ def training_items(
     if not reference:
         raise StudyError(f"train: loss {loss}: expected the start model's log-probabilities (--reference), found none")
     scored = tables.read_shards(reference, "reference", replays, **expected)
-    tables.same_rows(rows, table["prompt_id"].to_pylist(), reference[0], scored["prompt_id"].to_pylist())
+    tables.check_same_rows(rows, table["prompt_id"].to_pylist(), reference[0], scored["prompt_id"].to_pylist())
     chosen = _side(scored, "chosen")
     sides = ("rejected", *(tables.replayed_sides(replays) if replays else ()))
     weighed = _weights(loss, weights, len(reference), scored, sides, expected)
@@ -94,14 +94,14 @@ def _side_weights(
     paths: Sequence[str], scored: pa.Table, side: str, expected: dict[str, Any]
 ) -> list[tuple[np.ndarray, ...]]:
     """(chosen, rejected) weights of every row: of its ids, and all made alike; `side` is the rejected one's name."""
-    alike = tables.made_with(tables.read(paths[0], "weights", **expected), "model", "settings", "teacher", "seed")
+    alike = tables.metadata(tables.read(paths[0], "weights", **expected), "model", "settings", "teacher", "seed")
     table = tables.read_shards(paths, "weights", **{**expected, **alike})
-    tables.same_rows("reference", scored["prompt_id"].to_pylist(), paths[0], table["prompt_id"].to_pylist())
+    tables.check_same_rows("reference", scored["prompt_id"].to_pylist(), paths[0], table["prompt_id"].to_pylist())
     tables.check_weighted_ids(paths[0], table, scored, side)
     pairs = []
     for name, answers in zip(tables.SIDES, ("chosen", side), strict=True):
-        pairs.append(tables.lists(table, f"{name}_weights"))
-        ids = tables.lists(scored, f"{answers}_token_ids")
+        pairs.append(tables.row_arrays(table, f"{name}_weights"))
+        ids = tables.row_arrays(scored, f"{answers}_token_ids")
         if list(map(len, pairs[-1])) != list(map(len, ids)):
             raise StudyError(
                 f"{paths[0]}: {name}_weights: expected one per token, found others; weigh the answers again"
@@ -111,7 +111,7 @@ def _side_weights(
 
 def _side(scored: pa.Table, side: str) -> list[tuple[np.ndarray, np.ndarray]]:
     """(ids, log-probabilities) of one side, row by row. Raises `StudyError` where their lengths differ."""
-    ids, logprobs = (tables.lists(scored, f"{side}_{part}") for part in ("token_ids", "logprobs"))
+    ids, logprobs = (tables.row_arrays(scored, f"{side}_{part}") for part in ("token_ids", "logprobs"))
     pairs = list(zip(ids, logprobs, strict=True))
     for row, (a, b) in enumerate(pairs):
         if len(a) != len(b):

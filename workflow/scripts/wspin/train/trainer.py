@@ -26,7 +26,7 @@ from wspin.engine.flops import BACKWARD, Cost
 from wspin.engine.logprobs import autocast, patched_forward
 from wspin.engine.packing import Batch, Item, Lengths, pack
 from wspin.errors import StudyError
-from wspin.storage.files import naming
+from wspin.storage.files import writing
 
 from . import losses
 from .distributed import gather, processes, rank
@@ -177,7 +177,7 @@ class PlannedTrainer(Trainer):
         super().log(logs, start_time)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        with naming(self.args.output_dir, Exception):
+        with writing(self.args.output_dir, Exception):
             super()._save_checkpoint(model, trial)
 
     def floating_point_ops(self, inputs: Any) -> int:

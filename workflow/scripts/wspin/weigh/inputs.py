@@ -45,7 +45,7 @@ class TeacherLogprobs:
     @property
     def made_with(self) -> dict[str, Any]:
         """What must be the same for all that one teacher has read."""
-        return tables.made_with(self.table, *TEACHER)
+        return tables.metadata(self.table, *TEACHER)
 
 
 def read_teacher_logprobs(
@@ -61,8 +61,10 @@ def read_teacher_logprobs(
     found = {}
     for side, path in zip(tables.SIDES, paths, strict=True):
         table = tables.read(path, "logprobs", **first)
-        tables.same_rows("data/prompts.parquet", rows["prompt_id"].to_pylist(), path, table["prompt_id"].to_pylist())
-        tables.expect(path, table, texts=tables.texts_hash(rows["prompt"].to_pylist(), texts[side]))
+        tables.check_same_rows(
+            "data/prompts.parquet", rows["prompt_id"].to_pylist(), path, table["prompt_id"].to_pylist()
+        )
+        tables.check_metadata(path, table, texts=tables.texts_hash(rows["prompt"].to_pylist(), texts[side]))
         found[side] = TeacherLogprobs(path, table)
         first = found[side].made_with
     return found
@@ -79,7 +81,7 @@ def aligned_answers(
     told = tables.metadata(reference)
     shared = teacher is not None and teacher.made_with["tokenizer"] == told["tokenizer"]
     # A model compared with itself: one reading stands for both, so that their batches' rounding makes no weight.
-    same = teacher is not None and teacher.made_with == tables.made_with(reference, *TEACHER)
+    same = teacher is not None and teacher.made_with == tables.metadata(reference, *TEACHER)
     ours = _parts(reference, f"{side}_")
     unlike = tables.metadata(teacher.table)["special_ids"] if teacher else []
     theirs = _parts(teacher.table) if teacher else [None] * len(texts)
@@ -109,7 +111,7 @@ class _Tokens:
 
 
 def _parts(table: pa.Table, prefix: str = "") -> list[_Tokens]:
-    ids, ends, logprobs = (tables.lists(table, f"{prefix}{part}") for part in ("token_ids", "ends", "logprobs"))
+    ids, ends, logprobs = (tables.row_arrays(table, f"{prefix}{part}") for part in ("token_ids", "ends", "logprobs"))
     return [_Tokens(*row[:2], row[2].astype(np.float64)) for row in zip(ids, ends, logprobs, strict=True)]
 
 
