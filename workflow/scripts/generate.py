@@ -18,7 +18,7 @@ from wspin.storage.locks import locked, remove_state
 
 
 def main(argv=None):
-    parser = cli.parser("generate", __doc__, Generate, Dialogue)
+    parser = cli.program_parser("generate", __doc__, Generate, Dialogue)
     for flag in ("--model", "--manifest", "--prompts", "--output"):
         parser.add_argument(flag, required=True)
     parser.add_argument("--state", required=True, help="folder of what a killed job goes on from")
@@ -26,8 +26,8 @@ def main(argv=None):
     parser.add_argument("--shard-size", required=True, type=int)
     parser.add_argument("--seed", required=True, type=int, nargs=2, metavar=("SEED", "ITERATION"))
     arguments = parser.parse_args(argv)
-    work = generate(arguments, cli.settings(arguments, Generate), cli.settings(arguments, Dialogue))
-    cli.leave_record(arguments, [arguments.output], [arguments.manifest, arguments.prompts], work=work)
+    work = generate(arguments, cli.parse_section(arguments, Generate), cli.parse_section(arguments, Dialogue))
+    cli.write_records(arguments, [arguments.output], [arguments.manifest, arguments.prompts], work=work)
 
 
 def generate(arguments, settings, dialogue_settings):

@@ -12,7 +12,7 @@ from wspin.storage import tables
 
 
 def main(argv=None):
-    parser = cli.parser("generate_given", __doc__, Dialogue)
+    parser = cli.program_parser("generate_given", __doc__, Dialogue)
     parser.add_argument("--model", required=True, help="folder of the start model, for its tokenizer")
     parser.add_argument("--manifest", required=True, help="manifest of the start model")
     parser.add_argument("--prompts", required=True, help="prompts.parquet")
@@ -22,8 +22,8 @@ def main(argv=None):
     parser.add_argument("--max-new-tokens", required=True, type=int, help="longest answer, EOS included")
     parser.add_argument("--output", required=True)
     arguments = parser.parse_args(argv)
-    generate_given(arguments, cli.settings(arguments, Dialogue))
-    cli.leave_record(arguments, [arguments.output], [arguments.manifest, arguments.prompts, arguments.given])
+    generate_given(arguments, cli.parse_section(arguments, Dialogue))
+    cli.write_records(arguments, [arguments.output], [arguments.manifest, arguments.prompts, arguments.given])
 
 
 def generate_given(arguments, settings):

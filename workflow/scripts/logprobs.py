@@ -19,7 +19,7 @@ READS = {"reference": "prompts", "teacher": "prompts", "preferences": "preferenc
 
 
 def main(argv=None):
-    parser = cli.parser("logprobs", __doc__)
+    parser = cli.program_parser("logprobs", __doc__)
     commands = parser.add_subparsers(required=True, metavar="|".join(READS), dest="kind")
     for name, rows in READS.items():
         command = commands.add_parser(name, help=f"score answers to {rows}.parquet")
@@ -35,9 +35,9 @@ def main(argv=None):
     reference.add_argument("--replayed", nargs="*", default=[], help="earlier iterations' answers, the latest first")
     teacher.add_argument("--generations", nargs="*", default=[], help="generated answers; none: the real ones")
     arguments = parser.parse_args(argv)
-    work = score(arguments, cli.settings(arguments, Logprobs), cli.settings(arguments, Dialogue))
+    work = score(arguments, cli.parse_section(arguments, Logprobs), cli.parse_section(arguments, Dialogue))
     inputs = [arguments.manifest, arguments.rows, *arguments.generations, *arguments.replayed]
-    cli.leave_record(arguments, [arguments.output], inputs, work=work)
+    cli.write_records(arguments, [arguments.output], inputs, work=work)
 
 
 def score(arguments, settings, dialogue_settings):

@@ -11,7 +11,7 @@ from wspin import cli  # every command imports its own modules: `status` has to 
 
 
 def main(argv=None):
-    parser = cli.parser("manage", __doc__)
+    parser = cli.program_parser("manage", __doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for action in (status, revisions, stale, clean_state, cost, cards, push):
         command = commands.add_parser(action.__name__, help=action.__doc__, allow_abbrev=False)

@@ -12,7 +12,7 @@ from wspin.study import paths
 
 
 def main(argv=None):
-    parser = cli.parser("preflight", __doc__)
+    parser = cli.program_parser("preflight", __doc__)
     parser.add_argument("--config", required=True, help="a whole configuration, as the workflow keeps it")
     arguments = parser.parse_args(argv)
     layout = paths.StudyPaths(read_study([arguments.config]))

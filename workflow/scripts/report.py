@@ -16,7 +16,7 @@ from wspin.storage.files import whole_file
 
 
 def main(argv=None):
-    parser = cli.parser("report", __doc__)
+    parser = cli.program_parser("report", __doc__)
     commands = parser.add_subparsers(required=True, metavar="scores|differences|weights|figure")
     for name, action in (("scores", scores), ("differences", differences), ("weights", weights), ("figure", figure)):
         commands.add_parser(name, help=action.__doc__).set_defaults(action=action)
@@ -44,7 +44,7 @@ def main(argv=None):
         with whole_file(path) as temporary:
             temporary.write_bytes(content)
     print(f"report: {', '.join(outputs)}", flush=True)
-    cli.leave_record(arguments, outputs, inputs)
+    cli.write_records(arguments, outputs, inputs)
 
 
 def scores(flags):

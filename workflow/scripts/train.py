@@ -20,7 +20,7 @@ from wspin.storage.locks import remove_state
 
 
 def main(argv=None):
-    parser = cli.parser("train", __doc__, Train, Dialogue)
+    parser = cli.program_parser("train", __doc__, Train, Dialogue)
     parser.add_argument("--model", required=True, help="model folder to start from")
     parser.add_argument("--manifest", required=True, help="its manifest")
     parser.add_argument("--rows", required=True, help="prompts.parquet, or preferences.parquet for baselines")
@@ -35,7 +35,7 @@ def main(argv=None):
     for name in ("--output", "--output-manifest", "--metrics"):
         parser.add_argument(name, required=True)
     arguments = parser.parse_args(argv)
-    settings, dialogue = cli.settings(arguments, Train), cli.settings(arguments, Dialogue)
+    settings, dialogue = cli.parse_section(arguments, Train), cli.parse_section(arguments, Dialogue)
     inputs = [arguments.manifest, arguments.rows, *arguments.reference, *arguments.weights]
     resolved = {"train": settings.model_dump(exclude=set(UNTRACKED)), "dialogue": dialogue.model_dump()}
     resolved |= {"seed": arguments.seed, "autocast": arguments.autocast}
@@ -45,7 +45,7 @@ def main(argv=None):
     speed = train(arguments, settings, dialogue, state)
     if not speed:
         return  # the first process writes
-    cli.leave_record(arguments, [arguments.output], inputs, settings=resolved, **speed)
+    cli.write_records(arguments, [arguments.output], inputs, settings=resolved, **speed)
     model_card.leave(arguments.output)
     for folder in arguments.parent_state:
         for lock in Path(folder).glob("*.lock"):

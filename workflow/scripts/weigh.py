@@ -14,7 +14,7 @@ from wspin.weigh.inputs import aligned_answers, read_teacher_logprobs
 
 
 def main(argv=None):
-    parser = cli.parser("weigh", __doc__, Weigh)
+    parser = cli.program_parser("weigh", __doc__, Weigh)
     parser.add_argument("--rows", required=True, help="prompts.parquet")
     parser.add_argument("--generations", required=True, help="this iteration's answers")
     parser.add_argument("--reference", required=True, help="log-probabilities of the student, which made the answers")
@@ -24,9 +24,9 @@ def main(argv=None):
     parser.add_argument("--seed", required=True, type=int, nargs=2, metavar=("SEED", "ITERATION"))
     parser.add_argument("--output", required=True)
     arguments = parser.parse_args(argv)
-    weigh(arguments, cli.settings(arguments, Weigh))
+    weigh(arguments, cli.parse_section(arguments, Weigh))
     inputs = [arguments.rows, arguments.generations, arguments.reference, *arguments.teacher]
-    cli.leave_record(arguments, [arguments.output], inputs)
+    cli.write_records(arguments, [arguments.output], inputs)
 
 
 def weigh(arguments, settings):

@@ -11,7 +11,7 @@ from wspin.storage import tables
 
 
 def main(argv=None):
-    parser = cli.parser("weigh_given", __doc__)
+    parser = cli.program_parser("weigh_given", __doc__)
     parser.add_argument("--rows", required=True, help="prompts.parquet")
     parser.add_argument("--shard", required=True, type=int)
     parser.add_argument("--shard-size", required=True, type=int)
@@ -23,7 +23,7 @@ def main(argv=None):
     arguments = parser.parse_args(argv)
     weigh_given(arguments)
     inputs = [arguments.rows, arguments.given, arguments.generations, arguments.reference]
-    cli.leave_record(arguments, [arguments.output], inputs)
+    cli.write_records(arguments, [arguments.output], inputs)
 
 
 def weigh_given(arguments):

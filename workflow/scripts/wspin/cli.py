@@ -1,4 +1,4 @@
-"""What every program does around its work: read flags, end in one line on the user's mistakes, leave a record."""
+"""What every program does around its work: parse flags, write records, report a user's mistakes in one line each."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ from wspin.errors import StudyError
 from wspin.storage import provenance
 
 
-def parser(program: str, description: str | None, *sections: type[Section]) -> argparse.ArgumentParser:
-    """A parser with the flags of the given sections; the program adds its files."""
-    made = argparse.ArgumentParser(
+def program_parser(program: str, description: str | None, *sections: type[Section]) -> argparse.ArgumentParser:
+    """A parser with one flag for each key of the sections; the program adds the flags of its files."""
+    parser = argparse.ArgumentParser(
         prog=f"{program}.py",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    made.set_defaults(program=program, started=time.time())
+    parser.set_defaults(program=program, started=time.time())
     for section in sections:
-        add_flags(made, section)
-    return made
+        add_flags(parser, section)
+    return parser
 
 
-def settings(arguments: argparse.Namespace, section: type[Section]) -> Any:
-    """The section that the flags describe. Raises `StudyError` if one is missing that the others make it read."""
-    made = from_flags(arguments, section)
-    for key in sorted(getattr(made, "reads", ())):
-        if getattr(made, key) is None:
+def parse_section(arguments: argparse.Namespace, section: type[Section]) -> Any:
+    """The section that the flags describe. Raises `StudyError` for a missing value that the others make necessary."""
+    settings = from_flags(arguments, section)
+    for key in sorted(getattr(settings, "required_keys", ())):
+        if getattr(settings, key) is None:
             flag = "--" + key.replace("_", "-")
             raise StudyError(f"{flag}: expected a value, found none; nothing is defaulted silently")
-    return made
+    return settings
 
 
-def leave_record(arguments: argparse.Namespace, outputs: Iterable[str], inputs: Iterable[str], **more: Any) -> None:
-    """Write the record of this run beside each output."""
+def write_records(arguments: argparse.Namespace, outputs: Iterable[str], inputs: Iterable[str], **more: Any) -> None:
+    """Write the provenance record of this run beside each output; `more` are further entries."""
     entry = provenance.record(arguments.program, arguments.started, list(inputs), **more)
     for output in outputs:
         provenance.write_record(output, entry)
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a program: a `StudyError` or a failed disk ends it with one line per mistake and exit code 1."""
+    """Run a program: a `StudyError` or failed disk operation ends it with exit code 1 and a line for each mistake."""
     name = Path(sys.argv[0]).name
     try:
         main()
@@ -65,4 +65,4 @@ def run(main: Callable[[], None]) -> None:
         print(f"{name}: error: the GPU has too little memory; lower token_budget or batch_size", file=sys.stderr)
         sys.exit(1)
     finally:
-        gc.freeze()  # Python looks for garbage as it ends: in all of torch, for half a second
+        gc.freeze()  # the collection at exit would go through all of torch: half a second

@@ -1,4 +1,4 @@
-"""Progress of a long loop: a line with the time left, now and then."""
+"""Progress of a long loop: now and then a line with the time left."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import time
 from collections.abc import Callable
 
 
-def progress_printer(what: str, total: int, every: float = 30.0) -> Callable[[int], None]:
-    """A line with the time left every so many seconds; call it with the number done."""
-    began = told = time.time()
+def progress_printer(label: str, total: int, every: float = 30.0) -> Callable[[int], None]:
+    """A function of the number done that prints at most one line in `every` seconds, and one at the end."""
+    started = printed = time.time()
 
-    def tell(done: int) -> None:
-        nonlocal told
-        if time.time() - told > every or done == total:
-            told = time.time()
-            left = (told - began) / done * (total - done)
-            print(f"{what}: {done} of {total}  {left:.0f} s left", flush=True)
+    def print_progress(done: int) -> None:
+        nonlocal printed
+        if time.time() - printed > every or done == total:
+            printed = time.time()
+            left = (printed - started) / done * (total - done)
+            print(f"{label}: {done} of {total}  {left:.0f} s left", flush=True)
 
-    return tell
+    return print_progress

@@ -11,7 +11,7 @@ from wspin.templates import CHAT, TEMPLATES, known_templates
 
 from .base import ALIASES
 from .explain import Complaint, Place, mistakes
-from .stages import LOSS_KEYS, Train, Weigh, reads
+from .stages import LOSS_KEYS, Train, Weigh, required_keys
 from .study import OWN_WEIGHTS, RESERVED, Study
 
 COLDEST = 0.01  # temperature that vLLM silently puts in place of any lower one but 0
@@ -122,7 +122,7 @@ def _lengths(study: Study) -> Iterator[Complaint]:
 
 
 def _generation(study: Study) -> Iterator[Complaint]:
-    for key in sorted(study.generate.reads):
+    for key in sorted(study.generate.required_keys):
         if getattr(study.generate, key) is None:
             yield ("generate", key), f"missing key; engine {study.generate.engine} reads it"
     if study.generate.engine == "vllm" and 0 < study.generate.temperature < COLDEST:
@@ -136,7 +136,7 @@ def _training(study: Study, place: Place, resolve: Callable[[], Train], iteratio
     except ValidationError as error:
         yield from (((*place, *below), message) for below, message in mistakes(error, Train))
         return
-    for key in sorted(reads(train.loss)):
+    for key in sorted(required_keys(train.loss)):
         if getattr(train, key) is None:
             yield (*place, key), f"missing key; loss {train.loss} reads it, and nothing is defaulted silently"
     if train.global_batch < study.resources.train.gpu:
@@ -167,7 +167,7 @@ def _arms(study: Study) -> Iterator[Complaint]:
             if isinstance(value, list) and len(value) > iterations:
                 yield ("arms", name, "train", key), f"{key} has {len(value)} values for {iterations} iterations"
         loss = arm.train.get("loss", study.train.loss)
-        for key in sorted(LOSS_KEYS & arm.train.keys() - reads(ALIASES.get(loss, loss))):
+        for key in sorted(LOSS_KEYS & arm.train.keys() - required_keys(ALIASES.get(loss, loss))):
             yield ("arms", name, "train", key), f"loss {loss} does not read it; remove the key"
         if loss == "sft":
             yield ("arms", name, "train", "loss"), "an arm plays against its opponent: sft is no preference loss"
@@ -221,10 +221,10 @@ def _weigh(study: Study, name: str) -> Iterator[Complaint]:
         """Where the study says it: in the arm, or for all arms."""
         return (*place, "weigh", key) if key in arm.weigh else ("weigh", key)
 
-    for key in weigh.reads:
+    for key in weigh.required_keys:
         if getattr(weigh, key) is None:
             yield at(key), f"missing key; source {weigh.source}, normalise {weigh.normalise} read it"
-    for key in sorted(Weigh.optional() & arm.weigh.keys() - set(weigh.reads)):
+    for key in sorted(Weigh.optional() & arm.weigh.keys() - set(weigh.required_keys)):
         yield at(key), f"source {weigh.source}, normalise {weigh.normalise} do not read it; remove the key"
     if weigh.lower is not None and weigh.upper is not None and not weigh.lower <= weigh.upper:
         yield at("lower"), f"found {weigh.lower}, above upper {weigh.upper}"

@@ -49,13 +49,13 @@ class Generate(Section):
     )
 
     @property
-    def reads(self) -> frozenset[str]:
+    def required_keys(self) -> frozenset[str]:
         """Of the settings that only one engine has, those that this one reads, and that must be given."""
         return frozenset(("dtype", "gpu_memory") if self.engine == "vllm" else ("batch_size",))
 
     def for_its_engine(self) -> Generate:
         """The same sampling without the other engine's settings: an edit of those samples nothing again."""
-        others = {"batch_size", "dtype", "gpu_memory"} - self.reads
+        others = {"batch_size", "dtype", "gpu_memory"} - self.required_keys
         return self.model_copy(update=dict.fromkeys(others))
 
 
@@ -101,7 +101,7 @@ class Weigh(Section):
     eos_weight: NotNegative = Field(description="weight of the closing EOS")
 
     @property
-    def reads(self) -> list[str]:
+    def required_keys(self) -> list[str]:
         """Of the settings that only some weights have, those that these are made from, and that must be given."""
         scores = ["form", "k", "mu_chosen", "mu_rejected", "lower", "upper", "segment_agg"]
         total = ["normalise_to"] if self.normalise == "sum_to" else []
@@ -114,7 +114,7 @@ class Weigh(Section):
 
     def for_its_source(self) -> Weigh:
         """The same weights without the settings that they are not made from: an edit of those makes none again."""
-        return self.model_copy(update=dict.fromkeys(self.optional().difference(self.reads)))
+        return self.model_copy(update=dict.fromkeys(self.optional().difference(self.required_keys)))
 
 
 class WeighSection(Weigh):
@@ -183,19 +183,19 @@ class Train(Section):
     save_every: PositiveInt = Field(description="optimiser steps between two saved states: what a killed job can lose")
 
     @property
-    def reads(self) -> frozenset[str]:
+    def required_keys(self) -> frozenset[str]:
         """Of the settings that only some losses have, those that this one reads, and that must be given."""
-        return reads(self.loss)
+        return required_keys(self.loss)
 
     def for_its_loss(self) -> Train:
         """The same training without the settings that its loss does not read: an edit of those re-trains nothing."""
-        return self.model_copy(update=dict.fromkeys(LOSS_KEYS - self.reads))
+        return self.model_copy(update=dict.fromkeys(LOSS_KEYS - self.required_keys))
 
 
 LOSS_KEYS = frozenset(("beta", "label_smoothing", "alpha", "reduction"))
 
 
-def reads(loss: str) -> frozenset[str]:
+def required_keys(loss: str) -> frozenset[str]:
     """Of the settings that only some losses have, those that a loss reads, and that must be given for it."""
     of_pairs = frozenset(("beta", "label_smoothing"))
     return {"sft": frozenset(("reduction",)), "wspin": of_pairs | {"alpha"}}.get(loss, of_pairs)
