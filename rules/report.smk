@@ -30,7 +30,7 @@ rule report_scores:
         r"""
         exec &> >(tee {log:q})
         python workflow/scripts/report.py scores {params.flags:q} \
-            --csv {output.csv:q} --markdown {output.markdown:q} --latex {output.latex:q}
+            --output {output.csv:q} {output.markdown:q} {output.latex:q}
         """
 
 
@@ -60,14 +60,14 @@ rule report_differences:
         r"""
         exec &> >(tee {log:q})
         python workflow/scripts/report.py differences {params.flags:q} --averages {output.averages:q} \
-            --csv {output.csv:q} --markdown {output.markdown:q} --latex {output.latex:q}
+            --output {output.csv:q} {output.markdown:q} {output.latex:q}
         """
 
 
 rule report_weights:
     """Tell what the token weights of every iteration look like."""
     input:
-        **PATHS.weight_files(),
+        PATHS.weight_files(),
         prompts="<results>/data/prompts.parquet",
     output:
         csv="<results>/tables/weights.csv",
@@ -85,15 +85,14 @@ rule report_weights:
         r"""
         exec &> >(tee {log:q})
         python workflow/scripts/report.py weights {params.flags:q} --prompts {input.prompts:q} \
-            --weights {input.weights:q} --reference {input.reference:q} --generations {input.generations:q} \
-            --csv {output.csv:q} --markdown {output.markdown:q}
+            --output {output.csv:q} {output.markdown:q}
         """
 
 
 rule report_examples:
     """Show some prompts, what every model answers to them, and what the tokens weigh."""
     input:
-        **PATHS.example_files(),
+        PATHS.example_files(),
         prompts="<results>/data/prompts.parquet",
     output:
         report("<results>/tables/examples.md", caption="../workflow/report/examples.rst", category="Answers"),
@@ -109,9 +108,7 @@ rule report_examples:
     shell:
         r"""
         exec &> >(tee {log:q})
-        python workflow/scripts/examples.py {params.flags:q} --prompts {input.prompts:q} \
-            --answers {input.answers:q} --weights {input.weights:q} --reference {input.reference:q} \
-            --generations {input.generations:q} --output {output:q}
+        python workflow/scripts/report.py examples {params.flags:q} --prompts {input.prompts:q} --output {output:q}
         """
 
 

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-FILES = ["--output", "--output-manifest", "--metrics", "--scores", "--samples", "--csv", "--markdown", "--latex"]
+FILES = ["--output", "--output-manifest", "--metrics", "--scores", "--samples"]
 if sys.argv[1] == "prompts":
     FILES.append("--heldout")  # an input of other programs
 if sys.argv[1] == "differences":

@@ -1,12 +1,14 @@
 """A page of answers shows what the files hold, each weight beside its own token."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-import examples as program
+import report as program
 from wspin.errors import StudyError
-from wspin.report import examples
-from wspin.report.weights import Shard
+from wspin.report.examples import examples_page
+from wspin.report.weights import Shard, weight_tables
 from wspin.storage import tables
 
 EOS = 9
@@ -29,7 +31,8 @@ def floats(of):
 @pytest.fixture
 def files(tmp_path):
     """(prompts, a shard) of two pairs."""
-    paths = {name: str(tmp_path / f"{name}.parquet") for name in ("prompts", "generations", "reference", "weights")}
+    kinds = ("prompts", "generations", "reference", "weights")
+    paths = {kind: str(tmp_path / kind / "00.parquet") for kind in kinds}
     tables.write(paths["prompts"], "prompts", PROMPTS, {})
     tables.write(paths["generations"], "generations", ANSWERS, {})
     chosen, rejected = floats(CHOSEN["chosen_token_ids"]), floats(REJECTED["rejected_token_ids"])
@@ -37,13 +40,13 @@ def files(tmp_path):
     tables.write(paths["reference"], "reference", read, {"eos": EOS})
     hashes = tables.ids_hashes(tables.read_reference(paths["reference"]), "rejected")
     weights = {"prompt_id": ["a", "b"], "ids_hash": hashes, "chosen_weights": chosen, "rejected_weights": rejected}
-    tables.write(paths["weights"], "weights", weights, {})
+    tables.write(paths["weights"], "weights", weights, {"counts": {"chosen": {"tokens": 4}, "rejected": {"tokens": 2}}})
     return paths.pop("prompts"), Shard(**paths)
 
 
 def test_the_page(files):
     prompts, shard = files
-    page = examples.page(prompts, {"sft": shard.generations}, {"wspin/ite0": shard}, 2).decode()
+    page = examples_page(prompts, {"sft": shard.generations}, {"wspin/ite0": shard}, 2)
     assert "\n## a\n\n    Say\n    hi.\n\n**Real answer**\n\n    Hi | you\n\n**sft**\n\n    No\n    no\n" in page
     rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| `")]
     assert [[cell.strip("| `") for cell in row] for row in rows] == [
@@ -60,17 +63,17 @@ def test_the_page(files):
 
 def test_as_many_prompts_as_asked(files):
     prompts, shard = files
-    page = examples.page(prompts, {"sft": shard.generations}, {}, 1).decode()
+    page = examples_page(prompts, {"sft": shard.generations}, {}, 1)
     assert "## a" in page
     assert "## b" not in page
     assert "**Weights" not in page
-    assert examples.page(prompts, {}, {}, 5).decode().count("## ") == 2
+    assert examples_page(prompts, {}, {}, 5).count("## ") == 2
 
 
 def test_long_texts_are_cut_and_say_so(files, tmp_path):
     long = {**PROMPTS, "prompt": ["x" * 601, "y" * 600]}
     tables.write(tmp_path / "long.parquet", "prompts", long, {})
-    page = examples.page(str(tmp_path / "long.parquet"), {}, {}, 2).decode()
+    page = examples_page(str(tmp_path / "long.parquet"), {}, {}, 2)
     assert f"    {'x' * 600} [...]\n" in page
     assert f"    {'y' * 600}\n" in page
 
@@ -83,20 +86,39 @@ def test_weights_of_other_answers_are_refused(files):
     with pytest.raises(
         StudyError, match=r"row 0, rejected: expected weights of token ids \w+, found those of 0; weigh the"
     ):
-        examples.page(prompts, {}, {"wspin/ite0": shard}, 1)
+        examples_page(prompts, {}, {"wspin/ite0": shard}, 1)
 
 
 def test_answers_to_other_prompts_are_refused(files, tmp_path):
     prompts, _ = files
     tables.write(tmp_path / "other.parquet", "generations", {**ANSWERS, "prompt_id": ["b", "a"]}, {})
-    with pytest.raises(StudyError, match=r"other.parquet: expected the 2 rows of .*prompts.parquet, found 2; .* row 0"):
-        examples.page(prompts, {"sft": str(tmp_path / "other.parquet")}, {}, 2)
+    with pytest.raises(
+        StudyError, match=r"other.parquet: expected the 2 rows of .*prompts/00.parquet, found 2; .* row 0"
+    ):
+        examples_page(prompts, {"sft": str(tmp_path / "other.parquet")}, {}, 2)
+
+
+def flags(prompts, shard, *iterations):
+    """Flags for these iterations, each of them with the files of `shard`."""
+    folders = {f"--{kind}": [str(Path(path).parent)] * len(iterations) for kind, path in vars(shard).items()}
+    named = ["--prompts", prompts, "--shards", "00", "--iterations", *iterations]
+    return [*named, *(word for flag, paths in folders.items() for word in (flag, *paths))]
 
 
 def test_the_program_writes_the_page(files, tmp_path):
     prompts, shard = files
-    named = ["--prompts", prompts, "--count", "2", "--opponents", "sft", "--answers", shard.generations]
-    weighed = ["--iterations", "wspin/ite0", "--weights", shard.weights, "--reference", shard.reference]
+    shown = ["--count", "2", "--opponents", "sft", "--answers", shard.generations]
     output = tmp_path / "examples.md"
-    program.main([*named, *weighed, "--generations", shard.generations, "--output", str(output)])
-    assert output.read_bytes() == examples.page(prompts, {"sft": shard.generations}, {"wspin/ite0": shard}, 2)
+    program.main(["examples", *shown, *flags(prompts, shard, "wspin/ite0"), "--output", str(output)])
+    assert output.read_text() == examples_page(prompts, {"sft": shard.generations}, {"wspin/ite0": shard}, 2)
+
+
+def test_the_program_writes_the_table_of_weights(files, tmp_path):
+    prompts, shard = files
+    outputs = [tmp_path / "weights.csv", tmp_path / "weights.md"]
+    command = ["weights", *flags(prompts, shard, "wspin/ite0", "wspin/ite1"), "--output", *map(str, outputs)]
+    program.main(command)
+    tables = weight_tables({"wspin/ite0": [shard], "wspin/ite1": [shard]}, prompts)
+    assert {path.suffix: path.read_text() for path in outputs} == tables
+    with pytest.raises(StudyError, match="expected 2 folders, one per iteration, found 1"):
+        program.main([*command, "--generations", str(tmp_path)])

@@ -24,6 +24,7 @@ from wspin.report.tables import (
     _difference_table,
     _rendered,
     average,
+    average_csv,
     difference_tables,
     score_tables,
     tidy,
@@ -89,7 +90,7 @@ def refusal(results, models=MODELS, metrics=METRICS, suites=("demo",)):
 
 def tables(results, models=MODELS, metrics=METRICS):
     """CSV, Markdown and LaTeX of the scores, as texts."""
-    return [text.decode() for text in score_tables(scores.read(results, models, ["demo"]), metrics)]
+    return list(score_tables(scores.read(results, models, ["demo"]), metrics).values())
 
 
 def cells(markdown):
@@ -246,8 +247,7 @@ def test_a_file_that_is_no_json_is_refused(results):
 
 def command(kind, results, *more, metrics=METRICS, models=MODELS):
     """Arguments of one of the program's two tables, which are written to `results/tables/{kind}.*`."""
-    files = [("--csv", "csv"), ("--markdown", "md"), ("--latex", "tex")]
-    outputs = [str(part) for flag, end in files for part in (flag, results / f"tables/{kind}.{end}")]
+    outputs = ["--output", *(str(results / f"tables/{kind}.{suffix}") for suffix in ("csv", "md", "tex"))]
     chosen = [f"{task}={metric}" for task, metric in metrics.items()]
     tasks = ["--suites", "demo", "--metrics", *chosen]
     return [kind, "--results", str(results), "--models", *models, *tasks, *outputs, *map(str, more)]
@@ -443,7 +443,7 @@ def test_averages_are_those_of_the_table(compared):
 
 def test_markdown_of_differences_is_in_points_with_its_legend(compared):
     models = read_items(compared)
-    table, markdown, latex, averages = [text.decode() for text in difference_tables(models, [PAIR], DRAWS)]
+    table, markdown, latex = difference_tables(models, [PAIR], DRAWS).values()
     rows = list(csv.DictReader(table.splitlines()))
     assert list(rows[0]) == ["model", "baseline", "task", "difference", "low", "high", "n"]
     exact = comparison.differences(models, [PAIR], DRAWS)
@@ -456,20 +456,21 @@ def test_markdown_of_differences_is_in_points_with_its_legend(compared):
     for part in ("spell n = 40, mmlu n = 25, gsm8k n = 30", "90 % of 500 draws", "seed 42", "paired bootstrap"):
         assert part in legend
     assert latex.count("spin/ite0") == 2
-    assert list(csv.DictReader(averages.splitlines()))[1]["arm"] == "spin"
+    assert list(csv.DictReader(average_csv(models, DRAWS).splitlines()))[1]["arm"] == "spin"
 
 
 def test_no_negative_zero_is_shown():
     rows = [comparison.Difference("a", "b", task, -1e-9, -0.01, 1e-9, 10) for task in ("one", "average")]
-    assert cells(_rendered(_difference_table(rows, DRAWS))[0])[1][1] == "+0.00 [-1.00, +0.00]"
+    assert cells(_rendered(_difference_table(rows, DRAWS))[".md"])[1][1] == "+0.00 [-1.00, +0.00]"
 
 
 def test_no_pair_is_said_in_a_sentence(compared):
-    table, markdown, latex, averages = difference_tables(read_items(compared), [], DRAWS)
-    assert table == b"model,baseline,task,difference,low,high,n\n"
-    assert markdown.startswith(b"There is no arm to compare")
-    assert latex == b"% " + markdown
-    assert averages.count(b"\n") == 1 + len(COMPARED)
+    models = read_items(compared)
+    table, markdown, latex = difference_tables(models, [], DRAWS).values()
+    assert table == "model,baseline,task,difference,low,high,n\n"
+    assert markdown.startswith("There is no arm to compare")
+    assert latex == f"% {markdown}"
+    assert average_csv(models, DRAWS).count("\n") == 1 + len(COMPARED)
 
 
 def test_latex_is_whole(results, compared):
@@ -759,6 +760,13 @@ def test_malformed_averages_are_refused(tmp_path, text, message):
         comparison.read_averages(tmp_path / "b.csv")
 
 
+def test_program_writes_no_table_of_another_kind(results):
+    outputs = ["--output", *(str(results / name) for name in ("a.csv", "a.txt"))]
+    with pytest.raises(StudyError, match=r"a.txt: expected a name that ends in .csv, .md, .tex, found '.txt'"):
+        program.main([*command("scores", results), *outputs])
+    assert not (results / "a.csv").exists()
+
+
 def test_program_compares_and_draws(compared):
     averages, drawn = (
         compared / "tables/averages.csv",
@@ -774,7 +782,9 @@ def test_program_compares_and_draws(compared):
         program.main(draw)
         written.append([path.read_bytes() for path in outputs])
     assert written[0] == written[1]
-    assert written[0][:4] == difference_tables(read_items(compared), [PAIR], Draws(100, 0.95, 42))
+    models, drawn_from = read_items(compared), Draws(100, 0.95, 42)
+    texts = [*difference_tables(models, [PAIR], drawn_from).values(), average_csv(models, drawn_from)]
+    assert [content.decode() for content in written[0][:4]] == texts
     check_records(outputs[:4], samples.paths(scores.read(compared, COMPARED, ["demo"])))
     check_records(drawn, [averages])
 

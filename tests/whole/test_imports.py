@@ -47,6 +47,8 @@ IMPORTED = {
     "report scores": set(),
     "report differences": TABLES | {"scipy"},
     "report figure": {"matplotlib", "scipy"},
+    "report weights": TABLES,
+    "report examples": TABLES,
     "manage stale": set(),
     "manage clean_state": set(),
 }
@@ -88,9 +90,10 @@ def commands(folder):
     flags = RuleFlags(StudyPaths(load_study(merge(*settings), SMALL)))
     raw, rows = folder / "fetched/sft", folder / "data/prompts.parquet"
     base, model = ["--model", folder / "base", "--manifest", folder / "base.json"], folder / "sft"
-    answers, reference = ["--generations", folder / "answers.parquet"], folder / "reference.parquet"
+    answers, reference = ["--generations", folder / "sft/generations/00.parquet"], folder / "sft/reference/00.parquet"
+    weights = folder / "equal/ite0/weights/00.parquet"
     heldout, averages = ["--heldout", folder / "heldout.parquet"], ["--averages", folder / "averages.csv"]
-    tables = [word for kind in ("csv", "markdown", "latex") for word in (f"--{kind}", folder / f"table.{kind}")]
+    tables = ["--output", *(folder / f"table.{suffix}" for suffix in ("csv", "md", "tex"))]
     scored = folder / "sft/scores/demo"
     shard = {"responses": "sft", "shard": "00"}
     yield "fetch data", [*flags.fetch_data("sft"), "--output", raw]
@@ -103,8 +106,8 @@ def commands(folder):
     read = [*base, "--rows", rows, *answers, *flags.logprobs_reference(**shard)]
     yield "logprobs reference", [*read, "--output", reference]
     weighed = ["--rows", rows, *answers, "--reference", reference, *flags.weigh("equal", "0", "00")]
-    yield "weigh", [*weighed, "--output", folder / "weights.parquet"]
-    weighed = ["--weights", folder / "weights.parquet", "--output", folder / "a.jsonl"]
+    yield "weigh", [*weighed, "--output", weights]
+    weighed = ["--weights", weights, "--output", folder / "a.jsonl"]
     yield "exchange export", ["--format", "tis-dpo", "--rows", rows, *answers, *weighed]
     yield "exchange import", ["--format", "tis-dpo", "--train", folder / "a.jsonl", "--output", folder / "given"]
     given, generations = ["--given", folder / "given/pairs.jsonl"], folder / "given.parquet"
@@ -124,6 +127,12 @@ def commands(folder):
     compared = [*flags.report_differences(), "--models", "sft", "--against", "--bootstrap", 10]
     yield "report differences", [*compared, *tables, *averages]
     yield "report figure", [*flags.report_figure(), *averages, "--output", folder / "averages.svg"]
+    kinds = {"weights": weights.parent, "reference": reference.parent, "generations": answers[1].parent}
+    shards = ["--prompts", rows, "--shards", "00", "--iterations", "equal/ite0"]
+    shards += [word for kind, path in kinds.items() for word in (f"--{kind}", path)]
+    yield "report weights", [*shards, *tables[:3]]
+    shown = ["--count", 1, "--opponents", "sft", "--answers", answers[1], "--output", folder / "examples.md"]
+    yield "report examples", [*shards, *shown]
     for command in ("stale", "clean_state"):
         yield f"manage {command}", ["--results", folder]
 

@@ -1,81 +1,77 @@
-"""Report: tables and figures of what the study measured.
+"""Tables, figures and pages of what the study measured.
 
-Scores that were made in different ways (engine, versions, batch size, seeds, template, prompts) are refused.
+Scores made in different ways (engine, versions, batch size, seeds, template, prompts) are refused.
 
     python workflow/scripts/report.py scores --results results --models base sft spin/ite0 --suites arc gsm8k \
         --metrics arc_challenge=acc_norm,none gsm8k=exact_match,strict-match \
-        --csv results/tables/scores.csv --markdown results/tables/scores.md --latex results/tables/scores.tex
+        --output results/tables/scores.csv results/tables/scores.md results/tables/scores.tex
 """
 
 from wspin import cli
-from wspin.report import comparison, samples
-from wspin.report.scores import pairs, read
-from wspin.report.tables import difference_tables, score_tables
-from wspin.report.weights import weight_tables
+from wspin.report import commands
+from wspin.report.comparison import Draws
+from wspin.report.scores import read
+from wspin.report.weights import iteration_shards
 from wspin.storage.files import whole_file
 
 
 def main(argv=None):
-    parser = cli.program_parser("report", __doc__)
-    commands = parser.add_subparsers(required=True, metavar="scores|differences|weights|figure")
-    for name, action in (("scores", scores), ("differences", differences), ("weights", weights), ("figure", figure)):
-        commands.add_parser(name, help=action.__doc__).set_defaults(action=action)
-    compare, draw = commands.choices["differences"], commands.choices["figure"]
-    for command in (commands.choices["scores"], compare):
-        for flag in ("--results", "--csv", "--markdown", "--latex"):
-            command.add_argument(flag, required=True)
-        for flag, name in (("--models", "MODEL"), ("--suites", "SUITE"), ("--metrics", "TASK=METRIC")):
-            command.add_argument(flag, required=True, nargs="+", metavar=name)
-    compare.add_argument("--against", nargs="*", default=[], metavar="MODEL=BASELINE")
-    compare.add_argument("--bootstrap", required=True, type=int, help="draws behind an interval")
-    compare.add_argument("--seed", required=True, type=int)
-    weigh = commands.choices["weights"]
-    for flag in ("--prompts", "--csv", "--markdown"):
-        weigh.add_argument(flag, required=True)
-    for flag in ("--iterations", "--weights", "--reference", "--generations"):
-        weigh.add_argument(flag, nargs="*", default=[], help="iteration by iteration, with equally many shards")
-    draw.add_argument("--output", required=True, nargs="+", help="figures: .pdf, .svg, .png")
-    for command in (compare, draw):
-        command.add_argument("--confidence", required=True, type=float, help="share of the draws in an interval")
-        command.add_argument("--averages", required=True, help="every model's average: made by `differences`")
-    arguments = parser.parse_args(argv)
-    outputs, inputs = arguments.action(arguments)
-    for path, content in outputs.items():
+    flags = parse(argv)
+    match flags.command:
+        case "scores":
+            scored = read(flags.results, flags.models, flags.suites)
+            report = commands.scores(scored, flags.metrics, flags.output)
+        case "differences":
+            scored = read(flags.results, flags.models, flags.suites)
+            draws = Draws(flags.bootstrap, flags.confidence, flags.seed)
+            report = commands.differences(scored, flags.metrics, flags.against, draws, flags.output, flags.averages)
+        case "weights":
+            shards = iteration_shards(flags.iterations, flags.shards, flags.weights, flags.reference, flags.generations)
+            report = commands.weights(flags.prompts, shards, flags.output)
+        case "examples":
+            shards = iteration_shards(flags.iterations, flags.shards, flags.weights, flags.reference, flags.generations)
+            answers = dict(zip(flags.opponents, flags.answers, strict=True))
+            report = commands.examples(flags.prompts, flags.count, answers, shards, flags.output)
+        case "figure":
+            report = commands.figure(flags.averages, flags.confidence, flags.output)
+    for path, content in report.outputs.items():
         with whole_file(path) as temporary:
             temporary.write_bytes(content)
-    print(f"report: {', '.join(outputs)}", flush=True)
-    cli.write_records(arguments, outputs, inputs)
+    print(f"report: {', '.join(report.outputs)}", flush=True)
+    cli.write_records(flags, report.outputs, report.inputs)
 
 
-def scores(flags):
-    """every score with its standard error"""
-    scored = read(flags.results, flags.models, flags.suites)
-    made = score_tables(scored, dict(pairs("TASK=METRIC", flags.metrics)))
-    return dict(zip((flags.csv, flags.markdown, flags.latex), made, strict=True)), [str(one.path) for one in scored]
-
-
-def differences(flags):
-    """models compared document by document, with intervals"""
-    scored = read(flags.results, flags.models, flags.suites)
-    models = samples.read(scored, dict(pairs("TASK=METRIC", flags.metrics)))
-    draws = comparison.Draws(flags.bootstrap, flags.confidence, flags.seed)
-    made = difference_tables(models, pairs("MODEL=BASELINE", flags.against), draws)
-    return dict(zip((flags.csv, flags.markdown, flags.latex, flags.averages), made, strict=True)), samples.paths(scored)
-
-
-def weights(flags):
-    """what token weights look like"""
-    made = weight_tables(flags.iterations, [flags.weights, flags.reference, flags.generations], flags.prompts)
-    inputs = [flags.prompts, *flags.weights, *flags.reference, *flags.generations]
-    return dict(zip((flags.csv, flags.markdown), made, strict=True)), inputs
-
-
-def figure(flags):
-    """the averages by iteration"""
-    from wspin.report import figures  # slow to import, and tables need none of it
-
-    drawn = figures.averages(comparison.read_averages(flags.averages), flags.confidence)
-    return {path: figures.render(drawn, path) for path in flags.output}, [flags.averages]
+def parse(argv):
+    parser = cli.program_parser("report", __doc__)
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    scores = subparsers.add_parser("scores", help="every score with its standard error")
+    differences = subparsers.add_parser("differences", help="models compared document by document, with intervals")
+    weights = subparsers.add_parser("weights", help="the distribution of every iteration's token weights")
+    examples = subparsers.add_parser("examples", help="prompts with every model's answers and their token weights")
+    figure = subparsers.add_parser("figure", help="the averages by iteration")
+    for command in (scores, differences):
+        command.add_argument("--results", required=True, help="folder of the results")
+        command.add_argument("--models", required=True, nargs="+", metavar="MODEL")
+        command.add_argument("--suites", required=True, nargs="+", metavar="SUITE")
+        command.add_argument("--metrics", required=True, nargs="+", metavar="TASK=METRIC")
+    differences.add_argument("--against", nargs="*", default=[], metavar="MODEL=BASELINE")
+    differences.add_argument("--bootstrap", required=True, type=int, help="bootstrap draws per interval")
+    differences.add_argument("--seed", required=True, type=int)
+    for command in (differences, figure):
+        command.add_argument("--confidence", required=True, type=float, help="share of the draws inside an interval")
+        command.add_argument("--averages", required=True, help="CSV of every model's average, made by `differences`")
+    for command in (weights, examples):
+        command.add_argument("--prompts", required=True)
+        command.add_argument("--shards", required=True, nargs="+", help="names of the shards: `examples` reads one")
+        command.add_argument("--iterations", nargs="*", default=[], help="iterations with token weights")
+        for flag in ("--weights", "--reference", "--generations"):
+            command.add_argument(flag, nargs="*", default=[], metavar="FOLDER", help="one for each iteration")
+    examples.add_argument("--count", required=True, type=int, help="number of prompts")
+    examples.add_argument("--opponents", required=True, nargs="+", help="models that generated the answers")
+    examples.add_argument("--answers", required=True, nargs="+", help="the first shard of each opponent's answers")
+    for command in subparsers.choices.values():
+        command.add_argument("--output", required=True, nargs="+", metavar="FILE", help="the format follows the suffix")
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

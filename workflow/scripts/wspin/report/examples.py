@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -22,15 +22,15 @@ LEGEND = (
 )
 
 
-def page(prompts: str, answers: dict[str, str], weighed: dict[str, Shard], count: int) -> bytes:
+def examples_page(prompts: str, answers: Mapping[str, str], weighted: Mapping[str, Shard], count: int) -> str:
     """Markdown of the first `count` prompts.
 
-    `answers`: a name of the opponent and the iteration, and the first shard of its generations; `weighed`: an iteration
-    and its first shard. Raises `StudyError` if a file does not hold what it should.
+    `answers`: opponent -> the first shard of its generations; `weighted`: iteration -> its first shard. Raises
+    `StudyError` if a file does not hold what it should.
     """
     rows = tables.read(prompts, "prompts").slice(0, count).to_pylist()
     said = {name: _texts(path, prompts, [row["prompt_id"] for row in rows]) for name, path in answers.items()}
-    read = {name: Weights(shard) for name, shard in weighed.items()}
+    read = {name: Weights(shard) for name, shard in weighted.items()}
     parts = [LEGEND]
     for i, row in enumerate(rows):
         parts += [f"## {row['prompt_id']}", _quoted(row["prompt"]), f"**Real answer**\n\n{_quoted(row['response'])}"]
@@ -38,7 +38,7 @@ def page(prompts: str, answers: dict[str, str], weighed: dict[str, Shard], count
         if read:
             parts += ["**Weights of the real answer**", _chosen(i, row["response"], read)]
             parts += [f"**Weights of the generated answer, {name}**\n\n{one.rejected(i)}" for name, one in read.items()]
-    return ("\n\n".join(parts) + "\n").encode()
+    return "\n\n".join(parts) + "\n"
 
 
 class Weights:

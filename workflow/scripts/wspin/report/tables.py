@@ -69,29 +69,30 @@ def to_csv(kind: type[NamedTuple], rows: Iterable[NamedTuple]) -> str:
 # Tables to be read
 
 
-def _rendered(table: Table) -> tuple[str, str]:
-    """(Markdown, LaTeX with booktabs): aligned columns, legend below; the legend alone if there are no lines."""
+def _rendered(table: Table) -> dict[str, str]:
+    """Markdown and LaTeX with booktabs, by suffix: the legend below; the legend alone if there are no lines."""
     if not table.lines:
-        return f"{table.legend}\n", f"% {table.legend}\n"
+        return {".md": f"{table.legend}\n", ".tex": f"% {table.legend}\n"}
     sides = ["left", *["right"] * (len(table.header) - 1)]
     made = partial(tabulate, table.lines, table.header, disable_numparse=True, colalign=sides)
-    return f"{made(tablefmt='pipe')}\n\n{table.legend}\n", f"{made(tablefmt='latex_booktabs')}\n% {table.legend}\n"
+    markdown, latex = made(tablefmt="pipe"), made(tablefmt="latex_booktabs")
+    return {".md": f"{markdown}\n\n{table.legend}\n", ".tex": f"{latex}\n% {table.legend}\n"}
 
 
-def _encoded(*texts: str) -> list[bytes]:
-    return [text.encode() for text in texts]
+def score_tables(scored: Sequence[Scored], metrics: dict[str, str]) -> dict[str, str]:
+    """Every score as CSV, the chosen ones as Markdown and LaTeX, by suffix. Raises `StudyError` as `scores.select`."""
+    return {".csv": to_csv(Row, tidy(scored)), **_rendered(_score_table(scored, metrics))}
 
 
-def score_tables(scored: Sequence[Scored], metrics: dict[str, str]) -> list[bytes]:
-    """Every score as CSV, and the chosen ones as Markdown and LaTeX. Raises `StudyError` as `scores.select`."""
-    return _encoded(to_csv(Row, tidy(scored)), *_rendered(_score_table(scored, metrics)))
+def difference_tables(models: Models, pairs: Iterable[tuple[str, str]], draws: Draws) -> dict[str, str]:
+    """The differences as CSV, Markdown and LaTeX, by suffix. Raises `StudyError` as `comparison.differences`."""
+    rows = comparison.differences(models, pairs, draws)
+    return {".csv": to_csv(Difference, rows), **_rendered(_difference_table(rows, draws))}
 
 
-def difference_tables(models: Models, pairs: Iterable[tuple[str, str]], draws: Draws) -> list[bytes]:
-    """The differences as CSV, Markdown and LaTeX, and the averages as CSV. Raises `StudyError` as `comparison`."""
-    rows, averages = comparison.differences(models, pairs, draws), comparison.averages(models, draws)
-    table = _rendered(_difference_table(rows, draws))
-    return _encoded(to_csv(Difference, rows), *table, to_csv(Average, averages))
+def average_csv(models: Models, draws: Draws) -> str:
+    """Every model's average with its interval, as `comparison.read_averages` reads it."""
+    return to_csv(Average, comparison.averages(models, draws))
 
 
 def _score_table(scored: Sequence[Scored], metrics: dict[str, str]) -> Table:

@@ -10,7 +10,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,23 +37,30 @@ class Shard:
     generations: str
 
 
-def weight_tables(iterations: Sequence[str], files: Sequence[Sequence[str]], prompts: str) -> tuple[bytes, bytes]:
-    """The table of some iterations as CSV and as Markdown.
+def iteration_shards(
+    iterations: Sequence[str],
+    shards: Sequence[str],
+    weights: Sequence[str],
+    reference: Sequence[str],
+    generations: Sequence[str],
+) -> dict[str, list[Shard]]:
+    """Iteration -> its shards, from their names and from one folder of each kind per iteration.
 
-    `files`: weights, references and generations, iteration by iteration, each with the same number of shards. Raises
-    `StudyError` if a file is missing.
+    Raises `StudyError` if an iteration lacks a folder.
     """
-    count = len(files[0]) // max(len(iterations), 1)
-    if any(len(paths) != count * len(iterations) for paths in files):
-        found = ", ".join(str(len(paths)) for paths in files)
-        raise StudyError(f"report: expected equally many shards of {len(iterations)} iterations, found {found} files")
-    shards = [Shard(*paths) for paths in zip(*files, strict=True)]
-    made = [
-        row
-        for i, name in enumerate(iterations)
-        for row in weight_rows(name, shards[i * count : (i + 1) * count], prompts)
-    ]
-    return to_csv(made).encode(), to_markdown(made).encode()
+    folders = (weights, reference, generations)
+    if found := [len(kind) for kind in folders if len(kind) != len(iterations)]:
+        raise StudyError(f"report: expected {len(iterations)} folders, one per iteration, found {found[0]}")
+    return {
+        iteration: [Shard(*(f"{folder}/{shard}.parquet" for folder in kinds)) for shard in shards]
+        for iteration, *kinds in zip(iterations, *folders, strict=True)
+    }
+
+
+def weight_tables(shards: Mapping[str, Sequence[Shard]], prompts: str) -> dict[str, str]:
+    """The table of some iterations as CSV and as Markdown, by suffix. Raises `StudyError` if a file is missing."""
+    rows = [row for iteration, of_one in shards.items() for row in weight_rows(iteration, of_one, prompts)]
+    return {".csv": to_csv(rows), ".md": to_markdown(rows)}
 
 
 def weight_rows(iteration: str, shards: Sequence[Shard], prompts: str) -> list[Row]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from wspin.config.stages import Train, at_iteration
 from wspin.config.study import Study
@@ -82,19 +82,26 @@ class StudyPaths(Lineage):
         """The answers behind a file of scores."""
         return f"{scores.removesuffix('.json')}.samples.parquet"
 
-    def weight_files(self) -> dict[str, list[str]]:
-        """Shards of the weights, references and generations of these iterations, iteration by iteration."""
-        folders = {"weights": self.weights_folder, "reference": self.reference_folder, "generations": self.response_set}
+    def weight_folders(self) -> dict[str, list[str]]:
+        """Folders of every iteration's token weights, and of the references and generations they belong to, by kind."""
+        owners = {"weights": self.weights_folder, "reference": self.reference_folder, "generations": self.response_set}
         return {
-            kind: [path for iteration in self.weighted_iterations() for path in self.files(folder(iteration), kind)]
-            for kind, folder in folders.items()
+            kind: [f"{self.results}/{owner(iteration)}/{kind}" for iteration in self.weighted_iterations()]
+            for kind, owner in owners.items()
         }
 
-    def example_files(self) -> dict[str, list[str]]:
-        """The first shards of all answers, and of what belongs to the weighted ones, iteration by iteration."""
-        first, count = self.shards()[0], len(self.shards())
-        weighted = {kind: paths[::count] for kind, paths in self.weight_files().items()}
-        return {"answers": [self.file(name, "generations", first) for name in self.response_sets()], **weighted}
+    def weight_files(self, shards: Sequence[str] = ()) -> list[str]:
+        """The files in `weight_folders`, each once; of some shards or of all."""
+        folders = dict.fromkeys(folder for kind in self.weight_folders().values() for folder in kind)
+        return [f"{folder}/{shard}.parquet" for folder in folders for shard in shards or self.shards()]
+
+    def example_answers(self) -> list[str]:
+        """The first shard of every response set."""
+        return [self.file(responses, "generations", self.shards()[0]) for responses in self.response_sets()]
+
+    def example_files(self) -> list[str]:
+        """The first shards of all answers, and of the files in `weight_folders`."""
+        return [*self.example_answers(), *self.weight_files(self.shards()[:1])]
 
     def fits_models(self) -> list[str]:
         return [self.model(name) for name in self.study.data.fits]

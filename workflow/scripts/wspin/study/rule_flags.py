@@ -112,11 +112,18 @@ class RuleFlags:
         return ["--confidence", str(self.study.report.confidence)]
 
     def report_weights(self) -> list[str]:
-        return ["--iterations", *(iteration.name for iteration in self.paths.weighted_iterations())]
+        return ["--shards", *self.paths.shards(), *self._weighted_iterations()]
 
     def report_examples(self) -> list[str]:
         opponents = [self.paths.generator(responses) for responses in self.paths.response_sets()]
-        return ["--count", str(self.study.report.examples), "--opponents", *opponents, *self.report_weights()]
+        answers = ["--opponents", *opponents, "--answers", *self.paths.example_answers()]
+        shown = ["--count", str(self.study.report.examples), "--shards", self.paths.shards()[0]]
+        return [*shown, *answers, *self._weighted_iterations()]
+
+    def _weighted_iterations(self) -> list[str]:
+        iterations = [iteration.name for iteration in self.paths.weighted_iterations()]
+        folders = self.paths.weight_folders().items()
+        return ["--iterations", *iterations, *(word for kind, paths in folders for word in (f"--{kind}", *paths))]
 
     def _fits(self) -> list[str]:
         templates = [self.paths.template(model) for model in self.study.data.fits]

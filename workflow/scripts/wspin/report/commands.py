@@ -1,0 +1,78 @@
+"""The commands of `report.py`: each returns the content of its outputs and names the files that it read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from wspin.errors import StudyError
+
+from . import comparison, samples
+from .comparison import Draws
+from .examples import examples_page
+from .scores import Scored, pairs
+from .tables import average_csv, difference_tables, score_tables
+from .weights import Shard, weight_tables
+
+
+class Report(NamedTuple):
+    """The outputs by path, and the paths of the inputs."""
+
+    outputs: dict[str, bytes]
+    inputs: list[str]
+
+
+def scores(scored: Sequence[Scored], metrics: Sequence[str], output: Sequence[str]) -> Report:
+    """Every score with its standard error; `metrics` are texts TASK=METRIC."""
+    tables = score_tables(scored, dict(pairs("TASK=METRIC", metrics)))
+    return Report(by_suffix(output, tables), [str(file.path) for file in scored])
+
+
+def differences(
+    scored: Sequence[Scored],
+    metrics: Sequence[str],
+    against: Sequence[str],
+    draws: Draws,
+    output: Sequence[str],
+    averages: str,
+) -> Report:
+    """Models compared document by document, `against` as MODEL=BASELINE, and every model's average."""
+    models = samples.read(scored, dict(pairs("TASK=METRIC", metrics)))
+    tables = difference_tables(models, pairs("MODEL=BASELINE", against), draws)
+    outputs = {**by_suffix(output, tables), averages: average_csv(models, draws).encode()}
+    return Report(outputs, samples.paths(scored))
+
+
+def weights(prompts: str, shards: Mapping[str, Sequence[Shard]], output: Sequence[str]) -> Report:
+    """The distribution of every iteration's token weights."""
+    return Report(by_suffix(output, weight_tables(shards, prompts)), [prompts, *_files(shards)])
+
+
+def examples(
+    prompts: str, count: int, answers: Mapping[str, str], shards: Mapping[str, Sequence[Shard]], output: Sequence[str]
+) -> Report:
+    """The first prompts with every opponent's answers and the token weights of every iteration's first shard."""
+    page = examples_page(prompts, answers, {iteration: first for iteration, (first, *_) in shards.items()}, count)
+    return Report(by_suffix(output, {".md": page}), [prompts, *answers.values(), *_files(shards)])
+
+
+def figure(averages: str, confidence: float, output: Sequence[str]) -> Report:
+    """The averages by iteration."""
+    from . import figures  # slow to import, and the tables do without
+
+    drawn = figures.averages(comparison.read_averages(averages), confidence)
+    return Report({path: figures.render(drawn, path) for path in output}, [averages])
+
+
+def by_suffix(paths: Sequence[str], contents: Mapping[str, str]) -> dict[str, bytes]:
+    """Every path with the content in its format. Raises `StudyError` at a suffix that is none of `contents`."""
+    for path in paths:
+        if Path(path).suffix not in contents:
+            raise StudyError(f"{path}: expected a name that ends in {', '.join(contents)}, found {Path(path).suffix!r}")
+    return {path: contents[Path(path).suffix].encode() for path in paths}
+
+
+def _files(shards: Mapping[str, Sequence[Shard]]) -> list[str]:
+    """The files of all shards, each once: arms share answers and their log-probabilities."""
+    return list(dict.fromkeys(path for of_one in shards.values() for shard in of_one for path in vars(shard).values()))
