@@ -1,5 +1,6 @@
-"""What the guides in docs/ work out by hand is what the library computes; commands plan."""
+"""What the guides in docs/ work out by hand is what the library computes; commands plan; files and functions exist."""
 
+import ast
 import itertools
 import json
 import re
@@ -9,6 +10,7 @@ import sys
 
 import numpy as np
 import pytest
+import structure
 import update
 import workflow
 import yaml
@@ -175,13 +177,57 @@ def test_the_pages_ranges_are_those_of_the_formula():
         assert "between {:.3f} and {:.3f}".format(*ends) in ORIGINAL
 
 
+# Names of the code
+
+PAGES = [
+    ROOT / name
+    for name in ("README.md", "CONTRIBUTING.md", *(f"docs/{name}.md" for name in ("architecture", "engine")))
+]
+PAGES += [
+    ROOT / f"docs/{name}.md" for name in ("token-weights", "cluster", "generation", "fetching", "preflight", "demo")
+]
+PLACE = re.compile(r"`((?:\w+/)*\w+\.(?:py|smk))(?::([\w.]+))?`")
+
+
+def definitions(path):
+    """Names that a module defines: functions, classes, constants, and `Class.method`."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+            yield from (f"{node.name}.{part.name}" for part in node.body if isinstance(part, ast.FunctionDef))
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            yield from (target.id for target in targets if isinstance(target, ast.Name))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_and_functions_that_a_page_names_exist(page):
+    """`path.py` and `path.py:function`, from the repository, the programs or the library."""
+    missing = []
+    for place, name in PLACE.findall(page.read_text()):
+        roots = (ROOT, ROOT / "workflow/scripts", ROOT / "workflow/scripts/wspin")
+        path = next((root / place for root in roots if (root / place).is_file()), None)
+        if path is None or (name and name not in definitions(path)):
+            missing.append(f"{place}:{name}")
+    assert missing == []
+
+
+def test_the_rooms_of_the_page_are_those_of_the_law():
+    """`| room | may import | what is in it |` in docs/architecture.md."""
+    table = (
+        (ROOT / "docs/architecture.md").read_text().split("| room | may import | what is in it |\n")[1].split("\n\n")[0]
+    )
+    rows = [[cell.strip() for cell in row.strip("|").split(" | ")] for row in table.splitlines()[1:]]
+    written = {room.strip("`/").removesuffix(".py"): set(re.findall(r"`(\w+)`", allowed)) for room, allowed, _ in rows}
+    assert written == {room: set(allowed.split()) for room, allowed in structure.ALLOWED.items()}
+
+
 # What is generated
 
 
 def test_the_readme_counts_the_studys_jobs(repository):
     """As `snakemake --profile local -n all` plans them; `python tests/update.py` renews the table."""
-    told = (ROOT / "README.md").read_text()
-    listed = told.split("<!-- study jobs -->\n")[1].split("<!-- study jobs end -->")[0]
+    listed = (ROOT / "README.md").read_text().split("<!-- study jobs -->\n")[1].split("<!-- study jobs end -->")[0]
     assert listed == update.job_list(repository.plan("all").counts)
 
 
