@@ -1,4 +1,4 @@
-"""Where rows come from, which are drawn, and why others are passed over."""
+"""Which formats of rows are parsed, which rows are drawn, and why others are passed over."""
 
 import json
 import re
@@ -20,11 +20,11 @@ TASKS = {"spell_backward": {"min_word_len": 3, "max_word_len": 7}}
 SHORT = {"spell_backward": {"min_word_len": 3, "max_word_len": 3}}  # few words, drawn again and again
 
 
-def fit(chat, context=128, max_new_tokens=10, tokenizer=None, **changes):
-    """A room for 60 tokens of prompt and 90 in all, in which "ab" is two tokens."""
+def limits_of(chat, context=128, max_new_tokens=10, tokenizer=None, **changes):
+    """Limits of 60 prompt tokens and 90 in all, for a tokenizer in which "ab" is two tokens."""
     settings = {"template": "Q{prompt}A", "max_prompt_tokens": 60, "max_tokens": 90, **changes}
-    made = ChatTokenizer(tokenizer or chat.tokenizer, chat.settings.model_copy(update=settings))
-    return selection.Fit(made, context, max_new_tokens)
+    chat = ChatTokenizer(tokenizer or chat.tokenizer, chat.settings.model_copy(update=settings))
+    return selection.LengthLimits(chat, context, max_new_tokens)
 
 
 # Drawing
@@ -34,12 +34,12 @@ def odd(row):
     return None if row % 2 else "even"
 
 
-def test_draw_takes_exactly_as_many_as_asked():
+def test_draw_takes_exactly_the_requested_number():
     kept, passed_over = selection.draw(range(1000), 50, 1, odd)
     assert len(set(kept)) == 50
     assert all(row % 2 for row in kept)
     assert set(passed_over) == {"even"}
-    assert 20 < passed_over["even"] < 90  # only those met before the fiftieth that fits
+    assert 20 < passed_over["even"] < 90  # only those drawn before the fiftieth that fits
 
 
 def test_draw_is_seeded():
@@ -54,14 +54,14 @@ def test_a_larger_draw_begins_with_the_smaller():
 
 def test_draw_records_every_reason():
     source = ["fits"] * 3 + ["prompt too long"] * 2 + ["answer too long"]
-    judge = {"fits": None}.get
-    kept, passed_over = selection.draw(source, 3, 1, lambda row: judge(row, row))
+    reasons = {"fits": None}
+    kept, passed_over = selection.draw(source, 3, 1, lambda row: reasons.get(row, row))
     assert sorted(kept) == [0, 1, 2]
     assert passed_over <= Counter({"prompt too long": 2, "answer too long": 1})
     with pytest.raises(StudyError) as error:
-        selection.draw(source, 4, 1, lambda row: judge(row, row))
+        selection.draw(source, 4, 1, lambda row: reasons.get(row, row))
     assert str(error.value) == (
-        "data: expected 4 rows that fit, found 3 of 6 (1 answer too long, 2 prompt too long); ask for fewer rows"
+        "data: expected 4 rows that fit, found 3 of 6 (1 answer too long, 2 prompt too long); reduce the number of rows"
     )
 
 
@@ -75,143 +75,151 @@ def test_ids_sort_as_their_rows():
     assert ids == sorted(ids) == ["train_sft-0000009", "train_sft-0000010", "train_sft-0207864"]
 
 
-# Judging
+# Length limits
 
 
 @pytest.mark.parametrize(("prompt", "reason"), [("x" * 58, None), ("x" * 59, "prompt too long")])
 def test_longest_prompt(chat, prompt, reason):
     """Q and A around it are counted."""
-    assert selection.judge((prompt, "y"), [fit(chat)]) == reason
+    assert selection.why_passed_over((prompt, "y"), [limits_of(chat)]) == reason
 
 
 @pytest.mark.parametrize(("answer", "reason"), [("y" * 77, None), ("y" * 78, "answer too long")])
 def test_longest_answer(chat, answer, reason):
     """With 12 tokens of prompt and one EOS."""
-    assert selection.judge(("x" * 10, answer), [fit(chat)]) == reason
+    assert selection.why_passed_over(("x" * 10, answer), [limits_of(chat)]) == reason
 
 
 @pytest.mark.parametrize(("budget", "reason"), [(78, None), (79, "prompt too long")])
 def test_generation_must_have_its_budget(chat, budget, reason):
     """Even where the real answer would fit."""
-    assert selection.judge(("x" * 10, "y"), [fit(chat, max_new_tokens=budget)]) == reason
+    assert selection.why_passed_over(("x" * 10, "y"), [limits_of(chat, max_new_tokens=budget)]) == reason
 
 
 @pytest.mark.parametrize(("context", "reason"), [(32, None), (31, "answer too long")])
 def test_a_short_context_counts(chat, context, reason):
-    assert selection.judge(("x" * 10, "y" * 19), [fit(chat, context)]) == reason
+    assert selection.why_passed_over(("x" * 10, "y" * 19), [limits_of(chat, context)]) == reason
 
 
-def test_every_model_must_have_room(chat):
+def test_a_row_must_fit_every_model(chat):
     """Each in its own template and with its own tokenizer; the second one's needs more tokens."""
     row = ("x" * 40, "y" * 10)
-    room, narrow = fit(chat), fit(chat, template="Q{prompt}A" + "." * 30)
-    assert selection.judge(row, [room]) is None
-    assert selection.judge(row, [room, narrow]) == selection.judge(row, [narrow, room]) == "prompt too long"
+    wide, narrow = limits_of(chat), limits_of(chat, template="Q{prompt}A" + "." * 30)
+    assert selection.why_passed_over(row, [wide]) is None
+    for both in ([wide, narrow], [narrow, wide]):
+        assert selection.why_passed_over(row, both) == "prompt too long"
 
 
 def test_a_model_with_another_tokenizer(chat):
     """A word that is one token of the first model is many tokens of the second."""
     tokenizer = folders.load_tokenizer(chat.tokenizer.name_or_path)
     tokenizer.add_tokens(["kitchen"])
-    first, second = fit(chat, tokenizer=tokenizer), fit(chat)
-    assert selection.judge(("kitchen" * 20, "y"), [first]) is None
-    assert selection.judge(("kitchen" * 20, "y"), [first, second]) == "prompt too long"
-    assert selection.judge(("x", "kitchen" * 20), [first, second]) == "answer too long"
+    first, second = limits_of(chat, tokenizer=tokenizer), limits_of(chat)
+    assert selection.why_passed_over(("kitchen" * 20, "y"), [first]) is None
+    assert selection.why_passed_over(("kitchen" * 20, "y"), [first, second]) == "prompt too long"
+    assert selection.why_passed_over(("x", "kitchen" * 20), [first, second]) == "answer too long"
 
 
-def test_every_answer_of_a_pair_is_judged(chat):
-    rooms = [fit(chat)]
-    assert selection.judge(("x", "y", "z"), rooms) is None
+def test_every_answer_of_a_pair_must_fit(chat):
+    limits = [limits_of(chat)]
+    assert selection.why_passed_over(("x", "y", "z"), limits) is None
     assert (
-        selection.judge(("x", "y", "z" * 90), rooms)
-        == selection.judge(("x", "y" * 90, "z"), rooms)
+        selection.why_passed_over(("x", "y", "z" * 90), limits)
+        == selection.why_passed_over(("x", "y" * 90, "z"), limits)
         == "answer too long"
     )
-    assert selection.judge(("x", "y", None), rooms) is None  # a rejected answer that is yet to be made
+    assert selection.why_passed_over(("x", "y", None), limits) is None  # no rejected answer yet
 
 
 def test_a_row_without_prompt_or_answer(chat):
-    assert selection.judge(None, [fit(chat)]) == "without prompt or answer"
-    assert selection.judge(None, []) == "without prompt or answer"
+    assert selection.why_passed_over(None, [limits_of(chat)]) == "without prompt or answer"
+    assert selection.why_passed_over(None, []) == "without prompt or answer"
 
 
-# Cutting
+# Truncation
 
 
 @pytest.mark.parametrize("prompt", ["0123456789" * 9, "kitchen window " * 20, "naïve 日本語 👩‍👩‍👧‍👦 " * 12])
-def test_a_prompt_is_cut_on_the_left(chat, prompt):
+def test_a_prompt_is_truncated_on_the_left(chat, prompt):
     """It ends as it did, fits, and would not if more were kept; the template stays whole."""
-    room = fit(chat)
-    row = selection.cut((prompt, "y", None), [room])
+    limits = limits_of(chat)
+    row = selection.truncate_prompt((prompt, "y", None), [limits])
     assert row[1:] == ("y", None)
     assert prompt.endswith(row[0])
-    assert selection.judge((prompt, "y"), [room]) == "prompt too long"
-    assert selection.judge(row, [room]) is None
-    ids = room.dialogue.prompt_ids(row[0])
-    assert room.dialogue.tokenizer.decode(ids[:1] + ids[-1:]) == "QA"
-    assert room.prompt_room - 4 <= len(ids) <= room.prompt_room  # a character may be several tokens
+    assert selection.why_passed_over((prompt, "y"), [limits]) == "prompt too long"
+    assert selection.why_passed_over(row, [limits]) is None
+    ids = limits.chat.prompt_ids(row[0])
+    assert limits.chat.tokenizer.decode(ids[:1] + ids[-1:]) == "QA"
+    assert limits.max_prompt_tokens - 4 <= len(ids) <= limits.max_prompt_tokens  # a character may be several tokens
 
 
 def test_what_fits_is_left_alone(chat):
     row = ("x" * 58, "y")
-    assert selection.cut(row, [fit(chat)]) == row
-    assert selection.cut(None, [fit(chat)]) is None
+    assert selection.truncate_prompt(row, [limits_of(chat)]) == row
+    assert selection.truncate_prompt(None, [limits_of(chat)]) is None
 
 
-def test_a_prompt_is_cut_for_the_narrowest_model(chat):
+def test_a_prompt_is_truncated_for_the_narrowest_model(chat):
     tokenizer = folders.load_tokenizer(chat.tokenizer.name_or_path)
     tokenizer.add_tokens(["kitchen"])
-    rooms = [fit(chat, tokenizer=tokenizer, max_prompt_tokens=30), fit(chat)]
-    row = selection.cut(("kitchen" * 40, "y"), rooms)
-    assert selection.judge(row, rooms) is None
+    limits = [limits_of(chat, tokenizer=tokenizer, max_prompt_tokens=30), limits_of(chat)]
+    row = selection.truncate_prompt(("kitchen" * 40, "y"), limits)
+    assert selection.why_passed_over(row, limits) is None
     assert 50 < len(row[0]) <= 58
 
 
 def test_a_template_that_is_too_long_alone_drops_the_row(chat):
-    room = fit(chat, template="Q{prompt}A" + "." * 70)
-    assert selection.judge(selection.cut(("x" * 80, "y"), [room]), [room]) == "prompt too long"
+    limits = limits_of(chat, template="Q{prompt}A" + "." * 70)
+    assert (
+        selection.why_passed_over(selection.truncate_prompt(("x" * 80, "y"), [limits]), [limits]) == "prompt too long"
+    )
 
 
-def test_an_answer_that_is_too_long_is_not_cut(chat):
-    room = fit(chat)
-    assert selection.judge(selection.cut(("x" * 80, "y" * 90), [room]), [room]) == "answer too long"
+def test_an_answer_that_is_too_long_is_not_truncated(chat):
+    limits = limits_of(chat)
+    assert (
+        selection.why_passed_over(selection.truncate_prompt(("x" * 80, "y" * 90), [limits]), [limits])
+        == "answer too long"
+    )
 
 
-def test_cut_prompts_are_chosen_and_counted(chat):
-    room = [fit(chat)]
-    found = [("x" * 80, "y"), ("x" * 10, "y"), ("x", "y" * 100), None]
-    kept, columns, told = selection.choose(found, 2, 1, room, shorten=True)
-    assert {i: len(prompt) for i, prompt in zip(kept, columns[0], strict=True)} == {0: 58, 1: 10}
-    assert told["cut"] == 1
+def test_truncated_prompts_are_selected_and_counted(chat):
+    limits = [limits_of(chat)]
+    rows = [("x" * 80, "y"), ("x" * 10, "y"), ("x", "y" * 100), None]
+    selected = selection.select(rows, 2, 1, limits, truncate=True)
+    assert {i: len(prompt) for i, prompt in zip(selected.indices, selected.columns[0], strict=True)} == {0: 58, 1: 10}
+    assert selected.metadata["cut"] == 1
     with pytest.raises(StudyError, match=r"found 1 of 4 \(1 answer too long, 1 prompt too long, 1 without prompt or"):
-        selection.choose(found, 2, 1, room, shorten=False)
+        selection.select(rows, 2, 1, limits, truncate=False)
 
 
-def test_rooms_are_measured_from_model_folders(scratch_model, chat):
-    """The context is the model's, the template its own."""
+def test_limits_come_from_model_folders(scratch_model, chat):
+    """Each model has its own context and template."""
     other = "Q{prompt}A"
-    made = selection.fits([scratch_model] * 2, ["human-assistant", other], chat.settings, 7)
-    assert [(room.context, room.max_new_tokens, room.dialogue.settings.template) for room in made] == [
+    limits = selection.model_limits([scratch_model] * 2, ["human-assistant", other], chat.settings, 7)
+    assert [(model.context, model.max_new_tokens, model.chat.settings.template) for model in limits] == [
         (128, 7, "human-assistant"),
         (128, 7, other),
     ]
-    assert [room.dialogue.token_counts("x", "")[0] for room in made] == [len(chat.prompt_ids("x")), 3]
+    assert [model.chat.token_counts("x", "")[0] for model in limits] == [len(chat.prompt_ids("x")), 3]
 
 
 # Sources
 
 
-def turns(*said):
-    return [{"role": role, "content": content} for role, content in said]
+def messages(*turns):
+    return [{"role": role, "content": content} for role, content in turns]
 
 
 def test_first_turn_of_messages():
-    said = turns(("system", "be kind"), ("user", "hi"), ("assistant", "hello"), ("user", "and?"), ("assistant", "no"))
-    assert records.first_turn({"prompt": "ignored", "messages": said}) == ("hi", "hello")
+    conversation = messages(
+        ("system", "be kind"), ("user", "hi"), ("assistant", "hello"), ("user", "and?"), ("assistant", "no")
+    )
+    assert records.first_turn({"prompt": "ignored", "messages": conversation}) == ("hi", "hello")
 
 
 @pytest.mark.parametrize(
-    "said",
+    "turns",
     [
         [("user", "hi")],
         [("assistant", "hello"), ("user", "hi")],
@@ -222,8 +230,8 @@ def test_first_turn_of_messages():
         [("user", "hi"), ("assistant", None)],
     ],
 )
-def test_messages_without_a_first_turn(said):
-    assert records.first_turn({"messages": turns(*said)}) is None
+def test_messages_without_a_first_turn(turns):
+    assert records.first_turn({"messages": messages(*turns)}) is None
 
 
 def test_first_turn_of_a_plain_row():
@@ -233,25 +241,25 @@ def test_first_turn_of_a_plain_row():
         assert records.first_turn(row) is None
 
 
-def test_preference_pairs_of_texts_and_dialogues():
-    chosen, rejected = (turns(("user", "hi"), ("assistant", answer)) for answer in ("good", "bad"))
-    assert records.preference({"prompt": "hi", "chosen": chosen, "rejected": rejected}) == ("hi", "good", "bad")
-    assert records.preference({"prompt": "hi", "chosen": "good", "rejected": ""}) == ("hi", "good", "")
+def test_preference_pairs_of_texts_and_conversations():
+    chosen, rejected = (messages(("user", "hi"), ("assistant", answer)) for answer in ("good", "bad"))
+    assert records.preference_pair({"prompt": "hi", "chosen": chosen, "rejected": rejected}) == ("hi", "good", "bad")
+    assert records.preference_pair({"prompt": "hi", "chosen": "good", "rejected": ""}) == ("hi", "good", "")
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"prompt": ""}, {"prompt": None}, {"chosen": None}, {"rejected": []}, {"rejected": turns(("user", "hi"))}],
+    [{"prompt": ""}, {"prompt": None}, {"chosen": None}, {"rejected": []}, {"rejected": messages(("user", "hi"))}],
 )
 def test_pairs_that_lack_a_side(change):
     row = {"prompt": "hi", "chosen": "good", "rejected": "bad"}
-    assert records.preference(row) is not None
-    assert records.preference({**row, **change}) is None
+    assert records.preference_pair(row) is not None
+    assert records.preference_pair({**row, **change}) is None
 
 
-def test_a_pair_whose_rejected_answer_is_yet_to_be_made():
-    assert records.unanswered({"prompt": "hi", "response": "hello"}) == ("hi", "hello", None)
-    assert records.unanswered({"prompt": "hi"}) is None
+def test_a_pair_without_a_rejected_answer():
+    assert records.chosen_only({"prompt": "hi", "response": "hello"}) == ("hi", "hello", None)
+    assert records.chosen_only({"prompt": "hi"}) is None
 
 
 def test_local_folders_keep_their_rows(tmp_path):
@@ -259,18 +267,18 @@ def test_local_folders_keep_their_rows(tmp_path):
     first, second, third = (tmp_path / name for name in ("first", "second", "third"))
     for folder in (first, second, third):
         folder.mkdir()
-    made = [{"prompt": "hi", "response": "日本"}, {"prompt": "x", "response": ""}, {"prompt": "", "response": "y"}]
-    (first / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made))
+    rows = [{"prompt": "hi", "response": "日本"}, {"prompt": "x", "response": ""}, {"prompt": "", "response": "y"}]
+    (first / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     datasets.from_folder(str(first), ["train"], second)
     datasets.from_folder(str(second), ["train"], third)
     for folder in (second, third):
-        assert list(records.read(folder, "train", dict)) == made
-        assert list(records.texts(folder, "train")) == ["hi", "日本", "x", ""]
+        assert list(records.read_split(folder, "train", dict)) == rows
+        assert list(records.split_texts(folder, "train")) == ["hi", "日本", "x", ""]
 
 
 def test_a_split_is_read_row_by_row(tmp_path):
     pq.write_table(pa.table({"prompt": ["a", "b", ""], "response": ["x", "y", "z"]}), tmp_path / "train.parquet")
-    split = records.read(tmp_path, "train", records.first_turn)
+    split = records.read_split(tmp_path, "train", records.first_turn)
     assert [split[i] for i in (2, 0, 1)] == [None, ("a", "x"), ("b", "y")]
     assert len(split) == 3
     for index in (-1, 3):
@@ -282,10 +290,10 @@ def test_a_missing_split_names_what_there_is(tmp_path):
     with pytest.raises(StudyError, match=r"expected test\.parquet or test\.jsonl, found neither"):
         datasets.from_folder(str(tmp_path), ["test"], tmp_path)
     with pytest.raises(StudyError, match=r"test\.parquet: expected split 'test', found nothing; fetch"):
-        records.read(tmp_path, "test", dict)
+        records.read_split(tmp_path, "test", dict)
     pq.write_table(pa.table({"a": [1]}), tmp_path / "train.parquet")
     with pytest.raises(StudyError, match="expected split 'test', found train; fetch"):
-        records.read(tmp_path, "test", dict)
+        records.read_split(tmp_path, "test", dict)
 
 
 # Generated tasks
@@ -295,7 +303,7 @@ def fetch(folder, count, heldout=0.3, seed=1, tasks=TASKS):
     folder.mkdir()
     settings = ReasoningGym(tasks=tasks, rows=count, heldout=heldout)
     datasets.from_reasoning_gym(settings, seed, folder)
-    return [{row["prompt"] for row in records.read(folder, split, dict)} for split in ("train", "test")]
+    return [{row["prompt"] for row in records.read_split(folder, split, dict)} for split in ("train", "test")]
 
 
 def test_no_prompt_stands_on_both_sides(tmp_path):
@@ -303,8 +311,8 @@ def test_no_prompt_stands_on_both_sides(tmp_path):
     train, test = fetch(tmp_path / "a", 400, tasks=SHORT)
     assert train and test
     assert not train & test
-    found = sum(pq.read_metadata(tmp_path / f"a/{split}.parquet").num_rows for split in ("train", "test"))
-    assert found == len(train | test) < 400
+    total = sum(pq.read_metadata(tmp_path / f"a/{split}.parquet").num_rows for split in ("train", "test"))
+    assert total == len(train | test) < 400
 
 
 def test_the_split_is_stable(tmp_path):

@@ -182,7 +182,9 @@ def test_a_model_without_safetensors_says_so(fetch, hub, tmp_path):
 
 
 def test_a_fetch_needs_a_place_for_what_has_come(tmp_path):
-    with pytest.raises(StudyError, match=r"lab/tiny@main: --state: expected a folder .*, found none; name one"):
+    with pytest.raises(
+        StudyError, match=r"lab/tiny@main: --state: expected a folder for unfinished .*, found none; name one"
+    ):
         models.fetch(Model(hub=MODEL, revision=loopback.REVISION).model_copy(update={"revision": None}), tmp_path, None)
 
 
@@ -214,7 +216,9 @@ def test_what_cannot_be_fetched_is_one_line(fetch, hub, tmp_path, change, option
 
 
 def test_offline_is_one_line(fetch):
-    assert "HF_HUB_OFFLINE is set; unset it where the hub is reached" in error(fetch("model", offline=True, expect=1))
+    assert "HF_HUB_OFFLINE is set; unset it where the hub can be reached" in error(
+        fetch("model", offline=True, expect=1)
+    )
 
 
 # The token
@@ -268,11 +272,11 @@ def test_a_killed_fetch_of_a_data_set_goes_on_where_it_stood(fetch, hub, tmp_pat
 def test_the_splits_of_a_data_set(fetch, hub, tmp_path):
     """Of all files only those that the card names for them; the rows in the order of the files."""
     fetch("data", "--splits", "test_sft", "train_sft")
-    rows = records.read(tmp_path / "out", "train_sft", records.first_turn)
+    rows = records.read_split(tmp_path / "out", "train_sft", records.first_turn)
     assert len(rows) == 80
     assert rows[0] == ("train_sft-00000-of-00002 0", "0 20000-fo-00000-tfs_niart")
     assert rows[79][0] == "train_sft-00001-of-00002 39"
-    assert len(records.read(tmp_path / "out", "test_sft", records.first_turn)) == 40
+    assert len(records.read_split(tmp_path / "out", "test_sft", records.first_turn)) == 40
     assert not [asked for asked in hub.asked if "train_gen" in asked]
     assert not list((tmp_path / "state").iterdir())
 
@@ -280,7 +284,7 @@ def test_the_splits_of_a_data_set(fetch, hub, tmp_path):
 def test_splits_by_the_names_of_files(fetch, hub, tmp_path):
     hub.repos[f"dataset/{DATA}"].files["README.md"] = b"no card at all"
     fetch("data", "--splits", "test_sft")
-    assert len(records.read(tmp_path / "out", "test_sft", records.first_turn)) == 40
+    assert len(records.read_split(tmp_path / "out", "test_sft", records.first_turn)) == 40
 
 
 def test_an_unknown_split_is_one_line(fetch, hub):

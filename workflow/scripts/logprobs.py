@@ -56,7 +56,7 @@ def score(arguments, settings, dialogue_settings):
     common = {"tokenizer": folders.tokenizer_hash(tokenizer), "template": dialogue_settings.template}
     own = {**common, "model": folders.manifest_hash(arguments.manifest)}
     if arguments.kind == "teacher":
-        context = folders.context(arguments.model)
+        context = folders.context_length(arguments.model)
         found = teacher_answers(rows, arguments.generations, dialogue, common["tokenizer"], context)
     elif arguments.kind == "reference":
         found = iteration_answers(rows, arguments.generations[0], arguments.replayed, dialogue, own, common)

@@ -7,7 +7,7 @@ import sys
 
 from wspin import cli
 from wspin.config.load import read_study
-from wspin.models.offline import load_transformers
+from wspin.models.offline import import_transformers
 from wspin.study import paths
 
 
@@ -16,7 +16,7 @@ def main(argv=None):
     parser.add_argument("--config", required=True, help="a whole configuration, as the workflow keeps it")
     arguments = parser.parse_args(argv)
     layout = paths.StudyPaths(read_study([arguments.config]))
-    load_transformers()
+    import_transformers()
     from wspin.preflight.complaints import check_access, find_complaints
     from wspin.preflight.estimates import Estimates, mean_lengths
     from wspin.preflight.sizes import known_sizes

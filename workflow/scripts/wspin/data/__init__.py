@@ -1,1 +1,1 @@
-"""Stage data: rows, chat templates and tokenisation; the room every later stage shares."""
+"""Stage data: rows, chat templates and tokenisation, shared by every later stage."""

@@ -1,4 +1,4 @@
-"""Plausible wrong answers: a real one with a slip of the pen, for preference pairs and multiple choice."""
+"""Plausible wrong answers for preference pairs and multiple choice: a real answer with a typo."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def corrupt(text: str, rng: np.random.Generator) -> str:
     Never `text` itself, and never empty. An empty text becomes one letter.
     """
     if not text:
-        return _one_of(string.ascii_lowercase, rng)
-    while True:  # a slip can change nothing: equal neighbours, a letter replaced by itself
-        slip = (_swap, _double, _drop, _replace)[rng.integers(4)]
-        made = slip(text, rng)
-        if made not in ("", text):
-            return made
+        return _choose(string.ascii_lowercase, rng)
+    while True:  # a typo can change nothing: equal neighbours, a letter replaced by itself
+        typo = (_swap, _double, _drop, _replace)[rng.integers(4)]
+        corrupted = typo(text, rng)
+        if corrupted not in ("", text):
+            return corrupted
 
 
 def _swap(text: str, rng: np.random.Generator) -> str:
@@ -39,11 +39,11 @@ def _drop(text: str, rng: np.random.Generator) -> str:
 
 
 def _replace(text: str, rng: np.random.Generator) -> str:
-    """One character becomes another of the same text, or of the alphabet it comes from."""
+    """Replace one character by another of the same text, or of its alphabet."""
     i = rng.integers(len(text))
     alphabet = next((letters for letters in ALPHABETS if text[i] in letters), ALPHABETS[0])
-    return text[:i] + _one_of((text, alphabet)[rng.integers(2)], rng) + text[i + 1 :]
+    return text[:i] + _choose((text, alphabet)[rng.integers(2)], rng) + text[i + 1 :]
 
 
-def _one_of(characters: str, rng: np.random.Generator) -> str:
+def _choose(characters: str, rng: np.random.Generator) -> str:
     return characters[rng.integers(len(characters))]

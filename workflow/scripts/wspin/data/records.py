@@ -1,4 +1,4 @@
-"""Rows of the published data sets, read as first turns or preference pairs."""
+"""Rows of the published data sets, parsed as first turns or preference pairs."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from wspin.errors import StudyError
 from wspin.storage import tables
 
 Row = dict[str, Any]
-Turn = tuple[str, str]
 
 
 class Split(Sequence):
-    """Rows of a split as `meaning` understands them, one at a time: a data set need not fit into memory as objects."""
+    """The rows of a split, parsed one at a time: a data set need not fit into memory as Python objects."""
 
-    def __init__(self, table: pa.Table, meaning: Callable[[Row], Any]):
-        self.table, self.meaning = table, meaning
+    def __init__(self, table: pa.Table, parse_row: Callable[[Row], Any]):
+        self.table, self.parse_row = table, parse_row
 
     def __len__(self) -> int:
         return self.table.num_rows
@@ -27,34 +26,34 @@ class Split(Sequence):
     def __getitem__(self, index: int) -> Any:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        return self.meaning(self.table.slice(index, 1).to_pylist()[0])
+        return self.parse_row(self.table.slice(index, 1).to_pylist()[0])
 
 
-def read(folder: str | Path, split: str, meaning: Callable[[Row], Any]) -> Split:
-    """One split of a fetched data set. Raises `StudyError` if it is not there."""
+def read_split(folder: str | Path, split: str, parse_row: Callable[[Row], Any]) -> Split:
+    """One split of a fetched data set. Raises `StudyError` if it is missing."""
     path = Path(folder) / f"{split}.parquet"
     if not path.exists():
-        have = ", ".join(sorted(file.stem for file in Path(folder).glob("*.parquet"))) or "nothing"
-        raise StudyError(f"{path}: expected split {split!r}, found {have}; fetch the data set again")
-    return Split(tables.read_parquet(path), meaning)
+        splits = ", ".join(sorted(file.stem for file in Path(folder).glob("*.parquet"))) or "nothing"
+        raise StudyError(f"{path}: expected split {split!r}, found {splits}; fetch the data set again")
+    return Split(tables.read_parquet(path), parse_row)
 
 
-def texts(folder: str | Path, split: str) -> Iterator[str]:
-    """Raw text of a split, for training a tokenizer."""
-    for turn in read(folder, split, first_turn):
+def split_texts(folder: str | Path, split: str) -> Iterator[str]:
+    """Prompts and answers of a split, for training a tokenizer."""
+    for turn in read_split(folder, split, first_turn):
         yield from turn or ()
 
 
-def first_turn(row: Row) -> Turn | None:
-    """First user turn and the answer to it; None where the row has none.
+def first_turn(row: Row) -> tuple[str, str] | None:
+    """(prompt, response): the first user turn and the answer to it; None where the row has none.
 
-    Understands `messages` (role, content), Alpaca's `instruction`, `input` and `output`, and `prompt` with `response`.
+    Formats: `messages` (role, content); Alpaca's `instruction`, `input` and `output`; `prompt` with `response`.
     """
     if row.get("messages"):
-        said = [(turn.get("role"), turn.get("content")) for turn in row["messages"] if turn.get("role") != "system"]
-        if [role for role, _ in said[:2]] != ["user", "assistant"]:
+        turns = [(turn.get("role"), turn.get("content")) for turn in row["messages"] if turn.get("role") != "system"]
+        if [role for role, _ in turns[:2]] != ["user", "assistant"]:
             return None
-        prompt, response = said[0][1], said[1][1]
+        prompt, response = turns[0][1], turns[1][1]
     elif "instruction" in row:
         prompt, response = "\n\n".join(filter(None, (row["instruction"], row.get("input")))), row.get("output")
     else:
@@ -62,14 +61,14 @@ def first_turn(row: Row) -> Turn | None:
     return (prompt, response) if prompt and response is not None else None
 
 
-def unanswered(row: Row) -> tuple[str, str, None] | None:
-    """First turn as a pair whose rejected answer is still to be made."""
+def chosen_only(row: Row) -> tuple[str, str, None] | None:
+    """(prompt, chosen, None): a first turn as a pair without a rejected answer."""
     turn = first_turn(row)
     return turn and (*turn, None)
 
 
-def preference(row: Row) -> tuple[str, str, str] | None:
-    """(prompt, chosen, rejected); answers may be texts, or dialogues whose last turn is the answer."""
+def preference_pair(row: Row) -> tuple[str, str, str] | None:
+    """(prompt, chosen, rejected); an answer is a text, or a conversation whose last turn is the answer."""
     chosen, rejected = (_answer(row.get(side)) for side in ("chosen", "rejected"))
     if not isinstance(row.get("prompt"), str) or not row["prompt"] or chosen is None or rejected is None:
         return None

@@ -1,4 +1,4 @@
-"""Which rows the study holds: drawn once by the seed, dropped here if they fit no model, and never dropped later."""
+"""Selects the study's rows: drawn once by the seed. Rows that do not fit every model are dropped here, never later."""
 
 from __future__ import annotations
 
@@ -9,126 +9,139 @@ from typing import Any
 
 import numpy as np
 
-from wspin.config.stages import Dialogue as Settings
+from wspin.config.stages import Dialogue
 from wspin.errors import StudyError
 from wspin.models import folders
 
 from .chat import ChatTokenizer
 
-Reason = str | None
+Record = Sequence[str | None] | None  # a prompt and its responses; None where a source row has none
+Reason = str | None  # why a record is passed over; None if it is not
 
 
 @dataclass(frozen=True)
-class Fit:
-    """The room that one model gives to a conversation."""
+class LengthLimits:
+    """How long conversations may be for one model, in tokens of its template and tokenizer."""
 
-    dialogue: ChatTokenizer
-    context: int  # longest sequence of the model, tokens
+    chat: ChatTokenizer
+    context: int  # longest sequence of the model
     max_new_tokens: int  # generation budget
 
-    def described(self) -> dict[str, Any]:
-        """What a table's metadata keeps of it."""
-        tokenizer = folders.tokenizer_hash(self.dialogue.tokenizer)
-        return {"tokenizer": tokenizer, "template": self.dialogue.settings.template, "context": self.context}
+    def metadata(self) -> dict[str, Any]:
+        """What a table's metadata records of the model."""
+        tokenizer = folders.tokenizer_hash(self.chat.tokenizer)
+        return {"tokenizer": tokenizer, "template": self.chat.settings.template, "context": self.context}
 
     @property
-    def room(self) -> int:
-        """Longest prompt with its answer, tokens."""
-        return min(self.dialogue.settings.max_tokens, self.context)
+    def max_tokens(self) -> int:
+        """Longest prompt with its response."""
+        return min(self.chat.settings.max_tokens, self.context)
 
     @property
-    def prompt_room(self) -> int:
-        """Longest prompt, tokens: one after which the generation has its budget."""
-        return min(self.dialogue.settings.max_prompt_tokens, self.room - self.max_new_tokens)
+    def max_prompt_tokens(self) -> int:
+        """Longest prompt that leaves the generation its budget."""
+        return min(self.chat.settings.max_prompt_tokens, self.max_tokens - self.max_new_tokens)
 
-    def refuses(self, prompt: str, response: str) -> Reason:
-        """Why a conversation does not fit; None if it does."""
-        asked, answered = self.dialogue.token_counts(prompt, response)
-        if asked > self.prompt_room:
+    def why_too_long(self, prompt: str, response: str) -> Reason:
+        prompt_tokens, response_tokens = self.chat.token_counts(prompt, response)
+        if prompt_tokens > self.max_prompt_tokens:
             return "prompt too long"
-        return "answer too long" if asked + answered > self.room else None
+        return "answer too long" if prompt_tokens + response_tokens > self.max_tokens else None
 
-    def cut(self, prompt: str) -> str:
+    def truncate(self, prompt: str) -> str:
         """The longest end of a prompt that fits, the template whole; empty if the template alone is too long."""
-        while prompt and (over := len(self.dialogue.prompt_ids(prompt)) - self.prompt_room) > 0:
-            ends = self.dialogue.tokenize_response(prompt)[1]
-            # A token's end may lie inside what the text is (bytes of one character): something goes in any case.
-            prompt = prompt[max(1, ends[over - 1]) if over <= len(ends) else len(prompt) :]
+        while prompt and (excess := len(self.chat.prompt_ids(prompt)) - self.max_prompt_tokens) > 0:
+            ends = self.chat.tokenize_response(prompt)[1]
+            # At least one character goes: a token of some bytes of a character may end where the text begins.
+            prompt = prompt[max(1, ends[excess - 1]) if excess <= len(ends) else len(prompt) :]
         return prompt
 
 
-def fits(models: Sequence[str], templates: Sequence[str], settings: Settings, max_new_tokens: int) -> list[Fit]:
-    """The rooms of the models of `data.fits`, each seeing a prompt in its own template."""
-    made = []
+def model_limits(
+    models: Sequence[str], templates: Sequence[str], settings: Dialogue, max_new_tokens: int
+) -> list[LengthLimits]:
+    """The limits of the models in these folders, each with its own template."""
+    limits = []
     for folder, template in zip(models, templates, strict=True):
-        dialogue = ChatTokenizer(folders.load_tokenizer(folder), settings.model_copy(update={"template": template}))
-        made.append(Fit(dialogue, folders.context(folder), max_new_tokens))
-    return made
+        chat = ChatTokenizer(folders.load_tokenizer(folder), settings.model_copy(update={"template": template}))
+        limits.append(LengthLimits(chat, folders.context_length(folder), max_new_tokens))
+    return limits
 
 
-def judge(row: Sequence[str | None] | None, rooms: Sequence[Fit]) -> Reason:
-    """Why (prompt, answer, ...) is passed over; None if every model has room for every answer."""
-    if row is None:
+def why_passed_over(record: Record, limits: Sequence[LengthLimits]) -> Reason:
+    """Why a record is passed over; None if its prompt and every response fit every model."""
+    if record is None:
         return "without prompt or answer"
-    prompt, *answers = row
-    reasons = (room.refuses(prompt, answer) for room in rooms for answer in answers if answer is not None)
+    prompt, *responses = record
+    reasons = (
+        model.why_too_long(prompt, response) for model in limits for response in responses if response is not None
+    )
     return next((reason for reason in reasons if reason), None)
 
 
-def cut(row: Sequence[str | None] | None, rooms: Sequence[Fit]) -> Sequence[str | None] | None:
-    """The row with its prompt cut on the left until every model has room for it; None for none."""
-    if row is None:
+def truncate_prompt(record: Record, limits: Sequence[LengthLimits]) -> Record:
+    """The record with its prompt truncated on the left until it fits every model."""
+    if record is None:
         return None
-    prompt, before = row[0], None
-    while prompt != before:  # one model's cut can make another one's tokens fall otherwise
+    prompt, before = record[0], None
+    while prompt != before:  # truncation for one model can change the tokens of another
         before = prompt
-        for room in rooms:
-            prompt = room.cut(prompt)
-    return (prompt, *row[1:])
+        for model in limits:
+            prompt = model.truncate(prompt)
+    return (prompt, *record[1:])
 
 
 def prompt_id(split: str, index: int) -> str:
-    """A row's name for the whole study: its split and its place in the source at the pinned revision."""
+    """A row's id in the whole study: its split and its index in the source at the pinned revision."""
     return f"{split}-{index:07d}"
 
 
-def choose(
-    rows: Sequence[Any], count: int, seed: int, rooms: Sequence[Fit], shorten: bool
-) -> tuple[list[int], list[tuple[Any, ...]], dict[str, Any]]:
-    """(indices, columns, what metadata keeps) of `count` rows that fit, drawn by the seed; `shorten` cuts prompts.
+@dataclass(frozen=True)
+class Selection:
+    """Rows drawn from a source: their indices in it, and a column for the prompts and for each response."""
 
-    Raises `StudyError` if the rows run out.
-    """
-
-    def fitted(row: Any) -> Any:
-        return cut(row, rooms) if shorten else row
-
-    kept, passed_over = draw(rows, count, seed, lambda row: judge(fitted(row), rooms))
-    chosen = [fitted(rows[i]) for i in kept]
-    told: dict[str, Any] = {"passed_over": passed_over}
-    if shorten:
-        told["cut"] = sum(rows[i][0] != row[0] for i, row in zip(kept, chosen, strict=True))
-    return kept, list(zip(*chosen, strict=True)), told
+    indices: list[int]
+    columns: list[tuple[Any, ...]]
+    metadata: dict[str, Any]  # how many rows were passed over, by reason, and how many prompts were truncated
 
 
-def draw(rows: Sequence[Any], count: int, seed: int, judge: Callable[[Any], Reason]) -> tuple[list[int], Counter[str]]:
+def select(
+    records: Sequence[Record], count: int, seed: int, limits: Sequence[LengthLimits], truncate: bool
+) -> Selection:
+    """Draw `count` rows that fit; `truncate` shortens prompts that are too long. Raises `StudyError` if too few fit."""
+
+    def fitted(record: Record) -> Record:
+        return truncate_prompt(record, limits) if truncate else record
+
+    indices, passed_over = draw(records, count, seed, lambda record: why_passed_over(fitted(record), limits))
+    selected = [fitted(records[i]) for i in indices]
+    metadata: dict[str, Any] = {"passed_over": passed_over}
+    if truncate:
+        metadata["cut"] = sum(records[i][0] != record[0] for i, record in zip(indices, selected, strict=True))
+    return Selection(indices, list(zip(*selected, strict=True)), metadata)
+
+
+def draw(
+    records: Sequence[Any], count: int, seed: int, why_passed_over: Callable[[Any], Reason]
+) -> tuple[list[int], Counter[str]]:
     """Indices of `count` rows in a seeded random order, and how many were passed over for each reason.
 
-    Raises `StudyError` if the rows run out.
+    Raises `StudyError` if too few rows fit.
     """
-    kept: list[int] = []
+    indices: list[int] = []
     passed_over: Counter[str] = Counter()
-    for index in np.random.default_rng(seed).permutation(len(rows)).tolist():
-        if len(kept) == count:
+    for index in np.random.default_rng(seed).permutation(len(records)).tolist():
+        if len(indices) == count:
             break
-        reason = judge(rows[index])
+        reason = why_passed_over(records[index])
         if reason is None:
-            kept.append(index)
+            indices.append(index)
         else:
             passed_over[reason] += 1
-    if len(kept) < count:
-        why = ", ".join(f"{number} {reason}" for reason, number in sorted(passed_over.items())) or "none passed over"
+    if len(indices) < count:
+        reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(passed_over.items()))
         raise StudyError(
-            f"data: expected {count} rows that fit, found {len(kept)} of {len(rows)} ({why}); ask for fewer rows"
+            f"data: expected {count} rows that fit, found {len(indices)} of {len(records)} "
+            f"({reasons or 'none passed over'}); reduce the number of rows"
         )
-    return kept, passed_over
+    return indices, passed_over

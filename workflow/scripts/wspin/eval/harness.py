@@ -96,7 +96,9 @@ def vllm_model(folder: str | Path, batch_size: int) -> Any:
     from lm_eval.models.vllm_causallms import VLLM
 
     place = {} if torch.cuda.is_available() else {"enforce_eager": True}
-    return VLLM(str(folder), dtype="float32", batch_size=batch_size, max_model_len=folders.context(folder), **place)
+    return VLLM(
+        str(folder), dtype="float32", batch_size=batch_size, max_model_len=folders.context_length(folder), **place
+    )
 
 
 @contextlib.contextmanager

@@ -1,1 +1,1 @@
-"""Stage fetch: models, data sets and tasks from the hub, Python packages or folders."""
+"""Stage fetch: models, data sets and tasks from the hub, Python packages or local folders."""

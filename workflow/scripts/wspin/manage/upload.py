@@ -12,7 +12,7 @@ from typing import Any
 from wspin.config.load import read_results
 from wspin.config.sources import Push
 from wspin.errors import StudyError
-from wspin.fetch.hub import Repository, client, in_one_line, link
+from wspin.fetch.hub import Repository, as_study_errors, client, link_or_copy
 from wspin.storage.files import sha256, write_json
 from wspin.storage.locks import locked, remove_state
 from wspin.storage.provenance import record_path
@@ -68,7 +68,7 @@ def export(layout: StudyPaths, asked: Push, folder: Path) -> None:
         if not (source / name).exists() or sha256(source / name) != expected:
             told = "expected the file that the manifest tells of, found another or none; make the model again"
             raise StudyError(f"{source / name}: {told}")
-        link(source / name, folder / name)
+        link_or_copy(source / name, folder / name)
     if asked.dtype == "bfloat16":
         round_weights(folder)
     note = ROUNDED if asked.dtype == "bfloat16" else ""
@@ -115,7 +115,7 @@ def upload(folder: Path, asked: Push) -> str:
     from huggingface_hub.utils import disable_progress_bars
 
     disable_progress_bars()  # a log has no use for them
-    with in_one_line(Repository(asked.to, "model", None)):
+    with as_study_errors(Repository(asked.to, "model", None)):
         api = client().HfApi()
         try:
             found = api.repo_info(asked.to)

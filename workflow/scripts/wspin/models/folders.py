@@ -1,4 +1,4 @@
-"""Model folders: loading, fingerprints, publishing with a manifest."""
+"""Model folders: load, fingerprint, publish with a manifest."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 from wspin.errors import StudyError
 from wspin.storage.files import digest, sha256, whole_folder, write_json, writing
 
-# What `from_pretrained` reads. Cards, provenance and pickles beside it are not part of a model.
-READ = (
+# Files that `from_pretrained` reads. Cards, provenance and pickles beside them are not part of a model.
+MODEL_FILES = (
     *("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json"),
     *("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "chat_template*"),
 )
@@ -23,7 +23,7 @@ def write_manifest(folder: str | Path, path: str | Path) -> None:
     Raises `StudyError` if the folder holds no weights as safetensors.
     """
     folder = Path(folder)
-    names = sorted({file.name for pattern in READ for file in folder.glob(pattern)})
+    names = sorted({file.name for pattern in MODEL_FILES for file in folder.glob(pattern)})
     if not any(name.endswith(".safetensors") for name in names):
         raise StudyError(f"{folder}: expected weights as safetensors, found none; convert the checkpoint")
     files = {name: sha256(folder / name) for name in names}
@@ -31,27 +31,27 @@ def write_manifest(folder: str | Path, path: str | Path) -> None:
 
 
 def load_tokenizer(folder: str | Path) -> Any:
-    """The fast tokenizer of a model folder, from local files alone."""
+    """The fast tokenizer of a model folder, from local files alone. Raises `StudyError` if it is a slow one."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     if not tokenizer.is_fast:
         raise StudyError(f"{folder}: expected a fast tokenizer (tokenizer.json), found a slow one; convert it")
-    tokenizer.backend_tokenizer.no_truncation()  # a checkpoint may have saved either; lengths are the study's
+    tokenizer.backend_tokenizer.no_truncation()  # a checkpoint may have saved either; the study sets its own lengths
     tokenizer.backend_tokenizer.no_padding()
     return tokenizer
 
 
 def tokenizer_hash(tokenizer: Any) -> str:
-    """Fingerprint of what turns text into ids."""
+    """Fingerprint of everything that turns text into ids."""
     return digest(tokenizer.backend_tokenizer.to_str())[:16]
 
 
 def load_model(folder: str | Path, device: Any) -> Any:
-    """A causal language model in float32, whatever it was saved in, with dropout off.
+    """A causal language model in float32, whatever dtype it was saved in, with dropout off.
 
-    Float32 is the study's: bf16 weights lose most of an update at a learning rate of 5e-7. Scoring and training load
-    models here, so that both see the same numbers.
+    Float32, because bfloat16 weights lose most of an update at a learning rate of 5e-7. Scoring and training both load
+    models here, and so get the same numbers.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -64,8 +64,8 @@ def load_model(folder: str | Path, device: Any) -> Any:
     return model.to(device)
 
 
-def context(folder: str | Path) -> int:
-    """Longest sequence of a model in tokens. Raises `StudyError` if its config does not say."""
+def context_length(folder: str | Path) -> int:
+    """Longest sequence of a model, in tokens. Raises `StudyError` if its config has no such entry."""
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
@@ -76,7 +76,10 @@ def context(folder: str | Path) -> int:
 
 
 def publish(model: Any, tokenizer: Any, output: str | Path, manifest: str | Path, weights: Any = None) -> None:
-    """Write a trained model in float32, whole or not at all, and its manifest; `weights` if it holds but a share."""
+    """Write a trained model in float32, whole or not at all, and its manifest.
+
+    `weights`: the full state dict, where `model` holds only a shard of it.
+    """
     with whole_folder(output) as folder, writing(output, Exception):
         model.save_pretrained(folder, state_dict=weights)
         tokenizer.save_pretrained(folder)
@@ -84,9 +87,9 @@ def publish(model: Any, tokenizer: Any, output: str | Path, manifest: str | Path
 
 
 def check_eos(model: Any, eos: int, folder: str | Path) -> None:
-    """Generation must stop on the study's EOS and no other; the model's further sampling defaults are dropped.
+    """Make generation stop at the study's EOS and no other token; the model's own sampling defaults are dropped.
 
-    Raises `StudyError` if the model's own generation_config disagrees.
+    Raises `StudyError` if the model's generation_config names another EOS.
     """
     from transformers import GenerationConfig
 
@@ -105,10 +108,9 @@ def best_device() -> Any:
 
 
 def manifest_hash(path: str | Path) -> str:
-    """Fingerprint of a model: the hash its manifest gives to the files that `from_pretrained` reads."""
+    """Fingerprint of a model from its manifest. Raises `StudyError` if there is no manifest."""
     try:
         return json.loads(Path(path).read_text())["model"]
     except (OSError, ValueError, KeyError) as error:
-        raise StudyError(
-            f"{path}: expected a model's manifest, found {type(error).__name__}; make the model again"
-        ) from None
+        found = type(error).__name__
+        raise StudyError(f"{path}: expected a model's manifest, found {found}; make the model again") from None

@@ -1,6 +1,6 @@
-"""Torch and transformers at half the price of their import: transformers takes along whatever it finds installed.
+"""Imports torch and transformers, without the optional packages that transformers would import too.
 
-Every job of the study is a process of its own, so a demo pays for an import a hundred times.
+Every job of the study is a process of its own, so even a small study pays for an import a hundred times.
 """
 
 from __future__ import annotations
@@ -11,15 +11,17 @@ import os
 import sys
 from collections.abc import Iterator
 
+UNUSED = ("sklearn", "scipy", "datasets")  # for assisted decoding, object detection, and a type check in the Trainer
+
 
 @contextlib.contextmanager
 def hidden(*packages: str) -> Iterator[None]:
-    """Let packages look as if they were not installed to the libraries that look meanwhile, and keep the answer.
+    """Make packages look uninstalled while the block runs; libraries that check meanwhile remember the result.
 
-    Afterwards they can be imported as ever; lm-eval wants some of them.
+    Afterwards the packages can be imported as usual, as lm-eval does with some of them.
     """
     names = [name for name in packages if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(names))  # None is Python's own sign for "not to be found"
+    sys.modules.update(dict.fromkeys(names))  # None in sys.modules makes an import fail
     try:
         yield
     finally:
@@ -27,27 +29,26 @@ def hidden(*packages: str) -> Iterator[None]:
             sys.modules.pop(name, None)
 
 
-def load_transformers() -> None:
-    """Import torch and transformers without what the study has no use for; nothing happens if they are there already.
+def import_transformers() -> None:
+    """Import torch and transformers without `UNUSED`; does nothing if transformers is imported already.
 
-    sklearn serves assisted decoding, scipy the losses of object detection, `datasets` a check of the Trainer's. The
-    garbage collector rests: modules are no garbage, and to look through them time and again is a fifth of the import.
+    The garbage collector is off meanwhile: modules are not garbage, and scanning them takes a fifth of the import.
     """
     if "transformers" in sys.modules:
         return
     gc.disable()
     try:
-        with hidden("sklearn", "scipy", "datasets"):
+        with hidden(*UNUSED):
             from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
             from transformers.utils import is_datasets_available
 
-            is_datasets_available()  # the Trainer asks later
+            is_datasets_available()  # cached, for the Trainer's check
     finally:
         gc.enable()
     gc.freeze()
 
 
 def import_transformers_offline() -> None:
-    """Import the hub libraries: kept from the network (what needs it is fetched before), their bars from the log."""
+    """Import the hub's libraries without access to the network or progress bars; fetch has fetched what they need."""
     os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
-    load_transformers()
+    import_transformers()

@@ -8,16 +8,16 @@ from typing import Any
 from wspin.config.sources import Scratch
 from wspin.errors import StudyError
 
-# Qwen2's own pre-tokenizer: AutoTokenizer puts it into every tokenizer of a qwen2 model, whatever was saved.
+# Qwen2's pre-tokenizer: AutoTokenizer puts it into the tokenizer of every qwen2 model, whatever was saved.
 QWEN2_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
 
 def make_scratch(settings: Scratch, texts: list[str], eos: str, seed: int, folder: Path) -> None:
-    """Write a model with random weights and a byte-level BPE trained on `texts` into `folder`.
+    """Write a model with random weights and a byte-level BPE trained on `texts` to `folder`.
 
-    Raises `StudyError` if the texts do not hold enough repetition for the vocabulary asked for.
+    Raises `StudyError` if the texts have too few repetitions for the vocabulary.
     """
     import torch
     from transformers import GenerationConfig, Qwen2ForCausalLM, Qwen2Tokenizer
@@ -27,7 +27,8 @@ def make_scratch(settings: Scratch, texts: list[str], eos: str, seed: int, folde
     )
     if len(tokenizer) != settings.vocabulary:
         raise StudyError(
-            f"scratch.vocabulary: expected {settings.vocabulary} tokens, found text for {len(tokenizer)} only"
+            f"scratch.vocabulary: expected {settings.vocabulary} tokens, found text for only {len(tokenizer)}; "
+            f"lower it, or train the tokenizer on more text"
         )
     torch.manual_seed(seed)
     model = Qwen2ForCausalLM(scratch_config(settings, tokenizer.eos_token_id))
@@ -37,7 +38,7 @@ def make_scratch(settings: Scratch, texts: list[str], eos: str, seed: int, folde
 
 
 def scratch_config(settings: Scratch, eos: int | None = None) -> Any:
-    """The config of a model made from scratch; `eos` closes answers and pads."""
+    """The config of a model made from scratch; `eos` is its padding token too."""
     from transformers import Qwen2Config
 
     return Qwen2Config(
@@ -58,20 +59,20 @@ def scratch_config(settings: Scratch, eos: int | None = None) -> Any:
 def _byte_level_bpe(texts: list[str], vocabulary: int, eos: str) -> Any:
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-    made = Tokenizer(models.BPE())
-    made.normalizer = normalizers.NFC()
-    made.pre_tokenizer = pre_tokenizers.Sequence(
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(QWEN2_SPLIT), behavior="isolated", invert=False),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
-    made.decoder = decoders.ByteLevel()
+    tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
         special_tokens=[eos],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    made.train_from_iterator(texts, trainer)
-    return made
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer

@@ -1,4 +1,4 @@
-"""Imports vLLM, which has an environment of its own."""
+"""Imports vLLM, which has its own environment."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from wspin.errors import StudyError
 
 
 def import_vllm(stage: str) -> Any:
-    """vLLM, in this process and without reports of its use. Raises `StudyError` if it is not installed."""
+    """vLLM, run within this process, without usage reports. Raises `StudyError` if it is not installed."""
     os.environ.update(VLLM_NO_USAGE_STATS="1", VLLM_ENABLE_V1_MULTIPROCESSING="0")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB, of the CPU build
-    warnings.filterwarnings("ignore", category=FutureWarning)  # its own
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB; for the CPU build
+    warnings.filterwarnings("ignore", category=FutureWarning)  # from vLLM itself
     try:
         import vllm
     except ModuleNotFoundError as error:
-        told = "expected the package vllm in this environment, found none; run `make setup-vllm`"
-        raise StudyError(f"{stage}.engine vllm: {told}") from error
+        message = "expected the package vllm in this environment, found none; run `make setup-vllm`"
+        raise StudyError(f"{stage}.engine vllm: {message}") from error
     logging.getLogger("vllm").setLevel(logging.ERROR)
     return vllm

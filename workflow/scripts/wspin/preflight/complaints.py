@@ -111,7 +111,7 @@ def check_access(study: Study) -> tuple[list[str], list[str]]:
     wrong = []
     for repository in taken:
         try:
-            hub.check(repository)
+            hub.check_access(repository)
         except hub.Unreachable as error:
             return [f"Revisions and access are not checked: {error}"], wrong
         except StudyError as error:
