@@ -28,10 +28,10 @@ from wspin.report.tables import (
     difference_tables,
     score_tables,
     tidy,
-    to_csv,
 )
 from wspin.rng import row_generator
 from wspin.storage.files import digest
+from wspin.storage.text_tables import csv_text
 
 SCORES = {
     "suite": "demo",
@@ -731,7 +731,7 @@ def test_equal_rows_give_equal_bytes_whatever_the_users_style(kind, monkeypatch)
 
 def test_averages_survive_the_table(compared, tmp_path):
     rows = comparison.averages(read_items(compared), DRAWS)
-    (tmp_path / "a.csv").write_text(to_csv(Average, rows))
+    (tmp_path / "a.csv").write_text(csv_text(Average._fields, rows))
     assert comparison.read_averages(tmp_path / "a.csv") == rows
 
 
@@ -790,7 +790,7 @@ def test_program_compares_and_draws(compared):
 
 
 def test_program_writes_no_figure_of_another_kind(compared):
-    (compared / "a.csv").write_text(to_csv(Average, averages_of(["spin"])))
+    (compared / "a.csv").write_text(csv_text(Average._fields, averages_of(["spin"])))
     outputs = [str(compared / name) for name in ("a.png", "a.gif")]
     with pytest.raises(StudyError, match=r"a.gif: expected a name that ends in .pdf, .svg, .png, found 'gif'"):
         program.main(["figure", "--averages", str(compared / "a.csv"), "--confidence", "0.95", "--output", *outputs])

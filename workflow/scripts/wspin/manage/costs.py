@@ -11,11 +11,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tabulate import tabulate
-
 from wspin.config.load import read_results
 from wspin.storage.files import whole_file
 from wspin.storage.provenance import record_output, records
+from wspin.storage.text_tables import csv_text, text_table
 
 STAGES = ("fetch", "data", "train", "generate", "logprobs", "weigh", "eval", "report")
 SHARED = "all arms"
@@ -108,18 +107,15 @@ def _row(stage: str, arm: str, entries: list[dict[str, Any]]) -> Row:
 
 def as_csv(rows: Iterable[Row]) -> str:
     """Hours with six digits after the point: a second is 0.00028."""
-    lines = [",".join(Row._fields)]
-    for row in rows:
-        lines.append(",".join(f"{value:.6f}" if isinstance(value, float) else str(value) for value in row))
-    return "\n".join(lines) + "\n"
+    lines = ([f"{value:.6f}" if isinstance(value, float) else value for value in row] for row in rows)
+    return csv_text(Row._fields, lines)
 
 
 def as_markdown(rows: Iterable[Row], hardware: Iterable[str]) -> str:
     """The table to be read, hours with three digits, and on which machines' GPUs the jobs ran."""
     header = [re.sub("_", " ", name) for name in Row._fields]
     lines = [[f"{value:.3f}" if isinstance(value, float) else str(value) for value in row] for row in rows]
-    align = ["left", "left", *["right"] * (len(header) - 2)]
-    shown = tabulate(lines, header, tablefmt="pipe", colalign=align, disable_numparse=True)
+    shown = text_table(header, lines, "ll" + "r" * (len(header) - 2))
     return f"{shown}\n\n{LEGEND} GPUs: {', '.join(hardware) or 'none'}.\n"
 
 

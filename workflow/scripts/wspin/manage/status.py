@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from tabulate import tabulate
-
 from wspin.config.load import read_study
+from wspin.storage.text_tables import text_table
 from wspin.study.jobs import COLUMNS, Job, other_jobs, rows
 from wspin.study.paths import StudyPaths
 
@@ -28,7 +27,7 @@ def table(layout: StudyPaths) -> str:
     groups = [group for row in (*models.values(), others) for group in row.values()]
     seen = {job: watch.look(job) for job in dict.fromkeys(job for group in groups for job in group)}
     lines = [[model, *(cell([seen[job] for job in row[name]]) for name in COLUMNS)] for model, row in models.items()]
-    told = [tabulate(lines, ["model", *COLUMNS], tablefmt="simple", disable_numparse=True), ""]
+    told = [text_table(["model", *COLUMNS], lines, "l" * (1 + len(COLUMNS)), "simple"), ""]
     told += [f"{name}: {cell([seen[job] for job in group])}" for name, group in others.items()]
     told.append(summary(list(seen.values()), watch.alive))
     return "\n".join([*told, *(story(job, one) for job, one in seen.items() if one.word in OPEN)])

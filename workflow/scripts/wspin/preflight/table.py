@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import groupby
 
-from tabulate import tabulate
+from wspin.storage.text_tables import text_table
 
 from .estimates import Estimate, Estimates
 
@@ -25,8 +25,7 @@ def estimate_table(estimates: list[Estimate], made: Estimates) -> str:
     work = sum(one.petaflop for one in estimates)
     jobs = sum(one.jobs for one in estimates)
     lines.append(["all", "", jobs, "", "", _number(work), "", _number(hours), _number(hours * price)])
-    align = ("left", "left", *["right"] * 7)
-    text = tabulate(lines, header, tablefmt="simple", disable_numparse=True, colalign=align)
+    text = text_table(header, lines, "llrrrrrrr", "simple")
     return "\n".join([text, "", *_notes(made)])
 
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
-from tabulate import tabulate
 
 from wspin.storage import tables
+from wspin.storage.text_tables import text_table
 
 from .weights import Shard, in_a_cell
 
@@ -71,8 +71,7 @@ def _chosen(row: int, text: str, read: dict[str, Weights]) -> str:
     lines = [
         [in_a_cell(cells[0][0]), *(f"{weight:.2f}" for _, weight in cells)] for cells in zip(*columns, strict=True)
     ]
-    align = ["left", *["right"] * len(read)]
-    return tabulate(lines, ["token", *read], tablefmt="pipe", disable_numparse=True, colalign=align)
+    return text_table(["token", *read], lines, "l" + "r" * len(read))
 
 
 def _texts(path: str, prompts: str, ids: Sequence[str]) -> list[str]:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Iterable, Sequence
-from functools import partial
 from typing import NamedTuple
 
-from tabulate import tabulate
+from wspin.storage.text_tables import csv_text, text_table
 
 from . import comparison
 from .comparison import AVERAGE, Average, Difference, Draws, Models
@@ -57,15 +54,6 @@ def _row(model: str, task: str, key: str, result: TaskScores) -> Row:
     return Row(*place, result.metrics[key], result.stderr[key], result.n)
 
 
-def to_csv(kind: type[NamedTuple], rows: Iterable[NamedTuple]) -> str:
-    """Rows of a kind as CSV: full precision, an empty field where there is no value."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(kind._fields)
-    writer.writerows(rows)
-    return text.getvalue()
-
-
 # Tables to be read
 
 
@@ -73,26 +61,26 @@ def _rendered(table: Table) -> dict[str, str]:
     """Markdown and LaTeX with booktabs, by suffix: the legend below; the legend alone if there are no lines."""
     if not table.lines:
         return {".md": f"{table.legend}\n", ".tex": f"% {table.legend}\n"}
-    sides = ["left", *["right"] * (len(table.header) - 1)]
-    made = partial(tabulate, table.lines, table.header, disable_numparse=True, colalign=sides)
-    markdown, latex = made(tablefmt="pipe"), made(tablefmt="latex_booktabs")
+    columns = "l" + "r" * (len(table.header) - 1)
+    markdown = text_table(table.header, table.lines, columns)
+    latex = text_table(table.header, table.lines, columns, "latex_booktabs")
     return {".md": f"{markdown}\n\n{table.legend}\n", ".tex": f"{latex}\n% {table.legend}\n"}
 
 
 def score_tables(scored: Sequence[Scored], metrics: dict[str, str]) -> dict[str, str]:
     """Every score as CSV, the chosen ones as Markdown and LaTeX, by suffix. Raises `StudyError` as `scores.select`."""
-    return {".csv": to_csv(Row, tidy(scored)), **_rendered(_score_table(scored, metrics))}
+    return {".csv": csv_text(Row._fields, tidy(scored)), **_rendered(_score_table(scored, metrics))}
 
 
 def difference_tables(models: Models, pairs: Iterable[tuple[str, str]], draws: Draws) -> dict[str, str]:
     """The differences as CSV, Markdown and LaTeX, by suffix. Raises `StudyError` as `comparison.differences`."""
     rows = comparison.differences(models, pairs, draws)
-    return {".csv": to_csv(Difference, rows), **_rendered(_difference_table(rows, draws))}
+    return {".csv": csv_text(Difference._fields, rows), **_rendered(_difference_table(rows, draws))}
 
 
 def average_csv(models: Models, draws: Draws) -> str:
     """Every model's average with its interval, as `comparison.read_averages` reads it."""
-    return to_csv(Average, comparison.averages(models, draws))
+    return csv_text(Average._fields, comparison.averages(models, draws))
 
 
 def _score_table(scored: Sequence[Scored], metrics: dict[str, str]) -> Table:

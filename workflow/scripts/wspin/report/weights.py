@@ -6,8 +6,6 @@ models have read: those in which their numbers of tokens differ, where the mean 
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -15,11 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from tabulate import tabulate
 
 from wspin.errors import StudyError
 from wspin.storage import tables
 from wspin.storage.tables import WEIGHT_COUNTS
+from wspin.storage.text_tables import csv_text, text_table
 
 QUANTILES = {"q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95}
 TOP = 20  # tokens of greatest mean weight
@@ -131,25 +129,18 @@ def _heaviest(weights: np.ndarray, ids: np.ndarray, named: dict[int, str]) -> li
 
 def to_csv(made: Sequence[Row]) -> str:
     """All numbers at full precision; `heaviest` as JSON."""
-    text = io.StringIO()
     columns = ("arm", "iteration", "side", "tokens", "mean", "sd", *QUANTILES)
     columns += ("at_lower", "at_upper", "unread", "unclear", "mismatched", "heaviest")
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({**row, "heaviest": json.dumps(row["heaviest"], ensure_ascii=False)} for row in made)
-    return text.getvalue()
+    rows = ({**row, "heaviest": json.dumps(row["heaviest"], ensure_ascii=False)} for row in made)
+    return csv_text(columns, ([row[name] for name in columns] for row in rows))
 
 
 def to_markdown(made: Sequence[Row]) -> str:
     """The numbers that a reader looks at first."""
     if not made:
         return "No arm weighs its tokens.\n"
-    lines = [
-        ("iteration", "side", "tokens", "mean ± sd", "median", "5 to 95 %", "at lower", "at upper", "heaviest tokens")
-    ]
-    lines += [_line(row) for row in made]
-    align = ("left", "left", *["right"] * 6, "left")
-    table = tabulate(lines, headers="firstrow", tablefmt="pipe", disable_numparse=True, colalign=align)
+    header = ["iteration", "side", "tokens", "mean ± sd", "median", "5 to 95 %", "at lower", "at upper"]
+    table = text_table([*header, "heaviest tokens"], [_line(row) for row in made], "llrrrrrrl")
     legend = (
         "Weights of tokens, EOS left out. At lower, at upper: share of the tokens whose log-ratio is clamped there. "
         f"Heaviest: by mean weight, of the tokens that occur {SELDOM} times or more. Neutral tokens and segments with "
