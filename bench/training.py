@@ -24,7 +24,7 @@ from wspin.engine.batches import plan_steps
 from wspin.engine.flops import BACKWARD, Cost, matmul_rate, scoring_flops
 from wspin.engine.packing import Item
 from wspin.logprobs.score import score_items
-from wspin.train.run import arguments
+from wspin.train.run import training_arguments
 from wspin.train.trainer import PlannedTrainer, optimizer
 
 from . import shapes
@@ -148,7 +148,7 @@ class Task:
 
     def arguments(self, micro_batch: int = 1, accumulation: int = 1) -> TrainingArguments:
         """The library's own arguments; without saved states, which nobody else writes here."""
-        made = arguments(self.settings, len(self.steps), 0, Path(self.state), on_cpu=self.device == "cpu")
+        made = training_arguments(self.settings, len(self.steps), 0, Path(self.state), on_cpu=self.device == "cpu")
         return replace(
             made,
             save_strategy="no",

@@ -27,19 +27,19 @@ def main(folder):
 
     def spied(self, model, indices):
         done = self.state.global_step
-        seen.append([done, distributed.processes(), self.accelerator.num_processes, type(model).__name__])
+        seen.append([done, distributed.world_size(), self.accelerator.num_processes, type(model).__name__])
         if done == task["killed_at"]:
             os._exit(9)
-        if done == task["asked_at"] and distributed.rank() == distributed.processes() - 1:
+        if done == task["stop_at"] and distributed.rank() == distributed.world_size() - 1:
             os.kill(os.getpid(), signal.SIGURG)
         return step(self, model, indices)
 
     trainer.PlannedTrainer._step = spied
     state = folder / "state"
-    with distributed.sole_writer(state):
+    with distributed.locked_state(state):
         model = folders.load_model(task["model"], folders.best_device())
         run.train(model, task["items"], task["settings"], task["precision"], (42, 0), state)
-        weights = distributed.whole_weights(model) or model.state_dict()
+        weights = distributed.full_state_dict(model) or model.state_dict()
     (folder / f"seen-{distributed.rank()}.json").write_text(json.dumps(seen))
     if distributed.rank() == 0:
         torch.save({name: weight.cpu() for name, weight in weights.items()}, folder / "weights.pt")

@@ -19,7 +19,7 @@ from wspin.exchange import jsonl
 from wspin.models.folders import tokenizer_hash
 from wspin.report.weights import Shard, weight_rows
 from wspin.storage import tables
-from wspin.train.inputs import training_items
+from wspin.train.inputs import training_sets
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=20)
 FLOATS = st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), max_size=5)
@@ -247,8 +247,8 @@ def test_given_files_are_what_later_stages_expect(study, scratch_model):
     assert tables.metadata(made)["given"]["file"] == "generations.jsonl"
     assert tables.metadata(made)["model"] == manifest(scratch_model)["model"]
     expected = tables.metadata(made, "model", "tokenizer")
-    items = training_items(
-        "wspin", study.path("prompts"), [study.path("reference")], [study.path("weights")], 0, study.chat, expected
+    (items,) = training_sets(
+        "wspin", study.path("prompts"), [study.path("reference")], [[study.path("weights")]], 0, study.chat, expected
     )
     for item, row in zip(items, weighed.to_pylist(), strict=True):
         assert [one.tolist() for one in item.weights] == [row["chosen_weights"], row["rejected_weights"]]

@@ -71,7 +71,7 @@ def test_asked_by_a_signal_a_training_saves_and_the_next_attempt_goes_on_from_th
     unfinished.suspended_training(run)
     steps = len(unfinished.curve_so_far())
     run.finish()
-    (saved,) = re.findall(r"asked to stop \(SIGURG\): saved at step (\d+) of ", unfinished.slurm_log("train"))
+    (saved,) = re.findall(r"stop requested \(SIGURG\): saved at step (\d+) of ", unfinished.slurm_log("train"))
     assert steps <= int(saved) <= steps + 2
     assert_ends_the_same(unfinished, local, int(saved))
 

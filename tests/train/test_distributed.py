@@ -61,11 +61,11 @@ def items(saved_model, make_items):
 def prepare(saved_model, items, train_settings):
     """Writes a training for the workers into a folder."""
 
-    def prepared(folder, killed_at=None, asked_at=None, **changes):
+    def prepared(folder, killed_at=None, stop_at=None, **changes):
         base = {"epochs": 2, "global_batch": 8, "token_budget": 40, "learning_rate": 1e-4, "save_every": 7}
         settings = train_settings(**{**base, **changes})
         task = {"model": saved_model, "items": items, "settings": settings, "precision": "float32"}
-        (folder / "task.pickle").write_bytes(pickle.dumps({**task, "killed_at": killed_at, "asked_at": asked_at}))
+        (folder / "task.pickle").write_bytes(pickle.dumps({**task, "killed_at": killed_at, "stop_at": stop_at}))
         return folder
 
     return prepared
@@ -151,8 +151,8 @@ def test_another_number_of_processes_goes_on_from_what_was_saved(together, prepa
 
 def test_asked_to_stop_all_stop_at_one_step_and_save(together, prepare, tmp_path):
     """The signal comes to the last process only, as it may a moment late elsewhere."""
-    told = finish(start(2, prepare(tmp_path, asked_at=9)), tmp_path, expect=1)
-    assert "train: asked to stop (SIGURG): saved at step 10 of 20; start it again to go on" in told
+    told = finish(start(2, prepare(tmp_path, stop_at=9)), tmp_path, expect=1)
+    assert "train: stop requested (SIGURG): saved at step 10 of 20; run again to continue" in told
     finish(start(2, prepare(tmp_path)), tmp_path)
     assert [step[0] for step in seen(tmp_path, 1)] == list(range(10, STEPS))
     assert torch.equal(weights(tmp_path), weights(together(2, parallel="ddp")))
@@ -174,20 +174,22 @@ def test_all_wait_for_a_lock_that_another_holds(prepare, tmp_path):
 def test_more_processes_than_pairs_are_refused(monkeypatch, make_items, train_settings):
     monkeypatch.setenv("WORLD_SIZE", "4")
     assert items_per_step(make_items(9), train_settings(global_batch=4)) == 4
-    told = "train.global_batch: expected 4 pairs at least for 4 processes, found 3; use fewer GPUs"
+    told = "train.global_batch: expected at least 4 pairs for 4 processes, found 3; use fewer GPUs"
     with pytest.raises(StudyError, match=re.escape(told)):
         items_per_step(make_items(9), train_settings(global_batch=3))
 
 
 def test_a_launcher_that_starts_fewer_is_refused(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    distributed.expect(1)
+    distributed.check_launch(1)
     with pytest.raises(StudyError, match=r"expected 2 processes \(--processes\), found WORLD_SIZE 1"):
-        distributed.expect(2)
+        distributed.check_launch(2)
 
 
 def test_a_model_whose_layers_are_hidden_is_not_sharded():
-    with pytest.raises(StudyError, match=r"train.parallel: fsdp expects a model with `layers`, found none in Linear"):
+    with pytest.raises(
+        StudyError, match=r"train.parallel: expected a model with `layers` for fsdp, found none in Linear; use ddp"
+    ):
         model = torch.nn.Linear(2, 2)
         model.base_model = torch.nn.Linear(2, 2)
         shard(model)
@@ -198,10 +200,10 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     for gpus in (0, 4):
         monkeypatch.setattr(torch.cuda, "device_count", lambda gpus=gpus: gpus)
-        distributed.expect(4)
+        distributed.check_launch(4)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(StudyError, match=r"expected a GPU for each of 4 processes, found 2; lower resources.train.gpu"):
-        distributed.expect(4)
+        distributed.check_launch(4)
 
 
 @pytest.mark.gpu

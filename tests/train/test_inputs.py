@@ -7,7 +7,7 @@ from wspin.data.chat import ChatTokenizer
 from wspin.errors import StudyError
 from wspin.logprobs.inputs import iteration_answers, preference_answers
 from wspin.storage import tables
-from wspin.train.inputs import training_items
+from wspin.train.inputs import by_folder, training_sets
 
 PROMPTS = ["sun", "moon", "star", ""]
 REAL = ["nus", "noom", "rats", ""]
@@ -70,7 +70,8 @@ def write_reference(folder, chat, replayed=(), made_with=REFERENCE, shards=(slic
 
 def training(folder, chat, reference, replays=0, loss="spin", weights=(), **expected):
     rows = str(folder / "prompts.parquet")
-    return training_items(loss, rows, reference, weights, replays, chat, {**REFERENCE, **expected})
+    sets = training_sets(loss, rows, reference, weights, replays, chat, {**REFERENCE, **expected})
+    return [item for pairs in sets for item in pairs]
 
 
 def lists(arrays):
@@ -187,7 +188,7 @@ def test_preference_pairs_end_by_themselves(folder, chat):
     assert made["rejected"] == [chat.response_ids(text) for text in SAID["this"]]
     scores = [[np.zeros(len(a)), np.ones(len(b))] for a, b in zip(*made.values(), strict=True)]
     tables.write(folder / "00.parquet", "reference", preferred.columns(scores), REFERENCE)
-    items = training_items("dpo", str(path), [str(folder / "00.parquet")], [], 0, chat, REFERENCE)
+    (items,) = training_sets("dpo", str(path), [str(folder / "00.parquet")], [], 0, chat, REFERENCE)
     assert [lists(item.responses) for item in items] == [list(one) for one in zip(*made.values(), strict=True)]
     assert [item.reference[1].tolist() for item in items] == [[1.0] * len(ids) for ids in made["rejected"]]
 
@@ -264,7 +265,7 @@ def test_weights_are_those_of_each_pair_and_old_ones_those_of_the_replayed(folde
     reference, _, _ = write_reference(folder, chat, ["before"])
     own = write_weights(folder, reference, "rejected", "own", 1)
     old = write_weights(folder, reference, "replayed", "old", 5000)
-    items = training(folder, chat, reference, replays=1, loss="wspin", weights=[*own, *old])
+    items = training(folder, chat, reference, replays=1, loss="wspin", weights=[own, old])
     assert all(list(map(len, item.weights)) == list(map(len, item.responses)) for item in items)
     stored = [row for path in (*own, *old) for row in tables.read(path, "weights").to_pylist()]
     expected = [[row["chosen_weights"], row["rejected_weights"]] for row in stored]
@@ -275,7 +276,8 @@ def test_weights_change_nothing_else(folder, chat):
     reference, _, _ = write_reference(folder, chat)
     weights = write_weights(folder, reference, "rejected", "own", 1)
     plain, weighed = (
-        training(folder, chat, reference, loss=loss, weights=some) for loss, some in (("spin", []), ("wspin", weights))
+        training(folder, chat, reference, loss=loss, weights=some)
+        for loss, some in (("spin", []), ("wspin", [weights]))
     )
     for a, b in zip(plain, weighed, strict=True):
         assert lists([a.prompt, *a.responses, *a.reference]) == lists([b.prompt, *b.responses, *b.reference])
@@ -286,11 +288,11 @@ def test_wspin_without_weights_is_one_line(folder, chat):
     """Missing weights are never ones."""
     reference, _, _ = write_reference(folder, chat, ["before"])
     own = write_weights(folder, reference, "rejected", "own", 1)
-    for some in ([], own, own[:1]):
+    for some in ([], [own], [own, own[:1]], [own[:1], own]):
         with pytest.raises(StudyError) as error:
             training(folder, chat, reference, replays=1, loss="wspin", weights=some)
         needed = "token weights (--weights) of 2 response sets in 2 shards each"
-        told = f"train: loss wspin: expected {needed}, found {len(some)} files; weigh them first"
+        told = f"train: loss wspin: expected {needed}, found {sum(map(len, some))} files; weigh them first"
         assert str(error.value) == told
 
 
@@ -298,7 +300,7 @@ def test_weights_for_a_loss_that_reads_none_are_refused(folder, chat):
     reference, _, _ = write_reference(folder, chat)
     weights = write_weights(folder, reference, "rejected", "own", 1)
     with pytest.raises(StudyError, match=r"loss spin: expected no token weights \(--weights\), found 2 files"):
-        training(folder, chat, reference, weights=weights)
+        training(folder, chat, reference, weights=[weights])
 
 
 def test_weights_of_other_answers_are_refused(folder, chat):
@@ -311,20 +313,27 @@ def test_weights_of_other_answers_are_refused(folder, chat):
         with pytest.raises(StudyError, match=match):
             training(folder, chat, reference, replays=1, loss="wspin", weights=weights, **expected)
 
-    refused([*old, *own], r"old-0\.parquet: row 0, rejected: expected weights of token ids")
-    refused([*own, *own], r"own-0\.parquet: row 0, replayed: expected weights of token ids")
-    refused([*own[::-1], *old], r"own-1\.parquet: expected the 4 rows of reference, found 4; they differ in row 0")
+    refused([old, own], r"old-0\.parquet: row 0, rejected: expected weights of token ids")
+    refused([own, own], r"own-0\.parquet: row 0, replayed: expected weights of token ids")
+    refused([own[::-1], old], r"own-1\.parquet: expected the 4 rows of reference, found 4; they differ in row 0")
     short = write_weights(folder, reference[1:], "rejected", "short", 1, chosen_weights=[[]])
-    refused([own[0], *short, *old], r"own-0\.parquet: chosen_weights: expected one per token, found others")
+    refused([[own[0], *short], old], r"own-0\.parquet: chosen_weights: expected one per token, found another number")
     stored = [tables.read(path, "weights").to_pydict() for path in own]
     for key, other in (("settings", {"k": 2.0}), ("teacher", {"model": "t"}), ("seed", [43, 1])):
         tables.write(own[1], "weights", stored[1], {**WEIGHED, key: other})
-        refused([*own, *old], rf"own-1\.parquet: {key}: expected .*, found ")
+        refused([own, old], rf"own-1\.parquet: {key}: expected .*, found ")
     tables.write(own[1], "weights", stored[1], WEIGHED)
     for key in ("tokenizer", "model"):
         tables.write(own[0], "weights", stored[0], {**WEIGHED, key: "bb"})
-        refused([*own, *old], rf"own-0\.parquet: {key}: expected '{WEIGHED[key]}', found 'bb'")
+        refused([own, old], rf"own-0\.parquet: {key}: expected '{WEIGHED[key]}', found 'bb'")
     tables.write(own[0], "weights", stored[0], WEIGHED)
     earlier = tables.read(old[0], "weights").to_pydict()
     tables.write(old[0], "weights", earlier, {**WEIGHED, "model": "earlier"})
-    refused([*own, *old], r"old-1\.parquet: model: expected 'earlier', found 'opponent'")
+    refused([own, old], r"old-1\.parquet: model: expected 'earlier', found 'opponent'")
+
+
+def test_files_are_grouped_by_folder_in_their_order():
+    """As Snakemake gives them: the shards of one response set after those of another."""
+    paths = ["w/ite2/weights/00", "w/ite2/weights/01", "w/ite1/weights/00", "w/ite1/weights/01"]
+    assert by_folder(paths) == [paths[:2], paths[2:]]
+    assert by_folder([]) == []

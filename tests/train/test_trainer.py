@@ -78,7 +78,7 @@ def step_gradient(model, items, settings, state, index=0):
 def planned(model, items, settings, state):
     """A trainer that has not begun, and its steps."""
     steps = plan_steps(len(items), SEED, run.items_per_step(items, settings))
-    arguments = run.arguments(settings, len(steps), 0, state, on_cpu=True)
+    arguments = run.training_arguments(settings, len(steps), 0, state, on_cpu=True)
     return trainer.PlannedTrainer(settings, "float32", items, model=model, args=arguments, train_dataset=steps), steps
 
 
@@ -430,7 +430,7 @@ def test_a_step_without_memory_is_taken_in_smaller_batches(
     monkeypatch.setattr(trainer, "pack", short)
     found = trained(fresh(), pairs, settings, tmp_path / "short")
     told = [line for line in capsys.readouterr().out.splitlines() if "out of memory" in line]
-    assert told[0] == "train: out of memory; going on with token_budget 30"
+    assert told[0] == "train: out of memory; continuing with token_budget 30"
     assert max(seen[2:]) <= 30
     assert len(told) == (2 if fits < max(seen[2:]) else 1)
     assert (found - expected).norm() < 1e-5 * expected.norm()
@@ -448,11 +448,11 @@ def test_an_item_that_never_fits_is_one_line(monkeypatch, fresh, pairs, train_se
 
 def test_budgets_shrink_from_what_a_step_had():
     lengths = [(10, 5, 5)] * 8
-    assert trainer.smaller(4096, lengths) == 80
-    assert trainer.smaller(80, lengths) == 40
-    assert trainer.smaller(30, lengths) == 20
+    assert trainer.halved_budget(4096, lengths) == 80
+    assert trainer.halved_budget(80, lengths) == 40
+    assert trainer.halved_budget(30, lengths) == 20
     with pytest.raises(StudyError, match="a single item of 20 tokens"):
-        trainer.smaller(20, lengths)
+        trainer.halved_budget(20, lengths)
 
 
 def test_checkpointed_activations_change_nothing(fresh, pairs, train_settings, tmp_path):
@@ -491,16 +491,16 @@ def test_pairs_of_one_prompt_read_together_train_as_apart(fresh, model, make_ite
     sets = []
     for place in (1, 2):
         pair = [replace(one, responses=(one.responses[0], one.responses[place])) for one in triples]
-        sets += weighed(moved(scored(model, pair), by=0.5), seed=place)
-    kept = group_by_prompt(sets, replays=1)
+        sets.append(weighed(moved(scored(model, pair), by=0.5), seed=place))
+    pairs, kept = [*sets[0], *sets[1]], group_by_prompt(sets)
     assert [item.sides for item in kept] == [(0, 1, 0, 2)] * 6
-    assert sum(sum(item.lengths) for item in kept) < sum(sum(item.lengths) for item in sets)
+    assert sum(sum(item.lengths) for item in kept) < sum(sum(item.lengths) for item in pairs)
     for alpha in (0.0, 0.5):
         settings = train_settings(
             loss="wspin", alpha=alpha, global_batch=12, margin_bound={"float32": 99, "bfloat16": 99}
         )
         found = []
-        for items in (sets, kept):
+        for items in (pairs, kept):
             policy = fresh()
             with torch.no_grad():
                 for weight in policy.parameters():
@@ -509,7 +509,7 @@ def test_pairs_of_one_prompt_read_together_train_as_apart(fresh, model, make_ite
             assert len(steps) == 1
             loss = made.training_step(policy, steps[0]).item()
             gradient = torch.cat([weight.grad.flatten() for weight in policy.parameters()])
-            found.append((loss, gradient, {k: v for k, v in made.measured.items() if not k.startswith("work/")}))
+            found.append((loss, gradient, {k: v for k, v in made.step_metrics.items() if not k.startswith("work/")}))
         assert found[1][0] == pytest.approx(found[0][0], rel=1e-5)
         assert (found[1][1] - found[0][1]).norm() < 1e-5 * found[0][1].norm()
         assert found[1][2] == pytest.approx(found[0][2], rel=1e-4)
@@ -518,7 +518,10 @@ def test_pairs_of_one_prompt_read_together_train_as_apart(fresh, model, make_ite
 def test_a_step_holds_whole_triplets(train_settings, make_items):
     kept = [replace(item, sides=(0, 1, 0, 2)) for item in make_items(4, answers=3)]
     assert run.items_per_step(kept, train_settings(global_batch=6)) == 3
-    with pytest.raises(StudyError, match=r"train.global_batch: expected a multiple of 2, found 5; items of 2 pairs"):
+    with pytest.raises(
+        StudyError,
+        match=r"train.global_batch: expected a multiple of the 2 pairs of an item \(train.triplets\), found 5",
+    ):
         run.items_per_step(kept, train_settings(global_batch=5))
     assert run.items_per_step(make_items(4, answers=1), train_settings(global_batch=5)) == 5
 
@@ -577,7 +580,7 @@ def test_a_finished_training_is_not_repeated(capsys, fresh, pairs, train_setting
 
 
 def test_a_save_that_was_interrupted_does_not_count(monkeypatch, capsys, fresh, pairs, train_settings, tmp_path):
-    settings, saved = train_settings(epochs=2), trainer.Journal.on_save
+    settings, saved = train_settings(epochs=2), journal.Journal.on_save
     expected = trained(fresh(), pairs, settings, tmp_path / "whole")
 
     def dies(self, args, state, control, **more):
@@ -586,7 +589,7 @@ def test_a_save_that_was_interrupted_does_not_count(monkeypatch, capsys, fresh, 
             raise Killed
         saved(self, args, state, control, **more)
 
-    monkeypatch.setattr(trainer.Journal, "on_save", dies)
+    monkeypatch.setattr(journal.Journal, "on_save", dies)
     with pytest.raises(Killed):
         trained(fresh(), pairs, settings, tmp_path / "parts")
     monkeypatch.undo()
@@ -635,7 +638,9 @@ def test_a_loss_that_is_not_finite_stops(fresh, pairs, train_settings, tmp_path)
         replace(p, reference=(p.reference[0] * math.nan, p.reference[1])) if i == last else p
         for i, p in enumerate(pairs)
     ]
-    with pytest.raises(StudyError, match=r"^step 3: loss nan, gradient nan; not finite$"):
+    with pytest.raises(
+        StudyError, match=r"^step 3: expected a finite loss and gradient, found loss nan, gradient norm nan$"
+    ):
         trained(fresh(), broken, train_settings(save_every=1), tmp_path)
     assert journal.last_saved(tmp_path).name == "checkpoint-2"
     assert [line["step"] for line in curve(tmp_path)] == [1, 2]
@@ -644,7 +649,7 @@ def test_a_loss_that_is_not_finite_stops(fresh, pairs, train_settings, tmp_path)
 def test_an_sft_loss_that_is_not_finite_stops(model, make_items, train_settings, tmp_path):
     with torch.no_grad():
         next(model.parameters())[7] = math.inf
-    with pytest.raises(StudyError, match=r"^step 1: loss nan"):
+    with pytest.raises(StudyError, match=r"^step 1: expected a finite loss and gradient, found loss nan"):
         trained(model, make_items(10, answers=1), train_settings(loss="sft"), tmp_path)
     assert journal.last_saved(tmp_path) is None
 

@@ -1,7 +1,7 @@
-"""Several processes that train one model: who they are, how they meet, what they tell each other.
+"""Several processes that train one model: ranks, rendezvous, collectives.
 
-`accelerate launch` starts one process per GPU and tells each its place in the environment. Where there is no GPU the
-same processes run on the CPU (gloo). Rank 0 alone writes files.
+`accelerate launch` starts one process per GPU and sets each one's rank in the environment. Without a GPU the same
+processes run on the CPU (gloo). Only rank 0 writes files.
 """
 
 from __future__ import annotations
@@ -20,76 +20,80 @@ from torch import distributed
 from wspin.errors import StudyError
 from wspin.storage.locks import locked
 
-PATIENCE = timedelta(days=30)  # for a lock that another job holds; the job's own time limit comes first
-ANSWER = timedelta(hours=1)  # for one another: longer than rank 0 needs to save a state
+LOCK_TIMEOUT = timedelta(days=30)  # for a lock held by another job; the job's own time limit ends the wait earlier
+COLLECTIVE_TIMEOUT = timedelta(hours=1)  # longer than rank 0 takes to save a state
 
 
 def rank() -> int:
     return int(os.environ.get("RANK", 0))
 
 
-def processes() -> int:
+def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
-def expect(count: int) -> None:
-    """Raise `StudyError` unless so many processes train, each with a GPU of its own where there are GPUs.
+def check_launch(processes: int) -> None:
+    """Raise `StudyError` unless this many processes run, each with a GPU of its own where there are GPUs.
 
-    A launcher that falls back to one process must not go unseen.
+    Catches a launcher that silently falls back to one process.
     """
-    if processes() != count:
-        told = f"found WORLD_SIZE {processes()}; start it with `accelerate launch` or torchrun, as the rule does"
-        raise StudyError(f"train: expected {count} processes (--processes), {told}")
-    here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count()
-    if 0 < gpus < here:
-        raise StudyError(f"train: expected a GPU for each of {here} processes, found {gpus}; lower resources.train.gpu")
+    if world_size() != processes:
+        raise StudyError(
+            f"train: expected {processes} processes (--processes), found WORLD_SIZE {world_size()}; "
+            "start it with `accelerate launch` or torchrun, as the rule does"
+        )
+    local, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count()
+    if 0 < gpus < local:
+        raise StudyError(
+            f"train: expected a GPU for each of {local} processes, found {gpus}; lower resources.train.gpu"
+        )
 
 
 @contextmanager
-def sole_writer(state: Path) -> Iterator[None]:
-    """Make a state folder and hold its lock, in rank 0 on behalf of all; the others begin when it has it.
+def locked_state(state: Path) -> Iterator[None]:
+    """Create a state folder and hold its lock: in rank 0, on behalf of all processes, which start once it is held.
 
-    Rank 0 may wait long, for an orphan of an earlier job: so the processes meet in the store that the launcher keeps
-    before they form a group, whose members do not wait long for each other.
+    Rank 0 may wait for hours, until an orphan of an earlier job ends. So the processes first meet in the launcher's
+    store, and form a group, whose collectives time out, only afterwards.
     """
-    if processes() == 1:
+    if world_size() == 1:
         with locked(state):
             state.mkdir(exist_ok=True)
             yield
         return
-    store, own, count = next(distributed.rendezvous("env://", timeout=PATIENCE))
-    if own:
-        store.wait(["locked"], PATIENCE)
-        with _group(store, own, count):
+    store, rank, size = next(distributed.rendezvous("env://", timeout=LOCK_TIMEOUT))
+    if rank:
+        store.wait(["locked"], LOCK_TIMEOUT)
+        with _process_group(store, rank, size):
             yield
         return
     with locked(state):
         state.mkdir(exist_ok=True)
         store.set("locked", "yes")
-        with _group(store, own, count):
+        with _process_group(store, rank, size):
             yield
 
 
 @contextmanager
-def _group(store: Any, own: int, count: int) -> Iterator[None]:
-    # the Trainer knows this setting by its old name; the new one would let a pass that is taken again wait for ever
+def _process_group(store: Any, rank: int, size: int) -> Iterator[None]:
+    # The Trainer sets it by its old name. The new one would make a pass that is repeated wait for the others for ever.
     warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # Snakemake gives MKL all threads of the job
     backend = "gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         backend = "cpu:gloo,cuda:nccl"
-    distributed.init_process_group(backend, store=store, rank=own, world_size=count, timeout=ANSWER)
+    distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=COLLECTIVE_TIMEOUT)
     try:
         yield
     finally:
         distributed.destroy_process_group()
 
 
-def whole_weights(model: Any) -> dict[str, torch.Tensor] | None:
-    """The weights of a model of which every process holds a share, on the CPU of rank 0; None for a whole model.
+def full_state_dict(model: Any) -> dict[str, torch.Tensor] | None:
+    """The weights of a sharded model, on the CPU of rank 0; None for a model that is not sharded.
 
-    Every process must call it.
+    A collective: every process must call it.
     """
     from torch.distributed.fsdp import FSDPModule
 
@@ -101,9 +105,9 @@ def whole_weights(model: Any) -> dict[str, torch.Tensor] | None:
 
 
 def gather(value: Any) -> list[Any]:
-    """Every process's value, in the order of their ranks. Tensors must lie on the CPU."""
-    if processes() == 1:
+    """Every process's value, ordered by rank; a collective. Tensors must be on the CPU."""
+    if world_size() == 1:
         return [value]
-    values = [None] * processes()
+    values = [None] * world_size()
     distributed.all_gather_object(values, value)
     return values

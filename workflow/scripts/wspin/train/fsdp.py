@@ -1,7 +1,7 @@
-"""Training a model that is too large for one GPU with its gradients and optimiser: each process holds a share (FSDP2).
+"""FSDP2: every process holds a shard of the model, its gradients and the optimiser's state.
 
-Torch's `fully_shard` itself: layer by layer, and the rest (embedding, last norm, head) as one, since the head's weight
-is read without calling the head. What is saved is whole again, so a state can be continued by any number of processes.
+By torch's `fully_shard`: each layer is a unit, and the rest (embedding, last norm, head) is another, since the head's
+weight is used without a call of the head. Saved states are unsharded, so any number of processes can resume them.
 """
 
 from __future__ import annotations
@@ -21,46 +21,50 @@ from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from wspin.errors import StudyError
 
-from .distributed import processes, whole_weights
+from .distributed import full_state_dict, world_size
 from .trainer import PlannedTrainer
 
-WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+UNSHARDED = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 def shard(model: Any) -> None:
-    """Spread a model over all processes, in place. Raises `StudyError` where its layers are hidden."""
+    """Shard a model over all processes, in place. Raises `StudyError` if the model has no list of layers."""
     layers = getattr(model.base_model, "layers", None)
     if layers is None:
-        raise StudyError(f"train.parallel: fsdp expects a model with `layers`, found none in {type(model).__name__}")
-    mesh = init_device_mesh(model.device.type, (processes(),))
+        raise StudyError(
+            f"train.parallel: expected a model with `layers` for fsdp, found none in {type(model).__name__}; use ddp"
+        )
+    mesh = init_device_mesh(model.device.type, (world_size(),))
     for layer in layers:
         fully_shard(layer, mesh=mesh)
     fully_shard(model, mesh=mesh)
 
 
 class ShardedTrainer(PlannedTrainer):
-    """Trains a share of the model in each process."""
+    """Trains a shard of the model in each process."""
 
     sharded = True
 
-    def __init__(self, *arguments: Any, **more: Any):
-        super().__init__(*arguments, **more)
-        if self.frozen is not None:
-            raise StudyError("train.alpha: expected 0 with parallel: fsdp, which does not shard the reference it keeps")
-        self.is_distributed_loading_by_transformers = True  # to the Trainer: neither wrap nor move the model
+    def __init__(self, *arguments: Any, **options: Any):
+        super().__init__(*arguments, **options)
+        if self.reference_model is not None:
+            raise StudyError(
+                "train.alpha: expected 0 with parallel: fsdp, which does not shard the reference model; use ddp"
+            )
+        self.is_distributed_loading_by_transformers = True  # the Trainer then neither wraps nor moves the model
 
     def create_optimizer(self, *arguments: Any) -> torch.optim.Optimizer:
-        """Shard first: an optimiser keeps the parameters that it is given."""
+        """Shard the model before the optimiser takes its parameters."""
         shard(self.model)
         return super().create_optimizer(*arguments)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        weights = whole_weights(self.model)
+        weights = full_state_dict(self.model)
         if self.args.should_save:
             self._save(output_dir, state_dict=weights)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        state = get_optimizer_state_dict(self.model, self.optimizer.optimizer, options=WHOLE)
+        state = get_optimizer_state_dict(self.model, self.optimizer.optimizer, options=UNSHARDED)
         if self.args.should_save:
             torch.save(state, Path(output_dir) / OPTIMIZER_NAME)
             torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
@@ -69,5 +73,5 @@ class ShardedTrainer(PlannedTrainer):
         if checkpoint is None:
             return
         state = torch.load(Path(checkpoint) / OPTIMIZER_NAME, map_location="cpu", weights_only=True)
-        set_optimizer_state_dict(self.model, self.optimizer.optimizer, state, options=WHOLE)
+        set_optimizer_state_dict(self.model, self.optimizer.optimizer, state, options=UNSHARDED)
         self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))

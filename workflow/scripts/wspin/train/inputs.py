@@ -1,12 +1,14 @@
-"""From the study's files to what a model is trained on: answers, or pairs with their reference and token weights.
+"""From the study's files to training items: answers, or pairs with their reference and token weights.
 
-Rows, token ids, models and tokenizers of the files are checked against each other; nothing is tokenised again.
+The rows, token ids, models and tokenizers of the files are checked against each other; nothing is tokenised twice.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from typing import Any
+from itertools import groupby
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,105 +19,111 @@ from wspin.errors import StudyError
 from wspin.storage import tables
 
 
-def training_items(
+class Answer(NamedTuple):
+    """Token ids of an answer, and the start model's log-probability of each."""
+
+    ids: np.ndarray
+    logprobs: np.ndarray
+
+
+PairWeights = tuple[np.ndarray, ...]  # token weights of (chosen, rejected), or () for losses without
+
+
+def training_sets(
     loss: str,
     rows: str,
     reference: Sequence[str],
-    weights: Sequence[str],
+    weights: Sequence[Sequence[str]],
     replays: int,
-    dialogue: ChatTokenizer,
+    chat: ChatTokenizer,
     expected: dict[str, Any],
-) -> list[Item]:
-    """What a model is trained on: answers for sft, pairs with their reference otherwise, with weights for wspin.
+) -> list[list[Item]]:
+    """The items to train on, in one list per response set: this iteration's, then the replayed ones, latest first.
 
-    Pairs of this iteration come first, then the replayed ones with the same chosen answers; nothing is de-duplicated.
-    `weights` has the shards of this iteration's pairs, then those of the replayed ones: weights that have not been
-    made again since. Raises `StudyError` if reference or weights are missing, of other rows or ids, or of another
-    model, tokenizer or precision.
+    Items are answers for sft, pairs with their reference otherwise, with token weights for wspin; the sets share the
+    chosen answers and are not de-duplicated. `reference` holds the shards of the start model's log-probabilities;
+    `weights` the shards of each set, where those of a replayed set are as its own iteration trained on them. `expected`
+    is the metadata that the files must have. Raises `StudyError` if reference or weights are missing, or belong to
+    other rows, token ids, another model, tokenizer or precision.
     """
-    kind = "prompts" if rows.endswith("prompts.parquet") else "preferences"
-    table = tables.read(rows, kind)
-    prompts = [np.array(dialogue.prompt_ids(prompt), dtype=np.int32) for prompt in table["prompt"].to_pylist()]
+    table = tables.read(rows, "prompts" if rows.endswith("prompts.parquet") else "preferences")
+    prompts = [np.array(chat.prompt_ids(prompt), dtype=np.int32) for prompt in table["prompt"].to_pylist()]
     if loss == "sft":
-        answers = [np.array(dialogue.response_ids(text), dtype=np.int32) for text in table["response"].to_pylist()]
-        return [Item(prompt, (answer,)) for prompt, answer in zip(prompts, answers, strict=True)]
+        responses = [np.array(chat.response_ids(text), dtype=np.int32) for text in table["response"].to_pylist()]
+        return [[Item(prompt, (response,)) for prompt, response in zip(prompts, responses, strict=True)]]
     if not reference:
         raise StudyError(f"train: loss {loss}: expected the start model's log-probabilities (--reference), found none")
     scored = tables.read_shards(reference, "reference", replays, **expected)
     tables.check_same_rows(rows, table["prompt_id"].to_pylist(), reference[0], scored["prompt_id"].to_pylist())
-    chosen = _side(scored, "chosen")
-    sides = ("rejected", *(tables.replayed_sides(replays) if replays else ()))
-    weighed = _weights(loss, weights, len(reference), scored, sides, expected)
+    sides = ["rejected", *tables.replayed_sides(replays)]
+    _check_weight_files(loss, weights, len(reference), len(sides))
+    chosen, sets = _answers(scored, "chosen"), []
+    for place, side in enumerate(sides):
+        of_pairs = [()] * scored.num_rows
+        if loss == "wspin":  # weights of replayed answers came from earlier students
+            student = {"model": expected["model"]} if side == "rejected" else {}
+            of_pairs = _pair_weights(weights[place], scored, side, {"tokenizer": expected["tokenizer"], **student})
+        pairs = zip(prompts, chosen, _answers(scored, side), of_pairs, strict=True)
+        sets.append([Item(prompt, (a.ids, b.ids), (a.logprobs, b.logprobs), own) for prompt, a, b, own in pairs])
+    return sets
+
+
+def group_by_prompt(sets: Sequence[Sequence[Item]]) -> list[Item]:
+    """One item per prompt instead of its pairs, one from each response set, which share the chosen answer.
+
+    The pairs keep their own references and weights: each pair's weights of the chosen answer come from its student.
+    """
+    sides = tuple(side for rejected in range(1, len(sets) + 1) for side in (0, rejected))
     items = []
-    for side, side_weights in zip(sides, weighed, strict=True):
-        for prompt, (real, real_reference), (other, other_reference), pair in zip(
-            prompts, chosen, _side(scored, side), side_weights, strict=True
-        ):
-            items.append(Item(prompt, (real, other), (real_reference, other_reference), pair))
+    for pairs in zip(*sets, strict=True):
+        responses = (pairs[0].responses[0], *(pair.responses[1] for pair in pairs))
+        reference = tuple(values for pair in pairs for values in pair.reference)
+        weights = tuple(values for pair in pairs for values in pair.weights)
+        items.append(Item(pairs[0].prompt, responses, reference, weights, sides))
     return items
 
 
-def group_by_prompt(items: Sequence[Item], replays: int) -> list[Item]:
-    """One item per prompt in place of its 1 + `replays` pairs, which share the chosen answer.
-
-    Its pairs keep their own references and weights: those of a real answer come from each pair's student.
-    """
-    count = len(items) // (1 + replays)
-    sets = [items[first : first + count] for first in range(0, len(items), count)]
-    sides = tuple(side for place in range(1, len(sets) + 1) for side in (0, place))
-    made = []
-    for pairs in zip(*sets, strict=True):
-        responses = (pairs[0].responses[0], *(pair.responses[1] for pair in pairs))
-        reference, weights = (tuple(v for pair in pairs for v in getattr(pair, k)) for k in ("reference", "weights"))
-        made.append(Item(pairs[0].prompt, responses, reference, weights, sides))
-    return made
+def by_folder(paths: Sequence[str]) -> list[list[str]]:
+    """The files of each folder, in the order given: every iteration's shards are in a folder of its own."""
+    return [list(files) for _, files in groupby(paths, os.path.dirname)]
 
 
-def _weights(
-    loss: str, paths: Sequence[str], shards: int, scored: pa.Table, sides: Sequence[str], expected: dict[str, Any]
-) -> list[list[tuple[np.ndarray, ...]]]:
-    """Weights of each pair, (chosen, rejected) or nothing, for every side; refuses those of other token ids."""
+def _check_weight_files(loss: str, weights: Sequence[Sequence[str]], shards: int, sets: int) -> None:
+    count = sum(map(len, weights))
     if loss != "wspin":
-        if paths:
-            raise StudyError(f"train: loss {loss}: expected no token weights (--weights), found {len(paths)} files")
-        return [[()] * scored.num_rows for _ in sides]
-    if len(paths) != shards * len(sides):
-        needed = f"token weights (--weights) of {len(sides)} response sets in {shards} shards each"
-        raise StudyError(f"train: loss wspin: expected {needed}, found {len(paths)} files; weigh them first")
-    sets = [paths[first : first + shards] for first in range(0, len(paths), shards)]
-    known = [{"model": expected["model"]}, *[{}] * len(sides)]  # replayed weights are those of earlier students
-    return [
-        _side_weights(own, scored, side, {"tokenizer": expected["tokenizer"], **more})
-        for own, side, more in zip(sets, sides, known, strict=False)
-    ]
+        if count:
+            raise StudyError(f"train: loss {loss}: expected no token weights (--weights), found {count} files")
+    elif [len(paths) for paths in weights] != [shards] * sets:
+        needed = f"token weights (--weights) of {sets} response sets in {shards} shards each"
+        raise StudyError(f"train: loss wspin: expected {needed}, found {count} files; weigh them first")
 
 
-def _side_weights(
-    paths: Sequence[str], scored: pa.Table, side: str, expected: dict[str, Any]
-) -> list[tuple[np.ndarray, ...]]:
-    """(chosen, rejected) weights of every row: of its ids, and all made alike; `side` is the rejected one's name."""
+def _pair_weights(paths: Sequence[str], scored: pa.Table, side: str, expected: dict[str, Any]) -> list[PairWeights]:
+    """Token weights of every pair of a response set, whose rejected answers are `side` of the reference.
+
+    Raises `StudyError` if the shards were not all made alike, or belong to other token ids.
+    """
     alike = tables.metadata(tables.read(paths[0], "weights", **expected), "model", "settings", "teacher", "seed")
     table = tables.read_shards(paths, "weights", **{**expected, **alike})
     tables.check_same_rows("reference", scored["prompt_id"].to_pylist(), paths[0], table["prompt_id"].to_pylist())
     tables.check_weighted_ids(paths[0], table, scored, side)
-    pairs = []
+    by_side = []
     for name, answers in zip(tables.SIDES, ("chosen", side), strict=True):
-        pairs.append(tables.row_arrays(table, f"{name}_weights"))
-        ids = tables.row_arrays(scored, f"{answers}_token_ids")
-        if list(map(len, pairs[-1])) != list(map(len, ids)):
+        weights, ids = tables.row_arrays(table, f"{name}_weights"), tables.row_arrays(scored, f"{answers}_token_ids")
+        if list(map(len, weights)) != list(map(len, ids)):
             raise StudyError(
-                f"{paths[0]}: {name}_weights: expected one per token, found others; weigh the answers again"
+                f"{paths[0]}: {name}_weights: expected one per token, found another number; weigh the answers again"
             )
-    return list(zip(*pairs, strict=True))
+        by_side.append(weights)
+    return list(zip(*by_side, strict=True))
 
 
-def _side(scored: pa.Table, side: str) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(ids, log-probabilities) of one side, row by row. Raises `StudyError` where their lengths differ."""
-    ids, logprobs = (tables.row_arrays(scored, f"{side}_{part}") for part in ("token_ids", "logprobs"))
-    pairs = list(zip(ids, logprobs, strict=True))
-    for row, (a, b) in enumerate(pairs):
-        if len(a) != len(b):
-            raise StudyError(
-                f"reference, row {row}, {side}: expected {len(a)} log-probabilities, found {len(b)}; score again"
-            )
-    return pairs
+def _answers(scored: pa.Table, side: str) -> list[Answer]:
+    """The answers of one side. Raises `StudyError` unless every token has a log-probability."""
+    columns = (tables.row_arrays(scored, f"{side}_{part}") for part in ("token_ids", "logprobs"))
+    answers = [Answer(ids, logprobs) for ids, logprobs in zip(*columns, strict=True)]
+    for row, (ids, logprobs) in enumerate(answers):
+        if len(ids) != len(logprobs):
+            found = f"expected {len(ids)} log-probabilities, found {len(logprobs)}; score again"
+            raise StudyError(f"reference, row {row}, {side}: {found}")
+    return answers

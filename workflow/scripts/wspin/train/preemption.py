@@ -1,6 +1,6 @@
-"""The grace before a time limit: SLURM can send a signal ahead of it (slurm/config.yaml), so that nothing is lost.
+"""Stop requests ahead of a time limit: SLURM can send a signal before it (slurm/config.yaml), so that no step is lost.
 
-The signal is SIGURG, because it goes to every process of the job and nobody else minds it: by default it is ignored.
+The signal is SIGURG, because it reaches every process of the job and by default no process reacts to it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def stop_requests() -> Iterator[Callable[[], bool]]:
-    """Within, SIGURG is a request to save and end; yields a function that tells whether it has come."""
+    """Within, SIGURG is a request to save and stop; yields a function that returns whether one has been received."""
     received: list[int] = []
     before = signal.signal(signal.SIGURG, lambda number, frame: received.append(number))
     try:

@@ -1,4 +1,4 @@
-"""Runs a training to its end, or from its last saved state: plan, trainer, journal."""
+"""Runs a training to its end, from the start or from its last saved state."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from wspin.engine.packing import Item
 from wspin.engine.support import check_model
 from wspin.errors import StudyError
 
-from .distributed import processes, rank
+from .distributed import rank, world_size
 from .journal import Journal, last_saved
 from .preemption import stop_requests
 from .trainer import PlannedTrainer
@@ -27,39 +27,38 @@ from .trainer import PlannedTrainer
 def train(
     model: Any, items: Sequence[Item], settings: Train, precision: str, seed: Sequence[int], state: Path
 ) -> dict[str, float]:
-    """Train `model` in place on all items; returns the seconds spent over all attempts, and how fast it was.
+    """Train `model` in place on all items; returns the time over all attempts and the speed, in rank 0.
 
-    Saves its state in `state` every `save_every` steps and starts from the last one that is whole. The curve is
-    `state/metrics.jsonl`, one line per step. Raises `StudyError` on a model that the layout cannot read, a loss that is
-    not finite, if the first margin exceeds its bound, or after a training that was asked to stop (see `grace`).
+    Saves to `state` every `save_every` steps and starts from the last complete save. The curve is
+    `state/metrics.jsonl`, one line per step. Raises `StudyError` for a model that the engine does not support, a loss
+    that is not finite, a first margin above its bound, or when the training was stopped on request (`preemption`).
     """
     check_model(model)
     steps = plan_steps(len(items), seed, items_per_step(items, settings), settings.epochs)
     rate = matmul_rate(model.device, torch.bfloat16 if precision == "bfloat16" else torch.float32)
-    journal, saved = Journal(state, rate * processes()), last_saved(state)
-    with stop_requests() as asked, shared_prefix(model):
+    journal, saved = Journal(state, rate * world_size()), last_saved(state)
+    with stop_requests() as stop_requested, shared_prefix(model):
         trainer = trainer_class(settings)(
             settings,
             precision,
             items,
-            asked,
+            stop_requested,
             model=model,
-            args=arguments(settings, len(steps), seed[0], state, on_cpu=model.device.type == "cpu"),
+            args=training_arguments(settings, len(steps), seed[0], state, on_cpu=model.device.type == "cpu"),
             train_dataset=steps,
             callbacks=[journal] if rank() == 0 else [],
         )
-        trainer.remove_callback(PrinterCallback)  # the journal tells what the user wants to know
+        trainer.remove_callback(PrinterCallback)  # the journal prints the progress
         trainer.train(resume_from_checkpoint=str(saved) if saved else None)
     done = trainer.state.global_step
     if done < len(steps):
-        told = f"asked to stop (SIGURG): saved at step {done} of {len(steps)}; start it again to go on"
-        raise StudyError(f"train: {told}")
+        raise StudyError(f"train: stop requested (SIGURG): saved at step {done} of {len(steps)}; run again to continue")
     return journal.speed() if rank() == 0 else {}
 
 
 def trainer_class(settings: Train) -> type[PlannedTrainer]:
-    """The trainer that keeps a whole model in each process, or a share of it."""
-    if settings.parallel == "ddp" or processes() == 1:
+    """The trainer that holds the whole model in each process, or a shard of it."""
+    if settings.parallel == "ddp" or world_size() == 1:
         return PlannedTrainer
     from .fsdp import ShardedTrainer
 
@@ -67,20 +66,23 @@ def trainer_class(settings: Train) -> type[PlannedTrainer]:
 
 
 def items_per_step(items: Sequence[Item], settings: Train) -> int:
-    """Items whose pairs fill one optimiser step. Raises `StudyError` where they cannot, or are fewer than processes."""
-    pairs = items[0].pairs
-    if settings.global_batch < pairs * processes():
-        told = f"expected {pairs * processes()} pairs at least for {processes()} processes"
-        raise StudyError(f"train.global_batch: {told}, found {settings.global_batch}; use fewer GPUs")
-    if settings.global_batch % pairs:
-        found = f"items of {pairs} pairs (train.triplets)"
-        raise StudyError(f"train.global_batch: expected a multiple of {pairs}, found {settings.global_batch}; {found}")
-    return settings.global_batch // pairs
+    """Items whose pairs fill one optimiser step.
+
+    Raises `StudyError` if `global_batch` is no multiple of an item's pairs, or smaller than one item per process.
+    """
+    pairs, batch = items[0].pairs, settings.global_batch
+    if batch < pairs * world_size():
+        expected = f"expected at least {pairs * world_size()} pairs for {world_size()} processes"
+        raise StudyError(f"train.global_batch: {expected}, found {batch}; use fewer GPUs")
+    if batch % pairs:
+        expected = f"expected a multiple of the {pairs} pairs of an item (train.triplets)"
+        raise StudyError(f"train.global_batch: {expected}, found {batch}")
+    return batch // pairs
 
 
-def arguments(settings: Train, steps: int, seed: int, state: Path, on_cpu: bool) -> TrainingArguments:
-    """Our settings in the Trainer's words; its own precision stays off, `logprobs.autocast` is the study's."""
-    made = TrainingArguments(
+def training_arguments(settings: Train, steps: int, seed: int, state: Path, on_cpu: bool) -> TrainingArguments:
+    """The settings as the Trainer's arguments; its own mixed precision stays off, `logprobs.autocast` is used."""
+    arguments = TrainingArguments(
         output_dir=str(state),
         max_steps=steps,
         per_device_train_batch_size=1,
@@ -92,7 +94,7 @@ def arguments(settings: Train, steps: int, seed: int, state: Path, on_cpu: bool)
         warmup_steps=math.ceil(settings.schedule.warmup * steps),
         save_strategy="steps",
         save_steps=settings.save_every,
-        save_total_limit=2,  # a save that is interrupted leaves the one before it
+        save_total_limit=2,  # an interrupted save leaves the one before it
         logging_strategy="steps",
         logging_steps=1,
         logging_nan_inf_filter=False,
@@ -103,9 +105,9 @@ def arguments(settings: Train, steps: int, seed: int, state: Path, on_cpu: bool)
         use_cpu=on_cpu,
         bf16=False,
         ddp_find_unused_parameters=False,
-        ddp_broadcast_buffers=False,  # a process that takes a pass again would be alone with it
+        ddp_broadcast_buffers=False,  # a process that repeats a pass would wait for the others
         gradient_checkpointing=settings.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False},
     )
-    made._n_gpu = min(made.n_gpu, 1)  # the Trainer would spread one process over all GPUs it sees (DataParallel)
-    return made
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # the Trainer would use DataParallel over all visible GPUs
+    return arguments

@@ -1,8 +1,8 @@
-"""Training: a thin `transformers.Trainer` whose batches come from the plan and whose losses come from `losses`.
+"""The trainer: a thin `transformers.Trainer` whose batches come from a plan and whose losses come from `losses`.
 
-One item of the data loader is one optimiser step; `gradient_accumulation_steps` stays 1 and the loop over micro-batches
-runs inside `training_step`, each scaled by its share of `global_batch`. Several processes share the items of every
-step. So a step means the same on any number of devices and in any memory, and to resume is to continue the plan at an
+One item of the data loader is one optimiser step: `gradient_accumulation_steps` stays 1, and `training_step` loops over
+the micro-batches, each scaled by its share of `global_batch`. Several processes share the items of every step. So a
+step is the same on any number of devices and with any amount of memory, and resuming means to continue the plan at an
 index with the Trainer's own state.
 """
 
@@ -13,6 +13,7 @@ import math
 import operator
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -29,84 +30,108 @@ from wspin.errors import StudyError
 from wspin.storage.files import writing
 
 from . import losses
-from .distributed import gather, processes, rank
+from .distributed import gather, rank, world_size
+
+
+@dataclass(frozen=True)
+class StepTotals:
+    """What the passes of a step add up to, in one process or in all."""
+
+    loss: Tensor  # scaled, on the CPU: ()
+    answer_sums: dict[str, Tensor]  # see `PlannedTrainer._preference_loss`; empty for sft
+    computed: int  # FLOPs of the forward passes
+    stop_requested: bool
+
+    @classmethod
+    def over_ranks(cls, ranks: Sequence[StepTotals]) -> StepTotals:
+        return cls(
+            loss=torch.stack([totals.loss for totals in ranks]).sum(),
+            answer_sums=concatenated([totals.answer_sums for totals in ranks if totals.answer_sums]),
+            computed=sum(totals.computed for totals in ranks),
+            stop_requested=any(totals.stop_requested for totals in ranks),
+        )
 
 
 class PlannedTrainer(Trainer):
-    """Runs the plan; see the module's description."""
+    """Takes the steps of a plan; see the module's docstring."""
 
-    sharded = False  # whether every pass needs all processes, and not a step's last one only
+    sharded = False  # whether every pass is a collective (FSDP), or only the last one of a step (DDP)
 
     def __init__(
         self,
         settings: Train,
         precision: str,
         items: Sequence[Item],
-        asked: Callable[[], bool] = lambda: False,
+        stop_requested: Callable[[], bool] = lambda: False,
         **trainer: Any,
     ):
         super().__init__(optimizer_cls_and_kwargs=optimizer(settings), **trainer)
-        self.settings, self.precision, self.items, self.asked = settings, precision, items, asked
+        self.settings, self.precision, self.items, self.stop_requested = settings, precision, items, stop_requested
         self.lengths = [item.lengths for item in items]
         self.token_budget = settings.token_budget
         self.cost = Cost.of(self.model)
-        keeps = settings.loss == "wspin" and settings.alpha
-        self.frozen = copy.deepcopy(self.model).requires_grad_(False).eval() if keeps else None
-        self.measured: dict[str, float] = {}
-        self.awaited = False  # in a pass that the other processes wait for
+        needs_reference = settings.loss == "wspin" and settings.alpha
+        self.reference_model = copy.deepcopy(self.model).requires_grad_(False).eval() if needs_reference else None
+        self.step_metrics: dict[str, float] = {}
+        self.in_collective = False  # in a pass in which the other processes take part
 
     def get_train_dataloader(self) -> DataLoader:
-        """The plan in its own order: shuffling has happened there, and every process sees all of a step."""
+        """The plan in its own order: it is shuffled already, and every process gets whole steps."""
         return DataLoader(self.train_dataset, batch_size=1, shuffle=False, collate_fn=operator.itemgetter(0))
 
     def training_step(self, model: Any, inputs: Step, num_items_in_batch: Any = None) -> Tensor:
-        """Gradients of one optimiser step, scaled by pairs / global_batch; returns the mean over its pairs.
+        """Add the gradient of one optimiser step, scaled by pairs / global_batch; returns the mean loss of its pairs.
 
-        (Loss sft: over its tokens or rows, see `reduction`.) A step for which memory is short is taken again in smaller
-        micro-batches. Raises `StudyError` if a single item does not fit, or if other processes were waiting.
+        (Loss sft: of its tokens or rows, see `reduction`.) If memory runs out, the step is repeated in smaller
+        micro-batches. Raises `StudyError` if a single item does not fit, or if other processes took part in the pass.
         """
         model.train()
         while True:
             try:
                 return self._step(model, inputs)
             except torch.OutOfMemoryError:
-                if self.awaited:
-                    told = f"expected less than token_budget {self.token_budget}; lower train.token_budget"
-                    raise StudyError(f"train: out of memory in a pass of all processes: {told}") from None
-                self.token_budget = smaller(self.token_budget, [self.lengths[i] for i in inputs])
-                print(f"train: out of memory; going on with token_budget {self.token_budget}", flush=True)
+                if self.in_collective:
+                    raise StudyError(
+                        f"train.token_budget: expected micro-batches that fit into memory, found {self.token_budget} "
+                        "tokens too many in a pass of all processes; lower it"
+                    ) from None
+                self.token_budget = halved_budget(self.token_budget, [self.lengths[i] for i in inputs])
+                print(f"train: out of memory; continuing with token_budget {self.token_budget}", flush=True)
             model.zero_grad()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
 
     def _step(self, model: Any, step: Step) -> Tensor:
         items = [self.items[i] for i in step]
-        scale, computed, sums, measured = self._scale(items) * processes(), 0, [torch.zeros(())], []
-        passes = rank_passes(self.lengths, step, processes(), rank(), self.token_budget, self.sharded)
-        with patched_forward(self.accelerator.unwrap_model(model)):
-            for number, (chosen, counts) in enumerate(passes, 1):
-                batch = pack([self.items[i] for i in chosen])
-                computed += self.cost.computed(batch)
-                self.awaited = processes() > 1 and (self.sharded or number == len(passes))
-                with nullcontext() if self.awaited else self.accelerator.no_sync(model):
-                    loss, told = self._pass(model, batch.to(self.args.device), scale if counts else 0.0)
-                if counts:
-                    sums.append(loss.cpu())
-                    measured.append(told)
-        self.awaited = False
-        told = gather((torch.stack(sums).sum(), joined(measured), computed, self.asked()))
-        sums, measured, computed, asked = zip(*told, strict=True)
-        self._measure(joined([own for own in measured if own]))
-        self.measured |= {
+        totals = StepTotals.over_ranks(gather(self._run_passes(model, step, self._scale(items) * world_size())))
+        self.step_metrics = {
+            **self._preference_metrics(totals.answer_sums),
             "work/tokens": sum(sum(item.lengths) for item in items),
             "work/needed": (1 + BACKWARD) * self.cost.needed(items),
-            "work/computed": (1 + BACKWARD) * sum(computed),
+            "work/computed": (1 + BACKWARD) * totals.computed,
         }
-        if any(asked):
+        if totals.stop_requested:
             self.control.should_save = self.control.should_training_stop = True
         pairs = sum(item.pairs for item in items)
-        mean = torch.stack(sums).sum() / processes() * self.settings.global_batch / pairs
+        mean = totals.loss / world_size() * self.settings.global_batch / pairs
         return mean.to(self.args.device)
+
+    def _run_passes(self, model: Any, step: Step, scale: float) -> StepTotals:
+        """Add the gradient of this process's share of a step; its totals."""
+        loss, answer_sums, computed = [torch.zeros(())], [], 0
+        passes = rank_passes(self.lengths, step, world_size(), rank(), self.token_budget, self.sharded)
+        with patched_forward(self.accelerator.unwrap_model(model)):
+            for number, (indices, counted) in enumerate(passes, 1):
+                batch = pack([self.items[i] for i in indices])
+                computed += self.cost.computed(batch)
+                self.in_collective = world_size() > 1 and (self.sharded or number == len(passes))
+                with nullcontext() if self.in_collective else self.accelerator.no_sync(model):
+                    pass_loss, sums = self._pass(model, batch.to(self.args.device), scale if counted else 0.0)
+                if counted:
+                    loss.append(pass_loss.cpu())
+                    answer_sums.append(sums)
+        self.in_collective = False
+        return StepTotals(torch.stack(loss).sum(), concatenated(answer_sums), computed, self.stop_requested())
 
     def _scale(self, items: Sequence[Item]) -> float:
         if self.settings.loss != "sft":
@@ -114,65 +139,72 @@ class PlannedTrainer(Trainer):
         return sft_scale([len(item.responses[0]) for item in items], self.settings)
 
     def _pass(self, model: Any, batch: Batch, scale: float) -> tuple[Tensor, dict[str, Tensor]]:
-        """Adds the gradient of one micro-batch; its scaled loss, and what its answers tell."""
+        """Add the gradient of one micro-batch; its scaled loss (), and the sums of its answers."""
         with autocast(self.args.device, self.precision):
-            logprobs, divergence = model(batch, losses.token_kl, self.frozen)
+            logprobs, divergence = model(batch, losses.token_kl, self.reference_model)
         if self.settings.loss == "sft":
-            loss, measured = losses.sft(logprobs) * scale, {}
+            loss, answer_sums = losses.sft(logprobs) * scale, {}
         else:
-            per_pair, measured = self._preference(logprobs, batch, divergence)
-            loss = per_pair.sum() * scale
+            of_pairs, answer_sums = self._preference_loss(logprobs, batch, divergence)
+            loss = of_pairs.sum() * scale
         self.accelerator.backward(loss)
-        return loss.detach(), measured
+        return loss.detach(), answer_sums
 
-    def _preference(
+    def _preference_loss(
         self, logprobs: Tensor, batch: Batch, divergence: Tensor | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss of every pair, and the sums over answers that the curve tells."""
+        """Loss of every pair (B,), and sums over the tokens of each answer (2 B,), chosen and rejected in turn.
+
+        The sums: `logratios` M and `weighted_logratios` M_W in the notation of `losses`, `logprobs`, and `weighted_kl`
+        where there is a divergence.
+        """
         settings = self.settings
         if batch.side_tokens is not None:
             logprobs = logprobs[batch.side_tokens]
             divergence = divergence if divergence is None else divergence[batch.side_tokens]
         delta = logprobs - batch.reference
-        plain = losses.answer_sums(delta, batch.counts)  # M, chosen and rejected in turn
-        moved = losses.answer_sums(delta * batch.weights, batch.counts) if settings.loss == "wspin" else plain
-        measured = {"moved": moved.detach(), "plain": plain.detach()}
-        measured["logprobs"] = losses.answer_sums(logprobs.detach(), batch.counts)
-        more = {}
+        logratios = weighted_logratios = losses.answer_sums(delta, batch.counts)
+        if settings.loss == "wspin":
+            weighted_logratios = losses.answer_sums(delta * batch.weights, batch.counts)
+        sums = {"weighted_logratios": weighted_logratios.detach(), "logratios": logratios.detach()}
+        sums["logprobs"] = losses.answer_sums(logprobs.detach(), batch.counts)
+        kl_term = {}
         if divergence is not None:
-            weighed = losses.answer_sums(divergence * batch.weights, batch.counts)
-            more = {"alpha": settings.alpha, "divergence": weighed[0::2] - weighed[1::2]}
-            measured["kl"] = weighed.detach()
-        margin = moved[0::2] - moved[1::2]
-        return losses.PREFERENCE[settings.loss](margin, settings.beta, settings.label_smoothing, **more), measured
+            weighted_kl = losses.answer_sums(divergence * batch.weights, batch.counts)
+            kl_term = {"alpha": settings.alpha, "divergence": weighted_kl[0::2] - weighted_kl[1::2]}
+            sums["weighted_kl"] = weighted_kl.detach()
+        margin = weighted_logratios[0::2] - weighted_logratios[1::2]
+        loss = losses.PREFERENCE[settings.loss]
+        return loss(margin, settings.beta, settings.label_smoothing, **kl_term), sums
 
-    def _measure(self, answers: dict[str, Tensor]) -> None:
-        """Rewards as the loss sees them and unweighted, sequence log-probabilities; guards a step's first margin."""
+    def _preference_metrics(self, sums: dict[str, Tensor]) -> dict[str, float]:
+        """Weighted and unweighted rewards and sequence log-probabilities; checks the first margin of a training."""
         if self.settings.loss == "sft":
-            self.measured = {}
-            return
-        moved, plain, logprobs = (answers[key] for key in ("moved", "plain", "logprobs"))
-        largest = float((plain[0::2] - plain[1::2]).abs().max())
+            return {}
+        logratios, logprobs = sums["logratios"], sums["logprobs"]
+        largest = float((logratios[0::2] - logratios[1::2]).abs().max())
         if self.state.global_step == 0:
             check_first_margin(largest, self.settings, self.precision)
-        self.measured = {
-            **rewards("rewards", moved, self.settings.beta),
-            **rewards("unweighted", plain, self.settings.beta),
+        metrics = {
+            **reward_metrics("rewards", sums["weighted_logratios"], self.settings.beta),
+            **reward_metrics("unweighted", logratios, self.settings.beta),
             "margin/largest": largest,
             "logprobs/chosen": float(logprobs[0::2].mean()),
             "logprobs/rejected": float(logprobs[1::2].mean()),
         }
-        if "kl" in answers:
-            kl = answers["kl"]
-            self.measured |= {"kl/chosen": float(kl[0::2].mean()), "kl/rejected": float(kl[1::2].mean())}
+        if "weighted_kl" in sums:
+            kl = sums["weighted_kl"]
+            metrics |= {"kl/chosen": float(kl[0::2].mean()), "kl/rejected": float(kl[1::2].mean())}
+        return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the step's measurements to the Trainer's own; a loss that is not finite ends the training."""
+        """Add the metrics of the step to the Trainer's. Raises `StudyError` if the loss or gradient is not finite."""
         if "loss" in logs:
-            logs = {**logs, **self.measured}
+            logs = {**logs, **self.step_metrics}
             if not math.isfinite(logs["loss"]) or not math.isfinite(logs.get("grad_norm", 0.0)):
                 raise StudyError(
-                    f"step {self.state.global_step}: loss {logs['loss']}, gradient {logs.get('grad_norm')}; not finite"
+                    f"step {self.state.global_step}: expected a finite loss and gradient, found loss {logs['loss']}, "
+                    f"gradient norm {logs.get('grad_norm')}"
                 )
         super().log(logs, start_time)
 
@@ -181,36 +213,36 @@ class PlannedTrainer(Trainer):
             super()._save_checkpoint(model, trial)
 
     def floating_point_ops(self, inputs: Any) -> int:
-        return 0  # the Trainer's estimate is made for a dictionary of padded inputs
+        return 0  # the Trainer's estimate expects a dictionary of padded inputs
 
 
-def joined(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Each value's parts one behind the other, on the CPU."""
+def concatenated(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The tensors of each key concatenated, on the CPU."""
     return {key: torch.cat([part[key].cpu() for part in parts]) for key in (parts[0] if parts else ())}
 
 
-def rewards(name: str, moved: Tensor, beta: float) -> dict[str, float]:
-    """Means over pairs of beta M, nats, from M of chosen and rejected in turn (2 B,); share of positive margins."""
-    margin = moved[0::2] - moved[1::2]
+def reward_metrics(name: str, logratios: Tensor, beta: float) -> dict[str, float]:
+    """Mean rewards beta M and margins in nats, from M (2 B,) of chosen and rejected in turn; share of margins > 0."""
+    margin = logratios[0::2] - logratios[1::2]
     return {
-        f"{name}/chosen": beta * float(moved[0::2].mean()),
-        f"{name}/rejected": beta * float(moved[1::2].mean()),
+        f"{name}/chosen": beta * float(logratios[0::2].mean()),
+        f"{name}/rejected": beta * float(logratios[1::2].mean()),
         f"{name}/margin": beta * float(margin.mean()),
         f"{name}/accuracy": float((margin > 0).float().mean()),
     }
 
 
 def sft_scale(answers: Sequence[int], settings: Train) -> float:
-    """Factor of a summed negative log-likelihood in a step with answers of so many tokens: per token, or per row.
+    """Factor of the summed negative log-likelihood of a step, given the tokens of its answers: per token or per row.
 
-    Either way a last step with fewer rows weighs less, so that every row of an epoch counts the same.
+    Either way a last step with fewer rows counts less, so that every row of an epoch counts the same.
     """
     per_row = 1.0 / settings.global_batch
     return per_row if settings.reduction == "sum" else per_row * len(answers) / sum(answers)
 
 
-def smaller(token_budget: int, lengths: Sequence[Lengths]) -> int:
-    """Half the budget, of what the step's micro-batches had. Raises `StudyError` where they were single items."""
+def halved_budget(token_budget: int, lengths: Sequence[Lengths]) -> int:
+    """Half the tokens of the step's largest micro-batch. Raises `StudyError` if that was a single item."""
     largest = max(map(sum, lengths))
     if token_budget <= largest:
         raise StudyError(f"train: out of memory on a single item of {largest} tokens; use a GPU with more memory")
@@ -218,12 +250,12 @@ def smaller(token_budget: int, lengths: Sequence[Lengths]) -> int:
 
 
 def optimizer(settings: Train) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
-    """The optimiser with torch's defaults, over all tensors at once where it can."""
-    made, more = {
+    """The optimiser with torch's defaults, in its fused or multi-tensor implementation."""
+    kind, implementation = {
         "rmsprop": (torch.optim.RMSprop, {"foreach": True}),
         "adamw": (torch.optim.AdamW, {"fused": True}),
     }[settings.optimizer]
-    return made, {"lr": settings.learning_rate, **more}
+    return kind, {"lr": settings.learning_rate, **implementation}
 
 
 def check_first_margin(largest: float, settings: Train, precision: str) -> None:
