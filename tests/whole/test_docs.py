@@ -43,14 +43,14 @@ def tokens(cell):
     return [(json.loads(text), float(value or 0)) for text, value in TOKEN.findall(cell)]
 
 
-def segments_read(rows):
-    """The teacher's tokens, each segment's once."""
+def teacher_tokens(rows):
+    """The teacher's tokens, those of a segment once."""
     cells = {row[0]: row[3] for row in rows}
     return [token for cell in cells.values() for token in tokens(cell)]
 
 
 def aligned(rows):
-    student, teacher = [tokens(row[1])[0][0] for row in rows], [text for text, _ in segments_read(rows)]
+    student, teacher = [tokens(row[1])[0][0] for row in rows], [text for text, _ in teacher_tokens(rows)]
     assert "".join(student) == "".join(teacher)
     ends = [np.cumsum([len(text) for text in side]) for side in (student, teacher)]
     return alignment.align("".join(student), *ends)
@@ -68,18 +68,18 @@ def test_the_segments_are_those_of_the_page(side):
 def test_the_weights_are_those_of_the_page(side, form):
     rows = worked_example(side)
     student = np.array([float(row[2]) for row in rows])
-    teacher = np.array([value for _, value in segments_read(rows)])
+    teacher = np.array([value for _, value in teacher_tokens(rows)])
     settings = Weigh(**SETTINGS, segment_agg=form)
     mu = settings.mu_chosen if side == "chosen" else settings.mu_rejected
-    found = weights.teacher_weights(aligned(rows), student, teacher, mu, settings).weights
-    assert [f"{weight:.3f}" for weight in found] == [row[5 + FORMS.index(form)] for row in rows]
+    computed = weights.teacher_weights(aligned(rows), student, teacher, mu, settings).weights
+    assert [f"{weight:.3f}" for weight in computed] == [row[5 + FORMS.index(form)] for row in rows]
 
 
 @pytest.mark.parametrize("side", ["chosen", "rejected"])
 def test_the_log_ratios_are_those_of_the_page(side):
     for row in worked_example(side):
         expected = [value - float(row[2]) for _, value in tokens(row[3])]
-        assert [float(one) for one in row[4].split(", ")] == pytest.approx(expected)
+        assert [float(ratio) for ratio in row[4].split(", ")] == pytest.approx(expected)
 
 
 # From the original
@@ -98,11 +98,11 @@ def commands(tool):
 
 def snakemakes():
     """Options -> targets: what can be planned in one run."""
-    found = {}
+    targets = {}
     for _, profile, name, *words in commands("snakemake"):
         end = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
-        found.setdefault((profile, name, *words[end:]), []).extend(words[:end])
-    return found
+        targets.setdefault((profile, name, *words[end:]), []).extend(words[:end])
+    return targets
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def imported(tmp_path_factory):
     return copy
 
 
-@pytest.mark.parametrize(("options", "targets"), snakemakes().items(), ids=lambda given: " ".join(given[:4]))
+@pytest.mark.parametrize(("options", "targets"), snakemakes().items(), ids=lambda words: " ".join(words[:4]))
 def test_a_command_of_the_page_plans_every_target(imported, options, targets):
     command = [sys.executable, "-m", "snakemake", "--dry-run", *targets, *options]
     done = subprocess.run(command, cwd=imported.folder, env=workflow.environment(), text=True, capture_output=True)
@@ -133,8 +133,8 @@ def test_a_command_of_the_page_plans_every_target(imported, options, targets):
 
 
 def test_the_pages_commands_of_other_tools_are_known():
-    made = exchange.parser()
-    assert len([made.parse_args(words[2:]) for words in commands("python")]) == 4
+    parser = exchange.parser()
+    assert len([parser.parse_args(words[2:]) for words in commands("python")]) == 4
     assert {words[1] for words in commands("python")} == {"workflow/scripts/exchange.py"}
     assert {words[1] for words in commands("make")} == {"setup"}
 
@@ -150,11 +150,11 @@ def test_the_page_has_every_step_and_file_of_the_readme():
     assert [name for name in named if name not in ORIGINAL] == []
 
 
-def test_files_that_the_page_names_are_there():
-    ours = re.findall(r"`((?:workflow|wspin|config|envs)/[\w./]+|constraints\.txt)`", ORIGINAL)
-    places = (ROOT, ROOT / "workflow/scripts")
-    assert len(ours) > 10
-    assert [name for name in ours if not any((place / name).exists() for place in places)] == []
+def test_files_that_the_page_names_exist():
+    names = re.findall(r"`((?:workflow|wspin|config|envs)/[\w./]+|constraints\.txt)`", ORIGINAL)
+    roots = (ROOT, ROOT / "workflow/scripts")
+    assert len(names) > 10
+    assert [name for name in names if not any((root / name).exists() for root in roots)] == []
 
 
 def test_keys_that_the_page_names_are_keys():
@@ -220,6 +220,11 @@ def test_the_rooms_of_the_page_are_those_of_the_law():
     rows = [[cell.strip() for cell in row.strip("|").split(" | ")] for row in table.splitlines()[1:]]
     written = {room.strip("`/").removesuffix(".py"): set(re.findall(r"`(\w+)`", allowed)) for room, allowed, _ in rows}
     assert written == {room: set(allowed.split()) for room, allowed in structure.ALLOWED.items()}
+
+
+def test_the_index_lists_every_page():
+    index = (ROOT / "docs/README.md").read_text()
+    assert [page.name for page in ROOT.glob("docs/*.md") if f"({page.name})" not in index] == ["README.md"]
 
 
 # What is generated
