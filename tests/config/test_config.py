@@ -152,19 +152,18 @@ def test_values_from_the_command_line_are_placed_too():
             "models.dpo: loss sft trains on data sft, and a preference loss on data preferences",
         ),
         ({"models": {"dpo": {"train": {"loss": "sft"}}}}, "models.dpo.train.loss: the model's loss is 'dpo'"),
-        ({"dialogue": {"max_prompt_tokens": 2048}}, "dialogue: max_prompt_tokens 2048 leaves no answer"),
+        ({"dialogue": {"max_prompt_tokens": 2048}}, "dialogue: max_prompt_tokens 2048 leaves no room for answers"),
         (
             {"generate": {"max_new_tokens": 1025}},
-            "generate.max_new_tokens: with dialogue.max_prompt_tokens it makes 2049 tokens",
+            "generate.max_new_tokens: with dialogue.max_prompt_tokens up to 2049 tokens, over dialogue.max_tokens 2048",
         ),
         ({"arms": {"spin": None, "wspin": None, "wspin.paper": None}}, "arms: Dictionary should have at least 1 item"),
     ],
 )
 def test_wrong_values_are_refused(overlay, message):
-    told = refusal(overlay).splitlines()
-    assert len(told) == 1
-    assert told[0].startswith(f"{BASE}:")
-    assert message in told[0]
+    (line,) = refusal(overlay).splitlines()
+    assert line.startswith(f"{BASE}:")
+    assert message in line
 
 
 def test_an_arm_may_not_set_what_is_the_studys():
@@ -194,7 +193,7 @@ def test_an_arm_may_not_set_what_is_the_studys():
         ),
         (
             {"train": {"dpo": {"learning_rate": None}}},
-            "models.dpo.train: learning_rate is a list per iteration, and this model has none",
+            "models.dpo.train: learning_rate is a list per iteration, and this model has no iterations",
         ),
     ],
 )
@@ -208,10 +207,24 @@ def test_a_shorter_arm_takes_the_beginning_of_the_studys_lists():
 
 
 def test_names_are_one_set_beside_the_folders_of_the_results():
-    for name in ("data", "demo", "logs", "tables", "gold"):
+    for name in ("data", "logs", "tables", "gold"):
         assert f"arms.{name}: '{name}' is the name of a folder of the results" in refusal({"arms": {name: {}}})
         assert f"models.{name}: '{name}' is the name of a folder" in refusal({"models": {name: {"path": "here"}}})
     assert "arms.sft: 'sft' is a model of the registry too" in refusal({"arms": {"sft": {}}})
+
+
+def test_a_study_and_the_arms_of_another_one_never_share_a_folder(tmp_path):
+    results = str(tmp_path)
+    for name in ("nested", "spin"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "nested/config.yaml").touch()
+    assert load({"results": results})
+    for section, entry in (("arms", {}), ("models", {"path": "here"})):
+        found = f"{section}.nested: '{results}/nested' holds another study's results"
+        assert found in refusal({"results": results, section: {"nested": entry}})
+    assert load({"results": f"{results}/spin"})
+    (tmp_path / "spin/ite0").mkdir()
+    assert f"results: '{results}/spin' is a model's or an arm's folder" in refusal({"results": f"{results}/spin"})
 
 
 @pytest.mark.parametrize(
@@ -220,7 +233,7 @@ def test_names_are_one_set_beside_the_folders_of_the_results():
         ({"start": "nobody"}, "start: no model 'nobody' in the registry; it holds base, sft, teacher, dpo"),
         ({"arms": {"spin": {"start": "nobody"}}}, "arms.spin.start: no model 'nobody'"),
         ({"data": {"fits": ["base", "nobody"]}}, "data.fits: no model 'nobody'"),
-        ({"data": {"fits": ["base", "sft"]}}, "data.fits: 'sft' is trained on the data that it would measure"),
+        ({"data": {"fits": ["base", "sft"]}}, "data.fits: 'sft' is trained on the rows that it would select"),
         ({"eval": {"models": ["base", "nobody"]}}, "eval.models: no model 'nobody'"),
         ({"models": {"dpo": {"from": "nobody"}}}, "models.dpo.from: no model 'nobody'"),
         ({"models": {"sft": {"from": "sft"}}}, "models.sft.from: 'sft' is trained from itself"),
@@ -229,10 +242,10 @@ def test_names_are_one_set_beside_the_folders_of_the_results():
             {"models": {"base": {"hub": None, "revision": None, "scratch": {**SCRATCH, "context": 64}}}},
             "models.base.scratch.context: shorter",
         ),
-        ({"train": {"loss": "sft"}}, "arms.spin.train.loss: an arm plays against its opponent"),
+        ({"train": {"loss": "sft"}}, "arms.spin.train.loss: loss sft has no opponent"),
         ({"eval": {"suites": {"new": {"piqa": 0}}}}, "eval.sources: suite 'new' has no source"),
         ({"eval": {"suites": {"arc": {"piqa": 0}}}}, "report.metrics: task 'piqa' has no metric"),
-        ({"eval": {"suites": {"arc": {"mmlu": 0}}}}, "eval.suites: task 'mmlu' stands in two suites"),
+        ({"eval": {"suites": {"arc": {"mmlu": 0}}}}, "eval.suites: task 'mmlu' is in two suites"),
         ({"eval": {"sources": {"new": {"path": "here"}}}}, "eval.sources.new: no suite 'new'"),
         ({"report": {"metrics": {"piqa": "acc,none"}}}, "report.metrics.piqa: no task 'piqa' in eval.suites"),
         ({"arms": {"b": {"fork": {"from": "nobody", "at": 1}}}}, "arms.b.fork.from: no arm 'nobody'"),
@@ -249,7 +262,7 @@ def test_names_are_one_set_beside_the_folders_of_the_results():
             {"arms": {"b": {"fork": {"from": "spin", "at": 1}}, "c": {"fork": {"from": "b", "at": 2}}}},
             "arms.c.fork.from: 'b' is a fork itself; fork from 'spin'",
         ),
-        ({"data": {"heldout": {"split": "train_sft"}}}, "data.heldout.split: 'train_sft' is what is trained on"),
+        ({"data": {"heldout": {"split": "train_sft"}}}, "data.heldout.split: 'train_sft' is the training split"),
         ({"results": "results/"}, "results: found 'results/', expected 'results'"),
         ({"results": "./results"}, "results: found './results', expected 'results'"),
         ({"models": {"sft": {"template": "zephyr"}}}, "models.sft.template: the model takes part in training"),
@@ -258,13 +271,16 @@ def test_names_are_one_set_beside_the_folders_of_the_results():
             {"train": {"sft": {"reduction": None}, "reduction": None}},
             "models.sft.train.reduction: missing key; loss sft",
         ),
-        ({"train": {"beta": None}}, "arms.spin.train.beta: missing key; loss spin reads it"),
-        ({"train": {"alpha": None}}, "arms.wspin.train.alpha: missing key; loss wspin reads it"),
-        ({"generate": {"dtype": None}}, ": generate.dtype: missing key; engine vllm reads it"),
-        ({"generate": {"temperature": 0.005}}, ": generate.temperature: vllm takes 0.01 for what lies between"),
+        ({"train": {"beta": None}}, "arms.spin.train.beta: missing key; loss spin needs it"),
+        ({"train": {"alpha": None}}, "arms.wspin.train.alpha: missing key; loss wspin needs it"),
+        ({"generate": {"dtype": None}}, ": generate.dtype: missing key; engine vllm needs it"),
+        (
+            {"generate": {"temperature": 0.005}},
+            ": generate.temperature: vllm raises temperatures between 0 and 0.01 to 0.01",
+        ),
         (
             {"generate": {"engine": "transformers", "batch_size": None}},
-            ": generate.batch_size: missing key; engine transformers reads it",
+            ": generate.batch_size: missing key; engine transformers needs it",
         ),
         (
             {
@@ -276,17 +292,17 @@ def test_names_are_one_set_beside_the_folders_of_the_results():
             ": eval.engine: vllm cannot tokenise held-out rows",
         ),
         ({"teacher": "nobody"}, "teacher: no model 'nobody'"),
-        ({"teacher": None}, "teacher: missing key; arm 'wspin' weighs its tokens by a teacher"),
+        ({"teacher": None}, "teacher: missing key; the token weights of arm 'wspin' come from a teacher"),
         ({"arms": {"wspin": {"teacher": "nobody"}}}, "arms.wspin.teacher: no model 'nobody'"),
-        ({"arms": {"spin": {"teacher": "base"}}}, "arms.spin.teacher: loss spin weighs no token; remove the key"),
-        ({"arms": {"spin": {"weigh": {"k": 2.0}}}}, "arms.spin.weigh: loss spin weighs no token; remove the key"),
+        ({"arms": {"spin": {"teacher": "base"}}}, "arms.spin.teacher: loss spin has no token weights; remove the key"),
+        ({"arms": {"spin": {"weigh": {"k": 2.0}}}}, "arms.spin.weigh: loss spin has no token weights; remove the key"),
         (
             {"arms": {"wspin": {"weigh": {"source": "equal"}, "teacher": "base"}}},
-            "arms.wspin.teacher: source equal asks no teacher",
+            "arms.wspin.teacher: source equal uses no teacher",
         ),
         ({"arms": {"wspin": {"weigh": {"uper": 1.0}}}}, "arms.wspin.weigh.uper: unknown key; did you mean `upper`?"),
         ({"arms": {"wspin": {"weigh": {"k": -1}}}}, "arms.wspin.weigh.k: Input should be greater than 0, found -1"),
-        ({"weigh": {"given": "a.jsonl"}}, ": weigh.given: weights belong to the answers that they were made of"),
+        ({"weigh": {"given": "a.jsonl"}}, ": weigh.given: weights belong to the tokens of their answers"),
         (
             {
                 "generate": {"given": "a.jsonl"},
@@ -303,36 +319,36 @@ def test_names_are_one_set_beside_the_folders_of_the_results():
         ({"weigh": {"lower": 2.0}}, ": weigh.lower: found 2.0, above upper 1.5"),
         ({"weigh": {"normalise": "sum_to"}}, ": weigh.normalise_to: missing key"),
         ({"weigh": {"k": float("inf")}}, "weigh.k: Input should be a finite number"),
-        ({"arms": {"spin": {"train": {"alpha": 0.5}}}}, "arms.spin.train.alpha: loss spin does not read it"),
+        ({"arms": {"spin": {"train": {"alpha": 0.5}}}}, "arms.spin.train.alpha: loss spin does not use it"),
         (
             {"arms": {"wspin": {"weigh": {"source": "equal", "upper": 9.0}}}},
-            "arms.wspin.weigh.upper: source equal, normalise none do not read it",
+            "arms.wspin.weigh.upper: source equal with normalise none does not use it",
         ),
         (
             {"arms": {"wspin": {"weigh": {"source": "equal", "control": "one_minus"}}}},
-            "arms.wspin.weigh.control: one_minus of equal weights tells nothing",
+            "arms.wspin.weigh.control: one_minus keeps equal weights equal",
         ),
-        ({"arms": {"wspin": {"weigh": {"control": "random"}}}}, "weigh.source: control random asks no teacher"),
+        ({"arms": {"wspin": {"weigh": {"control": "random"}}}}, "weigh.source: control random uses no teacher"),
         (
             {"eval": {"sources": {"arc": {"hub": None, "revision": None, "path": "here", "heldout": True}}}},
             "eval.models: 'teacher' has template 'zephyr'; tasks on held-out rows compare models in dialogue.template",
         ),
         (
             {"arms": {"wspin": {"weigh": {"control": "one_minus", "normalise": "mean_one"}}}},
-            "arms.wspin.weigh.normalise: one_minus makes weights of either sign",
+            "arms.wspin.weigh.normalise: one_minus gives weights of both signs",
         ),
-        ({"models": {"dpo": {"loss": "wspin"}}}, "models.dpo: loss wspin belongs to arms"),
+        ({"models": {"dpo": {"loss": "wspin"}}}, "models.dpo: loss wspin is for arms only"),
         (
             {"arms": {"wspin": {"train": {"triplets": True, "global_batch": 65}}}},
-            "arms.wspin.train.global_batch: 65 is no multiple of the 2 pairs of a prompt that triplets keeps together",
+            "arms.wspin.train.global_batch: found 65, expected a multiple of 2: triplets keeps the 2 pairs of a prompt",
         ),
         (
             {"resources": {"train": {"gpu": 65}}},
-            "arms.spin.train.global_batch: 64 pairs are too few for the 65 GPUs of resources.train",
+            "arms.spin.train.global_batch: 64 pairs are too few for resources.train.gpu 65",
         ),
         (
             {"arms": {"wspin": {"train": {"alpha": 0.5, "parallel": "fsdp"}}}},
-            "arms.wspin.train.parallel: with alpha 0.5 a second model is kept whole; use ddp",
+            "arms.wspin.train.parallel: alpha 0.5 keeps a whole reference model on each GPU",
         ),
         ({"report": {"baseline": "nobody"}}, "report.baseline: no arm 'nobody'; there are spin, wspin, wspin.paper"),
     ],
@@ -341,8 +357,8 @@ def test_contradictions_between_sections_are_refused(overlay, message):
     assert message in refusal(overlay)
 
 
-def test_a_mistake_for_all_arms_is_told_once():
-    """And not for arms that weigh nothing."""
+def test_a_mistake_for_all_arms_is_reported_once():
+    """And not for arms without token weights."""
     assert len(refusal({"weigh": {"lower": 2.0}}).splitlines()) == 1
     assert load({"arms": {"wspin": None, "wspin.paper": None}, "weigh": {"lower": 2.0}})
 
@@ -358,14 +374,14 @@ def test_weights_hold_what_they_are_made_from_alone():
     """So that an edit of the rest makes none again."""
     study = load({"arms": {"equal": {"train": {"loss": "wspin"}, "weigh": {"source": "equal"}}}})
     assert set(study.arm_weigh("wspin").model_dump(exclude_none=True)) == set(Weigh.model_fields) - {"normalise_to"}
-    told = study.arm_weigh("equal").model_dump(exclude_none=True)
-    assert told == {"source": "equal", "control": "none", "normalise": "none", "eos_weight": 1.0}
+    equal = study.arm_weigh("equal").model_dump(exclude_none=True)
+    assert equal == {"source": "equal", "control": "none", "normalise": "none", "eos_weight": 1.0}
 
 
 def test_both_members_of_a_cycle_are_named():
-    told = refusal({"models": {"sft": {"from": "dpo"}}})
-    assert "models.sft.from: 'sft' is trained from itself" in told
-    assert "models.dpo.from: 'dpo' is trained from itself" in told
+    lines = refusal({"models": {"sft": {"from": "dpo"}}})
+    assert "models.sft.from: 'sft' is trained from itself" in lines
+    assert "models.dpo.from: 'dpo' is trained from itself" in lines
 
 
 # Merging

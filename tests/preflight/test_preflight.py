@@ -303,8 +303,8 @@ def test_the_demo_has_nothing_to_mend(repository, tmp_path):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"train": {"global_batch": 4}}, "train.global_batch: 4 pairs are too few for the 8 GPUs of resources.train"),
-        ({"generate": {"max_new_tokens": 1500}}, "with dialogue.max_prompt_tokens it makes 2524 tokens, over dialogue"),
+        ({"train": {"global_batch": 4}}, "train.global_batch: 4 pairs are too few for resources.train.gpu 8"),
+        ({"generate": {"max_new_tokens": 1500}}, "with dialogue.max_prompt_tokens up to 2524 tokens, over dialogue"),
     ],
 )
 def test_what_the_config_refuses_stops_it_at_once(repository, tmp_path, change, told):

@@ -1,4 +1,4 @@
-"""What every section of the configuration is made of: its base class, and the types of its values."""
+"""The base class of configuration sections, the types of their values, and checks that several of them share."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
-def one_of(section: Section, *keys: str) -> str:
-    """The one key of `keys` that is given; anything but exactly one is an error."""
+def exactly_one(section: Section, *keys: str) -> str:
+    """The one key of `keys` that has a value. Raises `ValueError` if several or none have one."""
     given = [key for key in keys if getattr(section, key) is not None]
     if len(given) != 1:
-        of, found = (", ".join(key.rstrip("_") for key in some) for some in (keys, given))
-        raise ValueError(f"give exactly one of {of}; found {found or 'none'}")
+        expected, found = (", ".join(key.rstrip("_") for key in names) for names in (keys, given))
+        raise ValueError(f"give exactly one of {expected}; found {found or 'none'}")
     return given[0]
 
 
-def needs_revision(section: Section) -> None:
-    """A hub name without a commit hash would let the study change under its feet."""
+def check_revision(section: Section) -> None:
+    """A hub name needs a commit hash, or the files behind the name could change during a study."""
     if (section.hub is None) != (section.revision is None):
         raise ValueError(
             "hub and revision belong together: a name on the hub and the 40 hex digits of a commit; "
-            "`make revisions` asks for those that are missing"
+            "`make revisions` looks up missing commits"
         )

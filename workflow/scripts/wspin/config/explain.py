@@ -1,4 +1,4 @@
-"""Pydantic's errors in a reader's words: place, what was found, the nearest key."""
+"""Validation errors of pydantic in the words of a configuration file: place, what was found, the nearest key."""
 
 from __future__ import annotations
 
@@ -13,36 +13,35 @@ from .study import Study
 
 Place = tuple[str, ...]
 Complaint = tuple[Place, str]  # place in the configuration, what is wrong there
-ALTERNATIVE = re.compile(r"\[key\]|constrained-\w+|list\[.+\]")  # pydantic's own words in a place
+ALTERNATIVE = re.compile(r"\[key\]|constrained-\w+|list\[.+\]")  # parts of a place that pydantic adds
 
 
-def mistakes(error: ValidationError, section: type[Section]) -> list[Complaint]:
-    """Every mistake once: of the types that a value may have, the one it came closest to."""
-    found: dict[Place, str] = {}
-    for one in error.errors():
-        place = tuple(str(part) for part in one["loc"] if not ALTERNATIVE.fullmatch(str(part)))
-        found.setdefault(place, explain(one, section))
-    above = {place[:depth] for place in found for depth in range(len(place))}
-    return [(place, message) for place, message in found.items() if place not in above]
+def complaints_of(error: ValidationError, section: type[Section]) -> list[Complaint]:
+    """One complaint for each wrong value; where a value may have several types, about the type that came closest."""
+    messages: dict[Place, str] = {}
+    for entry in error.errors():
+        place = tuple(str(part) for part in entry["loc"] if not ALTERNATIVE.fullmatch(str(part)))
+        messages.setdefault(place, _message(entry, section))
+    above = {place[:depth] for place in messages for depth in range(len(place))}
+    return [(place, message) for place, message in messages.items() if place not in above]
 
 
-def explain(error: dict[str, Any], section: type[Section]) -> str:
-    """One of pydantic's errors in a reader's words, with the nearest valid key where the key is unknown."""
-    place = tuple(map(str, error["loc"]))
-    if error["type"] == "extra_forbidden":
+def _message(entry: dict[str, Any], section: type[Section]) -> str:
+    place = tuple(map(str, entry["loc"]))
+    if entry["type"] == "extra_forbidden":
         if place[0] == "arms" and len(place) == 3 and place[2] in Study.model_fields:
             return f"an arm may not set `{place[2]}`, it is the study's: use another results folder"
-        near = difflib.get_close_matches(place[-1], valid_keys(place[:-1], section), n=1)
+        near = difflib.get_close_matches(place[-1], _valid_keys(place[:-1], section), n=1)
         return "unknown key" + (f"; did you mean `{near[0]}`?" if near else "")
-    if error["type"] == "missing":
+    if entry["type"] == "missing":
         return "missing key; nothing is defaulted silently"
-    found = error["input"]
-    shown = f", found {found!r}" if isinstance(found, (str, int, float, bool, list)) else ""
-    return error["msg"].removeprefix("Value error, ") + shown
+    value = entry["input"]
+    found = f", found {value!r}" if isinstance(value, (str, int, float, bool, list)) else ""
+    return entry["msg"].removeprefix("Value error, ") + found
 
 
-def valid_keys(place: Place, section: type[Section]) -> list[str]:
-    """The keys that a section knows at a place below it."""
+def _valid_keys(place: Place, section: type[Section]) -> list[str]:
+    """The keys that may stand at a place below a section."""
     root = section.model_json_schema()
 
     def resolve(node: dict[str, Any]) -> dict[str, Any]:
@@ -53,6 +52,6 @@ def valid_keys(place: Place, section: type[Section]) -> list[str]:
 
     node = root
     for key in place:
-        named = node.get("additionalProperties") or next(iter(node.get("patternProperties", {}).values()), {})
-        node = resolve(node.get("properties", {}).get(key) or named)
+        any_key = node.get("additionalProperties") or next(iter(node.get("patternProperties", {}).values()), {})
+        node = resolve(node.get("properties", {}).get(key) or any_key)
     return list(node.get("properties", {}))

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from wspin.errors import StudyError
 
 from .base import Section
-from .explain import mistakes
+from .explain import complaints_of
 
 S = TypeVar("S", bound=Section)
 
@@ -61,7 +61,7 @@ def from_flags(arguments: argparse.Namespace, section: type[S]) -> S:
     try:
         return section.model_validate(values)
     except ValidationError as error:
-        place, message = mistakes(error, section)[0]
+        place, message = complaints_of(error, section)[0]
         raise StudyError(f"{_flag(place)}: {message}") from None
 
 

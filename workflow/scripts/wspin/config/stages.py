@@ -1,4 +1,4 @@
-"""The sections of the configuration, one class for each stage, and what is asked and assumed for jobs."""
+"""The sections of the configuration, one class for each stage, and the resources of jobs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import Field, FiniteFloat, PositiveFloat, PositiveInt, model_valid
 from .base import Loss, Name, NotNegative, PerIteration, Precision, Section, Share
 from .sources import TaskSource
 
-# How a training is watched over and kept in memory, without a trace in its result.
+# Settings of a training's memory and supervision: they leave no trace in its result
 UNTRACKED = ("save_every", "margin_bound", "gradient_checkpointing", "parallel")
 
 
@@ -22,13 +22,13 @@ class Dialogue(Section):
         description="longest prompt, template included; longer rows are dropped in data"
     )
     max_tokens: PositiveInt = Field(description="longest prompt + answer; longer rows are dropped in data")
-    eos_on_cut: bool = Field(description="append EOS to an answer that generation cut short (the published code does)")
+    eos_on_cut: bool = Field(description="append EOS to a truncated answer, as the published code does")
 
     @model_validator(mode="after")
     def _fits(self) -> Dialogue:
         if self.max_prompt_tokens >= self.max_tokens:
             raise ValueError(
-                f"max_prompt_tokens {self.max_prompt_tokens} leaves no answer in max_tokens {self.max_tokens}"
+                f"max_prompt_tokens {self.max_prompt_tokens} leaves no room for answers in max_tokens {self.max_tokens}"
             )
         return self
 
@@ -41,7 +41,7 @@ class Generate(Section):
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = Field(description="nucleus: smallest set of tokens with this mass")
     max_new_tokens: PositiveInt = Field(description="longest answer, EOS included")
     batch_size: PositiveInt | None = Field(
-        None, description="engine transformers: prompts decoded together; moves results by rounding only"
+        None, description="engine transformers: prompts decoded together; changes results by rounding only"
     )
     dtype: Precision | None = Field(None, description="engine vllm: precision of weights and products")
     gpu_memory: Annotated[float, Field(gt=0.0, le=1.0)] | None = Field(
@@ -50,22 +50,22 @@ class Generate(Section):
 
     @property
     def required_keys(self) -> frozenset[str]:
-        """Of the settings that only one engine has, those that this one reads, and that must be given."""
+        """Keys that only one engine has, as far as this one needs them."""
         return frozenset(("dtype", "gpu_memory") if self.engine == "vllm" else ("batch_size",))
 
     def for_its_engine(self) -> Generate:
-        """The same sampling without the other engine's settings: an edit of those samples nothing again."""
+        """The same sampling without the other engine's settings, so that an edit of those re-runs nothing."""
         others = {"batch_size", "dtype", "gpu_memory"} - self.required_keys
         return self.model_copy(update=dict.fromkeys(others))
 
 
 class GenerateSection(Generate):
-    """The section `generate`: how answers are sampled, or a file that holds those of iteration 0."""
+    """The section `generate`: how answers are sampled, and a file that may hold those of iteration 0."""
 
     given: str | None = Field(
         None,
-        description="JSONL of SPIN's or TIS-DPO's with the answers of `start`: they open the study instead of sampled "
-        "ones. Arms with another start or seed sample theirs",
+        description="JSONL in SPIN's or TIS-DPO's format: answers of `start`, used at iteration 0 instead of sampled "
+        "ones; arms with another start or seed sample their own",
     )
 
 
@@ -92,7 +92,7 @@ class Weigh(Section):
         None, description="source teacher: how a word's tokens share its weight where the tokenizers differ"
     )
     control: Literal["none", "one_minus", "inverse", "permuted", "random", "random_matched", "noise"] = Field(
-        description="what is done to the weights to see whether they matter (docs/token-weights.md)"
+        description="transform of the weights that tests whether they matter (docs/token-weights.md)"
     )
     normalise: Literal["none", "mean_one", "sum_to"] = Field(
         description="within each answer, its EOS left out: mean one, or a fixed sum (a hidden length normalisation)"
@@ -102,28 +102,28 @@ class Weigh(Section):
 
     @property
     def required_keys(self) -> list[str]:
-        """Of the settings that only some weights have, those that these are made from, and that must be given."""
+        """Keys that only some weights have, as far as these need them."""
         scores = ["form", "k", "mu_chosen", "mu_rejected", "lower", "upper", "segment_agg"]
         total = ["normalise_to"] if self.normalise == "sum_to" else []
         return [*(scores if self.source == "teacher" else []), *total]
 
     @classmethod
     def optional(cls) -> set[str]:
-        """The settings that only some weights are made from."""
+        """Keys that only some weights have."""
         return {name for name, info in cls.model_fields.items() if not info.is_required()}
 
     def for_its_source(self) -> Weigh:
-        """The same weights without the settings that they are not made from: an edit of those makes none again."""
+        """The same weights without the settings that they do not need, so that an edit of those re-runs nothing."""
         return self.model_copy(update=dict.fromkeys(self.optional().difference(self.required_keys)))
 
 
 class WeighSection(Weigh):
-    """The section `weigh`: how log-probabilities become token weights k exp(mu clamp(r)), or a file with ready ones."""
+    """The section `weigh`: how log-probabilities become token weights k exp(mu clamp(r)), and a file with some."""
 
     given: str | None = Field(
         None,
-        description="JSONL of TIS-DPO's with the token weights of `generate.given`: those of iteration 0, as they are, "
-        "in arms that set no weigh, teacher, start, seed or fork of their own; all else is weighed as configured",
+        description="JSONL in TIS-DPO's format with token weights of the answers in `generate.given`, used unchanged "
+        "at iteration 0 by arms that set no weigh, teacher, start, seed or fork; all others compute theirs",
     )
 
 
@@ -141,7 +141,7 @@ class Train(Section):
     """The settings of one training. `PerIteration` values are a scalar, or a list with one value per iteration."""
 
     loss: Loss = Field(
-        description="sft; dpo; spin (logistic loss on real versus generated answers); wspin (spin with weighed tokens)"
+        description="sft; dpo; spin (logistic loss on real versus generated answers); wspin (spin with token weights)"
     )
     beta: PerIteration[PositiveFloat] | None = Field(
         None, description="strength of the tie to the reference (SPIN's lambda)"
@@ -154,25 +154,25 @@ class Train(Section):
         "by rounding only"
     )
     triplets: bool = Field(
-        description="read the pairs of one prompt together, this iteration's and the replayed ones: the real answer "
-        "once, but then other pairs meet in a step",
+        description="keep the pairs of a prompt, this iteration's and the replayed ones, in one step: the real answer "
+        "is computed once, but steps consist of other pairs",
     )
     gradient_checkpointing: bool = Field(
-        description="keep fewer activations and compute them again: less memory, a third more work"
+        description="recompute activations instead of keeping them: less memory, a third more work"
     )
     parallel: Literal["ddp", "fsdp"] = Field(
-        description="on several GPUs: ddp keeps a whole model on each, fsdp a share of model, gradients and optimiser; "
-        "moves results by rounding only"
+        description="on several GPUs: ddp keeps a whole model on each, fsdp a shard of model, gradients and optimiser; "
+        "changes results by rounding only"
     )
     optimizer: Literal["rmsprop", "adamw"] = Field(description="optimiser of torch")
     schedule: Schedule
     weight_decay: NotNegative = Field(description="weight decay of the optimiser")
     max_grad_norm: PositiveFloat = Field(description="gradients are clipped to this global norm")
     label_smoothing: Annotated[float, Field(ge=0.0, lt=0.5)] | None = Field(
-        None, description="probability that a pair's labels are swapped (conservative DPO); 0 is plain"
+        None, description="probability that a pair's labels are swapped (conservative DPO); 0 disables it"
     )
     alpha: NotNegative | None = Field(
-        None, description="loss wspin: weight of the weighted KL term; 0 computes none, more keeps the reference loaded"
+        None, description="loss wspin: weight of the weighted KL term; above 0 the reference model stays loaded"
     )
     reduction: Literal["token_mean", "sum"] | None = Field(
         None, description="loss sft: mean over the response tokens of a step, or sum per answer"
@@ -180,15 +180,17 @@ class Train(Section):
     margin_bound: MarginBound = Field(
         description="largest |margin| of the first step against the stored reference; above it training stops"
     )
-    save_every: PositiveInt = Field(description="optimiser steps between two saved states: what a killed job can lose")
+    save_every: PositiveInt = Field(
+        description="optimiser steps between two saved states; a killed job repeats at most this many"
+    )
 
     @property
     def required_keys(self) -> frozenset[str]:
-        """Of the settings that only some losses have, those that this one reads, and that must be given."""
+        """Keys that only some losses have, as far as this one needs them."""
         return required_keys(self.loss)
 
     def for_its_loss(self) -> Train:
-        """The same training without the settings that its loss does not read: an edit of those re-trains nothing."""
+        """The same training without the settings that its loss does not need: an edit of those re-trains nothing."""
         return self.model_copy(update=dict.fromkeys(LOSS_KEYS - self.required_keys))
 
 
@@ -196,13 +198,13 @@ LOSS_KEYS = frozenset(("beta", "label_smoothing", "alpha", "reduction"))
 
 
 def required_keys(loss: str) -> frozenset[str]:
-    """Of the settings that only some losses have, those that a loss reads, and that must be given for it."""
-    of_pairs = frozenset(("beta", "label_smoothing"))
-    return {"sft": frozenset(("reduction",)), "wspin": of_pairs | {"alpha"}}.get(loss, of_pairs)
+    """Keys that only some losses have, as far as `loss` needs them."""
+    pair_keys = frozenset(("beta", "label_smoothing"))
+    return {"sft": frozenset(("reduction",)), "wspin": pair_keys | {"alpha"}}.get(loss, pair_keys)
 
 
 class TrainSection(Train):
-    """The section `train`: an arm's defaults, and by loss what models outside the arms override."""
+    """The section `train`: the defaults of arms, and overrides by loss for models outside the arms."""
 
     sft: dict[str, Any] = Field({}, description="overrides for registry models trained with loss sft")
     dpo: dict[str, Any] = Field({}, description="overrides for registry models trained with loss dpo")
@@ -212,7 +214,7 @@ class Eval(Section):
     engine: Literal["transformers", "vllm"] = Field(
         description="library that runs the model under lm-eval, in float32; tables refuse to mix the two"
     )
-    batch_size: PositiveInt = Field(description="fixed and stored: batch size moves scores by rounding")
+    batch_size: PositiveInt = Field(description="fixed and recorded, since batch size changes scores by rounding")
     seeds: Annotated[list[int], Field(min_length=4, max_length=4)] = Field(
         description="lm-eval's seeds: python, numpy, torch, few-shot examples"
     )
@@ -231,7 +233,7 @@ def at_iteration(train: Train, k: int) -> Train:
 
 class Resource(Section):
     gpu: Annotated[int, Field(ge=0)] = Field(0, description="GPUs of a job")
-    threads: PositiveInt = Field(1, description="CPU threads of a job; bitwise claims hold for equal threads")
+    threads: PositiveInt = Field(1, description="CPU threads of a job; results are bitwise equal for equal threads")
     mem_mb: PositiveInt = Field(description="memory of a job in MB")
     runtime: PositiveInt = Field(description="minutes of a job; grows with the attempt")
 
@@ -248,17 +250,19 @@ class Resources(Section):
 
 
 class Preflight(Section):
-    """What `preflight` assumes of GPUs, prices and lengths; nothing else reads it."""
+    """Assumptions of `preflight` about GPUs, prices and lengths; they change no result."""
 
     gpu_memory_gb: PositiveFloat = Field(description="memory of a GPU")
-    tflops: PositiveFloat = Field(description="its peak in the study's precision")
-    bandwidth_tb: PositiveFloat = Field(description="its memory's bandwidth, TB per second")
-    utilisation: Annotated[float, Field(gt=0.0, le=1.0)] = Field(description="share of both that jobs reach")
-    price: NotNegative = Field(description="of a GPU for an hour, in whatever currency")
+    tflops: PositiveFloat = Field(description="peak TFLOP/s of a GPU in the study's precision")
+    bandwidth_tb: PositiveFloat = Field(description="memory bandwidth of a GPU, TB per second")
+    utilisation: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        description="share of peak and bandwidth that jobs reach"
+    )
+    price: NotNegative = Field(description="price of a GPU hour, in any currency")
     prompt_tokens: PositiveFloat = Field(description="mean tokens of a prompt, until `data` exists")
     response_tokens: PositiveFloat = Field(description="mean tokens of a real answer, until `data` exists")
-    generated_tokens: PositiveFloat = Field(description="mean tokens of a generated answer, until there are some")
-    evaluation_tokens: PositiveFloat = Field(description="tokens that all suites together read, for one model")
+    generated_tokens: PositiveFloat = Field(description="mean tokens of a generated answer, until some exist")
+    evaluation_tokens: PositiveFloat = Field(description="tokens of all suites together, for one model")
 
 
 class Report(Section):

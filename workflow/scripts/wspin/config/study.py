@@ -1,4 +1,4 @@
-"""The whole study: its sections together, its arms, and what each arm changes."""
+"""The whole study: all sections, the arms, and the settings of each training."""
 
 from __future__ import annotations
 
@@ -22,14 +22,18 @@ from .stages import (
     WeighSection,
 )
 
+# Folders of the results, and the response set of the real answers: no names for models or arms
 RESERVED = frozenset(
-    ("data", "fetched", "logprobs", "logs", "benchmarks", "tables", "figures", "pages", "gold", "preferences", "demo")
-) | {"config.yaml", "swift_paper", "spin_settings"}  # the last two: results of overlays
+    ("data", "fetched", "logprobs", "logs", "benchmarks", "tables", "figures", "pages", "gold", "preferences")
+) | {"config.yaml"}
+
+# An arm that sets one of these keys has weights of its own at iteration 0
+OWN_WEIGHT_KEYS = {"weigh", "teacher", "start", "seed", "fork"}
 
 
 class Fork(Section):
     from_: str = Field(alias="from", description="arm whose iterations are taken over")
-    at: PositiveInt = Field(description="first iteration of this arm's own")
+    at: PositiveInt = Field(description="first iteration that this arm trains itself")
 
 
 class Arm(Section):
@@ -37,7 +41,9 @@ class Arm(Section):
 
     train: dict[str, Any] = Field({}, description="settings of `train` that this arm overrides")
     weigh: dict[str, Any] = Field({}, description="settings of `weigh` that this arm overrides")
-    teacher: str | None = Field(None, description="registry model that weighs tokens; default: the study's `teacher`")
+    teacher: str | None = Field(
+        None, description="registry model whose log-probabilities weigh tokens; default: the study's `teacher`"
+    )
     start: str | None = Field(None, description="registry model the arm starts from; default: the study's `start`")
     seed: int | None = Field(None, description="seed of a replicate; default: the study's `seed`")
     data_window: PositiveInt | None = Field(None, description="default: the study's `data_window`")
@@ -52,7 +58,9 @@ class Study(Section):
     seed: int = Field(description="seed of everything random; an arm may have its own")
     models: dict[Name, Model] = Field(description="the registry")
     start: str = Field(description="registry model every arm starts from")
-    teacher: str | None = Field(None, description="registry model that weighs tokens; arms with source equal need none")
+    teacher: str | None = Field(
+        None, description="registry model whose log-probabilities weigh tokens; source equal needs none"
+    )
     data: Data
     dialogue: Dialogue
     generate: GenerateSection
@@ -68,44 +76,40 @@ class Study(Section):
     resources: Resources
     report: Report
     preflight: Preflight
-    push: Push | None = Field(None, description="what the target `push` uploads; nothing else reads it")
+    push: Push | None = Field(None, description="what the target `push` uploads; changes no result")
 
     def arm_train(self, arm: str) -> Train:
         """An arm's training, with per-iteration values still lists."""
-        return Train.model_validate(merge(_plain(self.train), self.arms[arm].train)).for_its_loss()
+        return Train.model_validate(merge(_defaults(self.train), self.arms[arm].train)).for_its_loss()
 
     def arm_weigh(self, arm: str) -> Weigh:
-        """How an arm's tokens are weighed; of consequence for arms whose loss reads weights."""
+        """How an arm's tokens are weighed, if its loss has token weights."""
         return Weigh.model_validate(
             merge(self.weigh.model_dump(exclude={"given"}), self.arms[arm].weigh)
         ).for_its_source()
 
     def weighted(self, arm: str) -> bool:
-        """Whether an arm's loss reads token weights."""
+        """Whether an arm's loss has token weights."""
         return self.arm_train(arm).loss == "wspin"
 
     def given_answers(self) -> list[str]:
-        """The start model whose answers a file holds (`generate.given`), if there is one."""
+        """The start model, if a file holds its answers (`generate.given`)."""
         return [self.start] if self.generate.given else []
 
     def given_weights(self) -> list[str]:
         """Arms whose weights of iteration 0 a file holds (`weigh.given`): those that start and weigh as the study."""
-        alike = [name for name, arm in self.arms.items() if not arm.model_fields_set & OWN_WEIGHTS]
-        return [name for name in alike if self.weighted(name)] if self.weigh.given else []
+        arms = [name for name, arm in self.arms.items() if not arm.model_fields_set & OWN_WEIGHT_KEYS]
+        return [name for name in arms if self.weighted(name)] if self.weigh.given else []
 
     def model_train(self, model: str) -> Train:
         """The training of a registry model: `train`, then `train.<loss>`, then the model's own overrides."""
         entry = self.models[model]
         by_loss = {"sft": self.train.sft, "dpo": self.train.dpo}.get(entry.loss, {})
-        merged = merge(_plain(self.train), by_loss, entry.train, {"loss": entry.loss})
+        merged = merge(_defaults(self.train), by_loss, entry.train, {"loss": entry.loss})
         return Train.model_validate(merged).for_its_loss()
 
 
-# What makes an arm's weights of iteration 0 others than the study's
-OWN_WEIGHTS = {"weigh", "teacher", "start", "seed", "fork"}
-
-
-def _plain(train: TrainSection) -> dict[str, Any]:
+def _defaults(train: TrainSection) -> dict[str, Any]:
     return train.model_dump(exclude={"sft", "dpo"})
 
 
@@ -117,8 +121,8 @@ def merge(*layers: dict[str, Any]) -> dict[str, Any]:
             if value is None:
                 merged.pop(key, None)
             elif isinstance(value, dict):
-                below = merged.get(key)
-                merged[key] = merge(below if isinstance(below, dict) else {}, value)
+                inherited = merged.get(key)
+                merged[key] = merge(inherited if isinstance(inherited, dict) else {}, value)
             else:
                 merged[key] = value
     return merged
