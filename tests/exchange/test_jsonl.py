@@ -14,7 +14,7 @@ import generate_given
 import weigh_given
 from wspin.config.flags import flags
 from wspin.errors import StudyError
-from wspin.exchange import given as ready_made
+from wspin.exchange import given as given_files
 from wspin.exchange import jsonl
 from wspin.models.folders import tokenizer_hash
 from wspin.report.weights import Shard, weight_rows
@@ -102,15 +102,15 @@ BAD = {
     '"\udc80"': ("expected a JSON object", None),
     json.dumps({"prompt": "a", "chosen": "b"}): ("rejected: expected a text, found nothing", None),
     json.dumps({**GOOD, "prompt": 3}): ("prompt: expected a text, found 3", None),
-    json.dumps({**GOOD, "chosen": "\ud800"}): ("chosen: expected Unicode text, found half of a character", None),
-    json.dumps({**GOOD, "chosen_weight": [1.0, "2"]}): ("chosen_weight: expected finite numbers of 32 bits", None),
-    json.dumps({**GOOD, "chosen_weight": [True]}): ("chosen_weight: expected finite numbers of 32 bits", None),
-    json.dumps({**GOOD, "chosen_weight": 1.0}): ("chosen_weight: expected finite numbers of 32 bits", None),
-    json.dumps({**GOOD, "chosen_weight": [10**400]}): ("chosen_weight: expected finite numbers of 32 bits", None),
-    json.dumps({**GOOD, "rejected_weight": [1e39]}): ("rejected_weight: expected finite numbers of 32 bits", None),
+    json.dumps({**GOOD, "chosen": "\ud800"}): ("chosen: expected Unicode text, found a lone surrogate", None),
+    json.dumps({**GOOD, "chosen_weight": [1.0, "2"]}): ("chosen_weight: expected finite 32-bit numbers", None),
+    json.dumps({**GOOD, "chosen_weight": [True]}): ("chosen_weight: expected finite 32-bit numbers", None),
+    json.dumps({**GOOD, "chosen_weight": 1.0}): ("chosen_weight: expected finite 32-bit numbers", None),
+    json.dumps({**GOOD, "chosen_weight": [10**400]}): ("chosen_weight: expected finite 32-bit numbers", None),
+    json.dumps({**GOOD, "rejected_weight": [1e39]}): ("rejected_weight: expected finite 32-bit numbers", None),
     json.dumps({**GOOD, "rejected_weight": [float("nan")]}): ("found [NaN]", None),
     json.dumps({**GOOD, "chosen_weight": None}): ("chosen_weight: expected a list of weights as on the other", None),
-    json.dumps({**GOOD, "chosen_eos_weight": "x"}): ("chosen_eos_weight: expected finite numbers", None),
+    json.dumps({**GOOD, "chosen_eos_weight": "x"}): ("chosen_eos_weight: expected finite 32-bit", None),
     json.dumps({**GOOD, "finish_reason": "eos"}): ('finish_reason: expected stop or length, found "eos"', None),
     json.dumps({**GOOD, "token_ids": [1.5]}): ("token_ids: expected a list of token ids, found [1.5]", None),
     json.dumps({**SPINS, "generated": "c"}): ("generated: expected a user's and an assistant's message", "spin"),
@@ -285,7 +285,7 @@ def test_every_prompt_is_found_by_its_real_answer_exactly_once(study):
 
 
 def test_ids_that_are_not_those_of_the_text_are_refused(study):
-    told = "token_ids: expected those of its text and end, found others"
+    told = "token_ids: expected ids that spell the answer's text and end, found others"
     own = study.chat.response_ids(PAIRS[0][2])
     for ids in (own[:-1], [*own[1:]], [*own[:-1], 10**6, own[-1]], []):
         assert told in refused(study.answers, [{**study.rows[0], "token_ids": ids}, *study.rows[1:]])
@@ -342,11 +342,11 @@ def test_answers_of_another_model_are_not_exported_with_these_weights(study):
 @example("e\u0301")
 def test_any_text_becomes_tokens_that_spell_it(chat, text):
     """As the tokenizer reads it: composed, as Qwen's. The tokens then stand for themselves."""
-    made = ready_made.answers([jsonl.Pair("a:1", "x", "y", text)], chat, longest=1000)
+    made = given_files.answers([jsonl.Pair("a:1", "x", "y", text)], chat, limit=1000)
     (said,), (ids,) = made["response"], made["token_ids"]
     assert said == unicodedata.normalize("NFC", text)
     assert ids == chat.response_ids(text)
-    assert jsonl.Pair("a:1", "x", "y", said, token_ids=ids).ids(chat, 1000) == ids
+    assert jsonl.Pair("a:1", "x", "y", said, token_ids=ids).generated_ids(chat, 1000) == ids
 
 
 # Import
@@ -358,7 +358,7 @@ def test_import_makes_rows_and_pairs(study, form, capsys):
     told = ["--train", write(study.folder / "a.jsonl", rows[:3]), write(study.folder / "b.jsonl", rows[2:])]
     told += ["--test", write(study.folder / "c.jsonl", rows[:1]), "--output", str(study.folder / "given")]
     program.main(["import", "--format", form, *told])
-    assert "train: 4 pairs; 1 repeated ones left out" in capsys.readouterr().out
+    assert "train: 4 pairs; 1 duplicates dropped" in capsys.readouterr().out
     train, test = (
         pq.read_table(study.folder / f"given/rows/{split}.parquet").to_pylist() for split in ("train", "test")
     )

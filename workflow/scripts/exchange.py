@@ -1,4 +1,4 @@
-"""Files of SPIN's and TIS-DPO's codes, into a study and out of one. For people: no rule calls it.
+"""Import files of SPIN's and TIS-DPO's code into a study, or export an iteration to them. No rule calls this program.
 
     python workflow/scripts/exchange.py import --format spin --train iter0.jsonl --test iter0_test.jsonl --output given
     python workflow/scripts/exchange.py export --format tis-dpo --rows results/data/prompts.parquet \
@@ -17,20 +17,20 @@ from wspin.storage.files import whole_file, whole_folder
 
 def parser():
     """The flags of both commands."""
-    made = cli.program_parser("exchange", __doc__)
-    commands = made.add_subparsers(required=True, metavar="import|export")
+    exchange_parser = cli.program_parser("exchange", __doc__)
+    commands = exchange_parser.add_subparsers(required=True, metavar="import|export")
     for name, action in (("import", import_files), ("export", export)):
         command = commands.add_parser(name, help=action.__doc__, allow_abbrev=False)
         command.set_defaults(action=action)
         command.add_argument("--format", required=True, choices=jsonl.FORMATS)
         command.add_argument("--output", required=True, help="a new folder" if name == "import" else "a JSONL file")
-    brought, taken = commands.choices["import"], commands.choices["export"]
-    brought.add_argument("--train", required=True, nargs="+", help="JSONL files with the pairs of iteration 0")
-    brought.add_argument("--test", nargs="*", default=[], help="JSONL files whose rows are held out")
-    taken.add_argument("--rows", required=True, help="prompts.parquet")
-    taken.add_argument("--generations", required=True, nargs="+", help="answers of the iteration, shard by shard")
-    taken.add_argument("--weights", nargs="*", default=[], help="their token weights, shard by shard")
-    return made
+    importer, exporter = commands.choices["import"], commands.choices["export"]
+    importer.add_argument("--train", required=True, nargs="+", help="JSONL files with the pairs of iteration 0")
+    importer.add_argument("--test", nargs="*", default=[], help="JSONL files with held-out rows")
+    exporter.add_argument("--rows", required=True, help="prompts.parquet")
+    exporter.add_argument("--generations", required=True, nargs="+", help="answers of the iteration, shard by shard")
+    exporter.add_argument("--weights", nargs="*", default=[], help="their token weights, shard by shard")
+    return exchange_parser
 
 
 def main(argv=None):
@@ -39,39 +39,37 @@ def main(argv=None):
 
 
 def import_files(arguments):
-    """rows that a study reads, and pairs.jsonl, which stands in for its iteration 0"""
+    """write rows that a study reads, and pairs.jsonl, which takes the place of its iteration 0"""
     if Path(arguments.output).exists():
-        raise StudyError(
-            f"{arguments.output}: expected no such folder yet, found one; name another, nothing is replaced"
-        )
+        raise StudyError(f"{arguments.output}: expected no such folder, found one; name another, nothing is replaced")
     with whole_folder(arguments.output) as folder:
         (folder / "rows").mkdir()
         for split, paths in (("train", arguments.train), ("test", arguments.test)):
             pairs = [pair for path in paths for pair in jsonl.read(path, arguments.format)]
-            kept = jsonl.distinct(pairs)
-            if paths and not kept:
+            distinct = jsonl.distinct(pairs)
+            if paths and not distinct:
                 raise StudyError(f"{paths[0]}: expected pairs, found none")
             if paths:
-                jsonl.write_rows(folder / "rows" / f"{split}.parquet", kept)
-                print(f"{split}: {len(kept)} pairs; {len(pairs) - len(kept)} repeated ones left out", flush=True)
+                jsonl.write_rows(folder / "rows" / f"{split}.parquet", distinct)
+                print(f"{split}: {len(distinct)} pairs; {len(pairs) - len(distinct)} duplicates dropped", flush=True)
             if split == "train":
-                jsonl.write(folder / "pairs.jsonl", kept, "tis-dpo")
+                jsonl.write(folder / "pairs.jsonl", distinct, "tis-dpo")
 
 
 def export(arguments):
-    """the pairs of an iteration, with its weights where they are named"""
+    """write the pairs of an iteration, with their weights if --weights names them"""
     if arguments.weights and arguments.format == "spin":
-        raise StudyError("export: --weights: SPIN's rows hold no weights; leave them out, or ask for tis-dpo")
+        raise StudyError("export: --weights: SPIN's rows hold no weights; leave them out, or use --format tis-dpo")
     rows = tables.read(arguments.rows, "prompts")
-    asked = rows["prompt_id"].to_pylist()
+    ids = rows["prompt_id"].to_pylist()
     generations = tables.read_shards(arguments.generations, "generations")
-    tables.check_same_rows(arguments.rows, asked, arguments.generations[0], generations["prompt_id"].to_pylist())
-    made = tables.metadata(tables.read(arguments.generations[0], "generations"), "model", "tokenizer")
-    weights = tables.read_shards(arguments.weights, "weights", **made) if arguments.weights else None
+    tables.check_same_rows(arguments.rows, ids, arguments.generations[0], generations["prompt_id"].to_pylist())
+    student = tables.metadata(tables.read(arguments.generations[0], "generations"), "model", "tokenizer")
+    weights = tables.read_shards(arguments.weights, "weights", **student) if arguments.weights else None
     if weights:
-        tables.check_same_rows(arguments.rows, asked, arguments.weights[0], weights["prompt_id"].to_pylist())
+        tables.check_same_rows(arguments.rows, ids, arguments.weights[0], weights["prompt_id"].to_pylist())
     with whole_file(arguments.output) as path:
-        jsonl.write(path, jsonl.of_study(rows, generations, weights), arguments.format)
+        jsonl.write(path, jsonl.study_pairs(rows, generations, weights), arguments.format)
     print(f"{arguments.output}: {rows.num_rows} pairs{' with weights' * bool(weights)}", flush=True)
 
 

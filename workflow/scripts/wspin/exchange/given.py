@@ -1,4 +1,4 @@
-"""Ready-made answers and weights that stand in for those of iteration 0."""
+"""Answers and weights from files, in place of those that iteration 0 would compute."""
 
 from __future__ import annotations
 
@@ -13,62 +13,64 @@ from wspin.errors import StudyError
 from wspin.storage import tables
 from wspin.storage.files import sha256
 
-from .jsonl import Pair, Row, _start, read
+from . import jsonl
+from .jsonl import Pair, Row, excerpt
 
 
 def source(path: str) -> dict[str, str]:
-    """What metadata say of a given file: its name and hash."""
+    """Metadata of a given file: its name and hash."""
     return {"file": Path(path).name, "sha256": sha256(path)}
 
 
 def find(path: str, rows: pa.Table) -> list[Pair]:
     """The pairs with the prompts and real answers of `rows`, in their order.
 
-    Raises `StudyError` unless each stands exactly once in the file.
+    Raises `StudyError` unless the file holds each exactly once.
     """
     keys = list(zip(rows["prompt"].to_pylist(), rows["response"].to_pylist(), strict=True))
-    wanted, found = set(keys), {}
-    for pair in read(path):
-        if pair.key in wanted and found.setdefault(pair.key, pair) is not pair:
-            first = found[pair.key].place.rpartition(":")[2]
-            told = f"expected a prompt with its real answer once, found it in line {first} too"
-            raise StudyError(f"{pair.place}: {told}; remove one, or import the file")
-    for key in keys:
-        if key not in found:
-            told = f"expected prompt {_start(key[0])} with its real answer {_start(key[1])}, found no such row"
-            raise StudyError(f"{path}: {told}; the study's rows and this file must come from one source")
-    return [found[key] for key in keys]
+    wanted: set[tuple[str, str]] = set(keys)
+    pairs: dict[tuple[str, str], Pair] = {}
+    for pair in jsonl.read(path):
+        if pair.key in wanted and pairs.setdefault(pair.key, pair) is not pair:
+            line = pairs[pair.key].place.rpartition(":")[2]
+            difference = f"expected a prompt with its real answer once, found it in line {line} too"
+            raise StudyError(f"{pair.place}: {difference}; remove one, or import the file")
+    for prompt, response in keys:
+        if (prompt, response) not in pairs:
+            missing = f"expected prompt {excerpt(prompt)} with its real answer {excerpt(response)}, found no such row"
+            raise StudyError(f"{path}: {missing}; the study's rows and this file must come from one source")
+    return [pairs[key] for key in keys]
 
 
-# In place of a stage
+def answers(pairs: Sequence[Pair], chat: Any, limit: int) -> Row:
+    """Columns of generations: ids, and the text that they spell, which may be normalised.
 
-
-def answers(pairs: Sequence[Pair], dialogue: Any, longest: int) -> Row:
-    """Columns of the generated answers: ids, and the text that they spell, which may be normalised. Raises as `ids`."""
-    ids = [pair.ids(dialogue, longest) for pair in pairs]
+    Raises as `Pair.generated_ids`.
+    """
+    ids = [pair.generated_ids(chat, limit) for pair in pairs]
     reasons = [pair.finish_reason for pair in pairs]
-    return {"response": list(map(dialogue.decode_response, ids)), "token_ids": ids, "finish_reason": reasons}
+    return {"response": list(map(chat.decode_response, ids)), "token_ids": ids, "finish_reason": reasons}
 
 
 def weights(pairs: Sequence[Pair], generations: pa.Table, reference: pa.Table, eos_weight: float) -> Row:
-    """Columns of token weights for these answers and the tokens in which the student has read them.
+    """Columns of final weights for the token ids in `reference`.
 
-    Raises `StudyError` where the file has another answer than the study, or another number of weights.
+    Raises `StudyError` if the file has other answers than `generations`, or another number of weights.
     """
-    for pair, said in zip(pairs, generations["response"].to_pylist(), strict=True):
-        if unicodedata.normalize("NFC", pair.rejected) != unicodedata.normalize("NFC", said):
-            told = f"expected the answer of generate.given, {_start(said)}, found {_start(pair.rejected)}"
-            raise StudyError(f"{pair.place}: rejected: {told}")
+    for pair, response in zip(pairs, generations["response"].to_pylist(), strict=True):
+        if unicodedata.normalize("NFC", pair.rejected) != unicodedata.normalize("NFC", response):
+            difference = f"expected the answer of generate.given, {excerpt(response)}, found {excerpt(pair.rejected)}"
+            raise StudyError(f"{pair.place}: rejected: {difference}")
     eos, columns = tables.metadata(reference)["eos"], {"ids_hash": tables.ids_hashes(reference, "rejected")}
     for side in tables.SIDES:
-        made = []
+        final = []
         for pair, ids in zip(pairs, tables.row_arrays(reference, f"{side}_token_ids"), strict=True):
-            closed = len(ids) > 0 and int(ids[-1]) == eos
-            made.append(pair.weights_of(side, len(ids) - closed, closed, eos_weight))
-        columns[f"{side}_weights"] = made
+            has_eos = len(ids) > 0 and int(ids[-1]) == eos
+            final.append(pair.final_weights(side, len(ids) - has_eos, has_eos, eos_weight))
+        columns[f"{side}_weights"] = final
     return columns
 
 
 def counts(pairs: Sequence[Pair]) -> dict[str, dict[str, int]]:
-    """Counts of given weights by side: their tokens. How many log-ratios were at a bound or missing, no file tells."""
+    """The token counts of given weights by side; a file holds none of the other `tables.WEIGHT_COUNTS`."""
     return {side: {"tokens": sum(len(pair.weights[side]) for pair in pairs)} for side in tables.SIDES}
