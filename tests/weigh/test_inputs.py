@@ -273,7 +273,7 @@ def test_a_prompt_that_fills_the_context_leaves_nothing_to_read(study):
         found = teacher_answers(rows, [], conversation(study / "far"), "far", context)
         assert [tokens.ids for tokens in found.sides[""]] == [[]] * len(PAIRS)
         assert [tokens.ends for tokens in found.sides[""]] == [[]] * len(PAIRS)
-        assert found.made_with["unread"] == sum(map(len, reading(study, "far", "chosen")[1]["token_ids"]))
+        assert found.metadata["unread"] == sum(map(len, reading(study, "far", "chosen")[1]["token_ids"]))
 
 
 def test_a_character_of_which_some_bytes_do_not_fit_is_not_read(study):
@@ -504,7 +504,7 @@ def test_a_teacher_is_known_by_all_that_changes_its_numbers(study, tmp_path, key
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_a_reading_too_few_is_refused(study, tmp_path, count):
     teacher = [study / f"far-{one}.parquet" for one in ("gold", "said", "said")][:count]
-    told = f"expected its readings of both sides (--teacher), found {count}"
+    told = f"expected log-probabilities of both sides (--teacher), found {count} files"
     refused(study, tmp_path, "weigh: source teacher", told, teacher=teacher)
 
 
@@ -551,7 +551,7 @@ def test_a_teacher_with_the_students_tokenizer_but_other_ids_is_refused(study, t
     place = tables.SIDES.index(side)
     other = tmp_path / "other.parquet"
     teacher[place] = changed(teacher[place], other, "logprobs", token_ids=swapped)
-    told = f"train-0, {side}: expected the student's own token ids, found others"
+    told = f"train-0, {side}: expected the student's token ids, found others"
     refused(study, tmp_path, other, told, teacher=teacher)
 
 
@@ -736,7 +736,7 @@ def test_what_only_a_role_makes_special_is_not_all_that_is_special(study):
     ids = speaker.prompt_ids("sun")
     assert speaker.tokenizer.convert_ids_to_tokens([ids[0], ids[-1]]) == ["<|head|>", "<|tail|>"]
     rows = tables.read(study / "prompts.parquet", "prompts")
-    told = teacher_answers(rows, [], speaker, "another", 200).made_with["special_ids"]
+    told = teacher_answers(rows, [], speaker, "another", 200).metadata["special_ids"]
     assert {ids[0], ids[-1]} <= set(told)
 
 

@@ -485,7 +485,7 @@ def test_a_sum_that_cannot_be_divided_by_is_refused_with_its_prompt_and_side():
     for told in ({"normalise": "mean_one"}, {"normalise": "sum_to", "normalise_to": 100.0}):
         with pytest.raises(StudyError) as error:
             of_side([good, bad], control="one_minus", **told)
-        expected = "expected weights with a positive sum, found -10.4; normalise none takes any"
+        expected = "expected weights with a positive sum, found -10.4; set weigh.normalise to none"
         assert str(error.value) == f"train-7, chosen: {expected}"
     with pytest.raises(StudyError, match=r"train-1, rejected: .*found -1\.95"):
         of_side([bad, good], "rejected", control="one_minus", normalise="mean_one")

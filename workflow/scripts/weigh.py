@@ -1,4 +1,4 @@
-"""Turn stored log-probabilities into the token weights of one shard. No model is loaded.
+"""Compute the token weights of one shard from stored log-probabilities. No model is loaded.
 
     python workflow/scripts/weigh.py --rows results/data/prompts.parquet --shard 0 --shard-size 10000 \
         --generations results/sft/generations/00.parquet --reference results/sft/reference/00.parquet \
@@ -16,9 +16,11 @@ from wspin.weigh.inputs import aligned_answers, read_teacher_logprobs
 def main(argv=None):
     parser = cli.program_parser("weigh", __doc__, Weigh)
     parser.add_argument("--rows", required=True, help="prompts.parquet")
-    parser.add_argument("--generations", required=True, help="this iteration's answers")
-    parser.add_argument("--reference", required=True, help="log-probabilities of the student, which made the answers")
-    parser.add_argument("--teacher", nargs="*", default=[], help="its readings of the real answers and of these")
+    parser.add_argument("--generations", required=True, help="this iteration's generated answers")
+    parser.add_argument(
+        "--reference", required=True, help="log-probabilities of the student, which generated the answers"
+    )
+    parser.add_argument("--teacher", nargs="*", default=[], help="its log-probabilities of real and generated answers")
     parser.add_argument("--shard", required=True, type=int)
     parser.add_argument("--shard-size", required=True, type=int)
     parser.add_argument("--seed", required=True, type=int, nargs=2, metavar=("SEED", "ITERATION"))
@@ -30,24 +32,30 @@ def main(argv=None):
 
 
 def weigh(arguments, settings):
-    """Weigh one shard and write it with what made it."""
+    """Compute the weights of one shard and write them."""
     rows = tables.shard(tables.read(arguments.rows, "prompts"), arguments.shard, arguments.shard_size)
     generations, reference = tables.read_scored_answers(
         arguments.rows, rows, arguments.generations, arguments.reference
     )
-    ids, student = rows["prompt_id"].to_pylist(), tables.metadata(generations, "model", "tokenizer")
+    ids = rows["prompt_id"].to_pylist()
     texts = {"chosen": rows["response"].to_pylist(), "rejected": generations["response"].to_pylist()}
     teacher = read_teacher_logprobs(arguments.teacher, rows, texts) if settings.source == "teacher" else {}
 
-    columns, counts = {"prompt_id": ids, "ids_hash": tables.ids_hashes(reference, "rejected")}, {}
+    columns = {"prompt_id": ids, "ids_hash": tables.ids_hashes(reference, "rejected")}
+    counts = {}
     for side in tables.SIDES:
         answers = aligned_answers(side, texts[side], reference, teacher.get(side))
         columns[f"{side}_weights"], counts[side] = weights.weight_side(side, answers, settings, arguments.seed)
-    made_with = {**student, "settings": settings.model_dump(), "seed": arguments.seed, "counts": counts}
-    made_with["teacher"] = teacher["chosen"].made_with if teacher else None
+    made_with = {
+        **tables.metadata(generations, "model", "tokenizer"),
+        "settings": settings.model_dump(),
+        "seed": arguments.seed,
+        "counts": counts,
+        "teacher": teacher["chosen"].scorer if teacher else None,
+    }
     tables.write(arguments.output, "weights", columns, made_with)
-    told = ", ".join(f"{counts['rejected'][key] + counts['chosen'][key]:.0f} {key}" for key in tables.WEIGHT_COUNTS)
-    print(f"weigh: {len(ids)} pairs; {told}", flush=True)
+    totals = ", ".join(f"{counts['rejected'][key] + counts['chosen'][key]:.0f} {key}" for key in tables.WEIGHT_COUNTS)
+    print(f"weigh: {len(ids)} pairs; {totals}", flush=True)
 
 
 if __name__ == "__main__":

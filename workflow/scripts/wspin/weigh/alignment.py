@@ -1,8 +1,8 @@
-"""Maps one tokenizer's tokens onto another's: both are cut into the same segments of the text, word by word.
+"""Aligns the tokens of two tokenizers: both sequences are divided into the same segments of the text, word by word.
 
-A token is known by its end, in characters of the text that both models read; it begins where the one before it ended.
-So the tokens of a side tile the text up to the last of them, whoever owns the spaces between words. Tokens that hold
-some bytes of one character share its end, and a token without characters belongs to the character before it.
+A token is given by its end, in characters of the text that both models scored; it begins where the one before it ends.
+So a side's tokens tile the text up to the last of them, whichever token holds the spaces between words. Tokens that
+hold some bytes of one character share its end, and a token without characters belongs to the character before it.
 """
 
 from __future__ import annotations
@@ -15,23 +15,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 WORD = re.compile(r"\S+")
-UNREADABLE = "\ufffd"  # what bytes decode to that are no character
+REPLACEMENT = "\ufffd"  # what bytes decode to that are no character
 LONG_SPACE = re.compile(r"\s{2,}|[^\S ]")  # white space that is more than the one blank before a word
 
-Places = NDArray[np.int64]
+Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """Segments of one answer, C of them, with N student and M teacher tokens.
+    """C segments of one answer with N student and M teacher tokens.
 
-    ends (C,): where each segment ends, in characters; student (N,), teacher (M,): the segment of each token, never
-    falling; read (C,): whether the teacher has read all of the segment; clear (C,): whether it is text that both read.
+    ends (C,): where each segment ends, in characters; student (N,), teacher (M,): the segment of each token, in
+    ascending order; read (C,): whether the teacher scored the whole segment; clear (C,): whether all its tokens stand
+    for its text.
     """
 
-    ends: Places
-    student: Places
-    teacher: Places
+    ends: Indices
+    student: Indices
+    teacher: Indices
     read: NDArray[np.bool_]
     clear: NDArray[np.bool_]
 
@@ -43,58 +44,58 @@ class Alignment:
 
 def align(
     text: str,
-    student: Sequence[int],
-    teacher: Sequence[int],
-    strange: Sequence[int] | Places = (),
-    strange_to_teacher: Sequence[int] | Places = (),
+    student_ends: Sequence[int],
+    teacher_ends: Sequence[int],
+    student_unclear: Sequence[int] | Indices = (),
+    teacher_unclear: Sequence[int] | Indices = (),
 ) -> Alignment:
-    """Cut a text into segments that the tokens of both sides respect, given where these end: (N,) and (M,).
+    """Divide a text into segments that respect the tokens of both sides, given the tokens' ends: (N,) and (M,).
 
-    `strange` are the student's tokens, and `strange_to_teacher` the teacher's, whose text is not what they mean; their
-    segments are not clear.
+    `student_unclear` and `teacher_unclear` are indices of tokens whose text is not what they mean; their segments are
+    not clear.
 
-    A segment is a word with the white space before it (SWIFT, Algorithm 2). In white space that is more than a blank, a
-    place where both sides end a token is a border too. A border inside a token of either side falls, so that what one
-    tokenizer has joined is one segment. A token belongs to the segment of its last character.
+    A segment is a word with the white space before it (SWIFT, Algorithm 2). In white space that is more than a blank,
+    a common token end is a border too. A border inside a token of either side is dropped, so that what one tokenizer
+    joins is one segment. A token belongs to the segment of its last character.
     """
-    ours, theirs = np.asarray(student, dtype=np.int64), np.asarray(teacher, dtype=np.int64)
-    borders = np.union1d(_word_ends(text), _common_ends_in_space(text, ours, theirs))
-    borders = borders[_between_tokens(borders, ours) & _between_tokens(borders, theirs) & (borders < len(text))]
+    student, teacher = np.asarray(student_ends, dtype=np.int64), np.asarray(teacher_ends, dtype=np.int64)
+    borders = np.union1d(_word_ends(text), _common_ends_in_space(text, student, teacher))
+    borders = borders[_between_tokens(borders, student) & _between_tokens(borders, teacher) & (borders < len(text))]
     ends = np.append(borders, len(text))
-    # The segment of the last character: a token without any, at the very start, goes with the first.
-    of_student, of_teacher = (np.searchsorted(ends, np.clip(side, 1, ends[-1])) for side in (ours, theirs))
+    # The segment of the last character; a token without characters at the very start belongs to the first.
+    of_student, of_teacher = (np.searchsorted(ends, np.clip(side, 1, ends[-1])) for side in (student, teacher))
     read = np.bincount(of_teacher, minlength=len(ends)) > 0
-    reach = int(theirs[-1]) if len(theirs) else 0
-    last = np.searchsorted(ends, reach)  # where the teacher's context ends, its last segment may be half read
+    reach = int(teacher[-1]) if len(teacher) else 0
+    last = np.searchsorted(ends, reach)  # the teacher's context may end inside its last segment
     read[last] &= not text[reach : ends[last]].strip()
     clear = np.ones(len(ends), dtype=bool)
-    clear[of_student[np.asarray(strange, dtype=np.int64)]] = False
-    clear[of_teacher[np.asarray(strange_to_teacher, dtype=np.int64)]] = False
-    broken = [place for place, letter in enumerate(text) if letter == UNREADABLE] if UNREADABLE in text else []
+    clear[of_student[np.asarray(student_unclear, dtype=np.int64)]] = False
+    clear[of_teacher[np.asarray(teacher_unclear, dtype=np.int64)]] = False
+    broken = [i for i, character in enumerate(text) if character == REPLACEMENT] if REPLACEMENT in text else []
     clear[np.searchsorted(ends, np.array(broken, dtype=np.int64), side="right")] = False
     return Alignment(ends, of_student, of_teacher, read, clear)
 
 
 def align_ids(student: int, teacher: int) -> Alignment:
-    """Every token a segment of its own, where both sides have the same ids: N of the student, M <= N of the teacher."""
-    each = np.arange(student)
-    return Alignment(each + 1, each, each[:teacher], each < teacher, np.ones(student, dtype=bool))
+    """One segment per token, where both sides have the same ids: N of the student, the first M of the teacher."""
+    segments = np.arange(student)
+    return Alignment(segments + 1, segments, segments[:teacher], segments < teacher, np.ones(student, dtype=bool))
 
 
-def _word_ends(text: str) -> Places:
+def _word_ends(text: str) -> Indices:
     return np.array([word.end() for word in WORD.finditer(text)], dtype=np.int64)
 
 
-def _common_ends_in_space(text: str, ours: Places, theirs: Places) -> Places:
-    """Where both sides end a token in a run of white space; the blank that leads a word stays with it."""
+def _common_ends_in_space(text: str, student_ends: Indices, teacher_ends: Indices) -> Indices:
+    """Token ends common to both sides in runs of white space; the blank before a word stays with the word."""
     runs = [space.span() for space in LONG_SPACE.finditer(text)]
     if not runs:
         return np.empty(0, dtype=np.int64)
-    common = np.intersect1d(ours, theirs)
+    common = np.intersect1d(student_ends, teacher_ends)
     kept = [common[(common > first) & (common < last + (text[last - 1] != " "))] for first, last in runs]
     return np.concatenate(kept)
 
 
-def _between_tokens(places: Places, ends: Places) -> NDArray[np.bool_]:
-    """Which places lie inside no token of a side: where one ends, or behind them all."""
-    return np.isin(places, ends) | (places > (ends[-1] if len(ends) else 0))
+def _between_tokens(borders: Indices, ends: Indices) -> NDArray[np.bool_]:
+    """Which borders lie inside no token of a side: where one ends, or behind them all."""
+    return np.isin(borders, ends) | (borders > (ends[-1] if len(ends) else 0))

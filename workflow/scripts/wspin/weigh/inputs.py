@@ -1,7 +1,7 @@
-"""Answers as both models have read them: from the study's files to what weights are made of.
+"""The study's files as what weights are computed from: each answer with the log-probabilities of both models, aligned.
 
 The student is the model that generated this iteration's answers; its log-probabilities are the reference's. The teacher
-has read the same texts in its own tokenizer. Files that do not belong together are refused.
+scored the same texts in its own tokenizer. Files that do not belong together are refused.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from wspin.storage import tables
 
 from .alignment import Alignment, align, align_ids
 
-TEACHER = ("model", "tokenizer", "template", "autocast")  # what a teacher's reading is known by
+SCORER = ("model", "tokenizer", "template", "autocast")  # the metadata that identify how a model scored
 
 
 @dataclass(frozen=True)
 class AlignedAnswer:
-    """One answer without its closing EOS: log-probabilities of N student and M teacher tokens, nats.
+    """One answer without its EOS: log-probabilities of N student and M teacher tokens, nats.
 
-    `teacher` and `alignment` are None where nobody else has read it.
+    `teacher` and `alignment` are None where no teacher is needed.
     """
 
     prompt_id: str
-    closed: bool  # whether EOS follows
+    has_eos: bool  # whether EOS follows
     student: np.ndarray
     teacher: np.ndarray | None = None
     alignment: Alignment | None = None
@@ -43,31 +43,32 @@ class TeacherLogprobs:
     table: pa.Table
 
     @property
-    def made_with(self) -> dict[str, Any]:
-        """What must be the same for all that one teacher has read."""
-        return tables.metadata(self.table, *TEACHER)
+    def scorer(self) -> dict[str, Any]:
+        """The metadata that all files of one teacher share."""
+        return tables.metadata(self.table, *SCORER)
 
 
 def read_teacher_logprobs(
     paths: Sequence[str], rows: pa.Table, texts: dict[str, list[str]]
 ) -> dict[str, TeacherLogprobs]:
-    """A teacher's readings of the answers of both sides, `paths` in the order of `tables.SIDES`; `rows`: the prompts.
+    """Teacher log-probabilities by side, `paths` in the order of `tables.SIDES`; `rows`: the prompts.
 
-    Raises `StudyError` if one is missing, is of other rows, texts or another teacher than the first.
+    Raises `StudyError` if one is missing, or holds other rows or texts, or comes from another teacher than the first.
     """
     if len(paths) != len(tables.SIDES):
-        raise StudyError(f"weigh: source teacher: expected its readings of both sides (--teacher), found {len(paths)}")
-    first: dict[str, Any] = {}
-    found = {}
+        expected = "expected log-probabilities of both sides (--teacher)"
+        raise StudyError(f"weigh: source teacher: {expected}, found {len(paths)} files")
+    scorer: dict[str, Any] = {}
+    logprobs = {}
     for side, path in zip(tables.SIDES, paths, strict=True):
-        table = tables.read(path, "logprobs", **first)
+        table = tables.read(path, "logprobs", **scorer)
         tables.check_same_rows(
             "data/prompts.parquet", rows["prompt_id"].to_pylist(), path, table["prompt_id"].to_pylist()
         )
         tables.check_metadata(path, table, texts=tables.texts_hash(rows["prompt"].to_pylist(), texts[side]))
-        found[side] = TeacherLogprobs(path, table)
-        first = found[side].made_with
-    return found
+        logprobs[side] = TeacherLogprobs(path, table)
+        scorer = logprobs[side].scorer
+    return logprobs
 
 
 def aligned_answers(
@@ -75,59 +76,64 @@ def aligned_answers(
 ) -> Iterator[AlignedAnswer]:
     """The answers of one of `tables.SIDES`, in the order of the rows.
 
-    Raises `StudyError` where a text is shorter than its tokens say, or where both models share a tokenizer but not the
-    ids of an answer.
+    Raises `StudyError` if tokens end beyond their text, or if both models share a tokenizer but not an answer's ids.
     """
-    told = tables.metadata(reference)
-    shared = teacher is not None and teacher.made_with["tokenizer"] == told["tokenizer"]
-    # A model compared with itself: one reading stands for both, so that their batches' rounding makes no weight.
-    same = teacher is not None and teacher.made_with == tables.metadata(reference, *TEACHER)
-    ours = _parts(reference, f"{side}_")
-    unlike = tables.metadata(teacher.table)["special_ids"] if teacher else []
-    theirs = _parts(teacher.table) if teacher else [None] * len(texts)
-    for row, (prompt_id, text) in enumerate(zip(reference["prompt_id"].to_pylist(), texts, strict=True)):
-        closed = len(ours[row].ids) > 0 and int(ours[row].ids[-1]) == told["eos"]
-        own = ours[row].first(len(ours[row].ids) - closed)
-        if theirs[row] is None:
-            yield AlignedAnswer(prompt_id, closed, own.logprobs)
+    metadata = tables.metadata(reference)
+    # A teacher that is the student: its scores differ by the batches' rounding alone, which must not become weights.
+    is_student = teacher is not None and teacher.scorer == tables.metadata(reference, *SCORER)
+    teacher_metadata = tables.metadata(teacher.table) if teacher else {}
+    scored = _scored_tokens(teacher.table) if teacher else [None] * len(texts)
+    rows = zip(reference["prompt_id"].to_pylist(), texts, _scored_tokens(reference, f"{side}_"), scored, strict=True)
+    for prompt_id, text, student, by_teacher in rows:
+        has_eos = len(student.ids) > 0 and int(student.ids[-1]) == metadata["eos"]
+        student = student.first(len(student.ids) - has_eos)
+        if by_teacher is None:
+            yield AlignedAnswer(prompt_id, has_eos, student.logprobs)
             continue
         try:
-            strange = (_strange(own, told["special_ids"], told["tokenizer_size"]), _strange(theirs[row], unlike))
-            alignment = _align(text, own, theirs[row], shared, strange)
+            alignment = _align(text, student, by_teacher, metadata, teacher_metadata)
         except StudyError as error:
             raise StudyError(f"{teacher.path}: {prompt_id}, {side}: {error}") from None
-        teacher_logprobs = own.logprobs[: len(theirs[row].ids)] if same else theirs[row].logprobs
-        yield AlignedAnswer(prompt_id, closed, own.logprobs, teacher_logprobs, alignment)
+        logprobs = student.logprobs[: len(by_teacher.ids)] if is_student else by_teacher.logprobs
+        yield AlignedAnswer(prompt_id, has_eos, student.logprobs, logprobs, alignment)
 
 
 @dataclass(frozen=True)
-class _Tokens:
+class _ScoredTokens:
+    """Tokens of an answer: ids, ends in characters of its text, and log-probabilities, (N,) each."""
+
     ids: np.ndarray
     ends: np.ndarray
     logprobs: np.ndarray
 
-    def first(self, count: int) -> _Tokens:
-        return _Tokens(self.ids[:count], self.ends[:count], self.logprobs[:count])
+    def first(self, count: int) -> _ScoredTokens:
+        return _ScoredTokens(self.ids[:count], self.ends[:count], self.logprobs[:count])
+
+    def without_text(self, special_ids: Sequence[int], vocabulary: int | None = None) -> np.ndarray:
+        """Indices of the tokens whose text is not what they mean: special ones, and ids beyond the tokenizer's size."""
+        beyond = self.ids >= vocabulary if vocabulary else False  # an embedding may be larger than the tokenizer
+        return np.flatnonzero(np.isin(self.ids, special_ids) | beyond)
 
 
-def _parts(table: pa.Table, prefix: str = "") -> list[_Tokens]:
+def _scored_tokens(table: pa.Table, prefix: str = "") -> list[_ScoredTokens]:
     ids, ends, logprobs = (tables.row_arrays(table, f"{prefix}{part}") for part in ("token_ids", "ends", "logprobs"))
-    return [_Tokens(*row[:2], row[2].astype(np.float64)) for row in zip(ids, ends, logprobs, strict=True)]
+    return [_ScoredTokens(*row[:2], row[2].astype(np.float64)) for row in zip(ids, ends, logprobs, strict=True)]
 
 
-def _strange(tokens: _Tokens, special: Sequence[int], size: int | None = None) -> np.ndarray:
-    """Places of special tokens, and of ids beyond the tokenizer's size, which an embedding may have."""
-    beyond = tokens.ids >= size if size else False
-    return np.flatnonzero(np.isin(tokens.ids, special) | beyond)
-
-
-def _align(text: str, own: _Tokens, their: _Tokens, shared: bool, strange: tuple[np.ndarray, np.ndarray]) -> Alignment:
-    """`strange`: of both sides, the tokens whose text is not what they mean."""
-    if shared:
-        if not np.array_equal(their.ids, own.ids[: len(their.ids)]):
-            raise StudyError("expected the student's own token ids, found others; let the teacher read it again")
-        return align_ids(len(own.ids), len(their.ids))
-    for tokens in (own, their):
+def _align(
+    text: str,
+    student: _ScoredTokens,
+    teacher: _ScoredTokens,
+    metadata: dict[str, Any],
+    teacher_metadata: dict[str, Any],
+) -> Alignment:
+    """The alignment of one answer, by ids where both models share a tokenizer; metadata of the student's file first."""
+    if metadata["tokenizer"] == teacher_metadata["tokenizer"]:
+        if not np.array_equal(teacher.ids, student.ids[: len(teacher.ids)]):
+            raise StudyError("expected the student's token ids, found others; score it again with the teacher")
+        return align_ids(len(student.ids), len(teacher.ids))
+    for tokens in (student, teacher):
         if len(tokens.ends) and tokens.ends[-1] > len(text):
             raise StudyError(f"expected tokens of {len(text)} characters, found {tokens.ends[-1]}; score it again")
-    return align(text, own.ends, their.ends, *strange)
+    without_text = student.without_text(metadata["special_ids"], metadata["tokenizer_size"])
+    return align(text, student.ends, teacher.ends, without_text, teacher.without_text(teacher_metadata["special_ids"]))

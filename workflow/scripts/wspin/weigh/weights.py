@@ -1,4 +1,4 @@
-"""Turns log-probabilities into token weights: how much a teacher prefers each token over the student.
+"""Token weights from log-probabilities: how much more a teacher prefers each token than the student does.
 
 The log-ratio r = log teacher - log student of a token given all before it, in nats, becomes w = k exp(mu clamp(r)). The
 order of operations is fixed: log-ratios, shape with the side's mu, control, normalisation, weight of EOS. Weights are
@@ -23,14 +23,14 @@ from .alignment import Alignment
 from .inputs import AlignedAnswer
 
 RANDOM = (-0.5, 1.5)  # SWIFT's table 3: random weights
-NOISE = 0.2  # SWIFT's table 9: largest distance from the true weight
+NOISE = 0.2  # SWIFT's table 9: largest deviation from the true weight
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Weighed:
-    """Weights of an answer's N tokens before any control, and for each the share of its log-ratios at a bound."""
+class TokenWeights:
+    """Weights of an answer's N tokens before any control, and each token's share of log-ratios at a bound."""
 
     weights: Floats
     at_lower: Floats
@@ -48,36 +48,36 @@ def shape(ratios: Floats, mu: float, settings: Weigh) -> Floats:
 def log_ratios(
     alignment: Alignment, student: Floats, teacher: Floats, segment_agg: str
 ) -> tuple[NDArray[np.int64], Floats]:
-    """(token, r), (P,) each: the log-ratios of every student token in a used segment, to be shaped and averaged.
+    """(token, r), (P,) each: the log-ratios of all student tokens in used segments, to be shaped and averaged.
 
     student (N,), teacher (M,): log-probabilities, nats. With T and S the teacher's and the student's tokens of a
     segment, a and b their log-probabilities (SWIFT, Algorithm 2 and eq. 22):
 
     * paper_mean: a_t - b_i for every t in T, so that a weight is the mean of |T| shaped ratios;
-    * log_mean: mean(a) - b_i, as the method's first code;
+    * log_mean: mean(a) - b_i, as in the method's first code;
     * sum_spread: (sum(a) - sum(b)) / |S|, the segment's true log-ratio, spread evenly.
 
-    Where every token is a segment the three are one.
+    The three are equal where every token is a segment.
     """
     segments = len(alignment.ends)
-    of_teacher, of_student = (np.bincount(side, minlength=segments) for side in (alignment.teacher, alignment.student))
+    teacher_counts = np.bincount(alignment.teacher, minlength=segments)
     tokens = np.flatnonzero(alignment.used[alignment.student])
     segment = alignment.student[tokens]
     if segment_agg == "paper_mean":
-        many = of_teacher[segment]
-        first = np.cumsum(of_teacher) - of_teacher  # where a segment's teacher tokens begin
-        place = np.arange(many.sum()) - np.repeat(np.cumsum(many) - many, many)
-        tokens = np.repeat(tokens, many)
-        return tokens, teacher[np.repeat(first[segment], many) + place] - student[tokens]
-    told = np.bincount(alignment.teacher, weights=teacher, minlength=segments)[segment]
+        repeats = teacher_counts[segment]
+        first = np.cumsum(teacher_counts) - teacher_counts  # index of each segment's first teacher token
+        offset = np.arange(repeats.sum()) - np.repeat(np.cumsum(repeats) - repeats, repeats)
+        tokens = np.repeat(tokens, repeats)
+        return tokens, teacher[np.repeat(first[segment], repeats) + offset] - student[tokens]
+    teacher_sum = np.bincount(alignment.teacher, weights=teacher, minlength=segments)[segment]
     if segment_agg == "log_mean":
-        return tokens, told / of_teacher[segment] - student[tokens]
-    own = np.bincount(alignment.student, weights=student, minlength=segments)[segment]
-    return tokens, (told - own) / of_student[segment]
+        return tokens, teacher_sum / teacher_counts[segment] - student[tokens]
+    student_sum = np.bincount(alignment.student, weights=student, minlength=segments)[segment]
+    return tokens, (teacher_sum - student_sum) / np.bincount(alignment.student, minlength=segments)[segment]
 
 
-def teacher_weights(alignment: Alignment, student: Floats, teacher: Floats, mu: float, settings: Weigh) -> Weighed:
-    """Weights (N,) from log-probabilities; a token without a log-ratio has r = 0, hence weight k."""
+def teacher_weights(alignment: Alignment, student: Floats, teacher: Floats, mu: float, settings: Weigh) -> TokenWeights:
+    """Weights of N tokens from log-probabilities, student (N,), teacher (M,); without a log-ratio r = 0, hence k."""
     tokens, ratios = log_ratios(alignment, student, teacher, settings.segment_agg)
     count = len(student)
     share = 1.0 / np.bincount(tokens, minlength=count).clip(min=1)[tokens]
@@ -87,20 +87,20 @@ def teacher_weights(alignment: Alignment, student: Floats, teacher: Floats, mu: 
 
     weights = np.full(count, settings.k)
     weights[tokens] = mean(shape(ratios, mu, settings))[tokens]
-    return Weighed(weights, mean(ratios <= settings.lower), mean(ratios >= settings.upper))
+    return TokenWeights(weights, mean(ratios <= settings.lower), mean(ratios >= settings.upper))
 
 
-def equal_weights(count: int) -> Weighed:
-    """Weight 1 for every token: the weighted loss is then the plain one, bit for bit."""
-    return Weighed(np.ones(count), np.zeros(count), np.zeros(count))
+def equal_weights(count: int) -> TokenWeights:
+    """Weight 1 for every token: the weighted loss then equals the unweighted one, bit for bit."""
+    return TokenWeights(np.ones(count), np.zeros(count), np.zeros(count))
 
 
-def apply_control(weights: Floats, control: str, draw: np.random.Generator) -> Floats:
-    """Weights (N,) that show by contrast what the true ones do; `draw` belongs to the answer.
+def apply_control(weights: Floats, control: str, generator: np.random.Generator) -> Floats:
+    """Weights (N,) of a control condition, which shows by contrast what the true ones do.
 
     one_minus, inverse: SWIFT's reversal 1 - w, and 1 / w, which keeps the sign; permuted: the answer's weights in
-    random places; random: uniform in `RANDOM`; random_matched: gamma-distributed with the answer's own mean and
-    deviation; noise: within `NOISE` of the true weight.
+    random order; random: uniform in `RANDOM`; random_matched: gamma-distributed with the answer's mean and deviation;
+    noise: within `NOISE` of the true weight. `generator` belongs to the answer.
     """
     count = len(weights)
     if control == "one_minus":
@@ -108,71 +108,80 @@ def apply_control(weights: Floats, control: str, draw: np.random.Generator) -> F
     if control == "inverse":
         return 1.0 / weights
     if control == "permuted":
-        return draw.permutation(weights)
+        return generator.permutation(weights)
     if control == "random":
-        return draw.uniform(*RANDOM, count)
+        return generator.uniform(*RANDOM, count)
     if control == "random_matched":
-        return _gamma(weights, draw)
-    return weights + draw.uniform(-NOISE, NOISE, count) if control == "noise" else weights
+        return _gamma(weights, generator)
+    return weights + generator.uniform(-NOISE, NOISE, count) if control == "noise" else weights
 
 
-def _gamma(weights: Floats, draw: np.random.Generator) -> Floats:
+def _gamma(weights: Floats, generator: np.random.Generator) -> Floats:
     mean, variance = (weights.mean(), weights.var()) if len(weights) else (0.0, 0.0)
     if variance <= 1e-12 * mean**2:
         return weights.copy()
-    return draw.gamma(mean**2 / variance, variance / mean, len(weights))
+    return generator.gamma(mean**2 / variance, variance / mean, len(weights))
 
 
-def finalize(weights: Floats, closed: bool, settings: Weigh) -> NDArray[np.float32]:
+def finalize(weights: Floats, has_eos: bool, settings: Weigh) -> NDArray[np.float32]:
     """Final weights of an answer: normalised over its N tokens, then EOS if it has one: (N,) or (N + 1,).
 
-    Raises `StudyError` if there is a sum to divide by and it is not positive, or if a weight is not finite.
+    Raises `StudyError` if a sum to normalise by is not positive, or if a weight is not finite.
     """
-    count, factor, unit = len(weights), 1.0, 1.0
+    count, factor, mean = len(weights), 1.0, 1.0
     if settings.normalise != "none" and count:
         total = float(weights.sum())
         if not total > 0.0:
-            raise StudyError(f"expected weights with a positive sum, found {total:.3g}; normalise none takes any")
+            raise StudyError(f"expected weights with a positive sum, found {total:.3g}; set weigh.normalise to none")
         factor = (count if settings.normalise == "mean_one" else settings.normalise_to) / total
     if settings.normalise == "sum_to":
-        unit = settings.normalise_to / max(count, 1)  # EOS keeps its place beside the mean of the others
-    made = np.append(weights * factor, [settings.eos_weight * unit] * closed).astype(np.float32)
-    if not np.isfinite(made).all():
-        raise StudyError(f"expected finite weights, found {made[~np.isfinite(made)][0]}; narrow weigh.lower and upper")
-    return made
+        mean = settings.normalise_to / max(count, 1)  # eos_weight is relative to the mean of the others
+    final = np.append(weights * factor, [settings.eos_weight * mean] * has_eos).astype(np.float32)
+    if not np.isfinite(final).all():
+        wrong = final[~np.isfinite(final)][0]
+        raise StudyError(f"expected finite weights, found {wrong}; narrow weigh.lower and weigh.upper")
+    return final
 
 
 def weight_side(
     side: str, answers: Iterable[AlignedAnswer], settings: Weigh, seed: Sequence[int]
 ) -> tuple[list[NDArray[np.float32]], dict[str, float]]:
-    """(final weights of each answer, counts) of one side, `chosen` or `rejected`.
+    """(final weights of each answer, `WEIGHT_COUNTS`) of one side, `chosen` or `rejected`.
 
-    Counts, EOS left out: tokens; at_lower, at_upper (tokens whose log-ratios are at a bound, shares added up); unread,
-    unclear (tokens made neutral); segments with a log-ratio; mismatched (those with unequal numbers of tokens). Raises
+    Counts, without EOS: tokens; at_lower, at_upper (tokens with log-ratios at a bound, as shares added up); unread,
+    unclear (neutral tokens); segments with a log-ratio; mismatched (those with unequal numbers of tokens). Raises
     `StudyError` with the prompt's id.
     """
     mu = settings.mu_chosen if side == "chosen" else settings.mu_rejected
-    made, counts = [], Counter(dict.fromkeys(WEIGHT_COUNTS, 0))
+    weights, counts = [], Counter(dict.fromkeys(WEIGHT_COUNTS, 0))
     for answer in answers:
-        draw = row_generator(*seed, "weigh", side, answer.prompt_id)
         if settings.source == "equal":
-            weighed = equal_weights(len(answer.student))
+            tokens = equal_weights(len(answer.student))
         else:
-            weighed = teacher_weights(answer.alignment, answer.student, answer.teacher, mu, settings)
-        counts.update(_counted(weighed, answer.alignment))
+            tokens = teacher_weights(answer.alignment, answer.student, answer.teacher, mu, settings)
+        counts.update(_counts(tokens, answer.alignment))
+        generator = row_generator(*seed, "weigh", side, answer.prompt_id)
         try:
-            made.append(finalize(apply_control(weighed.weights, settings.control, draw), answer.closed, settings))
+            weights.append(
+                finalize(apply_control(tokens.weights, settings.control, generator), answer.has_eos, settings)
+            )
         except StudyError as error:
             raise StudyError(f"{answer.prompt_id}, {side}: {error}") from None
-    return made, dict(counts)
+    return weights, dict(counts)
 
 
-def _counted(weighed: Weighed, alignment: Alignment | None) -> dict[str, float]:
-    told = {"tokens": len(weighed.weights)}
+def _counts(tokens: TokenWeights, alignment: Alignment | None) -> dict[str, float]:
     if alignment is None:
-        return told
-    ours, theirs = (np.bincount(side, minlength=len(alignment.ends)) for side in (alignment.student, alignment.teacher))
-    used = alignment.used & (ours > 0)
-    told |= {"at_lower": float(weighed.at_lower.sum()), "at_upper": float(weighed.at_upper.sum())}
-    told |= {"unread": int(ours[~alignment.read].sum()), "unclear": int(ours[alignment.read & ~alignment.clear].sum())}
-    return told | {"segments": int(used.sum()), "mismatched": int((used & (ours != theirs)).sum())}
+        return {"tokens": len(tokens.weights)}
+    segments = len(alignment.ends)
+    student, teacher = (np.bincount(side, minlength=segments) for side in (alignment.student, alignment.teacher))
+    used = alignment.used & (student > 0)
+    return {
+        "tokens": len(tokens.weights),
+        "at_lower": float(tokens.at_lower.sum()),
+        "at_upper": float(tokens.at_upper.sum()),
+        "unread": int(student[~alignment.read].sum()),
+        "unclear": int(student[alignment.read & ~alignment.clear].sum()),
+        "segments": int(used.sum()),
+        "mismatched": int((used & (student != teacher)).sum()),
+    }
