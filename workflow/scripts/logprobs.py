@@ -1,8 +1,8 @@
-"""Score answers with a model: log-probability of every token, stored with the ids it belongs to.
+"""Score answers with a model: the log-probability of every token, stored with the token ids.
 
-`reference` scores all that an iteration needs of its opponent in one load of the model: the real, this iteration's
-and the replayed answers. `teacher` scores the real answers, or generated ones, as text in its own tokenizer and
-template. `preferences` scores the pairs of the preference baselines.
+`reference` scores all answers that an iteration trains on with its opponent, in one load of the model: the real, this
+iteration's and the replayed ones. `teacher` scores real or generated answers as text, in the teacher's own tokenizer
+and template. `preferences` scores the pairs of the preference baselines.
 
     python workflow/scripts/logprobs.py reference --model results/sft/model --manifest results/sft/manifest.json \
         --rows results/data/prompts.parquet --shard 0 --shard-size 10000 \
@@ -15,14 +15,14 @@ from wspin.models import offline
 from wspin.progress import progress_printer
 from wspin.storage import tables
 
-READS = {"reference": "prompts", "teacher": "prompts", "preferences": "preferences"}
+ROWS = {"reference": "prompts", "teacher": "prompts", "preferences": "preferences"}
 
 
 def main(argv=None):
     parser = cli.program_parser("logprobs", __doc__)
-    commands = parser.add_subparsers(required=True, metavar="|".join(READS), dest="kind")
-    for name, rows in READS.items():
-        command = commands.add_parser(name, help=f"score answers to {rows}.parquet")
+    commands = parser.add_subparsers(required=True, metavar="|".join(ROWS), dest="kind")
+    for kind, rows in ROWS.items():
+        command = commands.add_parser(kind, help=f"score answers to {rows}.parquet")
         cli.add_flags(command, Logprobs)
         cli.add_flags(command, Dialogue)
         command.set_defaults(generations=[], replayed=[])
@@ -31,9 +31,9 @@ def main(argv=None):
         command.add_argument("--shard", required=True, type=int)
         command.add_argument("--shard-size", required=True, type=int)
     reference, teacher = commands.choices["reference"], commands.choices["teacher"]
-    reference.add_argument("--generations", required=True, nargs=1, help="this iteration's answers, made by the model")
+    reference.add_argument("--generations", required=True, nargs=1, help="the model's answers of this iteration")
     reference.add_argument("--replayed", nargs="*", default=[], help="earlier iterations' answers, the latest first")
-    teacher.add_argument("--generations", nargs="*", default=[], help="generated answers; none: the real ones")
+    teacher.add_argument("--generations", nargs="*", default=[], help="generated answers; without: the real ones")
     arguments = parser.parse_args(argv)
     work = score(arguments, cli.parse_section(arguments, Logprobs), cli.parse_section(arguments, Dialogue))
     inputs = [arguments.manifest, arguments.rows, *arguments.generations, *arguments.replayed]
@@ -41,35 +41,40 @@ def main(argv=None):
 
 
 def score(arguments, settings, dialogue_settings):
-    """Score one shard and write it with what made it; returns its FLOPs."""
+    """Score the answers of one shard and write their log-probabilities; returns FLOPs."""
     offline.import_transformers_offline()
-    from wspin.data.chat import ChatTokenizer as Conversation
+    from wspin.data.chat import ChatTokenizer
     from wspin.engine import flops
     from wspin.engine.packing import PACKING_FORMAT
     from wspin.logprobs.inputs import iteration_answers, preference_answers, teacher_answers
     from wspin.logprobs.score import score_items
     from wspin.models import folders
 
-    rows = tables.shard(tables.read(arguments.rows, READS[arguments.kind]), arguments.shard, arguments.shard_size)
-    tokenizer = folders.load_tokenizer(arguments.model)
-    dialogue = Conversation(tokenizer, dialogue_settings)
-    common = {"tokenizer": folders.tokenizer_hash(tokenizer), "template": dialogue_settings.template}
-    own = {**common, "model": folders.manifest_hash(arguments.manifest)}
+    rows = tables.shard(tables.read(arguments.rows, ROWS[arguments.kind]), arguments.shard, arguments.shard_size)
+    chat = ChatTokenizer(folders.load_tokenizer(arguments.model), dialogue_settings)
+    tokenization = {"tokenizer": folders.tokenizer_hash(chat.tokenizer), "template": dialogue_settings.template}
+    scorer = {**tokenization, "model": folders.manifest_hash(arguments.manifest)}
     if arguments.kind == "teacher":
         context = folders.context_length(arguments.model)
-        found = teacher_answers(rows, arguments.generations, dialogue, common["tokenizer"], context)
+        answers = teacher_answers(rows, arguments.generations, chat, tokenization["tokenizer"], context)
     elif arguments.kind == "reference":
-        found = iteration_answers(rows, arguments.generations[0], arguments.replayed, dialogue, own, common)
+        answers = iteration_answers(rows, arguments.generations[0], arguments.replayed, chat, scorer, tokenization)
     else:
-        found = preference_answers(rows, dialogue)
-    items = found.items(dialogue)
+        answers = preference_answers(rows, chat)
+    items = answers.items(chat)
     model = folders.load_model(arguments.model, folders.best_device())
-    told = progress_printer("logprobs", len(items))
-    scores = score_items(model, items, settings.token_budget, settings.autocast, told)
-    made_with = {**own, "dtype": "float32", "autocast": settings.autocast, "layout": PACKING_FORMAT, **found.made_with}
-    made_with["attention"] = model.config._attn_implementation
+    progress = progress_printer("logprobs", len(items))
+    scores = score_items(model, items, settings.token_budget, settings.autocast, progress)
+    made_with = {
+        **scorer,
+        "dtype": "float32",
+        "autocast": settings.autocast,
+        "layout": PACKING_FORMAT,
+        "attention": model.config._attn_implementation,
+        **answers.metadata,
+    }
     kind = "logprobs" if arguments.kind == "teacher" else "reference"
-    tables.write(arguments.output, kind, found.columns(scores), made_with, replays=len(arguments.replayed))
+    tables.write(arguments.output, kind, answers.columns(scores), made_with, replays=len(arguments.replayed))
     return flops.scoring_flops(model, items, settings.token_budget)
 
 

@@ -1,13 +1,13 @@
-"""From the study's files to what is scored: answers as tokens, and back to the columns of a file of log-probabilities.
+"""The answers that a model scores, as tokens: from the study's files, and to the columns of a log-probability file.
 
-Token ids are made once and kept. Real answers are tokenised when they are scored, generated ones keep the engine's ids.
-A teacher with another tokenizer reads their text.
+Token ids are computed once and kept: real answers are tokenized when they are scored, generated ones keep the ids that
+the engine sampled. A teacher with another tokenizer tokenizes their text.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,35 +24,35 @@ class Tokens(NamedTuple):
     ids: list[int]
     ends: list[int]
 
-    def within(self, room: int) -> Tokens:
-        """The first tokens, at most `room`, without those that hold only some bytes of their last character."""
-        while 0 < room < len(self.ids) and self.ends[room - 1] == self.ends[room]:
-            room -= 1
-        return Tokens(self.ids[:room], self.ends[:room])
+    def truncated(self, limit: int) -> Tokens:
+        """The first tokens, at most `limit`, without those that hold only some bytes of their last character."""
+        while 0 < limit < len(self.ids) and self.ends[limit - 1] == self.ends[limit]:
+            limit -= 1
+        return Tokens(self.ids[:limit], self.ends[:limit])
 
 
 @dataclass(frozen=True)
-class Answers:
-    """Answers to one shard of prompts, by side (a teacher's have none: ""), and what a file of them has to tell."""
+class ScoringInputs:
+    """Answers to the prompts of one shard by side (a teacher's only side is ""), and metadata for their file."""
 
     rows: pa.Table
     sides: dict[str, list[Tokens]]
-    made_with: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any]
 
-    def items(self, dialogue: ChatTokenizer) -> list[Item]:
+    def items(self, chat: ChatTokenizer) -> list[Item]:
         """One item per prompt with all its answers, in the order of the sides."""
-        prompts = [np.array(dialogue.prompt_ids(prompt), dtype=np.int32) for prompt in self.rows["prompt"].to_pylist()]
+        prompts = [np.array(chat.prompt_ids(prompt), dtype=np.int32) for prompt in self.rows["prompt"].to_pylist()]
         answers = [[np.array(tokens.ids, dtype=np.int32) for tokens in side] for side in self.sides.values()]
         return [Item(prompt, responses) for prompt, *responses in zip(prompts, *answers, strict=True)]
 
     def columns(self, scores: Sequence[Sequence[np.ndarray]]) -> dict[str, Any]:
         """Columns of the file: ids, ends and, from the items' scores, log-probabilities of each side."""
         columns: dict[str, Any] = {"prompt_id": self.rows["prompt_id"].to_pylist()}
-        for place, (side, answers) in enumerate(self.sides.items()):
+        for i, (side, answers) in enumerate(self.sides.items()):
             prefix = f"{side}_" if side else ""
             columns[f"{prefix}token_ids"] = [tokens.ids for tokens in answers]
             columns[f"{prefix}ends"] = [tokens.ends for tokens in answers]
-            columns[f"{prefix}logprobs"] = [score[place] for score in scores]
+            columns[f"{prefix}logprobs"] = [score[i] for score in scores]
         return columns
 
 
@@ -60,70 +60,79 @@ def iteration_answers(
     rows: pa.Table,
     generations: str,
     replayed: Sequence[str],
-    dialogue: ChatTokenizer,
+    chat: ChatTokenizer,
     opponent: dict[str, Any],
-    any_model: dict[str, Any],
-) -> Answers:
-    """Answers that iteration k needs of its opponent: real, this iteration's, and those replayed (the latest first).
+    tokenization: dict[str, Any],
+) -> ScoringInputs:
+    """The answers that iteration k trains on: real, this iteration's, and replayed ones (the latest first).
 
-    `rows` are the prompts of one shard; `opponent` is what this iteration's generations must have been made with,
-    `any_model` what all must. Raises `StudyError` where a file belongs to other rows, another model or tokenizer.
+    `rows` are the prompts of one shard; `opponent` is the metadata expected of this iteration's generations,
+    `tokenization` of all. Raises `StudyError` if a file belongs to other rows, another model or tokenizer.
     """
-    sides = {"chosen": [_real(text, dialogue) for text in rows["response"].to_pylist()]}
-    names = tables.replayed_sides(len(replayed)) if replayed else []
-    files = [("rejected", generations, opponent), *((*one, any_model) for one in zip(names, replayed, strict=True))]
+    sides = {"chosen": [_real_tokens(text, chat) for text in rows["response"].to_pylist()]}
+    files = [("rejected", generations, opponent)]
+    if replayed:
+        names = tables.replayed_sides(len(replayed))
+        files += [(name, path, tokenization) for name, path in zip(names, replayed, strict=True)]
     for side, path, expected in files:
-        table = _generated(rows, path, **expected)
-        ended = zip(table["token_ids"].to_pylist(), table["finish_reason"].to_pylist(), strict=True)
-        ids = [dialogue.generated_ids(ids, reason) for ids, reason in ended]
-        sides[side] = [Tokens(one, dialogue.token_ends(one)) for one in ids]
+        table = _read_generations(rows, path, **expected)
+        answers = zip(table["token_ids"].to_pylist(), table["finish_reason"].to_pylist(), strict=True)
+        ids = [chat.generated_ids(token_ids, reason) for token_ids, reason in answers]
+        sides[side] = [Tokens(token_ids, chat.token_ends(token_ids)) for token_ids in ids]
     texts = tables.texts_hash(rows["prompt"].to_pylist(), rows["response"].to_pylist())
-    made_with = {"eos_on_cut": dialogue.settings.eos_on_cut, "texts": texts}
-    return Answers(rows, sides, {**_closing(dialogue), **made_with})
+    return ScoringInputs(
+        rows, sides, {**_tokenizer_metadata(chat), "eos_on_cut": chat.settings.eos_on_cut, "texts": texts}
+    )
 
 
-def preference_answers(rows: pa.Table, dialogue: ChatTokenizer) -> Answers:
-    """Chosen and rejected answers of preference pairs; both ended by themselves."""
-    sides = {side: [_real(text, dialogue) for text in rows[side].to_pylist()] for side in tables.SIDES}
-    return Answers(rows, sides, _closing(dialogue))
+def preference_answers(rows: pa.Table, chat: ChatTokenizer) -> ScoringInputs:
+    """Chosen and rejected answers of preference pairs, EOS included."""
+    sides = {side: [_real_tokens(text, chat) for text in rows[side].to_pylist()] for side in tables.SIDES}
+    return ScoringInputs(rows, sides, _tokenizer_metadata(chat))
 
 
 def teacher_answers(
-    rows: pa.Table, generations: Sequence[str], dialogue: ChatTokenizer, tokenizer: str, context: int
-) -> Answers:
-    """The real answers, or those of a file of generations, as a teacher reads them: without EOS.
+    rows: pa.Table, generations: Sequence[str], chat: ChatTokenizer, tokenizer: str, context: int
+) -> ScoringInputs:
+    """The real answers, or those of a file of generations, as a teacher scores them: without EOS.
 
-    Where the generations were made with the teacher's own `tokenizer` (its fingerprint), it reads their very ids. A
-    conversation longer than its `context` is read as far as that goes.
+    The generations' ids are kept if they were sampled with the teacher's own `tokenizer` (its hash). A conversation
+    longer than the teacher's `context`, in tokens, is truncated.
     """
-    table = _generated(rows, generations[0]) if generations else rows
+    table = _read_generations(rows, generations[0]) if generations else rows
     texts = table["response"].to_pylist()
     if generations and tables.metadata(table)["tokenizer"] == tokenizer:
-        closed = [reason == "stop" for reason in table["finish_reason"].to_pylist()]
-        ids = [one[: len(one) - end] for one, end in zip(table["token_ids"].to_pylist(), closed, strict=True)]
-        tokens = [Tokens(one, dialogue.token_ends(one)) for one in ids]
+        stopped = [reason == "stop" for reason in table["finish_reason"].to_pylist()]
+        ids = [ids[: len(ids) - eos] for ids, eos in zip(table["token_ids"].to_pylist(), stopped, strict=True)]
+        answers = [Tokens(token_ids, chat.token_ends(token_ids)) for token_ids in ids]
     else:
-        tokens = [Tokens(*dialogue.tokenize_response(text)) for text in texts]
-    rooms = [max(0, context - len(dialogue.prompt_ids(prompt))) for prompt in rows["prompt"].to_pylist()]
-    read = [one.within(room) for one, room in zip(tokens, rooms, strict=True)]
-    unread = sum(len(one.ids) for one in tokens) - sum(len(one.ids) for one in read)
-    told = {"texts": tables.texts_hash(rows["prompt"].to_pylist(), texts), "unread": unread}
-    return Answers(rows, {"": read}, {**told, "special_ids": sorted(set(dialogue.special_tokens.values()))})
+        answers = [Tokens(*chat.tokenize_response(text)) for text in texts]
+    limits = [max(0, context - len(chat.prompt_ids(prompt))) for prompt in rows["prompt"].to_pylist()]
+    scored = [tokens.truncated(limit) for tokens, limit in zip(answers, limits, strict=True)]
+    metadata = {
+        "texts": tables.texts_hash(rows["prompt"].to_pylist(), texts),
+        "unread": sum(len(tokens.ids) for tokens in answers) - sum(len(tokens.ids) for tokens in scored),
+        "special_ids": _special_ids(chat),
+    }
+    return ScoringInputs(rows, {"": scored}, metadata)
 
 
-def _real(text: str, dialogue: ChatTokenizer) -> Tokens:
-    """A real answer always ended by itself; its tokens end in the text as the source has it."""
-    ids, ends = dialogue.tokenize_response(text)
-    return Tokens([*ids, dialogue.eos], [*ends, len(text)])
+def _real_tokens(text: str, chat: ChatTokenizer) -> Tokens:
+    """A real answer with EOS; token ends refer to the text as the source has it."""
+    ids, ends = chat.tokenize_response(text)
+    return Tokens([*ids, chat.eos], [*ends, len(text)])
 
 
-def _generated(rows: pa.Table, path: str, **expected: Any) -> pa.Table:
+def _read_generations(rows: pa.Table, path: str, **expected: Any) -> pa.Table:
     table = tables.read(path, "generations", **expected)
     tables.check_same_rows("data/prompts.parquet", rows["prompt_id"].to_pylist(), path, table["prompt_id"].to_pylist())
     return table
 
 
-def _closing(dialogue: ChatTokenizer) -> dict[str, Any]:
-    """What a reader without tokenizer needs to tell text from what is none."""
-    told = {"special_ids": sorted(set(dialogue.special_tokens.values())), "tokenizer_size": len(dialogue.tokenizer)}
-    return {**told, "eos": dialogue.eos}
+def _special_ids(chat: ChatTokenizer) -> list[int]:
+    return sorted(set(chat.special_tokens.values()))
+
+
+def _tokenizer_metadata(chat: ChatTokenizer) -> dict[str, Any]:
+    """What a reader without the tokenizer needs to find EOS and the tokens that stand for no text."""
+    return {"special_ids": _special_ids(chat), "tokenizer_size": len(chat.tokenizer), "eos": chat.eos}

@@ -24,20 +24,20 @@ def score_items(
 ) -> list[list[np.ndarray]]:
     """Log-probabilities of every item's answers: for each item one float32 array per answer, nats per token.
 
-    An item whose answers are all empty is not read.
+    Items without any answer token need no forward pass. `progress` gets the number of items done.
     """
     check_model(model)
     model.eval()
-    scored = [[np.empty(0, dtype=np.float32) for _ in item.responses] for item in items]
-    told = [i for i, item in enumerate(items) if any(map(len, item.responses))]
-    done = len(items) - len(told)
-    for together in micro_batches([item.lengths for item in items], told, token_budget):
-        batch = pack([items[i] for i in together]).to(model.device)
+    scores = [[np.empty(0, dtype=np.float32) for _ in item.responses] for item in items]
+    nonempty = [i for i, item in enumerate(items) if any(map(len, item.responses))]
+    done = len(items) - len(nonempty)
+    for indices in micro_batches([item.lengths for item in items], nonempty, token_budget):
+        batch = pack([items[i] for i in indices]).to(model.device)
         with autocast(model.device, precision):
-            flat = token_logprobs(model, batch).float().cpu()
-        answers = iter(flat.split(batch.counts))
-        for i in together:
-            scored[i] = [next(answers).numpy().copy() for _ in items[i].responses]
-        done += len(together)
+            logprobs = token_logprobs(model, batch).float().cpu()
+        answers = iter(logprobs.split(batch.counts))
+        for i in indices:
+            scores[i] = [next(answers).numpy().copy() for _ in items[i].responses]
+        done += len(indices)
         progress(done)
-    return scored
+    return scores
