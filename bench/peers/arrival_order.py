@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from wspin.config.stages import Generate
-from wspin.generate.decoding import invert
+from wspin.generate.decoding import sample_by_inversion
 
 
 class Drawn(LogitsProcessor):
@@ -25,7 +25,9 @@ class Drawn(LogitsProcessor):
         self.uniforms, self.settings, self.step = torch.from_numpy(uniforms), settings, 0
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        tokens = invert(scores, self.uniforms[:, self.step], self.settings.temperature, self.settings.top_p)
+        tokens = sample_by_inversion(
+            scores, self.uniforms[:, self.step], self.settings.temperature, self.settings.top_p
+        )
         self.step += 1
         return torch.full_like(scores, -torch.inf).scatter(1, tokens[:, None], 0.0)
 

@@ -1,24 +1,16 @@
 """Answers that a killed job had finished are kept."""
 
 import json
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
-import workflow
+from generations import job, kill_in_the_middle, read, run
 
-from wspin.config.sources import Scratch
 from wspin.config.stages import Generate
 from wspin.errors import StudyError
 from wspin.generate import sampling
 from wspin.generate.answer import Answer
-from wspin.models import folders, scratch
 from wspin.storage import tables
-
-EOS = "<|endoftext|>"
 
 
 class Engine:
@@ -45,11 +37,11 @@ def draws(i):
 
 def test_an_interrupted_shard_goes_on_with_the_rest(tmp_path, capsys):
     """No prompt is asked twice, and what comes out is what an undisturbed run gives."""
-    whole, _ = sampling.answer(Engine(), PROMPTS, draws, tmp_path / "whole")
+    whole, _ = sampling.sample_answers(Engine(), PROMPTS, draws, tmp_path / "whole")
     first, second = Engine(dies_after=3), Engine()
     with pytest.raises(KeyboardInterrupt):
-        sampling.answer(first, PROMPTS, draws, tmp_path / "state")
-    answers, work = sampling.answer(second, PROMPTS, draws, tmp_path / "state")
+        sampling.sample_answers(first, PROMPTS, draws, tmp_path / "state")
+    answers, work = sampling.sample_answers(second, PROMPTS, draws, tmp_path / "state")
     assert answers == whole
     assert sorted(first.asked + second.asked) == sorted(PROMPTS)
     assert work["kept"] == 3
@@ -57,14 +49,16 @@ def test_an_interrupted_shard_goes_on_with_the_rest(tmp_path, capsys):
 
 
 def test_a_torn_line_is_asked_again(tmp_path):
-    whole, _ = sampling.answer(Engine(), PROMPTS, draws, tmp_path / "state")
+    whole, _ = sampling.sample_answers(Engine(), PROMPTS, draws, tmp_path / "state")
     path = tmp_path / "state" / "answers.jsonl"
     path.write_text(path.read_text()[:-5])
     again = Engine()
-    answers, work = sampling.answer(again, PROMPTS, draws, tmp_path / "state")
+    answers, work = sampling.sample_answers(again, PROMPTS, draws, tmp_path / "state")
     assert answers == whole
     assert again.asked == [PROMPTS[0]]
-    assert sampling.Kept(tmp_path / "state").answers == dict(enumerate(whole))  # nothing of the torn line is left
+    assert sampling.AnswerStore(tmp_path / "state").answers == dict(
+        enumerate(whole)
+    )  # nothing of the torn line is left
     assert work["kept"] == 6
 
 
@@ -94,73 +88,6 @@ def test_an_engine_that_is_not_installed_is_one_line(scratch_model):
 
 
 # A job that is killed
-
-
-def job(folder, model, output, python=sys.executable, count=400, **changes):
-    """The command of a generation over prompts of many lengths."""
-    prompts = folder / f"prompts{count}.parquet"
-    if not prompts.exists():
-        words = ["stone", "river", "cloud", "garden", "window"]
-        texts = [" ".join(words[(i + j) % 5] for j in range(1 + i % 7)) for i in range(count)]
-        rows = {"prompt_id": [f"p-{i:04d}" for i in range(count)], "prompt": texts, "response": texts}
-        tables.write(prompts, "prompts", {**rows, "split": ["train"] * count}, {})
-    settings = {"engine": "transformers", "temperature": 1.0, "top-p": 1.0, "max-new-tokens": 24, "batch-size": 4}
-    settings |= {"template": "human-assistant", "eos": EOS, "max-prompt-tokens": 64, "max-tokens": 96}
-    settings |= {
-        "eos-on-cut": "false",
-        "shard": 0,
-        "shard-size": count,
-        "state": output.with_suffix(".state"),
-        **changes,
-    }
-    flags = [str(word) for name, value in settings.items() if value is not None for word in (f"--{name}", value)]
-    place = ["--model", model, "--manifest", model.with_suffix(".json"), "--prompts", prompts, "--output", output]
-    program = workflow.ROOT / "workflow/scripts/generate.py"
-    return [str(word) for word in (python, program, *place, "--seed", 42, 0, *flags)]
-
-
-def run(command):
-    done = subprocess.run(command, env=workflow.environment(), capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def read(path):
-    table = tables.read(path, "generations")
-    return table.drop_columns("prompt_id").to_pylist()
-
-
-def kill_in_the_middle(command, output):
-    """kill -9 when some answers are there; returns how many."""
-    process = subprocess.Popen(
-        command, env=workflow.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    end = time.monotonic() + 120
-    while not (files := list(output.with_suffix(".state").glob("*/answers.jsonl"))) or files[0].stat().st_size < 200:
-        assert process.poll() is None
-        assert time.monotonic() < end
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not output.exists()
-    return len(files[0].read_bytes().split(b"\n")) - 1
-
-
-@pytest.fixture(scope="session")
-def talkative(texts, tmp_path_factory):
-    """A folder of a small model with weights ten times too large: what it says depends on what it reads."""
-    import torch
-
-    made, folder = tmp_path_factory.mktemp("scratch"), tmp_path_factory.mktemp("talkative") / "model"
-    size = {"vocabulary": 270, "hidden": 64, "intermediate": 64, "layers": 2, "heads": 2, "context": 128}
-    scratch.make_scratch(Scratch(architecture="qwen2", text="sft", **size), texts, EOS, 1, made)
-    model = folders.load_model(made, "cpu")
-    with torch.no_grad():
-        for weight in model.parameters():
-            if weight.dim() > 1:
-                weight.mul_(10.0)
-    folders.publish(model, folders.load_tokenizer(made), folder, folder.with_suffix(".json"))
-    return folder
 
 
 def test_a_killed_generation_goes_on(talkative, tmp_path):

