@@ -1,4 +1,4 @@
-"""What the rules share: the validated study, its layout, and the functions that rules take their inputs and flags from.
+"""What the rules share: the validated study, its paths, and the functions behind the inputs and flags of rules.
 
 Flags are functions of wildcards alone. Snakemake compares such params and re-runs a job when they change; a function
 that also takes resources is never compared.
@@ -14,28 +14,29 @@ sys.path.append(str(Path(workflow.basedir) / "workflow" / "scripts"))
 
 from wspin.config.load import load_study
 from wspin.errors import StudyError
+from wspin.iteration import Iteration
 from wspin.study.rule_flags import RuleFlags
 from wspin.storage.files import write_yaml
 from wspin.storage.locks import show_alive
 from wspin.study.launch import Launch
 from wspin.study.paths import GOLD, StudyPaths, alternatives
 
-gc.set_threshold(100_000)  # a plan is large and no garbage: looking for some takes a tenth of Snakemake's time
+gc.set_threshold(100_000)  # collecting in a large plan, which holds no garbage, takes a tenth of Snakemake's time
 
 # Jobs run in the Python that runs snakemake, unless conda gives them another.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))
 
 try:
-    given = workflow.overwrite_configfiles or []
-    STUDY = load_study(config, ["config/config.yaml", *given])
+    overlays = workflow.overwrite_configfiles or []
+    STUDY = load_study(config, ["config/config.yaml", *overlays])
 except StudyError as error:
     sys.exit(str(error))
 PATHS = StudyPaths(STUDY)
 FLAGS = RuleFlags(PATHS)
-ALIVE = show_alive()  # held as long as this process lives: tells a stale workflow lock from a live one
+ALIVE = show_alive()  # held while this process lives, to tell a stale workflow lock from a live one
 
 
-ITERATION = rf"(?:{alternatives(STUDY.arms)})/ite\d+"
+ITERATION = Iteration.pattern(alternatives(STUDY.arms))
 
 
 wildcard_constraints:
@@ -49,7 +50,7 @@ def resource(stage, name):
 
 
 def stage_resources(stage):
-    """What a job of a stage asks for: GPUs if any, memory, and a run time that grows with the attempt."""
+    """Resources of a stage's jobs: GPUs if any, memory, and a run time that grows with the attempt."""
     gpus = {"gpu": resource(stage, "gpu")} if resource(stage, "gpu") else {}
     minutes = resource(stage, "runtime")
     return {**gpus, "mem_mb": resource(stage, "mem_mb"), "runtime": lambda wildcards, attempt: attempt * minutes}
@@ -67,7 +68,7 @@ def with_signature(function):
 
 
 def flags(method):
-    """The flags of a rule's program: the validated sections it depends on, resolved for these wildcards."""
+    """The flags of a rule's program: the sections of the config that it depends on, resolved for these wildcards."""
     return with_signature(lambda wildcards: method(**wildcards))
 
 
@@ -78,12 +79,12 @@ def inputs(method):
 
 
 def local_files(path):
-    """The files of a source that lies on this machine, so that an edit of them is seen; nothing for other sources."""
+    """The files of a local source, so that an edit of them triggers a re-run; nothing for other sources."""
     return sorted(str(file) for file in Path(path).rglob("*") if file.is_file()) if path else []
 
 
 def launcher(wildcards, threads, resources):
-    """The words that start a training on the GPUs that it has."""
+    """The command that starts a training on the GPUs of its job."""
     return Launch.of(resources, threads).command()
 
 
@@ -94,11 +95,11 @@ def environment(stage):
 
 def interpreter(stage):
     """The Python of a stage's jobs: of `make setup-vllm` where the engine is vllm and no conda gives another."""
-    own = Path(".venv-vllm/bin/python").absolute()
+    path = Path(".venv-vllm/bin/python").absolute()
     vllm = getattr(STUDY, stage).engine == "vllm"
 
     def python(wildcards, resources):
-        return str(own) if vllm and own.exists() and not workflow.deployment_settings.deployment_method else "python"
+        return str(path) if vllm and path.exists() and not workflow.deployment_settings.deployment_method else "python"
 
     return python
 
@@ -109,7 +110,7 @@ def answers_so_far(wildcards, resources):
 
 
 def unfinished(wildcards, resources):
-    """Where a fetch keeps what it has: nothing to compare, hence the `resources`."""
+    """Where a fetch keeps partial downloads; not compared, hence the `resources`."""
     return f"{PATHS.results}/.state/fetch"
 
 

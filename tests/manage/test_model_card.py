@@ -138,7 +138,7 @@ def test_a_card_that_cannot_be_written_does_not_fail_the_job(results, monkeypatc
 
 
 def test_a_folder_without_a_study_is_refused_in_one_line(tmp_path):
-    with pytest.raises(StudyError, match="expected the study as it was resolved, found no file"):
+    with pytest.raises(StudyError, match="expected the resolved study, found no file"):
         manage.main(["cards", "--results", str(tmp_path)])
 
 

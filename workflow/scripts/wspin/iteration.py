@@ -1,4 +1,4 @@
-"""The name of an iteration, `{arm}/ite{k}`: written and taken apart here, and nowhere else."""
+"""The name of an iteration, `{arm}/ite{k}`: written and parsed here, and nowhere else."""
 
 from __future__ import annotations
 
@@ -14,11 +14,16 @@ class Iteration(NamedTuple):
 
     @property
     def name(self) -> str:
-        """`{arm}/ite{k}`: its folder below the results, and its name wherever models are named."""
+        """`{arm}/ite{k}`: its folder below the results, and the name of its model."""
         return f"{self.arm}/ite{self.k}"
+
+    @staticmethod
+    def pattern(arms: str) -> str:
+        """A regular expression for the names of all iterations of the arms that the expression `arms` matches."""
+        return rf"(?:{arms})/ite\d+"
 
     @classmethod
     def parse(cls, model: str) -> Iteration | None:
-        """The iteration of that name; None for a model of the registry."""
+        """The iteration of this name; None for a model of the registry."""
         match = re.fullmatch(r"(.+)/ite(\d+)", model)
         return cls(match[1], int(match[2])) if match else None

@@ -10,9 +10,9 @@ TEMPLATES = {
 }
 
 
-CHAT = "chat"  # in place of a template: the one that the model's own tokenizer brings
+CHAT = "chat"  # in place of a template: the chat template of the model's own tokenizer
 
 
 def known_templates() -> str:
-    """What a template may be, in words."""
+    """The valid values of a template, for messages."""
     return f"one of {', '.join(TEMPLATES)}, {CHAT} (the model's own), or a text that holds {{prompt}} once"

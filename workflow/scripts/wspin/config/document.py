@@ -1,4 +1,4 @@
-"""Renders the generated files of `config/` from the typed definition: `schema.json` for editors, `README.md` to read.
+"""The generated files of `config/`, from the typed definition: `schema.json` for editors, `README.md` for readers.
 
 Both are rewritten by `python tests/update.py`; a test fails while they differ from the definition.
 """
@@ -37,7 +37,7 @@ An editor with a YAML language server uses the schema if the first line of a fil
 
 ## Changing the study
 
-Put what differs into a file of its own, an overlay, or on the command line:
+Put what differs into an overlay, a file of its own, or on the command line:
 
 ```bash
 snakemake --profile local results/demo/spin/ite0 --configfile config/overlays/demo.yaml
@@ -51,16 +51,16 @@ snakemake --profile local all --configfile config/overlays/demo.yaml --config 't
 * **Lists are replaced whole**, never joined.
 * **Per-iteration values** (marked below) are one value, or a list with exactly one value per iteration. Models outside
   the arms have no iterations: they take one value, from `train.sft` or `train.dpo`.
-* **What is wrong is said at once**: unknown and duplicate keys, missing keys and contradictions between sections stop
-  the run before the first job, with file, line and key.
-* **What re-runs** is what depends on the changed keys, and nothing else: `snakemake --profile local all -n` tells.
+* **Mistakes are reported at once**: unknown, duplicate and missing keys and contradictions between sections stop the
+  run before the first job, with file, line and key.
+* **What re-runs** is what depends on the changed keys, and nothing else: `snakemake --profile local all -n` lists it.
 
-An arm overrides settings of `train` and `weigh`, and the few keys that its table lists. All else is the study's: a
-study with other data or another evaluation has a `results` folder of its own.
+An arm overrides settings of `train` and `weigh`, and the keys in the table of `arms`. All other settings are the
+study's: a study with other data or another evaluation needs its own `results` folder.
 
 ## Keys
 
-Defaults are those of `config.yaml`; a key that has none must be given where its group is, unless its type says
+Defaults are those of `config.yaml`; a key without one is required wherever its group is used, unless its type says
 optional. `<name>` stands for a name you choose, `<stage>` for each stage.
 """
 
@@ -72,7 +72,7 @@ WORDS = {
     "object": "mapping",
     "null": "null",
 }
-WIDEST_DEFAULT = 60  # characters; longer ones are read in the file
+WIDEST_DEFAULT = 60  # characters; for longer ones the page refers to the file
 
 
 class Key(NamedTuple):
@@ -109,7 +109,7 @@ def schema() -> Node:
 
 
 def _partial(node: Any) -> Any:
-    """A schema node with nothing required, `null` allowed for every key, and without pydantic's titles."""
+    """A schema node without required keys, with `null` allowed for every key, and without pydantic's titles."""
     if isinstance(node, list):
         return [_partial(part) for part in node]
     if not isinstance(node, dict):
@@ -132,7 +132,7 @@ def _or_null(node: Node, name: str) -> Node:
     partial, null = _partial(node), {"type": "null"}
     about = {"description": partial.pop("description")} if "description" in partial else {}
     alternatives = partial.get("anyOf", [partial])
-    return {**about, "anyOf": [*(one for one in alternatives if one != null), null]}
+    return {**about, "anyOf": [*(option for option in alternatives if option != null), null]}
 
 
 # The option table
@@ -153,11 +153,11 @@ def readme(defaults: Node) -> str:
 
 
 def _about(root: Node, node: Node) -> list[str]:
-    """What a section is, or what its entries are if the user names them."""
+    """The description of a section, or of its entries if their names are the user's."""
     section = _resolve(root, node)
-    entry = _resolve(root, _every(section) or {})
-    told = entry.get("description") or section.get("description")
-    return [_sentence(told), ""] if told else []
+    entry = _resolve(root, _entry_schema(section) or {})
+    description = entry.get("description") or section.get("description")
+    return [_sentence(description), ""] if description else []
 
 
 def leaves() -> list[Key]:
@@ -169,30 +169,30 @@ def leaves() -> list[Key]:
 def _leaves(root: Node, node: Node, path: tuple[str, ...], required: bool) -> Iterator[Key]:
     section = _resolve(root, node)
     below = section.get("properties", {})
-    every, name = _every(section), "<name>"
+    entry, name = _entry_schema(section), "<name>"
     if len(below) > 1 and len({part.get("$ref", key) for key, part in below.items()}) == 1:  # all with the same keys
-        every, name, below = next(iter(below.values())), "<stage>", {}
+        entry, name, below = next(iter(below.values())), "<stage>", {}
     if below:
         for key, part in below.items():
             yield from _leaves(root, part, (*path, key), key in section.get("required", ()))
-    elif every and "$ref" in every:
-        yield from _leaves(root, every, (*path, name), required)
+    elif entry and "$ref" in entry:
+        yield from _leaves(root, entry, (*path, name), required)
     else:
         yield Key(path, node, required)
 
 
 def _resolve(root: Node, node: Node) -> Node:
-    """The definition that a node, or its one alternative beside `null`, refers to; else the node."""
+    """The definition that a node refers to, itself or in its alternative to `null`; the node if it refers to none."""
     for option in (node, *node.get("anyOf", ())):
         if "$ref" in option:
             return root["$defs"][option["$ref"].rsplit("/", 1)[1]]
     return node
 
 
-def _every(section: Node) -> Node | None:
+def _entry_schema(section: Node) -> Node | None:
     """Schema of the values of a mapping whose keys are the user's."""
-    found = section.get("additionalProperties") or next(iter(section.get("patternProperties", {}).values()), None)
-    return found if isinstance(found, dict) else None
+    entry = section.get("additionalProperties") or next(iter(section.get("patternProperties", {}).values()), None)
+    return entry if isinstance(entry, dict) else None
 
 
 def _table(keys: list[Key], defaults: Node, drop: int) -> str:
@@ -211,7 +211,7 @@ def _type(key: Key) -> str:
 
 
 def _word(node: Node) -> str:
-    """A schema node in a reader's words."""
+    """The type of a schema node in words."""
     if "const" in node or "enum" in node:
         return " or ".join(f"`{value}`" for value in node.get("enum", [node.get("const")]))
     if node.get("type") == "array":

@@ -1,7 +1,7 @@
-"""From configuration files to a valid `Study`, or one line per mistake: file, line, key, and what is expected.
+"""From configuration files to a valid `Study`, or one line per mistake: file, line, key, what was expected.
 
-Snakemake merges the files; what it has merged is checked here. The files are read once more for two things that the
-merged mapping has lost: line numbers, and keys that a file gives twice.
+Snakemake merges the files, and the merged mapping is checked here. The files are read again for what the mapping has
+lost: line numbers, and keys that a file holds twice.
 """
 
 from __future__ import annotations
@@ -20,29 +20,28 @@ from .checks import complaints
 from .explain import Place, complaints_of
 from .study import Study, merge
 
+LOCK_FILE = "config/revisions.lock.yaml"  # commits for hub names without a revision
+
 
 def read_results(results: str | Path) -> Study:
-    """The study whose results lie in a folder, as its last run resolved it. Raises `StudyError` if no run was there."""
+    """The study whose results lie in a folder, as its last run resolved it. Raises `StudyError` if there was no run."""
     file = Path(results) / "config.yaml"
     if not file.exists():
-        raise StudyError(f"{file}: expected the study as it was resolved, found no file; run the study first")
+        raise StudyError(f"{file}: expected the resolved study, found no file; run the study first")
     return read_study([file]).model_copy(update={"results": str(results)})
 
 
-LOCK_FILE = "config/revisions.lock.yaml"  # commits of names on the hub that the study gives without one
-
-
 def load_study(merged: dict[str, Any], files: Iterable[str | Path] = ()) -> Study:
-    """The study that the merged mapping describes; names on the hub without a revision have that of the lock file.
+    """The study that the merged mapping describes; hub names without a revision take it from the lock file.
 
-    `files` are the configuration files in the order of merging; they only serve to name lines. Raises `StudyError`
-    with every mistake on a line of its own.
+    `files` are the configuration files in the order of merging; they only provide line numbers for messages. Raises
+    `StudyError` with one line per mistake.
     """
     places: dict[Place, str] = {}
     for file in files:
         for place, line, repeated in keys_with_lines(Path(file)):
             if repeated:
-                raise StudyError(f"{file}:{line}: {'.'.join(place)}: the key is given twice; remove one")
+                raise StudyError(f"{file}:{line}: {'.'.join(place)}: the key is given twice; remove one of them")
             places[place] = f"{file}:{line}"
     mapping = merge(merged)
     pinned = read_lock(Path(LOCK_FILE))
@@ -61,12 +60,12 @@ def load_study(merged: dict[str, Any], files: Iterable[str | Path] = ()) -> Stud
 
 
 def read_study(files: Sequence[str | Path]) -> Study:
-    """The study that files describe, merged as Snakemake does: for programs that run without it."""
+    """The study that files describe, merged as Snakemake merges them, for programs that run without it."""
     return load_study(merge_files(files), files)
 
 
 def merge_files(files: Sequence[str | Path]) -> dict[str, Any]:
-    """The mapping that files give together, not checked yet."""
+    """The merged mapping of the files, unchecked."""
     layers = []
     for file in files:
         try:
@@ -79,23 +78,23 @@ def merge_files(files: Sequence[str | Path]) -> dict[str, Any]:
 
 
 def read_lock(path: Path) -> dict[str, dict[str, str]]:
-    """{model, dataset: {name on the hub: commit}}; nothing if there is no such file."""
+    """{model, dataset: {name on the hub: commit}}; empty without such a file."""
     if not path.exists():
         return {}
-    found = yaml.safe_load(path.read_text())
-    commits = [commit for names in found.values() for commit in names.values()] if isinstance(found, dict) else [None]
+    kinds = yaml.safe_load(path.read_text())
+    commits = [commit for names in kinds.values() for commit in names.values()] if isinstance(kinds, dict) else [None]
     if not all(isinstance(commit, str) and re.fullmatch(r"[0-9a-f]{40}", commit) for commit in commits):
         raise StudyError(f"{path}: expected names with the 40 hex digits of a commit; run `make revisions`")
-    return found
+    return kinds
 
 
 def unpinned(mapping: dict[str, Any]) -> set[tuple[str, str]]:
-    """(kind, name) of what a mapping takes from the hub without saying at which commit."""
+    """(kind, name) of the models and data sets that a mapping takes from the hub without a commit."""
     return {(kind, entry["hub"]) for kind, entry in _on_the_hub(mapping) if not entry.get("revision")}
 
 
 def _on_the_hub(mapping: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(kind, entry) of everything that names something on the hub."""
+    """(kind, entry) of every section that names a model or data set on the hub."""
     sections = {"model": mapping.get("models"), "dataset": mapping.get("data")}
     evaluation = mapping.get("eval")
     sources = evaluation.get("sources") if isinstance(evaluation, dict) else None
@@ -106,16 +105,16 @@ def _on_the_hub(mapping: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]
 
 
 def keys_with_lines(file: Path) -> Iterator[tuple[Place, int, bool]]:
-    """(place, line, given before?) of every key in a YAML file."""
+    """(place, line, whether it is a duplicate) of every key in a YAML file."""
 
     def walk(node: yaml.Node, place: Place) -> Iterator[tuple[Place, int, bool]]:
         if not isinstance(node, yaml.MappingNode):
             return
-        seen = set()
+        names = set()
         for key, value in node.value:
             below = (*place, str(key.value))
-            yield below, key.start_mark.line + 1, key.value in seen
-            seen.add(key.value)
+            yield below, key.start_mark.line + 1, key.value in names
+            names.add(key.value)
             yield from walk(value, below)
 
     yield from walk(yaml.compose(file.read_text()), ())

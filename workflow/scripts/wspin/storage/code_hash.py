@@ -1,4 +1,4 @@
-"""Which code made a result: a hash of a program and of what it imports from the library."""
+"""Which code computed a result: a hash of a program and of the library modules that it imports."""
 
 from __future__ import annotations
 
@@ -9,45 +9,43 @@ from pathlib import Path
 
 SCRIPTS = Path(__file__).parents[2]
 
-
-# Packages and modules that read, check and record what is asked for, but compute nothing.
-AROUND = ("wspin.cli", "wspin.config", "wspin.study", "wspin.manage", "wspin.models.offline")
-AROUND += ("wspin.storage.provenance", "wspin.storage.code_hash")
+# Packages and modules that parse, check and record the work, but cannot change its result
+UNHASHED = ("wspin.cli", "wspin.config", "wspin.study", "wspin.manage", "wspin.models.offline")
+UNHASHED += ("wspin.storage.provenance", "wspin.storage.code_hash")
 
 
 def code_hash(program: str) -> str:
-    """Hash of a program and of the modules of the library that it imports and that can change a result.
+    """Hash of a program and of all library modules that it imports, wherever in a file, but those of `UNHASHED`.
 
-    Comments and docstrings are left out, and so are the packages around the work: flags, checks, records.
+    Comments and docstrings do not count.
     """
-    modules = {path: ast.unparse(_without_docstrings(ast.parse(path.read_text()))) for path in code_files(program)}
-    text = "\n".join(modules[path] for path in sorted(modules))
+    trees = [ast.parse(path.read_text()) for path in sorted(code_files(program))]
+    text = "\n".join(ast.unparse(_without_docstrings(tree)) for tree in trees)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def code_files(program: str) -> set[Path]:
-    """The files that `code_hash` covers: the program, and all that it imports from the library but `AROUND`."""
-    pending, found = [SCRIPTS / f"{program}.py"], set()
+    """The files that `code_hash` covers."""
+    pending, covered = [SCRIPTS / f"{program}.py"], set()
     while pending:
         path = pending.pop()
-        if path not in found and not _is_around(path):
-            found.add(path)
+        if path not in covered and not _is_unhashed(path):
+            covered.add(path)
             pending += _imported(path)
-    return found
+    return covered
 
 
 def module_name(path: Path) -> str:
-    """The dotted name of a file of the library; of a package's `__init__.py` the package's."""
+    """The dotted name of a module; for an `__init__.py`, the package's."""
     return ".".join(path.relative_to(SCRIPTS).with_suffix("").parts).removesuffix(".__init__")
 
 
-def _is_around(path: Path) -> bool:
-    name = module_name(path)
-    return any(name == one or name.startswith(f"{one}.") for one in AROUND)
+def _is_unhashed(path: Path) -> bool:
+    return f"{module_name(path)}.".startswith(tuple(f"{name}." for name in UNHASHED))
 
 
 def _imported(path: Path) -> Iterator[Path]:
-    """Files of the library that a file imports, wherever in it, whether by absolute or relative names."""
+    """Library files that a file imports, wherever in it, by absolute or relative names."""
     package = path.relative_to(SCRIPTS).parent.parts
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -61,7 +59,7 @@ def _imported(path: Path) -> Iterator[Path]:
 
 
 def _files(name: Sequence[str]) -> Iterator[Path]:
-    """Files that are run when `name`, a module or something in one, is imported: the packages above it run too."""
+    """Files that run when `name`, a module or a symbol in one, is imported: its module and the packages above it."""
     for depth in range(1, len(name) + 1) if name[0] == "wspin" else ():
         place = SCRIPTS.joinpath(*name[:depth])
         yield from (path for path in (place / "__init__.py", place.parent / f"{place.name}.py") if path.is_file())
@@ -69,12 +67,7 @@ def _files(name: Sequence[str]) -> Iterator[Path]:
 
 def _without_docstrings(tree: ast.Module) -> ast.Module:
     for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if (
-            isinstance(body, list)
-            and body
-            and isinstance(body[0], ast.Expr)
-            and isinstance(body[0].value, ast.Constant)
-        ):
-            body[:] = body[1:] or [ast.Pass()]
+        match getattr(node, "body", None):
+            case [ast.Expr(value=ast.Constant()), *others] as body:
+                body[:] = others or [ast.Pass()]
     return tree

@@ -38,7 +38,7 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)  # of a killed process that had the same id
+    shutil.rmtree(temporary, ignore_errors=True)  # left by a killed process with the same id
     try:
         with writing(path):
             temporary.mkdir()

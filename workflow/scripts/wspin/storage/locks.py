@@ -1,4 +1,4 @@
-"""Locks on state folders: one writer at a time, whatever way it ends."""
+"""Locks on state folders: one writer at a time, released however the writer ends."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def locked(folder: Path, wait: bool = True) -> Iterator[bool]:
     """Hold the lock of a state folder; yields False at once if it is busy and `wait` is off.
 
     The lock is the kernel's (flock) on a file beside the folder: it ends with the process that holds it, however that
-    process ends. A lock file that was removed by the last holder is made anew.
+    process ends. If the last holder has removed the lock file, a new one is created.
     """
     path = folder.with_name(folder.name + ".lock")
     while True:
@@ -49,17 +49,14 @@ def _acquire(file: TextIO, folder: Path, wait: bool) -> bool:
         if not wait:
             return False
         file.seek(0)
-        print(
-            f"{folder}: held by process {file.read().strip() or '?'}; waiting for it to end",
-            file=sys.stderr,
-            flush=True,
-        )
+        holder = file.read().strip() or "?"
+        print(f"{folder}: held by process {holder}; waiting for it to end", file=sys.stderr, flush=True)
         fcntl.flock(file, fcntl.LOCK_EX)
     return True
 
 
 def remove_state(folder: Path) -> int:
-    """Remove a state folder that nobody holds; returns the bytes freed, -1 if it is busy. Already gone is no error."""
+    """Remove a state folder unless it is locked; returns the bytes freed (0 for no folder), or -1 if it is locked."""
     with locked(folder, wait=False) as free:
         if not free:
             return -1
@@ -72,8 +69,8 @@ def remove_state(folder: Path) -> int:
 def show_alive() -> TextIO:
     """Hold a shared lock on `.snakemake/alive` until the file returned is closed, at the latest by the process's end.
 
-    Whoever gets that lock exclusively knows that no workflow runs in this directory, so that a lock of Snakemake's own
-    found there is a dead run's.
+    A process that gets this lock exclusively knows that no workflow runs in this directory: any lock of Snakemake's
+    there is left from a killed run.
     """
     path = Path(".snakemake/alive")
     path.parent.mkdir(exist_ok=True)

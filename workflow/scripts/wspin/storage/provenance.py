@@ -1,11 +1,12 @@
-"""Who made a result, when, with which code, versions, inputs, time and memory.
+"""Provenance records: when a result was computed, from which inputs, code and versions, with how much time and memory.
 
-Kept out of the results themselves, so that equal work gives equal bytes: a model's record lies in its folder (not
-hashed by the manifest), a file's beside it as `{name}.provenance.json`. The target `stale` reads these records.
+They are kept out of the results, so that equal work gives equal bytes: a model's record lies in its folder (not hashed
+by the manifest), a file's beside it as `{name}.provenance.json`. The target `stale` reads these records.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import importlib.metadata
 import os
@@ -43,7 +44,7 @@ def record_path(output: str | Path) -> Path:
 
 
 def record(program: str, started: float, inputs: list[str], **more: Any) -> dict[str, Any]:
-    """The record of a run that began at `started` (time.time()); `more` is whatever else is worth keeping."""
+    """The record of a run that began at `started` (time.time()); `more` are further entries."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return {
         "program": program,
@@ -64,12 +65,12 @@ def record(program: str, started: float, inputs: list[str], **more: Any) -> dict
 
 
 def _gpus() -> dict[str, Any]:
-    """GPUs of this run and the memory that torch held on its own, if it used any; torch is not imported for that."""
+    """GPUs of this run and the memory that torch reserved on one, if it used any; torch is not imported for this."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():
         return {}
     name, peak = torch.cuda.get_device_name(), torch.cuda.max_memory_reserved() // 2**20
-    processes = int(os.environ.get("WORLD_SIZE", 1))  # of a training: one on each GPU
+    processes = int(os.environ.get("WORLD_SIZE", 1))  # a training has one on each GPU
     return {"gpus": {"count": processes, "name": name, "peak_memory_mb": peak}}
 
 
@@ -79,24 +80,22 @@ def write_record(output: str | Path, entry: dict[str, Any]) -> None:
 
 def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
     """Installed versions, read without importing anything."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for package in packages:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            installed[package] = importlib.metadata.version(package)
+    return installed
 
 
 def _commit() -> str:
-    """The checked-out commit, with a mark if the tree differs from it."""
+    """The checked-out commit, with the suffix `-dirty` if the tree differs from it."""
     command = ["git", "-C", str(SCRIPTS), "describe", "--always", "--dirty", "--abbrev=40"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    return process.stdout.strip() or "unknown"
 
 
 def records(results: Path) -> Iterator[Path]:
-    """The records below a folder of results, those of other studies left out."""
+    """Paths of the records below a folder of results, without those of studies nested in it."""
     for folder, below, names in os.walk(results):
         below[:] = sorted(name for name in below if not (Path(folder) / name / "config.yaml").exists())
         yield from (Path(folder) / name for name in sorted(names) if name.endswith("provenance.json"))

@@ -102,10 +102,12 @@ def read_parquet(path: str | Path, columns: list[str] | None = None) -> pa.Table
 
 def check_metadata(path: str | Path, table: pa.Table, **expected: Any) -> None:
     """Raises `StudyError` if an entry of a file's metadata differs from the one expected under that name."""
-    found = metadata(table)
+    entries = metadata(table)
     for key, value in expected.items():
-        if found.get(key) != value:
-            raise StudyError(f"{path}: {key}: expected {value!r}, found {found.get(key)!r}; it belongs to other work")
+        if entries.get(key) != value:
+            raise StudyError(
+                f"{path}: {key}: expected {value!r}, found {entries.get(key)!r}; it comes from other inputs or settings"
+            )
 
 
 def read_shards(paths: Iterable[str | Path], kind: str, replays: int = 0, **expected: Any) -> pa.Table:

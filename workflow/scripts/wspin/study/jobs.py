@@ -68,8 +68,8 @@ def _row(paths: StudyPaths, model: str) -> list[list[Job]]:
     return [
         _shards(paths, paths.response_set(iteration), "generations", "generate"),
         _shards(paths, paths.reference_folder(iteration), "reference", "logprobs/reference"),
-        [job for one in weighted for job in _teacher(paths, one)],
-        [job for one in weighted for job in _shards(paths, paths.weights_folder(one), "weights", "weigh")],
+        [job for source in weighted for job in _teacher(paths, source)],
+        [job for source in weighted for job in _shards(paths, paths.weights_folder(source), "weights", "weigh")],
         training,
         scores,
     ]
@@ -94,8 +94,8 @@ def _weighted(paths: StudyPaths, iteration: Iteration) -> list[Iteration]:
     arm, k = iteration
     if not paths.study.weighted(arm):
         return []
-    inherited = [Iteration(arm, j) for j in range(max(0, k + 1 - paths.window(arm)), paths.first(arm))]
-    return [*(one for one in inherited if paths.weights_folder(one) == one.name), iteration]
+    replayed = [Iteration(arm, j) for j in range(max(0, k + 1 - paths.window(arm)), paths.first(arm))]
+    return [*(source for source in replayed if paths.weights_folder(source) == source.name), iteration]
 
 
 def _teacher(paths: StudyPaths, iteration: Iteration) -> list[Job]:

@@ -1,8 +1,8 @@
-"""How a rule starts a training: one process for each of its GPUs.
+"""The command that starts a training with one process on each of its GPUs.
 
     0 or 1 GPU       python
     several          accelerate launch, on one node
-    several nodes    srun starts accelerate launch once on each, and these find each other
+    several nodes    srun starts accelerate launch once on each; rendezvous on the first
 
 A machine without GPUs runs the same number of processes on its CPU.
 """
@@ -19,7 +19,7 @@ PLAIN = "--mixed_precision no --dynamo_backend no"  # accelerate changes nothing
 
 @dataclass(frozen=True)
 class Launch:
-    """What a job was given: nodes, GPUs on each, CPU threads on each, and the program that starts one task a node."""
+    """Resources of a job: nodes, GPUs on each, CPU threads on each, and the program that starts one task per node."""
 
     nodes: int
     gpus: int
@@ -30,7 +30,7 @@ class Launch:
     def of(cls, resources: Any, threads: int) -> Launch:
         """From a job's resources: `gpu` on one node; `nodes`, `gres: gpu:N` of each and `mpi: srun` on several.
 
-        Raises `StudyError` where they do not say how many GPUs a node has, or how to start a task on each.
+        Raises `StudyError` unless they give the GPUs of a node and the program that starts a task on each.
         """
         nodes, gres, mpi = (resources.get(name) for name in ("nodes", "gres", "mpi"))
         if not nodes or nodes == 1:
@@ -54,7 +54,7 @@ class Launch:
         accelerate = f"accelerate launch --multi_gpu {counts} {PLAIN}"
         if self.nodes == 1:
             return f"{accelerate} --main_process_port 0"
-        # they meet where the job's script runs, on the first node; each learns from srun which one it is
+        # rendezvous on the first node, where the job's script runs; srun gives each task its rank
         meet = "--main_process_ip $(hostname) --main_process_port $((20000 + SLURM_JOB_ID % 20000))"
         each = f"--nodes={self.nodes} --ntasks={self.nodes} --ntasks-per-node=1 --gpus-per-node={self.gpus}"
         inner = f'exec {accelerate} --machine_rank $SLURM_NODEID $MEET "$@"'

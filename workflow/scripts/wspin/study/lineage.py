@@ -33,7 +33,7 @@ class Lineage:
 
     @cached_property
     def starts(self) -> list[str]:
-        """Models whose answers and log-probabilities open an arm, shared by all arms that start there."""
+        """Start models of the arms; the arms of a start share its answers and their log-probabilities."""
         return sorted({arm.start or self.study.start for arm in self.study.arms.values()})
 
     @cached_property
@@ -183,6 +183,6 @@ class Lineage:
     def comparisons(self) -> list[tuple[str, str]]:
         """(iteration, the baseline arm's same iteration) of every other arm."""
         baseline = self.study.report.baseline
-        pairs = [(iteration, Iteration(baseline, iteration.k)) for iteration in self.all_iterations()]
-        shared = set(self.iterations(baseline))
-        return [(one.name, other.name) for one, other in pairs if one.arm != baseline and other in shared]
+        others = [iteration for iteration in self.all_iterations() if iteration.arm != baseline]
+        pairs = [(iteration.name, Iteration(baseline, iteration.k)) for iteration in others]
+        return [(name, same.name) for name, same in pairs if same in self.iterations(baseline)]

@@ -163,7 +163,7 @@ class StudyPaths(Lineage):
         iteration = Iteration.parse(model)
         if not iteration or not self.study.weighted(iteration.arm):
             return []
-        folders = [self.weights_folder(one) for one in self.training_window(iteration)]
+        folders = [self.weights_folder(replayed) for replayed in self.training_window(iteration)]
         return [path for folder in folders for path in self.files(folder, "weights")]
 
     def generator_model(self, responses: str) -> str:
