@@ -1,9 +1,9 @@
-"""Runs benchmarks and writes docs/benchmarks.csv, .md and .svg; see `make bench`.
+"""Run benchmarks and write docs/benchmarks.csv, .md and .svg; see `make bench`.
 
 python -m bench                    # all of them, about half an hour
-python -m bench training memory    # some; the numbers of the others stay
+python -m bench training memory    # two of them; the numbers of the others stay
 python -m bench --quick            # a smoke test in a minute; writes nothing
-python -m bench --device cuda      # our side of training and scoring on a GPU, in bfloat16
+python -m bench --device cuda      # training and scoring of this library alone, on a GPU, in bfloat16
 """
 
 from __future__ import annotations
@@ -14,50 +14,49 @@ import time
 from pathlib import Path
 
 from . import ROOT
-from .goals import goals
-from .measure import Row, apart, label, machine, run
-from .numbers import Numbers, read
-from .page import NAME, write
+from .measure import Row, in_new_process, label, machine, run_case
+from .page.goals import goals
+from .page.numbers import Numbers, read
+from .page.page import NAME, write
 
 BENCHMARKS = ("training", "weighing", "generating", "memory", "growth", "work", "workflow", "cost")
-ON_GPU = ("training",)  # what runs there: scoring is a part of it
+ON_GPU = ("training",)  # which includes scoring
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.split("\n")[0])
     parser.add_argument("benchmarks", nargs="*", metavar="benchmark", help=f"of {', '.join(BENCHMARKS)}; default: all")
-    parser.add_argument("--quick", action="store_true", help="minute models, one round, and nothing is written")
+    parser.add_argument("--quick", action="store_true", help="minute models, one round; writes nothing")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--output", type=Path, default=ROOT / "docs", help="folder of the three files")
     arguments = parser.parse_args()
     if unknown := set(arguments.benchmarks) - set(BENCHMARKS):
         parser.error(f"expected some of {', '.join(BENCHMARKS)}, found {', '.join(sorted(unknown))}")
-    chosen = arguments.benchmarks or (BENCHMARKS if arguments.device == "cpu" else ON_GPU)
-    here = apart(machine, arguments.device)
-    rows = [] if arguments.quick else earlier(arguments.output / f"{NAME}.csv", here)
-    for name in chosen:
+    names = arguments.benchmarks or (BENCHMARKS if arguments.device == "cpu" else ON_GPU)
+    this_machine = in_new_process(machine, arguments.device)
+    rows = [] if arguments.quick else earlier_rows(arguments.output / f"{NAME}.csv", this_machine)
+    for name in names:
         began = time.time()
-        made = apart(run, name, arguments.quick, arguments.device)
-        print(f"bench: {name}: {len(made)} numbers, {time.time() - began:.0f} s", flush=True)
-        rows = [row for row in rows if row.benchmark != label(name, arguments.device)] + made
+        new = in_new_process(run_case, name, arguments.quick, arguments.device)
+        print(f"bench: {name}: {len(new)} numbers, {time.time() - began:.0f} s", flush=True)
+        rows = [row for row in rows if row.benchmark != label(name, arguments.device)] + new
         if arguments.quick:
-            sys.stdout.writelines(f"{' '.join(map(str, row))}\n" for row in made)
+            sys.stdout.writelines(f"{' '.join(map(str, row))}\n" for row in new)
         else:
-            write(rows + here, arguments.output)
-    failed = [goal.metric for goal in goals(Numbers(rows)) if goal.gated and goal.verdict == "**missed**"]
-    if failed and not arguments.quick:
-        sys.exit(f"bench: missed: {'; '.join(failed)}")
+            write(rows + this_machine, arguments.output)
+    missed = [goal.metric for goal in goals(Numbers(rows)) if goal.gated and goal.verdict == "**missed**"]
+    if missed and not arguments.quick:
+        sys.exit(f"bench: missed: {'; '.join(missed)}")
 
 
-def earlier(path: Path, here: list[Row]) -> list[Row]:
-    """Numbers of earlier runs, which stay beside those of this machine; none if theirs was another."""
-    rows = read(path)
-    label = here[0].benchmark
-    before = [row for row in rows if row.benchmark == label]
-    if before and before != here:
-        print(f"bench: {path}: made on another machine or with other versions; starting anew", flush=True)
+def earlier_rows(path: Path, this_machine: list[Row]) -> list[Row]:
+    """Numbers of earlier runs, without the machine's description; empty if they come from another machine."""
+    rows, benchmark = read(path), this_machine[0].benchmark
+    machine_before = [row for row in rows if row.benchmark == benchmark]
+    if machine_before and machine_before != this_machine:
+        print(f"bench: {path}: from another machine or other versions; starting from nothing", flush=True)
         return []
-    return [row for row in rows if row.benchmark != label]
+    return [row for row in rows if row.benchmark != benchmark]
 
 
 if __name__ == "__main__":

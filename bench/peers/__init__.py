@@ -1,1 +1,1 @@
-"""The published ways of the same work, derived again from their sources."""
+"""Published implementations of the same work, rewritten from their sources."""

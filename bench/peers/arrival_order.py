@@ -1,7 +1,7 @@
-"""Generation as the code of SPIN and WSPIN does it (uclaml/SPIN at a12ba80, tue09/WSPIN at def8222), derived again:
-transformers' `generate`, some prompts at a time as they come, each batch until its longest answer ends.
+"""Generation as the code of SPIN and WSPIN does it (uclaml/SPIN at a12ba80, tue09/WSPIN at def8222), rewritten:
+transformers' `generate` on batches of prompts in their order, each of which runs until its longest answer ends.
 
-Tokens are drawn by the same uniform numbers as ours, so that both make the same answers.
+Tokens are drawn by the same uniform numbers as ours, so both generate the same answers.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from wspin.config.stages import Generate
 from wspin.generate.decoding import sample_by_inversion
 
 
-class Drawn(LogitsProcessor):
-    """Leaves to every row the one token that its uniform number draws."""
+class InverseSampling(LogitsProcessor):
+    """Masks all tokens of a row but the one that its uniform number draws."""
 
     def __init__(self, uniforms: np.ndarray, settings: Generate):
         self.uniforms, self.settings, self.step = torch.from_numpy(uniforms), settings, 0
@@ -41,27 +41,27 @@ def generate(
     eos: int,
     batch_size: int,
 ) -> tuple[list[list[int]], int]:
-    """Answers with their EOS, and the slot-steps they took: rows times decoding steps, of every batch."""
+    """Answers with their EOS, and the slot-steps: rows times decoding steps, summed over batches."""
     answers, slot_steps = [], 0
     for first in range(0, len(prompts), batch_size):
         batch = prompts[first : first + batch_size]
         width = max(map(len, batch))
         ids = torch.tensor([[eos] * (width - len(prompt)) + list(prompt) for prompt in batch])
         mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in batch])
-        drawn = Drawn(np.stack([uniforms(i) for i in range(first, first + len(batch))]), settings)
-        made = model.generate(
+        sampling = InverseSampling(np.stack([uniforms(i) for i in range(first, first + len(batch))]), settings)
+        generated = model.generate(
             input_ids=ids,
             attention_mask=mask,
-            logits_processor=LogitsProcessorList([drawn]),
+            logits_processor=LogitsProcessorList([sampling]),
             do_sample=False,
             max_new_tokens=settings.max_new_tokens,
             eos_token_id=eos,
             pad_token_id=eos,
         )[:, width:].tolist()
-        answers += [_ended(row, eos) for row in made]
-        slot_steps += len(batch) * (len(made[0]) - 1)  # reading the prompts gives the first tokens
+        answers += [_through_eos(row, eos) for row in generated]
+        slot_steps += len(batch) * (len(generated[0]) - 1)  # the prompt pass gives the first tokens
     return answers, slot_steps
 
 
-def _ended(row: list[int], eos: int) -> list[int]:
+def _through_eos(row: list[int], eos: int) -> list[int]:
     return row[: row.index(eos) + 1] if eos in row else row

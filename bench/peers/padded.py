@@ -1,9 +1,9 @@
 """Training as the code of DPO and TIS-DPO does it (eric-mitchell/direct-preference-optimization at f8b8c0f,
-exlaw/TIS-DPO at cbad7c1), derived again in a plain Trainer.
+exlaw/TIS-DPO at cbad7c1), rewritten for a plain Trainer.
 
-Chosen and rejected conversations are padded to one rectangle and read together; the logits of every position become
-log-probabilities over the whole vocabulary, of which the answers' are summed; the reference does the same at every
-step. With `answers_only` logits are made where an answer token is predicted, and nowhere else.
+Chosen and rejected conversations are padded to one rectangle for one forward pass. Log-probabilities over the whole
+vocabulary are computed at every position, and those of the answers are summed; the reference does the same at every
+step. With `answers_only`, logits are computed only where an answer token is predicted.
 """
 
 from __future__ import annotations
@@ -38,32 +38,32 @@ def collate(items: Sequence[Item], pad: int) -> dict[str, Tensor]:
 def answer_sums(model: Any, batch: dict[str, Tensor], answers_only: bool = False) -> Tensor:
     """Log-probability of each row's answer, (2 B,) nats."""
     targets = batch["labels"][:, 1:]
-    told = targets != IGNORED
-    read = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "use_cache": False}
+    in_answer = targets != IGNORED
+    inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "use_cache": False}
     if answers_only:
-        states = model.base_model(**read).last_hidden_state[:, :-1][told]
-        found = model.get_output_embeddings()(states).float().log_softmax(-1)
-        chosen = found.gather(1, targets[told][:, None])[:, 0]
-        rows = told.nonzero()[:, 0]
-        return chosen.new_zeros(len(targets)).index_add(0, rows, chosen)
-    logits = model(**read).logits[:, :-1].float()
-    chosen = logits.log_softmax(-1).gather(2, targets.masked_fill(~told, 0)[:, :, None])[:, :, 0]
-    return (chosen * told).sum(-1)
+        states = model.base_model(**inputs).last_hidden_state[:, :-1][in_answer]
+        logprobs = model.get_output_embeddings()(states).float().log_softmax(-1)
+        token_logprobs = logprobs.gather(1, targets[in_answer][:, None])[:, 0]
+        rows = in_answer.nonzero()[:, 0]
+        return token_logprobs.new_zeros(len(targets)).index_add(0, rows, token_logprobs)
+    logits = model(**inputs).logits[:, :-1].float()
+    token_logprobs = logits.log_softmax(-1).gather(2, targets.masked_fill(~in_answer, 0)[:, :, None])[:, :, 0]
+    return (token_logprobs * in_answer).sum(-1)
 
 
 def flops(cost: Cost, items: Sequence[Item], micro_batch: int, answers_only: bool = False) -> int:
-    """Of a forward pass over these items, so many pairs to a rectangle; attention over all of its square."""
+    """FLOPs of a forward pass, `micro_batch` pairs to a rectangle, with attention over its full square."""
     total = 0
     for first in range(0, len(items), micro_batch):
         batch = items[first : first + micro_batch]
-        rows, width = 2 * len(batch), max(len(item.prompt) + len(one) for item in batch for one in item.responses)
-        told = sum(len(one) for item in batch for one in item.responses) if answers_only else rows * width
-        total += rows * width * (cost.per_token + cost.per_pair * width) + told * cost.per_prediction
+        rows, width = 2 * len(batch), max(len(item.prompt) + len(ids) for item in batch for ids in item.responses)
+        predicted = sum(len(ids) for item in batch for ids in item.responses) if answers_only else rows * width
+        total += rows * width * (cost.per_token + cost.per_pair * width) + predicted * cost.per_prediction
     return total
 
 
 class PaddedTrainer(Trainer):
-    """DPO with the reference in the loop."""
+    """DPO that runs the reference model at every step."""
 
     def __init__(self, reference: Any, beta: float, answers_only: bool, optimizer: Any, **trainer: Any):
         super().__init__(optimizer_cls_and_kwargs=optimizer, **trainer)

@@ -1,7 +1,7 @@
 """TRL's DPOTrainer at its best legal settings; its sigmoid loss is the logistic loss of SPIN.
 
-Gradient checkpointing, bfloat16 and padding to a multiple are off, since they cost time here. It is handed token ids,
-as the other contenders are: its own tokenising would otherwise have to be undone and is not timed.
+Gradient checkpointing, bfloat16 and padding to a multiple are off, since they cost time here. Like the other contenders
+it gets token ids, so its tokenisation is not timed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from wspin.engine.packing import Item
 
 from ..measure import Clock
 
-# What both sides say alike; taken from the library's own arguments, so that they cannot differ.
+# Arguments that both sides share, copied from this library's so that they cannot differ.
 SHARED = (
     "max_steps",
     "learning_rate",
@@ -42,11 +42,10 @@ SHARED = (
 
 
 class IdsTrainer(DPOTrainer):
-    """DPOTrainer on token ids, with a clock on the pass that computes references beforehand."""
+    """DPOTrainer on token ids, with a clock on the pass that precomputes references."""
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
-        """The ids as they are."""
-        return dataset
+        return dataset  # already token ids
 
     def _precompute_ref_logps(self, *arguments: Any) -> Dataset:
         with Clock() as self.precomputing:
@@ -64,7 +63,7 @@ def trainer(
     optimizer: Any,
     callbacks: Sequence[Any],
 ) -> IdsTrainer:
-    """A trainer of the items in their order; `reference` None: log-probabilities computed beforehand."""
+    """A trainer on the items in their order; without a `reference` model, its log-probabilities are precomputed."""
     config = DPOConfig(
         **{name: getattr(arguments, name) for name in SHARED},
         output_dir=tempfile.mkdtemp(dir=arguments.output_dir),
@@ -79,7 +78,7 @@ def trainer(
         pad_to_multiple_of=None,
         precompute_ref_log_probs=reference is None,
     )
-    made = IdsTrainer(
+    trainer = IdsTrainer(
         model=model,
         ref_model=reference,
         args=config,
@@ -87,8 +86,8 @@ def trainer(
         processing_class=_tokenizer(model.config),
         callbacks=list(callbacks),
     )
-    made.optimizer_cls_and_kwargs = optimizer
-    return made
+    trainer.optimizer_cls_and_kwargs = optimizer
+    return trainer
 
 
 def _dataset(items: Sequence[Item]) -> Dataset:
@@ -97,12 +96,12 @@ def _dataset(items: Sequence[Item]) -> Dataset:
         "chosen_ids": [item.responses[0].tolist() for item in items],
         "rejected_ids": [item.responses[1].tolist() for item in items],
     }
-    # Precomputed references are kept by fingerprint: a second round would find those of the first.
+    # Precomputed references are cached by fingerprint: a second round would reuse those of the first.
     return Dataset(Dataset.from_dict(columns).data, fingerprint=uuid.uuid4().hex)
 
 
 def _tokenizer(config: Any) -> PreTrainedTokenizerFast:
-    """Asked for its padding token and for nothing else."""
+    """TRL uses only its padding token."""
     vocabulary = {"<eos>": config.eos_token_id}
     return PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(models.WordLevel(vocabulary, unk_token="<eos>")),
@@ -111,9 +110,9 @@ def _tokenizer(config: Any) -> PreTrainedTokenizerFast:
     )
 
 
-def collated(made: IdsTrainer) -> list[list[int]]:
-    """Conversations of all batches without padding, as ids: of every batch the chosen ones, then the rejected ones."""
-    batches = made.get_train_dataloader()
+def collated_ids(trainer: IdsTrainer) -> list[list[int]]:
+    """Ids of all conversations without padding: per batch the chosen ones, then the rejected ones."""
+    batches = trainer.get_train_dataloader()
     return [
         ids[mask.bool()].tolist()
         for batch in batches

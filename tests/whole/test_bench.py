@@ -1,4 +1,4 @@
-"""The benchmarks compare like with like, and their page says what was measured."""
+"""Contenders of a benchmark compute the same results, and the page shows the stored numbers."""
 
 import pytest
 
@@ -12,27 +12,27 @@ def importable(monkeypatch, root):
 def test_a_peer_takes_the_same_steps(peer):
     if peer == "trl":
         pytest.importorskip("trl", reason="trl comes with `make bench`")
-    from bench import training
+    from bench.cases import training
 
     rows = list(training.measure("training", training.QUICK[0], peers=(peer,)))
-    unlike = {row.contender: row.value for row in rows if row.quantity == "disagreement"}
-    assert unlike.pop("ours") == 0.0
-    assert len(unlike) > 1
-    assert max(unlike.values()) <= training.AGREE["cpu"]
+    differences = {row.contender: row.value for row in rows if row.quantity == "disagreement"}
+    assert differences.pop("ours") == 0.0
+    assert len(differences) > 1
+    assert max(differences.values()) <= training.AGREE["cpu"]
 
 
-def test_another_step_is_no_peer():
-    from bench import training
+def test_a_peer_with_other_steps_is_refused():
+    from bench.cases import training
 
     task, curve = training.Task.of(training.QUICK[0], "cpu"), training.Curve()
     task.ours()
-    curve.steps = [(loss, norm * 1.001) for loss, norm in task.curve]
+    curve.steps = [(loss, norm * 1.001) for loss, norm in task.first_steps]
     with pytest.raises(AssertionError, match="steps differ by"):
-        task._checked(curve)
+        task._compare(curve)
 
 
-def test_another_token_is_no_peer():
-    from bench import shapes, training
+def test_a_peer_with_other_tokens_is_refused():
+    from bench.cases import shapes, training
 
     items = shapes.conversations(2, 64, scale=1 / 16)
     ids = [[*item.prompt.tolist(), *item.responses[side].tolist()] for side in (0, 1) for item in items]
@@ -43,40 +43,40 @@ def test_another_token_is_no_peer():
 
 
 @pytest.mark.parametrize("name", ["weighing", "generating"])
-def test_contenders_make_the_same(name):
+def test_contenders_compute_the_same_results(name):
     import importlib
 
-    rows = list(importlib.import_module(f"bench.{name}").run(True, "cpu"))
+    rows = list(importlib.import_module(f"bench.cases.{name}").run(True, "cpu"))
     assert len({row.contender for row in rows}) > 1  # that their results are equal is asserted within
 
 
-def test_work_counts_a_second_reading_as_no_need(tmp_path):
+def test_scoring_a_set_again_is_not_needed_work(tmp_path):
     import pyarrow as pa
     import pyarrow.parquet as pq
-    from bench.work import Readings
+    from bench.cases.work import ScoredAnswers
 
     pq.write_table(
         pa.table({"prompt_id": ["a"], "chosen_token_ids": [[1, 2]], "rejected_token_ids": [[1, 2]]}), tmp_path / "0"
     )
-    readings = Readings()
+    scored = ScoredAnswers()
     command = ["logprobs.py", "reference", "--model", "m", "--rows", "r", "--shard", "0", "--generations", "g"]
-    assert readings.of(tmp_path / "0", command) == {"fresh": 1.0, "alike": 0.5}
-    assert readings.of(tmp_path / "0", [*command, "--output", "o"]) == {"fresh": 0.0, "alike": 1.0}
-    assert readings.of(tmp_path / "0", [*command[:-1], "later"]) == {"fresh": 0.5, "alike": 1.0}
+    assert scored.add(tmp_path / "0", command) == {"fresh": 1.0, "alike": 0.5}
+    assert scored.add(tmp_path / "0", [*command, "--output", "o"]) == {"fresh": 0.0, "alike": 1.0}
+    assert scored.add(tmp_path / "0", [*command[:-1], "later"]) == {"fresh": 0.5, "alike": 1.0}
 
 
 def test_a_study_is_planned_from_nothing_and_a_finished_one_is_found_finished():
-    from bench import workflow
+    from bench.cases import workflow
 
     rows = {(row.contender, row.quantity): row.value for row in workflow.run(True, "cpu")}  # asserts what is planned
     assert rows["", "jobs"] > 150
     assert rows["no-op", "cpu_seconds"] > 0 < rows["dry run", "bytes"]
 
 
-def test_the_page_says_what_the_numbers_say(root):
-    from bench import numbers, page
-    from bench.goals import goals
+def test_the_page_shows_the_stored_numbers(root):
+    from bench.page import numbers, page
+    from bench.page.goals import goals
 
-    told = numbers.Numbers(numbers.read(root / "docs/benchmarks.csv"))
-    assert page.page(told) == (root / "docs/benchmarks.md").read_text()
-    assert [goal.metric for goal in goals(told) if goal.gated and goal.verdict == "**missed**"] == []
+    stored = numbers.Numbers(numbers.read(root / "docs/benchmarks.csv"))
+    assert page.page(stored) == (root / "docs/benchmarks.md").read_text()
+    assert [goal.metric for goal in goals(stored) if goal.gated and goal.verdict == "**missed**"] == []

@@ -1,4 +1,4 @@
-"""What the page says around its tables."""
+"""The page's text around its tables."""
 
 OPENING = """\
 # Benchmarks

@@ -25,29 +25,29 @@ def draw(numbers: Numbers, path: Path) -> None:
 
     style = {"svg.hashsalt": "bench", "svg.fonttype": "none", "font.size": 9}
     with matplotlib.rc_context(style):
-        figure, places = plt.subplots(2, len(AXES), figsize=(10, 5.5), layout="constrained", sharey="row")
-        for row, label in zip(places, QUANTITIES, strict=True):
-            for place, axis in zip(row, AXES, strict=True):
-                _panel(place, numbers, axis, label)
+        figure, panels = plt.subplots(2, len(AXES), figsize=(10, 5.5), layout="constrained", sharey="row")
+        for row, label in zip(panels, QUANTITIES, strict=True):
+            for panel, axis in zip(row, AXES, strict=True):
+                _draw_panel(panel, numbers, axis, label)
             row[0].set_ylabel(label)
-        places[0, 0].legend(frameon=False)
+        panels[0, 0].legend(frameon=False)
         figure.savefig(path, metadata={"Date": None})
         plt.close(figure)
 
 
-def _panel(place: Any, numbers: Numbers, axis: str, label: str) -> None:
+def _draw_panel(panel: Any, numbers: Numbers, axis: str, label: str) -> None:
     cases = [case for case in numbers.cases("growth") if case.startswith(f"{axis} ")]
     for contender, colour in COLOURS.items():
-        found = [numbers.of("growth", case, contender, *QUANTITIES[label]) for case in cases]
-        steps = [float(numbers.one("growth", case, "steps")) for case in cases]
-        heights = [SCALE[label] * one.median / n for one, n in zip(found, steps, strict=True)]
-        place.plot([_at(numbers, axis, case) for case in cases], heights, "o-", color=colour, label=contender)
-    place.set(xscale="log", yscale="log", xlabel=AXES[axis])
-    place.set_xticks(ticks := [_at(numbers, axis, case) for case in cases], [f"{tick:,.0f}" for tick in ticks])
-    place.minorticks_off()
+        totals = [numbers.of("growth", case, contender, *QUANTITIES[label]) for case in cases]
+        steps = [float(numbers.single("growth", case, "steps")) for case in cases]
+        heights = [SCALE[label] * total.median / n for total, n in zip(totals, steps, strict=True)]
+        panel.plot([_at(numbers, axis, case) for case in cases], heights, "o-", color=colour, label=contender)
+    panel.set(xscale="log", yscale="log", xlabel=AXES[axis])
+    panel.set_xticks(ticks := [_at(numbers, axis, case) for case in cases], [f"{tick:,.0f}" for tick in ticks])
+    panel.minorticks_off()
 
 
 def _at(numbers: Numbers, axis: str, case: str) -> float:
     if axis == "length":
-        return sum(float(numbers.one("growth", case, part)) for part in ("prompt", "chosen", "rejected"))
+        return sum(float(numbers.single("growth", case, part)) for part in ("prompt", "chosen", "rejected"))
     return float(case.split()[1])

@@ -1,7 +1,7 @@
-"""What Snakemake takes to plan a study from nothing, and to find that nothing is left to do in a finished one.
+"""Cost of planning with Snakemake: a new study, and a finished study in which nothing is left to do.
 
-The study is that of config.yaml in smaller shards, with its own rules and flags. A finished one holds files in place of
-results; Snakemake itself records them, so that it compares inputs and flags of every job as after a real run.
+The study is that of config.yaml in smaller shards. In the finished one, placeholder files stand for results. Snakemake
+itself records them, and so compares inputs and flags of every job as after a real run.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from . import ROOT
-from .measure import Row, interleaved
+from .. import ROOT
+from ..measure import Row, interleaved
 
-sys.path.append(str(ROOT / "tests"))  # where copies of the repository are made
+sys.path.append(str(ROOT / "tests"))  # for copies of the repository
 
 from workflow import Plan, Repository, checkout, environment
 
-# Runs a command and writes what it took to a file; so small that it adds nothing to its child's peak.
-WATCH = """
+# Runs a command and writes its CPU time and peak memory to a file; too small to add to the peak.
+MEASURE = """
 import json, resource, subprocess, sys
-done = subprocess.run(sys.argv[2:])
-used = resource.getrusage(resource.RUSAGE_CHILDREN)
-told = {"cpu_seconds": used.ru_utime + used.ru_stime, "bytes": used.ru_maxrss * 1024}
-json.dump(told, open(sys.argv[1], "w"))
-sys.exit(done.returncode)
+result = subprocess.run(sys.argv[2:])
+usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+quantities = {"cpu_seconds": usage.ru_utime + usage.ru_stime, "bytes": usage.ru_maxrss * 1024}
+json.dump(quantities, open(sys.argv[1], "w"))
+sys.exit(result.returncode)
 """
-# Snakemake without the tenth of a second that `--touch` waits at every job.
+# Snakemake without the tenth of a second that `--touch` sleeps per job.
 TOUCH = """
 from snakemake.cli import main
 from snakemake.executors.touch import Executor
@@ -64,29 +64,29 @@ def measure(case: Case, folder: Path) -> Iterator[Row]:
     finish(finished, planned)
     yield Row("workflow", case.name, "", 0, "jobs", len(planned.jobs))
     contenders: dict[str, Callable[[], dict[str, float]]] = {
-        "dry run": partial(watched, new, len(planned.jobs)),
-        "no-op": partial(watched, finished, 0),
+        "dry run": partial(plan_cost, new, len(planned.jobs)),
+        "no-op": partial(plan_cost, finished, 0),
     }
     yield from interleaved("workflow", case.name, contenders, case.rounds)
 
 
 def finish(study: Repository, planned: Plan) -> None:
-    """Make the planned files, and have Snakemake record every job as done."""
+    """Write the planned files, and let Snakemake record every job as done."""
     for output in planned.made():
         path = study.folder / output
         path = path if path.suffix else path / "file"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(output)
-    arguments = study.command("all", "--touch", "--forceall", "--cores", "100000")[3:]  # all that is ready at once
-    done = subprocess.run(
+    arguments = study.command("all", "--touch", "--forceall", "--cores", "100000")[3:]  # all jobs at once
+    result = subprocess.run(
         [sys.executable, "-c", TOUCH, *arguments], cwd=study.folder, env=environment(), capture_output=True, text=True
     )
-    assert done.returncode == 0, done.stderr
+    assert result.returncode == 0, result.stderr
 
 
-def watched(study: Repository, jobs: int) -> dict[str, float]:
-    """CPU-seconds and peak memory of a dry run, which must plan so many jobs."""
-    report = study.folder / "watched.json"
-    planned = study.plan("all", before=(sys.executable, "-c", WATCH, str(report)))
+def plan_cost(study: Repository, jobs: int) -> dict[str, float]:
+    """CPU-seconds and peak bytes of a dry run, which must plan this number of jobs."""
+    report = study.folder / "plan_cost.json"
+    planned = study.plan("all", before=(sys.executable, "-c", MEASURE, str(report)))
     assert len(planned.jobs) == jobs, f"{len(planned.jobs)} jobs planned, {jobs} expected"
     return json.loads(report.read_text())

@@ -1,4 +1,4 @@
-"""What the benchmarks are held to, and what was found."""
+"""Goals of the benchmarks, and whether they are met."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from .numbers import Numbers, Spread
 
-BOTH = ("reference_seconds", "seconds")  # of a training: the pass for its references, and the steps
-BOTH_ON_CPU = ("reference_cpu_seconds", "cpu_seconds")
+TRAINING_SECONDS = ("reference_seconds", "seconds")  # the reference pass and the steps
+TRAINING_CPU_SECONDS = ("reference_cpu_seconds", "cpu_seconds")
 WEIGHTS_LATER = ("teacher_again_seconds", "weights_seconds")
 WEIGHTS_FIRST = ("teacher_seconds", "weights_seconds")
 ITERATIONS = 4
@@ -17,28 +17,26 @@ TRL_DEFAULT = "8 x 1"  # pairs of a micro-batch x micro-batches of a step
 
 @dataclass(frozen=True)
 class Goal:
-    """`found` is a ratio or share; empty if it was not measured."""
-
     metric: str
-    found: Spread
+    value: Spread  # a ratio or share; empty if it was not measured
     bound: float
     at_least: bool = True
     stretch: float | None = None
-    gated: bool = False  # `make bench` fails with it: a counter, the same on every machine
+    gated: bool = False  # `make bench` fails if it is missed: a counter, the same on every machine
 
     @property
     def verdict(self) -> str:
-        if not self.found:
+        if not self.value:
             return "not measured"
-        value = self.found.median
-        if not (value >= self.bound if self.at_least else value <= self.bound):
+        median = self.value.median
+        if not (median >= self.bound if self.at_least else median <= self.bound):
             return "**missed**"
-        return "met, stretch too" if self.stretch and value >= self.stretch else "met"
+        return "met, stretch too" if self.stretch and median >= self.stretch else "met"
 
     @property
-    def asked(self) -> str:
-        more = f", stretch {self.stretch:g}" if self.stretch else ""
-        return f"{'at least' if self.at_least else 'at most'} {self.bound:g}{more}{' (gate)' if self.gated else ''}"
+    def text(self) -> str:
+        stretch = f", stretch {self.stretch:g}" if self.stretch else ""
+        return f"{'at least' if self.at_least else 'at most'} {self.bound:g}{stretch}{' (gate)' if self.gated else ''}"
 
 
 def goals(numbers: Numbers) -> list[Goal]:
@@ -51,24 +49,25 @@ def _work(numbers: Numbers) -> Iterator[Goal]:
         sum(numbers.total("work", case, quantity) for case in ("training", "scoring"))
         for quantity in ("needed", "computed")
     )
-    found = Spread((computed / needed,) if needed else ())
-    yield Goal("FLOPs of the demo's training and scoring / needed", found, 1.05, at_least=False, gated=True)
+    ratio = Spread((computed / needed,) if needed else ())
+    yield Goal("FLOPs of the demo's training and scoring / needed", ratio, 1.05, at_least=False, gated=True)
     steps, useful = (numbers.total("work", "generation", quantity) for quantity in ("slot_steps", "useful_slot_steps"))
-    yield Goal("useful slot-steps of the demo's generation", Spread((useful / steps,) if steps else ()), 0.95)
+    share = Spread((useful / steps,) if steps else ())
+    yield Goal("useful slot-steps of the demo's generation", share, 0.95)
 
 
 def fastest(numbers: Numbers, case: str, kind: str) -> str:
-    """The contender of a kind, TRL's with its references `precomputed` or `in the loop`, with the least time."""
+    """The fastest setting of TRL, with its references `precomputed` or `in the loop`."""
     names = [name for name in numbers.contenders("training", case) if name.startswith(f"TRL, {kind}")]
-    return min(names, key=lambda name: numbers.of("training", case, name, *BOTH).median, default="")
+    return min(names, key=lambda name: numbers.of("training", case, name, *TRAINING_SECONDS).median, default="")
 
 
 def _training(numbers: Numbers) -> Iterator[Goal]:
     for case in numbers.cases("training") or ["tiny", "small"]:
-        ours = numbers.of("training", case, "ours", *BOTH)
+        ours = numbers.of("training", case, "ours", *TRAINING_SECONDS)
 
         def against(name: str, ours: Spread = ours, case: str = case) -> Spread:
-            return numbers.of("training", case, name, *BOTH) / ours
+            return numbers.of("training", case, name, *TRAINING_SECONDS) / ours
 
         for kind, bound, stretch in (("precomputed", 3.0, 4.0), ("in the loop", 3.9, 5.0)):
             what = f"training, {case}: TRL, references {kind}"
@@ -87,43 +86,42 @@ def _training(numbers: Numbers) -> Iterator[Goal]:
 
 def roofs(numbers: Numbers, benchmark: str, case: str) -> Iterator[Goal]:
     """Needed FLOPs per second as a share of a large matrix product's in the same round."""
-    forward, rate = numbers.one(benchmark, case, "forward_flops"), numbers.of(benchmark, case, "ours", "product_flops")
+    forward, rate = (
+        numbers.single(benchmark, case, "forward_flops"),
+        numbers.of(benchmark, case, "ours", "product_flops"),
+    )
     for part, passes, seconds, bound in (("training", 3, "seconds", 0.6), ("scoring", 1, "reference_seconds", 0.65)):
-        took = numbers.of(benchmark, case, "ours", seconds)
-        needed = Spread(tuple(passes * float(forward) for _ in took.rounds) if took else ())
-        yield Goal(f"{part}, {case}: share of the processor's matrix-product rate", needed / took / rate, bound)
+        elapsed = numbers.of(benchmark, case, "ours", seconds)
+        needed = Spread(tuple(passes * float(forward) for _ in elapsed.rounds) if elapsed else ())
+        yield Goal(f"{part}, {case}: share of the processor's matrix-product rate", needed / elapsed / rate, bound)
 
 
 def _weighing(numbers: Numbers) -> Iterator[Goal]:
     for case in numbers.cases("weighing") or ["tiny", "tiny, larger teacher", "small"]:
-        theirs = numbers.of("weighing", case, "published", "seconds")
-        for how, more in (
-            ("student's pass counted", ("student_seconds",)),
-            ("student's pass not counted", ()),
-        ):
-            first, later = (
-                numbers.of("weighing", case, "ours", *parts, *more) for parts in (WEIGHTS_FIRST, WEIGHTS_LATER)
-            )
-            yield Goal(f"token weights, {case}: published / ours, first iteration, {how}", theirs / first, 4.0)
-            whole = first + later * (ITERATIONS - 1) if first else first
-            yield Goal(f"token weights, {case}: published / ours, four iterations, {how}", theirs * 4 / whole, 8.0)
+        published = numbers.of("weighing", case, "published", "seconds")
+        for how, student in (("student's pass counted", ("student_seconds",)), ("student's pass not counted", ())):
+            first = numbers.of("weighing", case, "ours", *WEIGHTS_FIRST, *student)
+            later = numbers.of("weighing", case, "ours", *WEIGHTS_LATER, *student)
+            yield Goal(f"token weights, {case}: published / ours, first iteration, {how}", published / first, 4.0)
+            total = first + later * (ITERATIONS - 1) if first else first
+            yield Goal(f"token weights, {case}: published / ours, four iterations, {how}", published * 4 / total, 8.0)
 
 
 def _generating(numbers: Numbers) -> Iterator[Goal]:
     for case in numbers.cases("generating") or ["tiny", "small"]:
-        ours, theirs = (numbers.of("generating", case, name, "seconds") for name in ("ours", "generate, batch 8"))
-        yield Goal(f"generation, {case}: `generate` at batch 8 / ours, seconds", theirs / ours, 3.0)
+        ours, published = (numbers.of("generating", case, name, "seconds") for name in ("ours", "generate, batch 8"))
+        yield Goal(f"generation, {case}: `generate` at batch 8 / ours, seconds", published / ours, 3.0)
         useful = numbers.of("generating", case, "ours", "useful")
         yield Goal(f"generation, {case}: useful slot-steps", useful, 0.95, gated=True)
 
 
 def _memory(numbers: Numbers) -> Iterator[Goal]:
     for case in numbers.cases("memory") or ["wide"]:
-        ours, theirs = (numbers.of("memory", case, name, "bytes") for name in ("ours", "padded"))
-        yield Goal("memory above the model, vocabulary 151,936: ours / padded", ours / theirs, 0.15, at_least=False)
+        ours, padded = (numbers.of("memory", case, name, "bytes") for name in ("ours", "padded"))
+        yield Goal("memory above the model, vocabulary 151,936: ours / padded", ours / padded, 0.15, at_least=False)
 
 
 def _workflow(numbers: Numbers) -> Iterator[Goal]:
     for case, bound in (("1,000 jobs", 3.0), ("10,000 jobs", 15.0)):
-        found = numbers.of("workflow", case, "no-op", "cpu_seconds")
-        yield Goal(f"a finished study of {case}: CPU-seconds to find nothing to do", found, bound, at_least=False)
+        seconds = numbers.of("workflow", case, "no-op", "cpu_seconds")
+        yield Goal(f"a finished study of {case}: CPU-seconds to find nothing to do", seconds, bound, at_least=False)

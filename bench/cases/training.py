@@ -1,7 +1,7 @@
-"""Training, Trainer against Trainer: ours with its reference pass, TRL's DPOTrainer, and the padded forward.
+"""Training, Trainer against Trainer: ours with its reference pass, TRL's DPOTrainer, and the padded forward pass.
 
-All contenders take the same steps: same pairs in the same order, optimiser, clipping, schedule and precision, a line of
-measurements per step and no saved states. That they do is asserted, loss and gradient norm of every step.
+All contenders take the same steps: same pairs in the same order, optimiser, clipping, schedule and precision, one log
+line per step and no checkpoints. Loss and gradient norm of every step are asserted to agree.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from wspin.logprobs.score import score_items
 from wspin.train.run import training_arguments
 from wspin.train.trainer import PlannedTrainer, optimizer
 
+from ..measure import Clock, Row, interleaved
+from ..peers import padded
 from . import shapes
-from .measure import Clock, Row, interleaved
-from .peers import padded
-from .shapes import Shape
+from .shapes import Case
 
-TOKEN_BUDGET = 2048  # of scoring and training: what a processor's cache likes, as peers get their best micro-batch
+TOKEN_BUDGET = 2048  # of scoring and training; chosen for a processor's cache, as the peers' best micro-batch is
 SETTINGS = Train.model_validate(
     {
         "loss": "spin",
@@ -57,26 +57,23 @@ MICRO_BATCHES = ((8, 1), (4, 2), (2, 4), (1, 8))  # pairs of a micro-batch, micr
 AGREE = {"cpu": 1e-4, "cuda": 5e-2}  # relative difference of loss and gradient norm; bfloat16 on a GPU
 
 
-@dataclass(frozen=True)
-class Case:
-    name: str
-    shape: Shape
-    pairs: int
-    rounds: int
+@dataclass(frozen=True, kw_only=True)
+class TrainingCase(Case):
     micro_batches: tuple[tuple[int, int], ...] = MICRO_BATCHES
     per_step: int = 8
     token_budget: int = TOKEN_BUDGET
-    answers_only: bool = True  # whether that variant of the padded forward is measured too
-    scale: float = 1.0  # of all lengths
+    answers_only: bool = True  # whether that variant of the padded forward pass is measured too
 
 
 FULL = (
-    Case("tiny", shapes.TINY, pairs=16, rounds=3),
-    Case("small", shapes.SMALL, pairs=16, rounds=3, micro_batches=((1, 8),), answers_only=False),
+    TrainingCase("tiny", shapes.TINY, pairs=16, rounds=3),
+    TrainingCase("small", shapes.SMALL, pairs=16, rounds=3, micro_batches=((1, 8),), answers_only=False),
 )
-GPU = (Case("large", shapes.LARGE, pairs=256, rounds=3, per_step=64, token_budget=8192),)
+GPU = (TrainingCase("large", shapes.LARGE, pairs=256, rounds=3, per_step=64, token_budget=8192),)
 PEERS = ("trl", "padded")
-QUICK = (Case("minute", shapes.MINUTE, pairs=8, rounds=1, micro_batches=((4, 1), (2, 2)), per_step=4, scale=1 / 16),)
+QUICK = (
+    TrainingCase("minute", shapes.MINUTE, pairs=8, rounds=1, micro_batches=((4, 1), (2, 2)), per_step=4, scale=1 / 16),
+)
 
 
 def run(quick: bool, device: str) -> Iterator[Row]:
@@ -84,15 +81,15 @@ def run(quick: bool, device: str) -> Iterator[Row]:
         yield from measure("training", case, device)
 
 
-def measure(benchmark: str, case: Case, device: str = "cpu", peers: Sequence[str] = PEERS) -> Iterator[Row]:
-    """All contenders of a case in turn; on a GPU ours alone."""
+def measure(benchmark: str, case: TrainingCase, device: str = "cpu", peers: Sequence[str] = PEERS) -> Iterator[Row]:
+    """All contenders of a case in turn; on a GPU only ours."""
     task = Task.of(case, device)
     yield from task.sizes(benchmark)
     yield from interleaved(benchmark, case.name, task.contenders(peers if device == "cpu" else ()), case.rounds)
 
 
 class Curve(TrainerCallback):
-    """Loss and gradient norm of every step, and the FLOPs that our trainer counts."""
+    """Loss and gradient norm of every step, and the FLOPs that our trainer logs."""
 
     def __init__(self) -> None:
         self.steps: list[tuple[float, float]] = []
@@ -106,23 +103,23 @@ class Curve(TrainerCallback):
 
 @dataclass
 class Task:
-    """One model, its pairs, and the steps that everybody takes."""
+    """One model, its pairs, and the steps that every contender takes."""
 
-    case: Case
+    case: TrainingCase
     model: Any
     items: list[Item]
     steps: list[list[int]]  # indices of items
     settings: Train
     device: str
     state: str
-    curve: list[tuple[float, float]] | None = None  # of the first contender
+    first_steps: list[tuple[float, float]] | None = None  # loss and gradient norm of the first contender
 
     @classmethod
-    def of(cls, case: Case, device: str) -> Task:
+    def of(cls, case: TrainingCase, device: str) -> Task:
         return cls(
             case=case,
             model=shapes.model(case.shape, device=device),
-            items=shapes.conversations(case.pairs, case.shape.vocabulary, scale=case.scale),
+            items=case.conversations(),
             steps=plan_steps(case.pairs, (0,), case.per_step),
             settings=SETTINGS.model_copy(update={"global_batch": case.per_step, "token_budget": case.token_budget}),
             device=device,
@@ -134,23 +131,23 @@ class Task:
         return "bfloat16" if self.device == "cuda" else "float32"
 
     @property
-    def ordered(self) -> list[Item]:
-        """The items as the steps take them."""
+    def ordered_items(self) -> list[Item]:
+        """The items in the order of the steps."""
         return [self.items[i] for step in self.steps for i in step]
 
     def sizes(self, benchmark: str) -> Iterator[Row]:
-        """What is trained, and the FLOPs of a forward pass over it that nobody can do without."""
+        """Sizes of the model and the data, and the FLOPs that any forward pass over them needs."""
         lengths = np.array([[len(item.prompt), *map(len, item.responses)] for item in self.items])
-        told = {"parameters": sum(weights.numel() for weights in self.model.parameters()), "pairs": len(self.items)}
-        told |= {"steps": len(self.steps), "forward_flops": Cost.of(self.model).needed(self.items)}
-        told |= dict(zip(("prompt", "chosen", "rejected"), lengths.mean(0).round(1).tolist(), strict=True))
-        return (Row(benchmark, self.case.name, "", 0, name, value) for name, value in told.items())
+        sizes = {"parameters": sum(weights.numel() for weights in self.model.parameters()), "pairs": len(self.items)}
+        sizes |= {"steps": len(self.steps), "forward_flops": Cost.of(self.model).needed(self.items)}
+        sizes |= dict(zip(("prompt", "chosen", "rejected"), lengths.mean(0).round(1).tolist(), strict=True))
+        return (Row(benchmark, self.case.name, "", 0, name, value) for name, value in sizes.items())
 
     def arguments(self, micro_batch: int = 1, accumulation: int = 1) -> TrainingArguments:
-        """The library's own arguments; without saved states, which nobody else writes here."""
-        made = training_arguments(self.settings, len(self.steps), 0, Path(self.state), on_cpu=self.device == "cpu")
+        """The library's training arguments, without checkpoints, since no peer writes any here."""
+        on_cpu = self.device == "cpu"
         return replace(
-            made,
+            training_arguments(self.settings, len(self.steps), 0, Path(self.state), on_cpu=on_cpu),
             save_strategy="no",
             per_device_train_batch_size=micro_batch,
             gradient_accumulation_steps=accumulation,
@@ -159,24 +156,24 @@ class Task:
         )
 
     def contenders(self, peers: Sequence[str] = PEERS) -> dict[str, Callable[[], dict[str, Any]]]:
-        made: dict[str, Callable[[], dict[str, Any]]] = {"ours": self.ours}
+        contenders: dict[str, Callable[[], dict[str, Any]]] = {"ours": self.ours}
         for size, times in self.case.micro_batches if "trl" in peers else ():
-            made[f"TRL, precomputed, {size} x {times}"] = partial(self.trl, size, times, in_loop=False)
-            made[f"TRL, in the loop, {size} x {times}"] = partial(self.trl, size, times, in_loop=True)
+            contenders[f"TRL, precomputed, {size} x {times}"] = partial(self.trl, size, times, in_loop=False)
+            contenders[f"TRL, in the loop, {size} x {times}"] = partial(self.trl, size, times, in_loop=True)
         if "padded" in peers:
-            made["padded"] = partial(self.padded, answers_only=False)
+            contenders["padded"] = partial(self.padded, answers_only=False)
         if "padded" in peers and self.case.answers_only:
-            made["padded, answers only"] = partial(self.padded, answers_only=True)
-        return made
+            contenders["padded, answers only"] = partial(self.padded, answers_only=True)
+        return contenders
 
     def ours(self) -> dict[str, Any]:
-        """Scores the pairs with the start model, then trains on them; the roof is measured around both."""
-        rate = self._rate()
+        """Score the pairs with the start model, then train on them; the matmul rate is measured before and after."""
+        rate = self._matmul_rate()
         model, scoring, training, curve = self._copy(), Clock(self.device), Clock(self.device), Curve()
         with scoring:
             reference = score_items(model, self.items, self.case.token_budget, self.precision)
-        items = [replace(item, reference=tuple(own)) for item, own in zip(self.items, reference, strict=True)]
-        made = PlannedTrainer(
+        items = [replace(item, reference=tuple(scores)) for item, scores in zip(self.items, reference, strict=True)]
+        trainer = PlannedTrainer(
             self.settings,
             self.precision,
             items,
@@ -186,36 +183,36 @@ class Task:
             callbacks=[curve],
         )
         with shared_prefix(model):
-            self._train(made, training)
+            self._train(trainer, training)
         flops = scoring_flops(model, self.items, self.case.token_budget)["computed"] + curve.flops
-        told = {"product_flops": max(rate, self._rate()), "flops": flops}
-        return {**training.told(), **scoring.told("reference_"), **told, **self._checked(curve)}
+        quantities = {"product_flops": max(rate, self._matmul_rate()), "flops": flops}
+        return {**training.quantities(), **scoring.quantities("reference_"), **quantities, **self._compare(curve)}
 
     def padded(self, answers_only: bool) -> dict[str, Any]:
         model, training, curve = self._copy(), Clock(), Curve()
-        made = padded.PaddedTrainer(
+        trainer = padded.PaddedTrainer(
             self.model.eval(),
             self.settings.beta,
             answers_only,
             optimizer(self.settings),
             model=model,
             args=self.arguments(self.case.per_step),
-            train_dataset=self.ordered,
+            train_dataset=self.ordered_items,
             data_collator=partial(padded.collate, pad=shapes.EOS),
             callbacks=[curve],
         )
-        self._train(made, training)
-        flops = self._rectangles(self.case.per_step, answers_only)
-        return {**training.told(), "flops": flops, **self._checked(curve)}
+        self._train(trainer, training)
+        flops = self._padded_flops(self.case.per_step, answers_only)
+        return {**training.quantities(), "flops": flops, **self._compare(curve)}
 
     def trl(self, micro_batch: int, accumulation: int, in_loop: bool) -> dict[str, Any]:
-        from .peers import trl  # slow to import, and not everywhere installed
+        from ..peers import trl  # slow to import, and not always installed
 
         model, training, curve = self._copy(), Clock(), Curve()
-        made = trl.trainer(
+        trainer = trl.trainer(
             model,
             self._copy() if in_loop else None,
-            self.ordered,
+            self.ordered_items,
             self.arguments(),
             micro_batch,
             accumulation,
@@ -223,41 +220,41 @@ class Task:
             optimizer(self.settings),
             [curve],
         )
-        check_ids(trl.collated(made), self.ordered, micro_batch)
-        self._train(made, training)
-        told = {} if in_loop else made.precomputing.told("reference_")
-        told["flops"] = self._rectangles(micro_batch)
-        return {**training.told(), **told, **self._checked(curve)}
+        check_ids(trl.collated_ids(trainer), self.ordered_items, micro_batch)
+        self._train(trainer, training)
+        quantities = {} if in_loop else trainer.precomputing.quantities("reference_")
+        quantities["flops"] = self._padded_flops(micro_batch)
+        return {**training.quantities(), **quantities, **self._compare(curve)}
 
-    def _rectangles(self, micro_batch: int, answers_only: bool = False) -> int:
+    def _padded_flops(self, micro_batch: int, answers_only: bool = False) -> int:
         """FLOPs of a peer's training: three forward passes for the policy, one for the reference."""
-        return (1 + BACKWARD + 1) * padded.flops(Cost.of(self.model), self.ordered, micro_batch, answers_only)
+        return (1 + BACKWARD + 1) * padded.flops(Cost.of(self.model), self.ordered_items, micro_batch, answers_only)
 
-    def _rate(self) -> float:
+    def _matmul_rate(self) -> float:
         return matmul_rate(self.model.device, getattr(torch, self.precision))
 
     def _copy(self) -> Any:
         return copy.deepcopy(self.model)
 
-    def _train(self, made: Trainer, clock: Clock) -> None:
-        made.remove_callback(PrinterCallback)
+    def _train(self, trainer: Trainer, clock: Clock) -> None:
+        trainer.remove_callback(PrinterCallback)
         with clock:
-            made.train()
+            trainer.train()
 
-    def _checked(self, curve: Curve) -> dict[str, float]:
-        """The largest relative difference to the first contender's steps. Raises `AssertionError` if it is one."""
-        if self.curve is None:
-            self.curve = curve.steps
+    def _compare(self, curve: Curve) -> dict[str, float]:
+        """The largest relative difference to the steps of the first contender. Raises `AssertionError` if too large."""
+        if self.first_steps is None:
+            self.first_steps = curve.steps
         assert len(curve.steps) == len(self.steps), f"expected {len(self.steps)} steps, found {len(curve.steps)}"
-        ours, theirs = np.array(self.curve), np.array(curve.steps)
-        largest = float((np.abs(theirs - ours) / np.abs(ours)).max())
-        assert largest <= AGREE[self.device], f"steps differ by {largest:.2g}:\n{ours}\n{theirs}"
+        first, steps = np.array(self.first_steps), np.array(curve.steps)
+        largest = float((np.abs(steps - first) / np.abs(first)).max())
+        assert largest <= AGREE[self.device], f"steps differ by {largest:.2g}:\n{first}\n{steps}"
         return {"disagreement": largest}
 
 
-def check_ids(found: Sequence[list[int]], items: Sequence[Item], micro_batch: int) -> None:
-    """A peer's batches hold our tokens in our order: of every micro-batch the chosen ones, then the rejected ones."""
+def check_ids(conversations: Sequence[list[int]], items: Sequence[Item], micro_batch: int) -> None:
+    """Assert that a peer's batches hold our tokens in our order: per micro-batch the chosen, then the rejected."""
     batches = [items[first : first + micro_batch] for first in range(0, len(items), micro_batch)]
     sides = [(item, side) for batch in batches for side in (0, 1) for item in batch]
     expected = [[*item.prompt.tolist(), *item.responses[side].tolist()] for item, side in sides]
-    assert list(found) == expected, "the peer's batches hold other tokens"
+    assert list(conversations) == expected, "the peer's batches hold other tokens"

@@ -1,4 +1,4 @@
-"""Raw numbers by name, and what is made of them: totals, ratios within a round, medians."""
+"""Raw numbers by name, and their totals, ratios within a round, and medians."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from .measure import Row
+from ..measure import Row
 
 
 def read(path: Path) -> list[Row]:
-    """The rows of a file, values as text; none if there is no file."""
+    """The rows of a file, values as text; empty if there is no file."""
     if not path.exists():
         return []
     with path.open(newline="") as file:
@@ -42,7 +42,7 @@ class Spread:
         return median(self.rounds)
 
     def text(self, digits: int = 2) -> str:
-        low, high = (f"{one(self.rounds):.{digits}f}" for one in (min, max))
+        low, high = (f"{extreme(self.rounds):.{digits}f}" for extreme in (min, max))
         middle = f"{self.median:.{digits}f}"
         return middle if low == high else f"{middle} ({low} to {high})"
 
@@ -50,14 +50,14 @@ class Spread:
         return bool(self.rounds)
 
     def __truediv__(self, other: Spread) -> Spread:
-        """Round by round: what slowed the machine in a round slowed both."""
+        """Round by round: what slowed the machine down in a round affected both."""
         return Spread(tuple(a / b for a, b in zip(self.rounds, other.rounds, strict=False)))
 
     def __add__(self, other: Spread) -> Spread:
         return Spread(tuple(a + b for a, b in zip(self.rounds, other.rounds, strict=True)))
 
     def __mul__(self, factor: float) -> Spread:
-        return Spread(tuple(factor * one for one in self.rounds))
+        return Spread(tuple(factor * value for value in self.rounds))
 
 
 class Numbers:
@@ -70,22 +70,23 @@ class Numbers:
             self.by_name.setdefault((row.benchmark, row.case, row.contender, row.quantity), []).append(row.value)
 
     def of(self, benchmark: str, case: str, contender: str, *quantities: str) -> Spread:
-        """The sum of quantities over the rounds; empty if none was measured. Absent ones count nothing."""
-        found = [self.by_name.get((benchmark, case, contender, name)) for name in quantities]
-        told = [Spread(tuple(map(float, values))) for values in found if values]
-        return sum(told[1:], told[0]) if told else Spread(())
+        """The sum of quantities, round by round; missing ones count as zero, and the spread is empty if all are."""
+        values = [self.by_name.get((benchmark, case, contender, name)) for name in quantities]
+        spreads = [Spread(tuple(map(float, rounds))) for rounds in values if rounds]
+        return sum(spreads[1:], spreads[0]) if spreads else Spread(())
 
-    def one(self, benchmark: str, case: str, quantity: str, contender: str = "") -> Any:
-        """A quantity that has no rounds, as text; None without it."""
+    def single(self, benchmark: str, case: str, quantity: str, contender: str = "") -> Any:
+        """A quantity without rounds, as text; None if it is missing."""
         return (self.by_name.get((benchmark, case, contender, quantity)) or [None])[0]
 
     def cases(self, benchmark: str) -> list[str]:
         return list(dict.fromkeys(row.case for row in self.rows if row.benchmark == benchmark))
 
     def contenders(self, benchmark: str, case: str) -> list[str]:
-        told = (row.contender for row in self.rows if (row.benchmark, row.case) == (benchmark, case))
-        return [name for name in dict.fromkeys(told) if name]
+        names = (row.contender for row in self.rows if (row.benchmark, row.case) == (benchmark, case))
+        return [name for name in dict.fromkeys(names) if name]
 
     def total(self, benchmark: str, case: str, quantity: str) -> float:
         """The sum over all contenders."""
-        return sum(float(self.one(benchmark, case, quantity, one) or 0) for one in self.contenders(benchmark, case))
+        names = self.contenders(benchmark, case)
+        return sum(float(self.single(benchmark, case, quantity, name) or 0) for name in names)

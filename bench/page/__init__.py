@@ -1,0 +1,1 @@
+"""The page of results: raw numbers, goals, tables and the figure."""
