@@ -1,7 +1,7 @@
-"""Logprobs: per-token log-probabilities, each text read once by each model that has to.
+"""Logprobs: per-token log-probabilities; each model scores a text once.
 
-in:  a model, the answers it has to read
-out: <results>/{responses}/reference/{shard}.parquet the opponent's, of all that an iteration trains on
+in:  a model, the answers to score
+out: <results>/{responses}/reference/{shard}.parquet the opponent's, of all answers that an iteration trains on
      <results>/logprobs/{scorer}/{responses}/{shard}.parquet a teacher's, of the real answers (gold) or of generated ones
      <results>/{model}/preferences/{shard}.parquet the start model's, of the preference pairs
 """
@@ -40,7 +40,7 @@ rule logprobs_reference:
 
 
 rule logprobs_teacher:
-    """Score one response set with a teacher, which reads it as text; each text once per study."""
+    """Score one response set with a teacher, in its own tokenizer; each text once per study."""
     input:
         model=ancient("<results>/{scorer}/model"),
         manifest="<results>/{scorer}/manifest.json",

@@ -1,4 +1,4 @@
-"""Weigh: how much each token counts. Arithmetic on stored log-probabilities; no model is loaded.
+"""Weigh: the weight of every token, computed from stored log-probabilities; no model is loaded.
 
 in:  an iteration's answers and their log-probabilities under student and teacher
      `weigh.given`, if set: JSONL with the weights of iteration 0, for the arms that weigh as the study does
@@ -7,12 +7,12 @@ out: <results>/{arm}/ite{k}/weights/{shard}.parquet for arms with a weighted los
 
 
 rule weigh:
-    """Turn the log-probabilities of one shard's answers into final token weights."""
+    """Compute the final token weights of one shard's answers from their log-probabilities."""
     input:
         prompts="<results>/data/prompts.parquet",
         generations=inputs(PATHS.weighted_answers),
-        reference=inputs(PATHS.weighted_reference),  # the student's log-probabilities, which are the training's reference too
-        teacher=inputs(PATHS.teacher_logprobs),  # of the real answers and of these; [] where every weight is equal
+        reference=inputs(PATHS.weighted_reference),  # the student's log-probabilities; training uses them as reference
+        teacher=inputs(PATHS.teacher_logprobs),  # of real and generated answers; [] if all weights are equal
     output:
         "<results>/{arm}/ite{k}/weights/{shard}.parquet",
     log:
@@ -42,7 +42,7 @@ rule weigh_given:
     input:
         prompts="<results>/data/prompts.parquet",
         generations=inputs(PATHS.weighted_answers),
-        reference=inputs(PATHS.weighted_reference),  # for the tokens that the weights belong to
+        reference=inputs(PATHS.weighted_reference),  # for the token ids
         given=STUDY.weigh.given or [],
     output:
         "<results>/{arm}/ite{k}/weights/{shard}.parquet",

@@ -1,1 +1,1 @@
-"""Files of SPIN's and TIS-DPO's codes, into a study and out of one."""
+"""Files of SPIN's and TIS-DPO's code, into a study and out of one."""

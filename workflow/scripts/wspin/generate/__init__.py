@@ -1,1 +1,1 @@
-"""Stage generate: the opponent's own answers, sampled prompt by prompt from seeds of their own."""
+"""Stage generate: the opponent's own answers, each prompt sampled with random numbers of its own."""

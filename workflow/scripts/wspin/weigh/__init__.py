@@ -1,1 +1,1 @@
-"""Stage weigh: stored log-probabilities of two models become token weights."""
+"""Stage weigh: token weights from the stored log-probabilities of two models."""
