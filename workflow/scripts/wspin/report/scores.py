@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from wspin.config.explain import explain
+from wspin.config.explain import complaints_of
 from wspin.errors import StudyError
 
 
@@ -106,9 +106,8 @@ def _read_one(path: Path, suite: str) -> Scores:
             f"{path}: expected the scores of suite {suite!r}, found no file; evaluate the model first"
         ) from None
     except ValidationError as error:
-        one = error.errors()[0]
-        place = ".".join(map(str, one["loc"])) or "file"
-        raise StudyError(f"{path}: {place}: {explain(one, Scores)}; evaluate the model again") from None
+        place, message = complaints_of(error, Scores)[0]
+        raise StudyError(f"{path}: {'.'.join(place) or 'file'}: {message}; evaluate the model again") from None
     if scores.suite != suite:
         raise StudyError(f"{path}: suite: expected {suite!r}, found {scores.suite!r}; evaluate the model again")
     return scores
