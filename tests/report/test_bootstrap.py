@@ -165,7 +165,7 @@ def test_memory_is_bounded_whatever_the_number_of_draws(monkeypatch):
     monkeypatch.setattr(
         bootstrap, "_means", lambda strata, sizes: shapes.append(strata[0].shape) or means(strata, sizes)
     )
-    monkeypatch.setattr(bootstrap, "HELD", 1000)
+    monkeypatch.setattr(bootstrap, "BATCH_VALUES", 1000)
     estimate({"a": [binary(0.5, 60)], "b": [binary(0.5, 40)]}, 95, 0.95, rng())
     assert shapes == [(10,)] * 9 + [(5,)]
 

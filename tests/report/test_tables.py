@@ -20,14 +20,14 @@ from wspin.eval.results import write_samples
 from wspin.report import bootstrap, comparison, figures, samples, scores
 from wspin.report.comparison import Average, Draws
 from wspin.report.tables import (
-    Row,
+    ScoreRow,
     _difference_table,
     _rendered,
-    average,
     average_csv,
+    average_score,
     difference_tables,
+    score_rows,
     score_tables,
-    tidy,
 )
 from wspin.rng import row_generator
 from wspin.storage.files import digest
@@ -83,14 +83,14 @@ def results(tmp_path):
 
 def refusal(results, models=MODELS, metrics=METRICS, suites=("demo",)):
     with pytest.raises(StudyError) as error:
-        score_tables(scores.read(results, models, suites), metrics)
+        score_tables(scores.read_scores(results, models, suites), metrics)
     assert "\n" not in str(error.value)
     return str(error.value)
 
 
 def tables(results, models=MODELS, metrics=METRICS):
     """CSV, Markdown and LaTeX of the scores, as texts."""
-    return list(score_tables(scores.read(results, models, ["demo"]), metrics).values())
+    return list(score_tables(scores.read_scores(results, models, ["demo"]), metrics).values())
 
 
 def cells(markdown):
@@ -100,8 +100,8 @@ def cells(markdown):
 
 
 def test_tidy_rows_hold_every_metric_and_filter(results):
-    rows = tidy(scores.read(results, MODELS, ["demo"]))
-    assert Row._fields == ("model", "arm", "iteration", "task", "filter", "metric", "value", "stderr", "n")
+    rows = score_rows(scores.read_scores(results, MODELS, ["demo"]))
+    assert ScoreRow._fields == ("model", "arm", "iteration", "task", "filter", "metric", "value", "stderr", "n")
     assert [row.task for row in rows] == ["gsm8k", "gsm8k", "spell"] * 2
     assert rows[0] == ("sft", "", "", "gsm8k", "flexible-extract", "exact_match", 1 / 3, 0.012, 1319)
     assert rows[-1] == ("spin/ite0", "spin", "0", "spell", "none", "exact_match", 0.475, 0.025, 400)
@@ -165,8 +165,8 @@ def test_scores_made_in_different_ways_are_refused(results, place, value):
     found, expected = repr(value), SCORES
     for key in place.split("."):
         expected = expected[key]
-    told = {"template": "template (of suite demo)"}.get(place, place)
-    for part in (str(path), str(results / "sft/scores/demo.json"), f"{told}: found {found}", f"expected {expected!r}"):
+    place = {"template": "template (of suite demo)"}.get(place, place)
+    for part in (str(path), str(results / "sft/scores/demo.json"), f"{place}: expected {expected!r}", f"found {found}"):
         assert part in message
 
 
@@ -178,7 +178,7 @@ def test_suites_may_differ_in_template(results):
         scores["tasks"] = {"arc": scores["tasks"].pop("spell")}
 
     put(results, "sft", change, suite="more")
-    assert len(scores.read(results, ["sft"], ["demo", "more"])) == 2
+    assert len(scores.read_scores(results, ["sft"], ["demo", "more"])) == 2
 
 
 def test_suites_of_one_model_belong_to_one_fingerprint(results):
@@ -188,7 +188,8 @@ def test_suites_of_one_model_belong_to_one_fingerprint(results):
 
     put(results, "sft", change, suite="more")
     message = refusal(results, ["sft"], {**METRICS, "arc": "exact_match,none"}, ["demo", "more"])
-    assert "model (of sft): found 'f2', expected 'f0'" in message
+    assert "model (of sft): expected 'f0' as in" in message
+    assert "found 'f2'" in message
 
 
 def test_a_task_in_two_suites_is_refused(results):
@@ -203,12 +204,14 @@ def test_missing_is_an_error_never_zero(results):
     assert "tasks.spell.metrics: expected 'acc,none', found exact_match,none" in refusal(
         results, metrics={**METRICS, "spell": "acc,none"}
     )
-    assert "sft: no scores of task 'arc', found gsm8k, spell" in refusal(
+    assert "sft: expected scores of task 'arc', found gsm8k, spell" in refusal(
         results, metrics={**METRICS, "arc": "acc,none"}
     )
-    assert "tasks.gsm8k: no metric is chosen for it" in refusal(results, metrics={"spell": "exact_match,none"})
+    assert "tasks.gsm8k: expected a metric chosen for it, found none" in refusal(
+        results, metrics={"spell": "exact_match,none"}
+    )
     put(results, "spin/ite0", lambda scores: scores["tasks"].pop("gsm8k"))
-    assert "spin/ite0: no scores of task 'gsm8k'" in refusal(results)
+    assert "spin/ite0: expected scores of task 'gsm8k'" in refusal(results)
 
 
 @pytest.mark.parametrize(
@@ -357,7 +360,7 @@ def compared(tmp_path):
 
 
 def read_items(results, models=COMPARED, metrics=CHOSEN):
-    return samples.read(scores.read(results, models, ["demo"]), metrics)
+    return samples.read_samples(scores.read_scores(results, models, ["demo"]), metrics)
 
 
 def refused(results, *parts, metrics=CHOSEN, models=COMPARED):
@@ -370,7 +373,7 @@ def refused(results, *parts, metrics=CHOSEN, models=COMPARED):
 
 
 def test_samples_lie_where_the_layout_says(compared):
-    assert samples.paths(scores.read(compared, ["sft"], ["demo"])) == [
+    assert samples.input_paths(scores.read_scores(compared, ["sft"], ["demo"])) == [
         str(compared / "sft/scores/demo.json"),
         str(compared / "sft/scores/demo.samples.parquet"),
     ]
@@ -395,7 +398,9 @@ def test_differences_are_those_of_the_scores_with_intervals_of_the_items(compare
     rows = comparison.differences(read_items(compared), [PAIR, PAIR[::-1]], DRAWS)
     assert [row[:3] for row in rows[:4]] == [(*PAIR, task) for task in (*CHOSEN, "average")]
     assert [row.n for row in rows[:4]] == [40, 25, 30, 95]
-    first, second = (scores.select(scores.read(compared, PAIR, ["demo"]), CHOSEN)[model] for model in PAIR)
+    first, second = (
+        scores.chosen_scores(scores.read_scores(compared, PAIR, ["demo"]), CHOSEN)[model] for model in PAIR
+    )
     gaps = [first[task].value - second[task].value for task in CHOSEN]
     assert [row.difference for row in rows[:4]] == pytest.approx([*gaps, sum(gaps) / 3])
 
@@ -435,9 +440,9 @@ def test_averages_are_those_of_the_table(compared):
     rows = comparison.averages(read_items(compared), DRAWS)
     assert [row[:3] for row in rows] == [("sft", "", ""), ("spin/ite0", "spin", "0"), ("wspin/ite0", "wspin", "0")]
     for row, of_tasks in zip(
-        rows, scores.select(scores.read(compared, COMPARED, ["demo"]), CHOSEN).values(), strict=True
+        rows, scores.chosen_scores(scores.read_scores(compared, COMPARED, ["demo"]), CHOSEN).values(), strict=True
     ):
-        assert row.average == pytest.approx(average(list(of_tasks.values())).value, rel=1e-12)
+        assert row.average == pytest.approx(average_score(list(of_tasks.values())).value, rel=1e-12)
         assert row.low < row.average < row.high
 
 
@@ -516,8 +521,8 @@ def put_beside(results, of_rows, model="wspin/ite0"):
 
 def test_another_prompt_is_refused(compared):
     path = put_beside(compared, change_rows("spell", lambda rows: rows[-3].update(prompt_hash="other")))
-    expected = "prompt_hash: found other, expected prompt spell 2 as in"
-    refused(compared, f"{path}: spell, document 2: {expected} {compared / 'spin/ite0'}")
+    expected = f"prompt_hash: expected prompt spell 2 as in {compared / 'spin/ite0'}"
+    refused(compared, f"{path}: spell, document 2: {expected}", "found other")
 
 
 def test_another_document_is_refused(compared):
@@ -540,7 +545,7 @@ def test_a_missing_document_is_refused(compared):
 
 def test_another_number_of_documents_is_refused(compared):
     put_both(compared, "wspin/ite0", change_rows("spell", lambda rows: rows.pop()))
-    refused(compared, "wspin/ite0/scores/demo.json: tasks.spell.n: found 39, expected 40 as in")
+    refused(compared, "wspin/ite0/scores/demo.json: tasks.spell.n: expected 40 as in", "found 39")
     models = read_items(compared, ["wspin/ite0"]) | read_items(compared, ["spin/ite0"])
     with pytest.raises(StudyError, match=r"spell, document 0: .*\(n = 40\), found none \(n = 39\)"):
         comparison.differences(models, [PAIR], DRAWS)
@@ -785,7 +790,7 @@ def test_program_compares_and_draws(compared):
     models, drawn_from = read_items(compared), Draws(100, 0.95, 42)
     texts = [*difference_tables(models, [PAIR], drawn_from).values(), average_csv(models, drawn_from)]
     assert [content.decode() for content in written[0][:4]] == texts
-    check_records(outputs[:4], samples.paths(scores.read(compared, COMPARED, ["demo"])))
+    check_records(outputs[:4], samples.input_paths(scores.read_scores(compared, COMPARED, ["demo"])))
     check_records(drawn, [averages])
 
 

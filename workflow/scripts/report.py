@@ -10,7 +10,7 @@ Scores made in different ways (engine, versions, batch size, seeds, template, pr
 from wspin import cli
 from wspin.report import commands
 from wspin.report.comparison import Draws
-from wspin.report.scores import read
+from wspin.report.scores import read_scores
 from wspin.report.weights import iteration_shards
 from wspin.storage.files import whole_file
 
@@ -19,12 +19,12 @@ def main(argv=None):
     flags = parse(argv)
     match flags.command:
         case "scores":
-            scored = read(flags.results, flags.models, flags.suites)
-            report = commands.scores(scored, flags.metrics, flags.output)
+            files = read_scores(flags.results, flags.models, flags.suites)
+            report = commands.scores(files, flags.metrics, flags.output)
         case "differences":
-            scored = read(flags.results, flags.models, flags.suites)
+            files = read_scores(flags.results, flags.models, flags.suites)
             draws = Draws(flags.bootstrap, flags.confidence, flags.seed)
-            report = commands.differences(scored, flags.metrics, flags.against, draws, flags.output, flags.averages)
+            report = commands.differences(files, flags.metrics, flags.against, draws, flags.output, flags.averages)
         case "weights":
             shards = iteration_shards(flags.iterations, flags.shards, flags.weights, flags.reference, flags.generations)
             report = commands.weights(flags.prompts, shards, flags.output)

@@ -15,8 +15,8 @@ import yaml
 from wspin.config.load import read_results
 from wspin.errors import StudyError
 from wspin.iteration import Iteration
-from wspin.report.scores import Scored, read, select
-from wspin.report.tables import average, points
+from wspin.report.scores import ScoreFile, chosen_scores, read_scores
+from wspin.report.tables import average_score, in_points
 from wspin.storage.files import whole_file
 from wspin.storage.provenance import record_path
 from wspin.study.paths import StudyPaths
@@ -199,28 +199,28 @@ def _data(layout: StudyPaths, name: str, record: dict[str, Any]) -> Lines:
     return [*told, f"- seed {seed}, iteration {k}"]
 
 
-def _scores(layout: StudyPaths, name: str) -> list[Scored]:
+def _scores(layout: StudyPaths, name: str) -> list[ScoreFile]:
     """The suites that the model has been scored on, of the model as it is now."""
     suites = [
         suite for suite, path in zip(layout.study.eval.suites, layout.scores(name), strict=True) if Path(path).exists()
     ]
-    found = read(layout.results, [name], suites)
+    found = read_scores(layout.results, [name], suites)
     present = json.loads(Path(layout.manifest(name)).read_text())["model"]
     return [one for one in found if one.scores.model == present]
 
 
-def _score_lines(layout: StudyPaths, scored: list[Scored]) -> Lines:
+def _score_lines(layout: StudyPaths, scored: list[ScoreFile]) -> Lines:
     if not scored:
         return ["Not scored yet."]
     tasks = {task: result for one in scored for task, result in one.scores.tasks.items()}
     metrics = {task: layout.study.report.metrics[task] for task in sorted(tasks)}
-    (cells,) = select(scored, metrics).values()
+    (cells,) = chosen_scores(scored, metrics).values()
     rows = [
-        f"| {task} | `{metrics[task]}` | {tasks[task].shots} | {tasks[task].n} | {points(cell)} |"
+        f"| {task} | `{metrics[task]}` | {tasks[task].shots} | {tasks[task].n} | {in_points(cell)} |"
         for task, cell in cells.items()
     ]
     whole = len(scored) == len(layout.study.eval.suites)
-    mean = [f"| average | | | | {points(average(list(cells.values())))} |"] if whole and len(cells) > 1 else []
+    mean = [f"| average | | | | {in_points(average_score(list(cells.values())))} |"] if whole and len(cells) > 1 else []
     one = scored[0].scores
     versions = ", ".join(f"{package} {version}" for package, version in sorted(one.versions.items()))
     return [

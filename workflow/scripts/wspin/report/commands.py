@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 from wspin.errors import StudyError
 
-from . import comparison, samples
+from . import comparison
 from .comparison import Draws
 from .examples import examples_page
-from .scores import Scored, pairs
+from .samples import input_paths, read_samples
+from .scores import ScoreFile, split_pairs
 from .tables import average_csv, difference_tables, score_tables
 from .weights import Shard, weight_tables
 
@@ -23,14 +24,14 @@ class Report(NamedTuple):
     inputs: list[str]
 
 
-def scores(scored: Sequence[Scored], metrics: Sequence[str], output: Sequence[str]) -> Report:
+def scores(files: Sequence[ScoreFile], metrics: Sequence[str], output: Sequence[str]) -> Report:
     """Every score with its standard error; `metrics` are texts TASK=METRIC."""
-    tables = score_tables(scored, dict(pairs("TASK=METRIC", metrics)))
-    return Report(by_suffix(output, tables), [str(file.path) for file in scored])
+    tables = score_tables(files, dict(split_pairs("TASK=METRIC", metrics)))
+    return Report(by_suffix(output, tables), [str(file.path) for file in files])
 
 
 def differences(
-    scored: Sequence[Scored],
+    files: Sequence[ScoreFile],
     metrics: Sequence[str],
     against: Sequence[str],
     draws: Draws,
@@ -38,10 +39,10 @@ def differences(
     averages: str,
 ) -> Report:
     """Models compared document by document, `against` as MODEL=BASELINE, and every model's average."""
-    models = samples.read(scored, dict(pairs("TASK=METRIC", metrics)))
-    tables = difference_tables(models, pairs("MODEL=BASELINE", against), draws)
+    models = read_samples(files, dict(split_pairs("TASK=METRIC", metrics)))
+    tables = difference_tables(models, split_pairs("MODEL=BASELINE", against), draws)
     outputs = {**by_suffix(output, tables), averages: average_csv(models, draws).encode()}
-    return Report(outputs, samples.paths(scored))
+    return Report(outputs, input_paths(files))
 
 
 def weights(prompts: str, shards: Mapping[str, Sequence[Shard]], output: Sequence[str]) -> Report:
@@ -75,4 +76,4 @@ def by_suffix(paths: Sequence[str], contents: Mapping[str, str]) -> dict[str, by
 
 def _files(shards: Mapping[str, Sequence[Shard]]) -> list[str]:
     """The files of all shards, each once: arms share answers and their log-probabilities."""
-    return list(dict.fromkeys(path for of_one in shards.values() for shard in of_one for path in vars(shard).values()))
+    return list(dict.fromkeys(path for files in shards.values() for shard in files for path in vars(shard).values()))

@@ -1,7 +1,7 @@
 """The study's comparison: every arm against the baseline arm, and every model's average, with intervals.
 
-Each interval is drawn with the same random numbers, so that models with equal answers have equal intervals, and one
-more model or arm changes no other's.
+Every interval is drawn with the same random numbers: models with equal answers have equal intervals, and another model
+or arm changes none of them.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
+import numpy as np
 from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 
 from wspin.errors import StudyError
 from wspin.rng import row_generator
 
 from . import bootstrap
-from .samples import TaskSamples, joined
-from .scores import arm_and_iteration
+from .samples import TaskSamples, paired_values
+from .scores import arm_columns
 
 AVERAGE = "average"
 
@@ -26,11 +27,15 @@ Models = dict[str, dict[str, list[TaskSamples]]]  # {model: {task: its leaves}}
 
 
 class Draws(NamedTuple):
-    """How the intervals are made: draws of a bootstrap, the share that an interval holds, the seed."""
+    """How intervals are drawn: the number of draws, the share of them inside an interval, and the seed."""
 
     count: int
     confidence: float
     seed: int
+
+    def rng(self) -> np.random.Generator:
+        """A new generator, the same for every interval."""
+        return row_generator(self.seed, "bootstrap")
 
 
 class Difference(NamedTuple):
@@ -59,19 +64,19 @@ class Average(NamedTuple):
 def differences(models: Models, pairs: Iterable[tuple[str, str]], draws: Draws) -> list[Difference]:
     """For each (model, baseline) a row per task, and one for the average.
 
-    Raises `StudyError` if a name is not among the models, or if two were not asked the same.
+    Raises `StudyError` if a name is not among the models, or if documents or prompts of the two differ.
     """
     rows = []
     for model, baseline in pairs:
         for name in (model, baseline):
             if name not in models:
-                known = ", ".join(models)
-                raise StudyError(f"{model} against {baseline}: expected models of the table ({known}), found {name!r}")
-        sides = {task: joined(items, models[baseline][task]) for task, items in models[model].items()}
-        first, second = ({task: side[i] for task, side in sides.items()} for i in (0, 1))
-        found = bootstrap.paired_difference(first, second, *_drawn(draws))
+                names = ", ".join(models)
+                raise StudyError(f"{model} against {baseline}: expected models of the table ({names}), found {name!r}")
+        pairs_of = {task: paired_values(leaves, models[baseline][task]) for task, leaves in models[model].items()}
+        first, second = ({task: values[side] for task, values in pairs_of.items()} for side in (0, 1))
+        estimate = bootstrap.paired_difference(first, second, draws.count, draws.confidence, draws.rng())
         sizes = {task: sum(map(len, strata)) for task, strata in first.items()}
-        for task, interval in {**found.tasks, AVERAGE: found.average}.items():
+        for task, interval in {**estimate.tasks, AVERAGE: estimate.average}.items():
             rows.append(Difference(model, baseline, task, *interval, sizes.get(task, sum(sizes.values()))))
     return rows
 
@@ -80,18 +85,14 @@ def averages(models: Models, draws: Draws) -> list[Average]:
     """The average of every model, with its interval."""
     rows = []
     for model, tasks in models.items():
-        values = {task: [leaf.values for leaf in items] for task, items in tasks.items()}
-        interval = bootstrap.estimate(values, *_drawn(draws)).average
-        rows.append(Average(model, *arm_and_iteration(model), *interval))
+        values = {task: [leaf.values for leaf in leaves] for task, leaves in tasks.items()}
+        interval = bootstrap.estimate(values, draws.count, draws.confidence, draws.rng()).average
+        rows.append(Average(model, *arm_columns(model), *interval))
     return rows
 
 
-def _drawn(draws: Draws) -> tuple:
-    return draws.count, draws.confidence, row_generator(draws.seed, "bootstrap")
-
-
 def read_averages(path: str | Path) -> list[Average]:
-    """The rows that `averages` made, from CSV. Raises `StudyError` if there is none or one is malformed."""
+    """The rows of `averages` from their CSV. Raises `StudyError` if there is none or one is malformed."""
     try:
         with open(path, newline="") as file:
             table = csv.reader(file)
@@ -106,7 +107,8 @@ def read_averages(path: str | Path) -> list[Average]:
     try:
         return TypeAdapter(list[Average]).validate_python(rows)
     except ValidationError as error:
-        one = error.errors()[0]
-        row, *column = one["loc"]
+        mistake = error.errors()[0]
+        row, *column = mistake["loc"]
         place = f"row {row + 1}: {Average._fields[column[0]] if column else 'fields'}"
-        raise StudyError(f"{path}: {place}: {one['msg']}, found {one['input']!r}; make the table again") from None
+        found = f"{mistake['msg']}, found {mistake['input']!r}"
+        raise StudyError(f"{path}: {place}: {found}; make the table again") from None

@@ -1,7 +1,7 @@
 """Draws the average score per iteration of every arm, with intervals. Equal rows give equal bytes.
 
-Figures are made without matplotlib's global state (`pyplot`), in its defaults whatever the user's own style is. The
-colours are Petroff's ten, chosen for readers of all colour visions (arXiv 2107.02270); arms differ by marker too.
+Figures use neither matplotlib's global state (`pyplot`) nor the user's style. The colours are Petroff's ten, made for
+colour vision deficiencies too (arXiv 2107.02270); arms differ by marker as well.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ STYLE = {
 MARKERS = "osD^vPX<>hp"  # eleven for ten colours: more arms than that still look different
 NO_DATES = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}
 REFERENCE = {"color": "black", "linewidth": 0.7}  # of lines that belong to no arm
-SPREAD = 0.5  # of an iteration's place, over which the arms stand side by side
-REACH = 1.5  # reference lines further from the arms than so many times the arms' own range are left out
-GAP = 0.055  # between two labels, of the height of the axes
+SPREAD = 0.5  # of the distance between two iterations, over which the arms stand side by side
+REACH = 1.5  # of the arms' range: reference lines further away from them are left out
+GAP = 0.055  # of the height of the axes, between two labels
 
 
 def averages(rows: Sequence[Average], confidence: float) -> Figure:
     """The average of every arm by iteration, in points, beside the registry's models as horizontal lines.
 
-    `confidence` is the share that the rows' intervals hold. Lines far from all arms are named instead of drawn.
+    `confidence` is the level of the rows' intervals. Lines far from all arms are named instead of drawn.
     """
     arms: dict[str, list[Average]] = {}
     for row in rows:
@@ -74,10 +74,10 @@ def render(figure: Figure, path: str | Path) -> bytes:
     kind = Path(path).suffix.removeprefix(".")
     if kind not in NO_DATES:
         raise StudyError(f"{path}: expected a name that ends in .{', .'.join(NO_DATES)}, found {kind or 'no suffix'!r}")
-    held = io.BytesIO()
+    content = io.BytesIO()
     with _style():
-        figure.savefig(held, format=kind, dpi=200, metadata=NO_DATES[kind])
-    return held.getvalue()
+        figure.savefig(content, format=kind, dpi=200, metadata=NO_DATES[kind])
+    return content.getvalue()
 
 
 @contextlib.contextmanager

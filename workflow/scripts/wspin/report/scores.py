@@ -1,6 +1,6 @@
-"""Reads the scores of several models, and refuses to put scores side by side that were made in different ways.
+"""Reads the score files of several models and refuses to compare scores that were made in different ways.
 
-Values are fractions in the score files and here.
+Values are fractions, in the files and here.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from wspin.config.explain import complaints_of
 from wspin.errors import StudyError
+from wspin.iteration import Iteration
 
 
 class TaskScores(BaseModel):
-    """One task's result, of a group with its leaves'. Keys of metrics and stderr are lm-eval's `{metric},{filter}`."""
+    """The result of a task or group, of a group with its subtasks. Metrics have lm-eval's keys, `{metric},{filter}`."""
 
     model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
 
@@ -52,53 +53,53 @@ class Scores(BaseModel):
     tasks: dict[str, TaskScores]
 
 
-class Scored(NamedTuple):
-    """A score file, where it lies, and the name of its model in the study."""
+class ScoreFile(NamedTuple):
+    """A score file with its path and the name of its model in the study."""
 
     model: str
     path: Path
     scores: Scores
 
 
-class Cell(NamedTuple):
-    """A value with its standard error, as fractions."""
+class Score(NamedTuple):
+    """A value with its standard error, as fractions; None where lm-eval gives no error."""
 
     value: float
     stderr: float | None
 
 
-def arm_and_iteration(model: str) -> tuple[str, str]:
-    """(arm, k) of `{arm}/ite{k}`; both empty for a model of the registry."""
-    arm, _, iteration = model.rpartition("/ite")
-    return arm, iteration if arm else ""
+def arm_columns(model: str) -> tuple[str, str]:
+    """The columns `arm` and `iteration` of a table; both empty for a model of the registry."""
+    iteration = Iteration.parse(model)
+    return (iteration.arm, str(iteration.k)) if iteration else ("", "")
 
 
-def pairs(form: str, texts: Iterable[str]) -> list[tuple[str, str]]:
-    """Both sides of texts such as `TASK=METRIC`, the `form`. Raises `StudyError` at a text that has another form."""
-    found = []
+def split_pairs(form: str, texts: Iterable[str]) -> list[tuple[str, str]]:
+    """(left, right) of texts in a form such as `TASK=METRIC`. Raises `StudyError` at a text in another form."""
+    pairs = []
     for text in texts:
-        first, _, second = text.partition("=")
-        if not (first and second):
+        left, _, right = text.partition("=")
+        if not (left and right):
             raise StudyError(f"expected {form}, found {text!r}")
-        found.append((first, second))
-    return found
+        pairs.append((left, right))
+    return pairs
 
 
 # Reading
 
 
-def read(results: str | Path, models: Sequence[str], suites: Sequence[str]) -> list[Scored]:
+def read_scores(results: str | Path, models: Sequence[str], suites: Sequence[str]) -> list[ScoreFile]:
     """The scores of every model on every suite, models in the order given.
 
     Raises `StudyError` if a file is missing or malformed, or if two were made in different ways.
     """
     paths = [(model, suite, Path(results) / model / "scores" / f"{suite}.json") for model in models for suite in suites]
-    scored = [Scored(model, path, _read_one(path, suite)) for model, suite, path in paths]
-    check_comparable(scored)
-    return scored
+    files = [ScoreFile(model, path, _read_file(path, suite)) for model, suite, path in paths]
+    check_comparable(files)
+    return files
 
 
-def _read_one(path: Path, suite: str) -> Scores:
+def _read_file(path: Path, suite: str) -> Scores:
     try:
         scores = Scores.model_validate_json(path.read_bytes())
     except FileNotFoundError:
@@ -113,27 +114,28 @@ def _read_one(path: Path, suite: str) -> Scores:
     return scores
 
 
-def check_comparable(scored: Iterable[Scored]) -> None:
+def check_comparable(files: Iterable[ScoreFile]) -> None:
     """Refuse scores made in different ways. Raises `StudyError` with both files and the values that differ."""
     first: dict[str, tuple[Path, Any]] = {}
-    for one in scored:
-        for place, value in _conditions(one):
-            there, expected = first.setdefault(place, (one.path, value))
+    for file in files:
+        for place, value in _conditions(file):
+            path, expected = first.setdefault(place, (file.path, value))
             if value != expected:
                 raise StudyError(
-                    f"{one.path}: {place}: found {value!r}, expected {expected!r} as in {there}; "
+                    f"{file.path}: {place}: expected {expected!r} as in {path}, found {value!r}; "
                     "scores made in different ways do not compare: evaluate one of the two again"
                 )
 
 
-def _conditions(one: Scored) -> Iterator[tuple[str, Any]]:
-    """(place, value) of all that must be equal wherever it occurs in the table."""
-    yield f"model (of {one.model})", one.scores.model
+def _conditions(file: ScoreFile) -> Iterator[tuple[str, Any]]:
+    """(place, value) of everything that must be equal wherever it occurs in the table."""
+    model, _, scores = file
+    yield f"model (of {model})", scores.model
     for key in ("engine", "versions", "batch_size", "seeds"):
-        yield key, getattr(one.scores, key)
-    yield f"template (of suite {one.scores.suite})", one.scores.template  # lm-eval's own tasks have none
-    for task, result in one.scores.tasks.items():
-        yield f"tasks.{task} (suite)", one.scores.suite
+        yield key, getattr(scores, key)
+    yield f"template (of suite {scores.suite})", scores.template  # lm-eval's own tasks have none
+    for task, result in scores.tasks.items():
+        yield f"tasks.{task} (suite)", scores.suite
         for key in ("shots", "version", "n", "prompt_hash"):
             yield f"tasks.{task}.{key}", getattr(result, key)
 
@@ -141,36 +143,35 @@ def _conditions(one: Scored) -> Iterator[tuple[str, Any]]:
 # The chosen metrics
 
 
-def select(scored: Iterable[Scored], metrics: dict[str, str]) -> dict[str, dict[str, Cell]]:
-    """{model: {task: cell}} of the metric chosen for each task, in the order of `metrics`.
+def chosen_scores(files: Iterable[ScoreFile], metrics: dict[str, str]) -> dict[str, dict[str, Score]]:
+    """{model: {task: score}} of the metric chosen for each task, in the order of `metrics`.
 
     Raises `StudyError` if a model lacks a task or its metric, if a task has no metric, or if a value is no fraction.
     """
-    found: dict[str, dict[str, Cell]] = {}
-    for one in scored:
-        cells = found.setdefault(one.model, {})
-        for task, result in one.scores.tasks.items():
-            cells[task] = _cell(one.path, task, result, metrics)
-    for model, cells in found.items():
+    by_model: dict[str, dict[str, Score]] = {}
+    for file in files:
+        by_task = by_model.setdefault(file.model, {})
+        for task, result in file.scores.tasks.items():
+            by_task[task] = _score(file.path, task, result, metrics)
+    for model, by_task in by_model.items():
         for task in metrics:
-            if task not in cells:
-                raise StudyError(
-                    f"{model}: no scores of task {task!r}, found {', '.join(sorted(cells))}; evaluate its suite"
-                )
-    return {model: {task: cells[task] for task in metrics} for model, cells in found.items()}
+            if task not in by_task:
+                tasks = ", ".join(sorted(by_task))
+                raise StudyError(f"{model}: expected scores of task {task!r}, found {tasks}; evaluate its suite")
+    return {model: {task: by_task[task] for task in metrics} for model, by_task in by_model.items()}
 
 
-def _cell(path: Path, task: str, result: TaskScores, metrics: dict[str, str]) -> Cell:
+def _score(path: Path, task: str, result: TaskScores, metrics: dict[str, str]) -> Score:
     if task not in metrics:
-        raise StudyError(f"{path}: tasks.{task}: no metric is chosen for it; name one in report.metrics")
+        raise StudyError(f"{path}: tasks.{task}: expected a metric chosen for it, found none; add it to report.metrics")
     key = metrics[task]
     if key not in result.metrics:
-        known = ", ".join(sorted(result.metrics))
+        keys = ", ".join(sorted(result.metrics))
         raise StudyError(
-            f"{path}: tasks.{task}.metrics: expected {key!r}, found {known}; choose one of them in report.metrics"
+            f"{path}: tasks.{task}.metrics: expected {key!r}, found {keys}; choose one of them in report.metrics"
         )
     if not 0.0 <= result.metrics[key] <= 1.0:
         raise StudyError(
             f"{path}: tasks.{task}.metrics.{key}: expected a fraction, found {result.metrics[key]!r}; choose another"
         )
-    return Cell(result.metrics[key], result.stderr[key])
+    return Score(result.metrics[key], result.stderr[key])

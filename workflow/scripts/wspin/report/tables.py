@@ -1,4 +1,4 @@
-"""Stage report: tables, figures and pages of what the study measured."""
+"""The tables of scores and differences: CSV with every number, and Markdown and LaTeX for readers."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from wspin.storage.text_tables import csv_text, text_table
 
 from . import comparison
 from .comparison import AVERAGE, Average, Difference, Draws, Models
-from .scores import Cell, Scored, TaskScores, arm_and_iteration, select
+from .scores import Score, ScoreFile, arm_columns, chosen_scores
 
 
-class Row(NamedTuple):
-    """A line of the tidy table; `arm` and `iteration` are empty for models of the registry."""
+class ScoreRow(NamedTuple):
+    """A line of the CSV of scores; `arm` and `iteration` are empty for models of the registry."""
 
     model: str
     arm: str
@@ -28,52 +28,20 @@ class Row(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table to be read: its first column is text, the others are numbers; the legend is one line."""
+    """A table for readers: the first column is text, the others are numbers; the legend is one line."""
 
     header: list[str]
     lines: list[list[str]]
     legend: str
 
 
-# Tidy rows
-
-
-def tidy(scored: Iterable[Scored]) -> list[Row]:
-    """One row per model, task, metric and filter: all that the score files hold, not only what the table shows."""
-    return [
-        _row(one.model, task, key, result)
-        for one in scored
-        for task, result in sorted(one.scores.tasks.items())
-        for key in sorted(result.metrics)
-    ]
-
-
-def _row(model: str, task: str, key: str, result: TaskScores) -> Row:
-    metric, _, chosen = key.partition(",")
-    place = (model, *arm_and_iteration(model), task, chosen, metric)
-    return Row(*place, result.metrics[key], result.stderr[key], result.n)
-
-
-# Tables to be read
-
-
-def _rendered(table: Table) -> dict[str, str]:
-    """Markdown and LaTeX with booktabs, by suffix: the legend below; the legend alone if there are no lines."""
-    if not table.lines:
-        return {".md": f"{table.legend}\n", ".tex": f"% {table.legend}\n"}
-    columns = "l" + "r" * (len(table.header) - 1)
-    markdown = text_table(table.header, table.lines, columns)
-    latex = text_table(table.header, table.lines, columns, "latex_booktabs")
-    return {".md": f"{markdown}\n\n{table.legend}\n", ".tex": f"{latex}\n% {table.legend}\n"}
-
-
-def score_tables(scored: Sequence[Scored], metrics: dict[str, str]) -> dict[str, str]:
-    """Every score as CSV, the chosen ones as Markdown and LaTeX, by suffix. Raises `StudyError` as `scores.select`."""
-    return {".csv": csv_text(Row._fields, tidy(scored)), **_rendered(_score_table(scored, metrics))}
+def score_tables(files: Sequence[ScoreFile], metrics: dict[str, str]) -> dict[str, str]:
+    """By suffix: every score as CSV, the chosen ones as Markdown and LaTeX. Raises `StudyError` as `chosen_scores`."""
+    return {".csv": csv_text(ScoreRow._fields, score_rows(files)), **_rendered(_score_table(files, metrics))}
 
 
 def difference_tables(models: Models, pairs: Iterable[tuple[str, str]], draws: Draws) -> dict[str, str]:
-    """The differences as CSV, Markdown and LaTeX, by suffix. Raises `StudyError` as `comparison.differences`."""
+    """By suffix: the differences as CSV, Markdown and LaTeX. Raises `StudyError` as `comparison.differences`."""
     rows = comparison.differences(models, pairs, draws)
     return {".csv": csv_text(Difference._fields, rows), **_rendered(_difference_table(rows, draws))}
 
@@ -83,32 +51,55 @@ def average_csv(models: Models, draws: Draws) -> str:
     return csv_text(Average._fields, comparison.averages(models, draws))
 
 
-def _score_table(scored: Sequence[Scored], metrics: dict[str, str]) -> Table:
+def _rendered(table: Table) -> dict[str, str]:
+    """Markdown and LaTeX by suffix, with the legend below; the legend alone if there are no lines."""
+    if not table.lines:
+        return {".md": f"{table.legend}\n", ".tex": f"% {table.legend}\n"}
+    columns = "l" + "r" * (len(table.header) - 1)
+    markdown = text_table(table.header, table.lines, columns)
+    latex = text_table(table.header, table.lines, columns, "latex_booktabs")
+    return {".md": f"{markdown}\n\n{table.legend}\n", ".tex": f"{latex}\n% {table.legend}\n"}
+
+
+# Scores
+
+
+def score_rows(files: Iterable[ScoreFile]) -> list[ScoreRow]:
+    """One row per model, task, metric and filter: all that the score files hold, also what the table leaves out."""
+    rows = []
+    for file in files:
+        for task, result in sorted(file.scores.tasks.items()):
+            for key in sorted(result.metrics):
+                metric, _, filter_ = key.partition(",")
+                place = (file.model, *arm_columns(file.model), task, filter_, metric)
+                rows.append(ScoreRow(*place, result.metrics[key], result.stderr[key], result.n))
+    return rows
+
+
+def _score_table(files: Sequence[ScoreFile], metrics: dict[str, str]) -> Table:
     """Models by tasks in points, with one standard error."""
     lines = [
-        [model, *map(points, cells.values()), points(average(list(cells.values())))]
-        for model, cells in select(scored, metrics).items()
+        [model, *map(in_points, scores.values()), in_points(average_score(list(scores.values())))]
+        for model, scores in chosen_scores(files, metrics).items()
     ]
-    return Table(["model", *metrics, AVERAGE], lines, _legend(scored, metrics))
+    return Table(["model", *metrics, AVERAGE], lines, _score_legend(files, metrics))
 
 
-def average(cells: Sequence[Cell]) -> Cell:
+def average_score(scores: Sequence[Score]) -> Score:
     """Plain mean of the tasks; no standard error if one of them has none."""
-    errors = [cell.stderr for cell in cells if cell.stderr is not None]
-    known = len(errors) == len(cells)
-    return Cell(
-        math.fsum(cell.value for cell in cells) / len(cells), math.hypot(*errors) / len(cells) if known else None
-    )
+    errors = [score.stderr for score in scores if score.stderr is not None]
+    stderr = math.hypot(*errors) / len(scores) if len(errors) == len(scores) else None
+    return Score(math.fsum(score.value for score in scores) / len(scores), stderr)
 
 
-def points(cell: Cell) -> str:
-    """A share as points with its standard error, to be read."""
-    value, stderr = (share and round(100 * share, 8) for share in cell)  # 58.125 is that, whatever its last bit
+def in_points(score: Score) -> str:
+    """A fraction as points with its standard error: `47.50 ± 2.50`."""
+    value, stderr = (share and round(100 * share, 8) for share in score)  # 58.125 is that, whatever its last bit
     return f"{value:.2f}" + ("" if stderr is None else f" ± {stderr:.2f}")
 
 
-def _legend(scored: Iterable[Scored], metrics: dict[str, str]) -> str:
-    results = {task: result for one in scored for task, result in one.scores.tasks.items()}
+def _score_legend(files: Iterable[ScoreFile], metrics: dict[str, str]) -> str:
+    results = {task: result for file in files for task, result in file.scores.tasks.items()}
     tasks = [f"{task}: {key}, {results[task].shots} shots, n = {results[task].n}" for task, key in metrics.items()]
     return (
         f"{'; '.join(tasks)}. Points; ± is one standard error over items. The average is the plain mean of the tasks; "
@@ -116,16 +107,19 @@ def _legend(scored: Iterable[Scored], metrics: dict[str, str]) -> str:
     )
 
 
+# Differences
+
+
 def _difference_table(rows: Sequence[Difference], draws: Draws) -> Table:
     """Pairs of models by tasks in points, with the bounds of the interval; no lines if there is no pair."""
     if not rows:
         return Table([], [], "There is no arm to compare: no arm shares an iteration with the baseline arm.")
-    cells: dict[str, dict[str, str]] = {}
+    by_pair: dict[str, dict[str, str]] = {}
     for row in rows:
-        change, low, high = (_signed(value) for value in (row.difference, row.low, row.high))
-        cells.setdefault(f"{row.model} - {row.baseline}", {})[row.task] = f"{change} [{low}, {high}]"
+        difference, low, high = (_signed(value) for value in (row.difference, row.low, row.high))
+        by_pair.setdefault(f"{row.model} - {row.baseline}", {})[row.task] = f"{difference} [{low}, {high}]"
     sizes = {row.task: row.n for row in rows}
-    lines = [[pair, *by_task.values()] for pair, by_task in cells.items()]
+    lines = [[pair, *by_task.values()] for pair, by_task in by_pair.items()]
     return Table(["model - baseline", *sizes], lines, _difference_legend(sizes, draws))
 
 
