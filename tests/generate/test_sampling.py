@@ -73,7 +73,7 @@ def test_settings_of_the_other_engine_are_left_out():
     }
     kept = {"temperature", "top_p", "max_new_tokens", "engine"}
     for engine, own in (("transformers", {"batch_size"}), ("vllm", {"dtype", "gpu_memory"})):
-        made = Generate(engine=engine, **both).for_its_engine()
+        made = Generate(engine=engine, **both).without_unused_keys()
         assert made.model_dump(exclude_none=True).keys() == kept | own
 
 

@@ -33,10 +33,9 @@ def program_parser(program: str, description: str | None, *sections: type[Sectio
 def parse_section(arguments: argparse.Namespace, section: type[Section]) -> Any:
     """The section that the flags describe. Raises `StudyError` for a missing value that the others make necessary."""
     settings = from_flags(arguments, section)
-    for key in sorted(getattr(settings, "required_keys", ())):
-        if getattr(settings, key) is None:
-            flag = "--" + key.replace("_", "-")
-            raise StudyError(f"{flag}: expected a value, found none; nothing is defaulted silently")
+    for key in settings.missing_keys():
+        flag = "--" + key.replace("_", "-")
+        raise StudyError(f"{flag}: expected a value, found none; nothing is defaulted silently")
     return settings
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, WithJsonSchema
 
@@ -26,6 +26,22 @@ class Section(BaseModel):
     """A part of the configuration. Unknown keys are refused, values never change after validation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    @property
+    def required_keys(self) -> frozenset[str]:
+        """The optional keys that the values of the other keys make necessary."""
+        return frozenset()
+
+    def missing_keys(self) -> list[str]:
+        return [key for key in sorted(self.required_keys) if getattr(self, key) is None]
+
+    @classmethod
+    def optional_keys(cls) -> frozenset[str]:
+        return frozenset(name for name, info in cls.model_fields.items() if not info.is_required())
+
+    def without_unused_keys(self) -> Self:
+        """The same section without optional keys that are not required: an edit of those re-runs nothing."""
+        return self.model_copy(update=dict.fromkeys(self.optional_keys() - self.required_keys))
 
 
 def exactly_one(section: Section, *keys: str) -> str:

@@ -12,7 +12,7 @@ from wspin.templates import CHAT, TEMPLATES, known_templates
 
 from .base import ALIASES
 from .explain import Complaint, Place, complaints_of
-from .stages import LOSS_KEYS, Train, Weigh, required_keys
+from .stages import Train, Weigh, loss_keys
 from .study import OWN_WEIGHT_KEYS, RESERVED, Fork, Study
 
 COLDEST = 0.01  # vLLM silently raises any lower temperature but 0 to this one
@@ -119,9 +119,8 @@ def _lengths(study: Study) -> Iterator[Complaint]:
 
 def _generation(study: Study) -> Iterator[Complaint]:
     settings = study.generate
-    for key in sorted(settings.required_keys):
-        if getattr(settings, key) is None:
-            yield ("generate", key), f"missing key; engine {settings.engine} needs it"
+    for key in settings.missing_keys():
+        yield ("generate", key), f"missing key; engine {settings.engine} needs it"
     if settings.engine == "vllm" and 0 < settings.temperature < COLDEST:
         found = f"vllm raises temperatures between 0 and {COLDEST} to {COLDEST}; give 0 or at least {COLDEST}"
         yield ("generate", "temperature"), found
@@ -134,9 +133,8 @@ def _training(study: Study, place: Place, resolve: Callable[[], Train], iteratio
     except ValidationError as error:
         yield from (((*place, *below), message) for below, message in complaints_of(error, Train))
         return
-    for key in sorted(train.required_keys):
-        if getattr(train, key) is None:
-            yield (*place, key), f"missing key; loss {train.loss} needs it, and nothing is defaulted silently"
+    for key in train.missing_keys():
+        yield (*place, key), f"missing key; loss {train.loss} needs it, and nothing is defaulted silently"
     gpus = study.resources.train.gpu
     if train.global_batch < gpus:
         yield (*place, "global_batch"), f"{train.global_batch} pairs are too few for resources.train.gpu {gpus}"
@@ -164,7 +162,7 @@ def _arms(study: Study) -> Iterator[Complaint]:
             if isinstance(value, list) and len(value) > iterations:
                 yield (*place, "train", key), f"{key} has {len(value)} values for {iterations} iterations"
         loss = arm.train.get("loss", study.train.loss)
-        for key in sorted(LOSS_KEYS & arm.train.keys() - required_keys(ALIASES.get(loss, loss))):
+        for key in sorted(Train.optional_keys() & arm.train.keys() - loss_keys(ALIASES.get(loss, loss))):
             yield (*place, "train", key), f"loss {loss} does not use it; remove the key"
         if loss == "sft":
             yield (*place, "train", "loss"), "loss sft has no opponent; expected a preference loss"
@@ -230,10 +228,9 @@ def _weigh(study: Study, name: str) -> Iterator[Complaint]:
         return (*place, "weigh", key) if key in arm.weigh else ("weigh", key)
 
     chosen = f"source {weigh.source} with normalise {weigh.normalise}"
-    for key in weigh.required_keys:
-        if getattr(weigh, key) is None:
-            yield at(key), f"missing key; {chosen} needs it"
-    for key in sorted(Weigh.optional() & arm.weigh.keys() - set(weigh.required_keys)):
+    for key in weigh.missing_keys():
+        yield at(key), f"missing key; {chosen} needs it"
+    for key in sorted(Weigh.optional_keys() & arm.weigh.keys() - weigh.required_keys):
         yield at(key), f"{chosen} does not use it; remove the key"
     if weigh.lower is not None and weigh.upper is not None and not weigh.lower <= weigh.upper:
         yield at("lower"), f"found {weigh.lower}, above upper {weigh.upper}"

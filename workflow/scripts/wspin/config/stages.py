@@ -50,13 +50,7 @@ class Generate(Section):
 
     @property
     def required_keys(self) -> frozenset[str]:
-        """Keys that only one engine has, as far as this one needs them."""
         return frozenset(("dtype", "gpu_memory") if self.engine == "vllm" else ("batch_size",))
-
-    def for_its_engine(self) -> Generate:
-        """The same sampling without the other engine's settings, so that an edit of those re-runs nothing."""
-        others = {"batch_size", "dtype", "gpu_memory"} - self.required_keys
-        return self.model_copy(update=dict.fromkeys(others))
 
 
 class GenerateSection(Generate):
@@ -101,20 +95,10 @@ class Weigh(Section):
     eos_weight: NotNegative = Field(description="weight of the closing EOS")
 
     @property
-    def required_keys(self) -> list[str]:
-        """Keys that only some weights have, as far as these need them."""
-        scores = ["form", "k", "mu_chosen", "mu_rejected", "lower", "upper", "segment_agg"]
-        total = ["normalise_to"] if self.normalise == "sum_to" else []
-        return [*(scores if self.source == "teacher" else []), *total]
-
-    @classmethod
-    def optional(cls) -> set[str]:
-        """Keys that only some weights have."""
-        return {name for name, info in cls.model_fields.items() if not info.is_required()}
-
-    def for_its_source(self) -> Weigh:
-        """The same weights without the settings that they do not need, so that an edit of those re-runs nothing."""
-        return self.model_copy(update=dict.fromkeys(self.optional().difference(self.required_keys)))
+    def required_keys(self) -> frozenset[str]:
+        teacher = ("form", "k", "mu_chosen", "mu_rejected", "lower", "upper", "segment_agg")
+        total = ("normalise_to",) if self.normalise == "sum_to" else ()
+        return frozenset((*(teacher if self.source == "teacher" else ()), *total))
 
 
 class WeighSection(Weigh):
@@ -186,19 +170,11 @@ class Train(Section):
 
     @property
     def required_keys(self) -> frozenset[str]:
-        """Keys that only some losses have, as far as this one needs them."""
-        return required_keys(self.loss)
-
-    def for_its_loss(self) -> Train:
-        """The same training without the settings that its loss does not need: an edit of those re-trains nothing."""
-        return self.model_copy(update=dict.fromkeys(LOSS_KEYS - self.required_keys))
+        return loss_keys(self.loss)
 
 
-LOSS_KEYS = frozenset(("beta", "label_smoothing", "alpha", "reduction"))
-
-
-def required_keys(loss: str) -> frozenset[str]:
-    """Keys that only some losses have, as far as `loss` needs them."""
+def loss_keys(loss: str) -> frozenset[str]:
+    """The optional keys of `Train` that a loss needs."""
     pair_keys = frozenset(("beta", "label_smoothing"))
     return {"sft": frozenset(("reduction",)), "wspin": pair_keys | {"alpha"}}.get(loss, pair_keys)
 

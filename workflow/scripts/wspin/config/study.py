@@ -80,13 +80,12 @@ class Study(Section):
 
     def arm_train(self, arm: str) -> Train:
         """An arm's training, with per-iteration values still lists."""
-        return Train.model_validate(merge(_defaults(self.train), self.arms[arm].train)).for_its_loss()
+        return Train.model_validate(merge(_defaults(self.train), self.arms[arm].train)).without_unused_keys()
 
     def arm_weigh(self, arm: str) -> Weigh:
         """How an arm's tokens are weighed, if its loss has token weights."""
-        return Weigh.model_validate(
-            merge(self.weigh.model_dump(exclude={"given"}), self.arms[arm].weigh)
-        ).for_its_source()
+        merged = merge(self.weigh.model_dump(exclude={"given"}), self.arms[arm].weigh)
+        return Weigh.model_validate(merged).without_unused_keys()
 
     def weighted(self, arm: str) -> bool:
         """Whether an arm's loss has token weights."""
@@ -106,7 +105,7 @@ class Study(Section):
         entry = self.models[model]
         by_loss = {"sft": self.train.sft, "dpo": self.train.dpo}.get(entry.loss, {})
         merged = merge(_defaults(self.train), by_loss, entry.train, {"loss": entry.loss})
-        return Train.model_validate(merged).for_its_loss()
+        return Train.model_validate(merged).without_unused_keys()
 
 
 def _defaults(train: TrainSection) -> dict[str, Any]:

@@ -136,7 +136,7 @@ class RuleFlags:
     @memoized_method
     def _generate(self, responses: str) -> list[str]:
         seed = ["--seed", *map(str, self.paths.draw_seed(responses))]
-        sampling = flags(self.study.generate.for_its_engine(), but=("given",))
+        sampling = flags(self.study.generate.without_unused_keys())
         return [*seed, *sampling, *flags(self._dialogue(self.paths.generator(responses)))]
 
     @memoized_method
