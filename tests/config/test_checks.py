@@ -1,0 +1,276 @@
+"""Wrong values and contradictions between sections, and what the arms make of their settings."""
+
+import pytest
+from configuration import BASE, SCRATCH, load, refusal
+
+from wspin.config.flags import flags
+from wspin.config.stages import Weigh, at_iteration
+
+# Mistakes in values
+
+
+@pytest.mark.parametrize(
+    ("overlay", "message"),
+    [
+        ({"data": {"sft": {"split": None}}}, "data.sft.split: missing key"),
+        (
+            {"train": {"beta": "x"}},
+            "train.beta: Input should be a valid number, unable to parse string as a number, found 'x'",
+        ),
+        (
+            {"train": {"beta": [1, 2, "x", 4]}},
+            "train.beta.2: Input should be a valid number, unable to parse string as a number, found 'x'",
+        ),
+        ({"train": {"epochs": 1.5}}, "train.epochs: Input should be a valid integer"),
+        ({"train": {"sft": {"bta": 1}}}, "models.sft.train.bta: unknown key; did you mean `beta`?"),
+        ({"models": {"base": {"revision": None}}}, "models.base: hub and revision belong together"),
+        (
+            {"models": {"base": {"revision": "main"}}},
+            "models.base.revision: String should match pattern '^[0-9a-f]{40}$', found 'main'",
+        ),
+        ({"data": {"sft": {"revision": None}}}, "data.sft: hub and revision belong together"),
+        (
+            {"eval": {"sources": {"arc": {"revision": "v1.0"}}}},
+            "eval.sources.arc.revision: String should match pattern",
+        ),
+        (
+            {"models": {"base": {"path": "here"}}},
+            "models.base: give exactly one of hub, path, package, scratch, from; found hub, path",
+        ),
+        ({"models": {"Base": {"path": "here"}}}, "models.Base: String should match pattern"),
+        ({"models": {"sft": {"data": None}}}, "models.sft: `from`, `loss` and `data` belong together"),
+        (
+            {"models": {"dpo": {"data": "sft"}}},
+            "models.dpo: loss sft trains on data sft, and a preference loss on data preferences",
+        ),
+        ({"models": {"dpo": {"train": {"loss": "sft"}}}}, "models.dpo.train.loss: the model's loss is 'dpo'"),
+        ({"dialogue": {"max_prompt_tokens": 2048}}, "dialogue: max_prompt_tokens 2048 leaves no room for answers"),
+        (
+            {"generate": {"max_new_tokens": 1025}},
+            "generate.max_new_tokens: with dialogue.max_prompt_tokens up to 2049 tokens, over dialogue.max_tokens 2048",
+        ),
+        ({"arms": {"spin": None, "wspin": None, "wspin.paper": None}}, "arms: Dictionary should have at least 1 item"),
+    ],
+)
+def test_wrong_values_are_refused(overlay, message):
+    (line,) = refusal(overlay).splitlines()
+    assert line.startswith(f"{BASE}:")
+    assert message in line
+
+
+def test_an_arm_may_not_set_what_is_the_studys():
+    for section in ("data", "models", "generate", "logprobs", "eval", "dialogue"):
+        assert f"arms.spin.{section}: an arm may not set `{section}`, it is the study's" in refusal(
+            {"arms": {"spin": {section: {}}}}
+        )
+
+
+@pytest.mark.parametrize(
+    ("overlay", "message"),
+    [
+        ({"train": {"learning_rate": [1e-7, 1e-7, 1e-7]}}, "train.learning_rate: 3 values for 4 iterations"),
+        ({"train": {"learning_rate": [1e-7] * 5}}, "train.learning_rate: 5 values for 4 iterations"),
+        ({"iterations": 3}, "train.learning_rate: 4 values for 3 iterations"),
+        (
+            {"arms": {"spin": {"iterations": 5}}},
+            "arms.spin.train.learning_rate: learning_rate has 4 values for 5 iterations",
+        ),
+        (
+            {"arms": {"spin": {"train": {"beta": [0.1] * 3}}}},
+            "arms.spin.train.beta: beta has 3 values for 4 iterations",
+        ),
+        (
+            {"arms": {"spin": {"train": {"beta": [0.1] * 5}}}},
+            "arms.spin.train.beta: beta has 5 values for 4 iterations",
+        ),
+        (
+            {"train": {"dpo": {"learning_rate": None}}},
+            "models.dpo.train: learning_rate is a list per iteration, and this model has no iterations",
+        ),
+    ],
+)
+def test_lists_have_one_value_per_iteration(overlay, message):
+    assert message in refusal(overlay)
+
+
+def test_a_shorter_arm_takes_the_beginning_of_the_studys_lists():
+    study = load({"arms": {"short": {"iterations": 2}}})
+    assert at_iteration(study.arm_train("short"), 1).learning_rate == 5e-7
+
+
+def test_names_are_one_set_beside_the_folders_of_the_results():
+    for name in ("data", "logs", "tables", "gold"):
+        assert f"arms.{name}: '{name}' is the name of a folder of the results" in refusal({"arms": {name: {}}})
+        assert f"models.{name}: '{name}' is the name of a folder" in refusal({"models": {name: {"path": "here"}}})
+    assert "arms.sft: 'sft' is a model of the registry too" in refusal({"arms": {"sft": {}}})
+
+
+def test_a_study_and_the_arms_of_another_one_never_share_a_folder(tmp_path):
+    results = str(tmp_path)
+    for name in ("nested", "spin"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "nested/config.yaml").touch()
+    assert load({"results": results})
+    for section, entry in (("arms", {}), ("models", {"path": "here"})):
+        found = f"{section}.nested: '{results}/nested' holds another study's results"
+        assert found in refusal({"results": results, section: {"nested": entry}})
+    assert load({"results": f"{results}/spin"})
+    (tmp_path / "spin/ite0").mkdir()
+    assert f"results: '{results}/spin' is a model's or an arm's folder" in refusal({"results": f"{results}/spin"})
+
+
+@pytest.mark.parametrize(
+    ("overlay", "message"),
+    [
+        ({"start": "nobody"}, "start: no model 'nobody' in the registry; it holds base, sft, teacher, dpo"),
+        ({"arms": {"spin": {"start": "nobody"}}}, "arms.spin.start: no model 'nobody'"),
+        ({"data": {"fits": ["base", "nobody"]}}, "data.fits: no model 'nobody'"),
+        ({"data": {"fits": ["base", "sft"]}}, "data.fits: 'sft' is trained on the rows that it would select"),
+        ({"eval": {"models": ["base", "nobody"]}}, "eval.models: no model 'nobody'"),
+        ({"models": {"dpo": {"from": "nobody"}}}, "models.dpo.from: no model 'nobody'"),
+        ({"models": {"sft": {"from": "sft"}}}, "models.sft.from: 'sft' is trained from itself"),
+        ({"models": {"sft": {"from": "dpo"}}}, "models.sft.from: 'sft' is trained from itself"),
+        (
+            {"models": {"base": {"hub": None, "revision": None, "scratch": {**SCRATCH, "context": 64}}}},
+            "models.base.scratch.context: shorter",
+        ),
+        ({"train": {"loss": "sft"}}, "arms.spin.train.loss: loss sft has no opponent"),
+        ({"eval": {"suites": {"new": {"piqa": 0}}}}, "eval.sources: suite 'new' has no source"),
+        ({"eval": {"suites": {"arc": {"piqa": 0}}}}, "report.metrics: task 'piqa' has no metric"),
+        ({"eval": {"suites": {"arc": {"mmlu": 0}}}}, "eval.suites: task 'mmlu' is in two suites"),
+        ({"eval": {"sources": {"new": {"path": "here"}}}}, "eval.sources.new: no suite 'new'"),
+        ({"report": {"metrics": {"piqa": "acc,none"}}}, "report.metrics.piqa: no task 'piqa' in eval.suites"),
+        ({"arms": {"b": {"fork": {"from": "nobody", "at": 1}}}}, "arms.b.fork.from: no arm 'nobody'"),
+        ({"arms": {"b": {"fork": {"from": "spin", "at": 4}}}}, "arms.b.fork.at: 'spin' has no iteration 4"),
+        (
+            {"arms": {"b": {"iterations": 2, "fork": {"from": "spin", "at": 3}}}},
+            "arms.b.fork.at: the arm ends before iteration 3",
+        ),
+        (
+            {"arms": {"b": {"start": "base", "fork": {"from": "spin", "at": 1}}}},
+            "arms.b.start: a fork starts from the iteration before",
+        ),
+        (
+            {"arms": {"b": {"fork": {"from": "spin", "at": 1}}, "c": {"fork": {"from": "b", "at": 2}}}},
+            "arms.c.fork.from: 'b' is a fork itself; fork from 'spin'",
+        ),
+        ({"data": {"heldout": {"split": "train_sft"}}}, "data.heldout.split: 'train_sft' is the training split"),
+        ({"results": "results/"}, "results: found 'results/', expected 'results'"),
+        ({"results": "./results"}, "results: found './results', expected 'results'"),
+        ({"models": {"sft": {"template": "zephyr"}}}, "models.sft.template: the model takes part in training"),
+        ({"dialogue": {"template": "humanassistant"}}, "dialogue.template: found 'humanassistant'; expected"),
+        (
+            {"train": {"sft": {"reduction": None}, "reduction": None}},
+            "models.sft.train.reduction: missing key; loss sft",
+        ),
+        ({"train": {"beta": None}}, "arms.spin.train.beta: missing key; loss spin needs it"),
+        ({"train": {"alpha": None}}, "arms.wspin.train.alpha: missing key; loss wspin needs it"),
+        ({"generate": {"dtype": None}}, ": generate.dtype: missing key; engine vllm needs it"),
+        (
+            {"generate": {"temperature": 0.005}},
+            ": generate.temperature: vllm raises temperatures between 0 and 0.01 to 0.01",
+        ),
+        (
+            {"generate": {"engine": "transformers", "batch_size": None}},
+            ": generate.batch_size: missing key; engine transformers needs it",
+        ),
+        (
+            {
+                "eval": {
+                    "engine": "vllm",
+                    "sources": {"arc": {"hub": None, "revision": None, "path": "a", "heldout": True}},
+                }
+            },
+            ": eval.engine: vllm cannot tokenise held-out rows",
+        ),
+        ({"teacher": "nobody"}, "teacher: no model 'nobody'"),
+        ({"teacher": None}, "teacher: missing key; the token weights of arm 'wspin' come from a teacher"),
+        ({"arms": {"wspin": {"teacher": "nobody"}}}, "arms.wspin.teacher: no model 'nobody'"),
+        ({"arms": {"spin": {"teacher": "base"}}}, "arms.spin.teacher: loss spin has no token weights; remove the key"),
+        ({"arms": {"spin": {"weigh": {"k": 2.0}}}}, "arms.spin.weigh: loss spin has no token weights; remove the key"),
+        (
+            {"arms": {"wspin": {"weigh": {"source": "equal"}, "teacher": "base"}}},
+            "arms.wspin.teacher: source equal uses no teacher",
+        ),
+        ({"arms": {"wspin": {"weigh": {"uper": 1.0}}}}, "arms.wspin.weigh.uper: unknown key; did you mean `upper`?"),
+        ({"arms": {"wspin": {"weigh": {"k": -1}}}}, "arms.wspin.weigh.k: Input should be greater than 0, found -1"),
+        ({"weigh": {"given": "a.jsonl"}}, ": weigh.given: weights belong to the tokens of their answers"),
+        (
+            {
+                "generate": {"given": "a.jsonl"},
+                "arms": {"spin": {"seed": 1}, "wspin": {"seed": 2}, "wspin.paper": {"start": "base"}},
+            },
+            ": generate.given: no arm starts from 'sft' with",
+        ),
+        (
+            {"generate": {"given": "a.jsonl"}, "weigh": {"given": "a.jsonl"}, "arms": {"wspin": {"weigh": {"k": 2.0}}}},
+            ": weigh.given: no arm weighs as the study does",
+        ),
+        ({"arms": {"wspin": {"weigh": {"given": "a.jsonl"}}}}, "arms.wspin.weigh.given: unknown key"),
+        ({"weigh": {"mu_rejected": None}}, ": weigh.mu_rejected: missing key; source teacher"),
+        ({"weigh": {"lower": 2.0}}, ": weigh.lower: found 2.0, above upper 1.5"),
+        ({"weigh": {"normalise": "sum_to"}}, ": weigh.normalise_to: missing key"),
+        ({"weigh": {"k": float("inf")}}, "weigh.k: Input should be a finite number"),
+        ({"arms": {"spin": {"train": {"alpha": 0.5}}}}, "arms.spin.train.alpha: loss spin does not use it"),
+        (
+            {"arms": {"wspin": {"weigh": {"source": "equal", "upper": 9.0}}}},
+            "arms.wspin.weigh.upper: source equal with normalise none does not use it",
+        ),
+        (
+            {"arms": {"wspin": {"weigh": {"source": "equal", "control": "one_minus"}}}},
+            "arms.wspin.weigh.control: one_minus keeps equal weights equal",
+        ),
+        ({"arms": {"wspin": {"weigh": {"control": "random"}}}}, "weigh.source: control random uses no teacher"),
+        (
+            {"eval": {"sources": {"arc": {"hub": None, "revision": None, "path": "here", "heldout": True}}}},
+            "eval.models: 'teacher' has template 'zephyr'; tasks on held-out rows compare models in dialogue.template",
+        ),
+        (
+            {"arms": {"wspin": {"weigh": {"control": "one_minus", "normalise": "mean_one"}}}},
+            "arms.wspin.weigh.normalise: one_minus gives weights of both signs",
+        ),
+        ({"models": {"dpo": {"loss": "wspin"}}}, "models.dpo: loss wspin is for arms only"),
+        (
+            {"arms": {"wspin": {"train": {"triplets": True, "global_batch": 65}}}},
+            "arms.wspin.train.global_batch: found 65, expected a multiple of 2: triplets keeps the 2 pairs of a prompt",
+        ),
+        (
+            {"resources": {"train": {"gpu": 65}}},
+            "arms.spin.train.global_batch: 64 pairs are too few for resources.train.gpu 65",
+        ),
+        (
+            {"arms": {"wspin": {"train": {"alpha": 0.5, "parallel": "fsdp"}}}},
+            "arms.wspin.train.parallel: alpha 0.5 keeps a whole reference model on each GPU",
+        ),
+        ({"report": {"baseline": "nobody"}}, "report.baseline: no arm 'nobody'; there are spin, wspin, wspin.paper"),
+    ],
+)
+def test_contradictions_between_sections_are_refused(overlay, message):
+    assert message in refusal(overlay)
+
+
+def test_a_mistake_for_all_arms_is_reported_once():
+    """And not for arms without token weights."""
+    assert len(refusal({"weigh": {"lower": 2.0}}).splitlines()) == 1
+    assert load({"arms": {"wspin": None, "wspin.paper": None}, "weigh": {"lower": 2.0}})
+
+
+@pytest.mark.parametrize("name", ["tis-dpo", "tisdpo", "wspin"])
+def test_the_published_names_of_the_loss_are_the_same_loss(name):
+    study = load({"arms": {"wspin": {"train": {"loss": name}}}})
+    assert study.weighted("wspin")
+    assert flags(study.arm_train("wspin"))[:2] == ["--loss", "wspin"]
+
+
+def test_weights_hold_what_they_are_made_from_alone():
+    """So that an edit of the rest makes none again."""
+    study = load({"arms": {"equal": {"train": {"loss": "wspin"}, "weigh": {"source": "equal"}}}})
+    assert set(study.arm_weigh("wspin").model_dump(exclude_none=True)) == set(Weigh.model_fields) - {"normalise_to"}
+    equal = study.arm_weigh("equal").model_dump(exclude_none=True)
+    assert equal == {"source": "equal", "control": "none", "normalise": "none", "eos_weight": 1.0}
+
+
+def test_both_members_of_a_cycle_are_named():
+    lines = refusal({"models": {"sft": {"from": "dpo"}}})
+    assert "models.sft.from: 'sft' is trained from itself" in lines
+    assert "models.dpo.from: 'dpo' is trained from itself" in lines
