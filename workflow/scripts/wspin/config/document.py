@@ -27,7 +27,7 @@ INTRODUCTION = """\
 | --- | --- |
 | `config.yaml` | the study of the paper; always read first, and it gives every required key |
 | `overlays/` | studies that change the one above: `demo.yaml` and `smollm2.yaml` for a CPU, two papers' settings |
-| `tasks/` | lm-eval task files of the demo, of held-out rows and of `smollm2.yaml` |
+| `tasks/` | lm-eval's task files: the demo's, on held-out rows, and those of `smollm2.yaml` |
 | `architectures/` | shapes of the study's models, which `preflight` reads until they are fetched |
 | `schema.json` | JSON Schema of a configuration file, for completion and checks in an editor; generated |
 | `README.md` | this page; generated |
