@@ -1,6 +1,7 @@
 """`stale` names what other code made; `clean_state` removes states that nobody holds."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 
 import manage
 from wspin.errors import StudyError
+from wspin.manage import stale
 from wspin.storage import code_hash, provenance
 from wspin.storage.locks import locked
 
@@ -26,7 +28,9 @@ def results(tmp_path):
         else:
             output.parent.mkdir(parents=True, exist_ok=True)
             output.touch()
-        provenance.write_record(output, {"program": program, "code": code_hash.code_hash(program)})
+        command = [f"{program}.py", *(["prompts"] if program == "data" else []), "--output", name]
+        record = {"program": program, "code": code_hash.code_hash(program), "command": command}
+        provenance.write_record(output, record)
     return tmp_path
 
 
@@ -47,19 +51,52 @@ def test_stale_results_are_named_with_what_makes_them_again(results, capsys):
     manage.main(["stale", "--results", str(results)])
     lines = capsys.readouterr().out.splitlines()
     assert lines == [
-        f"{prompts}: made by other code of data.py; to make it again, add -R {prompts} to your command",
-        f"{model}: made by other code of train.py; to make it again, add -R {model} to your command",
-        "2 stale; -R takes rules too: named like the program, or beginning with its name (data, train)",
+        f"{prompts}: made by other code of data.py",
+        f"{model}: made by other code of train.py",
+        "2 stale; add `-R` and the paths of results to your command to make these again, or `-R data train` to re-run "
+        "these rules",
     ]
 
 
-def test_the_advice_for_results_from_files_names_their_rule(results, capsys):
-    answers = results / "sft/generations/00.parquet"
-    answers.parent.mkdir()
-    answers.touch()
-    provenance.write_record(answers, {"program": "generate_given", "code": "0" * 16})
+# Every program of a rule that has outputs, with its sub-command
+JOBS = {
+    name: (program, [f"workflow/scripts/{program}.py", *([command] if command else []), "--output", "x"])
+    for file in (code_hash.SCRIPTS.parents[1] / "rules").glob("*.smk")
+    for name, body in re.findall(r"^rule (\w+):\n((?: .*\n|\n)*)", file.read_text(), re.MULTILINE)
+    for program, command in re.findall(r"workflow/scripts/(\w+)\.py(?: ([a-z_]+))?", body)
+    if "    output:" in body
+}
+
+
+def test_the_rule_of_a_record_is_the_one_that_made_it():
+    for name, (program, command) in JOBS.items():
+        assert stale.rule({"program": program, "command": command}) == name
+    assert {"fetch", "data", "train", "logprobs_teacher", "generate_given", "report_examples"} <= set(JOBS)
+
+
+def test_snakemake_accepts_every_rule_and_path_that_is_advised(study, capsys):
+    """-R takes whole names of rules, and paths of outputs."""
+    outputs = {"sft/model": "train", "sft/generations/00.parquet": "generate", "tables/examples.md": "report_examples"}
+    for name, rule in outputs.items():
+        program, command = JOBS[rule]
+        output = study.folder / "results/two" / name
+        provenance.write_record(output, {"program": program, "code": "0" * 16, "command": command})
+    manage.main(["stale", "--results", str(study.folder / "results/two")])
+    *lines, advice = capsys.readouterr().out.splitlines()
+    paths = [line.split(": made by")[0].removeprefix(f"{study.folder}/") for line in lines]
+    rules = re.search(r"`-R (.+)` to re-run", advice)[1].split()
+    assert rules == sorted(outputs.values())
+    assert study.plan("all", "-R", *paths).made() >= {f"results/two/{name}" for name in outputs}
+    assert study.plan("all", "-R", *rules).made() >= {f"results/two/{name}" for name in outputs}
+
+
+def test_a_result_of_a_program_that_is_gone_has_a_path_but_no_rule(results, capsys):
+    record = {"program": "given", "code": "0" * 16, "command": ["given.py", "answers"]}
+    provenance.write_record(results / "sft/scores/demo.json", record)
     manage.main(["stale", "--results", str(results)])
-    assert capsys.readouterr().out.splitlines()[-1].endswith("beginning with its name (generate_given)")
+    line, advice = capsys.readouterr().out.splitlines()
+    assert line == f"{results}/sft/scores/demo.json: made by other code of given.py"
+    assert advice == "1 stale; add `-R` and the paths of results to your command to make these again"
 
 
 def test_a_result_that_is_gone_is_not_stale(results, capsys):

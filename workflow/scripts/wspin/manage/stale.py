@@ -6,9 +6,12 @@ hash of the code that made it, comments and docstrings left out.
 
 from __future__ import annotations
 
+import functools
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from wspin.errors import StudyError
 from wspin.storage.code_hash import SCRIPTS, code_hash
@@ -19,36 +22,48 @@ def list_stale(results: Path) -> Iterator[str]:
     """A line for every stale result, and how to make them again. Raises `StudyError` without a folder of results."""
     if not results.is_dir():
         raise StudyError(f"{results}: expected a folder of results, found none; give the config's `results`")
-    found = [(output, program) for output, program in stale(results) if output.exists()]
-    for output, program in found:
-        yield f"{output}: made by other code of {program}.py; to make it again, add -R {output} to your command"
-    if found:
-        programs = ", ".join(sorted({program for _, program in found}))
-        yield f"{len(found)} stale; -R takes rules too: named like the program, or beginning with its name ({programs})"
-    else:
+    existing = [(output, record) for output, record in stale_results(results) if output.exists()]
+    for output, record in existing:
+        yield f"{output}: made by other code of {record['program']}.py"
+    if not existing:
         yield "every result was made by the present code"
+        return
+    rules = sorted({rule(record) for _, record in existing} - {None})
+    every = f", or `-R {' '.join(rules)}` to re-run these rules" if rules else ""
+    yield f"{len(existing)} stale; add `-R` and the paths of results to your command to make these again{every}"
 
 
-def stale(results: Path) -> list[tuple[Path, str]]:
-    """(output, program) of every result that was made by other code than the present one.
-
-    Another study's results below this folder, known by their own `config.yaml`, are left to their study.
-    """
-    present: dict[str, str | None] = {}
-    programs = ((path, other_code(path, present)) for path in records(results))
-    return [(record_output(path), program) for path, program in programs if program]
+def stale_results(results: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """(output, record) of every result that other code made; results of other studies below the folder are left out."""
+    stale = ((path, stale_record(path)) for path in records(results))
+    return [(record_output(path), record) for path, record in stale if record]
 
 
-def other_code(path: Path, present: dict[str, str | None]) -> str | None:
-    """The program of a record, if the result was made by other code of it than the present; None for no record.
-
-    `present` keeps the hashes of the present code from one call to the next.
-    """
+def stale_record(path: Path) -> dict[str, Any] | None:
+    """The record at `path` if other code than the present made its result; None if the present did, or without one."""
     try:
-        entry = json.loads(path.read_text())
+        record = json.loads(path.read_text())
     except FileNotFoundError:  # removed meanwhile, with its result
         return None
-    program = entry["program"]
-    if program not in present:
-        present[program] = code_hash(program) if (SCRIPTS / f"{program}.py").exists() else None
-    return program if entry["code"] != present[program] else None
+    return record if record["code"] != present_hash(record["program"]) else None
+
+
+@functools.cache
+def present_hash(program: str) -> str | None:
+    """The hash of a program's present code; None if the program is gone."""
+    return code_hash(program) if (SCRIPTS / f"{program}.py").exists() else None
+
+
+def rule(record: dict[str, Any]) -> str | None:
+    """The rule that runs the command of a record; None if there is no such rule any more."""
+    program, words = record["program"], record["command"][1:]
+    return next((_rules()[key] for key in ((program, *words[:1]), (program,)) if key in _rules()), None)
+
+
+@functools.cache
+def _rules() -> dict[tuple[str, ...], str]:
+    """(program,) or (program, sub-command) -> the rule that runs it."""
+    texts = [file.read_text() for file in (SCRIPTS.parents[1] / "rules").glob("*.smk")]
+    bodies = [match for text in texts for match in re.findall(r"^rule (\w+):\n((?: .*\n|\n)*)", text, re.MULTILINE)]
+    commands = {name: re.search(r"workflow/scripts/(\w+)\.py(?: ([a-z_]+))?", body) for name, body in bodies}
+    return {tuple(filter(None, command.groups())): name for name, command in commands.items() if command}
