@@ -38,7 +38,7 @@ def results(tmp_path):
 
 
 def rows(results):
-    return {(row.stage, row.arm): row for row in costs.table(results, ARMS)}
+    return {(row.stage, row.arm): row for row in costs.table(costs.job_records(results, ARMS))}
 
 
 def test_hours_are_summed_by_stage_and_arm(results):
@@ -67,6 +67,29 @@ def test_a_program_belongs_to_the_stage_that_its_name_begins_with(results):
 def test_a_record_without_its_result_does_not_count(results):
     (results / "sft/generations/00.parquet").unlink()
     assert ("generate", "all arms") not in rows(results)
+
+
+@pytest.mark.parametrize(
+    ("program", "stage"),
+    [
+        ("train", "train"),
+        ("generate_given", "generate"),
+        ("weigh_given", "weigh"),
+        ("manage", "manage"),
+        ("clean_state", "clean_state"),
+    ],
+)
+def test_a_programs_stage_is_its_first_word_if_there_is_such_a_stage(program, stage):
+    assert costs.stage(program) == stage
+
+
+def test_given_answers_are_generations_and_other_programs_stand_last(results):
+    put(results, "spin/generations/00.parquet", "generate_given", 72, 8)
+    put(results, "spin/other.json", "manage", 36, 9)
+    found = rows(results)
+    assert found["generate", "spin"].jobs == 1 and found["generate", "total"].jobs == 2
+    assert list(found)[-2:] == [("manage", "spin"), ("total", "")]
+    assert found["report", "all arms"].jobs == 1
 
 
 def test_an_arms_name_may_hold_a_point_and_begin_like_anothers(results):

@@ -6,8 +6,8 @@ A record is counted once: a job leaves the same one beside each of its outputs, 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,13 +16,15 @@ from wspin.storage.files import whole_file
 from wspin.storage.provenance import record_output, records
 from wspin.storage.text_tables import csv_text, text_table
 
-STAGES = ("fetch", "data", "train", "generate", "logprobs", "weigh", "eval", "report")
+Record = dict[str, Any]
+
+STAGES = ("fetch", "data", "train", "generate", "logprobs", "weigh", "eval", "report")  # in running order
 SHARED = "all arms"
 LEGEND = (
-    "Wall hours are the sum over jobs, whether they ran beside each other or not, of a training over all its attempts; "
-    "GPU-hours are a job's wall hours times its GPUs, none where a record tells of none. CPU-hours are those of a "
-    "job's first process, of a training those of its last attempt. Memory is the largest of a job, in MB; of GPUs that "
-    "which torch held on the first. What was made again counts once, as it was made last."
+    "Wall hours are summed over jobs, whether they ran side by side or not, and over all attempts of a training. "
+    "GPU-hours are a job's wall hours times its GPUs; a record without GPUs counts as none. CPU-hours are those of "
+    "a job's first process, and of a training's last attempt. Memory is the largest of a job, in MB; that of a GPU is "
+    "what torch reserved on the first. A result that was made again counts once, as it was made last."
 )
 
 
@@ -41,84 +43,84 @@ class Row(NamedTuple):
 
 def write_tables(results: Path) -> str:
     """Write `tables/cost.csv` and `tables/cost.md` of a folder of results; returns the latter."""
-    arms = set(read_results(results).arms)
-    rows = table(results, arms)
-    markdown = as_markdown(rows, hardware(results, arms))
+    jobs = job_records(results, set(read_results(results).arms))
+    rows = table(jobs)
+    markdown = as_markdown(rows, gpu_names(jobs))
     for kind, text in (("csv", as_csv(rows)), ("md", markdown)):
         with whole_file(results / f"tables/cost.{kind}") as temporary:
             temporary.write_text(text)
     return markdown
 
 
-def table(results: Path, arms: Iterable[str]) -> list[Row]:
-    """The rows of a folder of results: every stage and arm, each stage's total, and the total of all."""
-    known, groups = set(arms), {}
-    for entry, owner in jobs(results, known):
-        groups.setdefault((stage(entry["program"]), owner), []).append(entry)
-    order = {name: number for number, name in enumerate(STAGES)}
-    keys = sorted(groups, key=lambda key: (order.get(key[0], len(order)), key))
-    rows = []
-    for name in dict.fromkeys(key[0] for key in keys):
-        own = [key for key in keys if key[0] == name]
-        rows += [_row(*key, groups[key]) for key in own]
-        rows += [_row(name, "total", [one for key in own for one in groups[key]])] if len(own) > 1 else []
-    return [*rows, _row("total", "", [one for group in groups.values() for one in group])]
-
-
-def jobs(results: Path, arms: set[str]) -> list[tuple[dict[str, Any], str]]:
-    """(record, arm) of every job, once."""
-    found = {}
+def job_records(results: Path, arms: set[str]) -> list[tuple[Record, str]]:
+    """(record, owner) of every job, once, as far as its result still exists."""
+    jobs: dict[tuple[str, ...], tuple[Record, str]] = {}
     for path in records(results):
-        entry = json.loads(path.read_text())
-        if "seconds" in entry and record_output(path).exists():
-            place = record_output(path).relative_to(results)
-            found.setdefault((entry["program"], entry["started"], *entry["command"]), (entry, owner(place, arms)))
-    return list(found.values())
+        record, output = json.loads(path.read_text()), record_output(path)
+        if "seconds" in record and output.exists():
+            job = (record["program"], record["started"], *record["command"])
+            jobs.setdefault(job, (record, owner(output.relative_to(results), arms)))
+    return list(jobs.values())
 
 
-def owner(place: Path, arms: set[str]) -> str:
+def owner(output: Path, arms: set[str]) -> str:
     """Whose a result is: the arm in its path, the model of the registry that it is or scores, or all arms'."""
-    parts = place.parts[2:] if place.parts[0] == "logprobs" else place.parts
+    parts = output.parts[2:] if output.parts[0] == "logprobs" else output.parts
     if parts[0] in arms:
         return parts[0]
     return parts[0] if len(parts) > 1 and parts[1] in ("model", "scores") else SHARED
 
 
 def stage(program: str) -> str:
-    """The stage that a program belongs to: it has the stage's name, or begins with it, as `weigh_given` does."""
-    name = program.split("_")[0]
-    return name if name in STAGES else "report"
+    """The stage of a program, the first word of its name; a program of no stage stands under its own name."""
+    word = program.partition("_")[0]
+    return word if word in STAGES else program
 
 
-def _row(stage: str, arm: str, entries: list[dict[str, Any]]) -> Row:
-    gpus = [entry.get("gpus") or {} for entry in entries]
-    hours = [entry["seconds"] / 3600 for entry in entries]
+def table(jobs: Iterable[tuple[Record, str]]) -> list[Row]:
+    """Every stage and owner, the total of every stage with several owners, and the total of all."""
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for record, name in jobs:
+        groups.setdefault((stage(record["program"]), name), []).append(record)
+    others = {name for name, _ in groups} - set(STAGES)
+    rows = []
+    for name in (*STAGES, *sorted(others)):
+        owners = {arm: groups[stage, arm] for stage, arm in sorted(groups) if stage == name}
+        rows += [_row(name, arm, records) for arm, records in owners.items()]
+        rows += [_row(name, "total", list(chain(*owners.values())))] if len(owners) > 1 else []
+    return [*rows, _row("total", "", list(chain(*groups.values())))]
+
+
+def _row(stage: str, arm: str, records: list[Record]) -> Row:
+    gpus = [record.get("gpus") or {} for record in records]
+    hours = [record["seconds"] / 3600 for record in records]
     return Row(
         stage,
         arm,
-        len(entries),
-        sum(hours),
-        sum(time * gpu.get("count", 0) for time, gpu in zip(hours, gpus, strict=True)),
-        sum(entry["cpu_seconds"] for entry in entries) / 3600,
-        max((entry["peak_memory_mb"] for entry in entries), default=0),
-        max((gpu.get("peak_memory_mb", 0) for gpu in gpus), default=0),
+        jobs=len(records),
+        wall_hours=sum(hours),
+        gpu_hours=sum(time * gpu.get("count", 0) for time, gpu in zip(hours, gpus, strict=True)),
+        cpu_hours=sum(record["cpu_seconds"] for record in records) / 3600,
+        peak_memory_mb=max((record["peak_memory_mb"] for record in records), default=0),
+        peak_gpu_memory_mb=max((gpu.get("peak_memory_mb", 0) for gpu in gpus), default=0),
     )
+
+
+def gpu_names(jobs: Iterable[tuple[Record, str]]) -> list[str]:
+    return sorted({record["gpus"]["name"] for record, _ in jobs if record.get("gpus")})
 
 
 def as_csv(rows: Iterable[Row]) -> str:
     """Hours with six digits after the point: a second is 0.00028."""
-    lines = ([f"{value:.6f}" if isinstance(value, float) else value for value in row] for row in rows)
-    return csv_text(Row._fields, lines)
+    return csv_text(Row._fields, (_texts(row, digits=6) for row in rows))
 
 
-def as_markdown(rows: Iterable[Row], hardware: Iterable[str]) -> str:
-    """The table to be read, hours with three digits, and on which machines' GPUs the jobs ran."""
-    header = [re.sub("_", " ", name) for name in Row._fields]
-    lines = [[f"{value:.3f}" if isinstance(value, float) else str(value) for value in row] for row in rows]
-    shown = text_table(header, lines, "ll" + "r" * (len(header) - 2))
-    return f"{shown}\n\n{LEGEND} GPUs: {', '.join(hardware) or 'none'}.\n"
+def as_markdown(rows: Iterable[Row], gpus: Iterable[str]) -> str:
+    """The table with hours to three digits, a legend, and the names of the GPUs."""
+    header = [name.replace("_", " ") for name in Row._fields]
+    table = text_table(header, [_texts(row, digits=3) for row in rows], "ll" + "r" * (len(header) - 2))
+    return f"{table}\n\n{LEGEND} GPUs: {', '.join(gpus) or 'none'}.\n"
 
 
-def hardware(results: Path, arms: set[str]) -> list[str]:
-    """The names of the GPUs that the records tell of."""
-    return sorted({entry["gpus"]["name"] for entry, _ in jobs(results, arms) if entry.get("gpus")})
+def _texts(row: Row, digits: int) -> list[str]:
+    return [f"{value:.{digits}f}" if isinstance(value, float) else str(value) for value in row]
