@@ -19,7 +19,7 @@ import manage
 from wspin.config.load import read_study
 from wspin.errors import StudyError
 from wspin.manage import job_state
-from wspin.manage.job_state import Seen
+from wspin.manage.job_state import JobState
 from wspin.manage.status import cell, span, table
 from wspin.storage import code_hash, provenance
 from wspin.storage.locks import locked, show_alive
@@ -118,7 +118,9 @@ def test_the_jobs_are_those_of_snakemake(tmp_path, overlay):
     planned = [job for job in workflow.Plan(done.stdout).jobs if job.rule != "all"]
     logs = re.findall(r"^    log: (.*)$", done.stdout, re.MULTILINE)
     made = layout_of(study)
-    found = {job for row in (*jobs.rows(made).values(), jobs.rest(made)) for group in row.values() for job in group}
+    found = {
+        job for row in (*jobs.rows(made).values(), jobs.other_jobs(made)) for group in row.values() for job in group
+    }
     assert {frozenset(job.outputs) - {made.averages} for job in found} == {
         frozenset(job.outputs) - {made.averages} for job in planned
     }
@@ -207,7 +209,7 @@ def test_a_training_runs_while_its_state_is_locked(here):
         assert Path(f"{STATE}.lock").read_text() == before
     assert rows["spin/ite1"]["model"] == "running 25 %, 60 s left"
     assert " jobs done, 1 running; " in below[2]
-    assert below[3:] == [f"running: {MODEL}: 25 %, 60 s left, last word 30 s ago ({LOG})"]
+    assert below[3:] == [f"running: {MODEL}: 25 %, 60 s left, last line 30 s ago ({LOG})"]
     assert told()[0]["spin/ite1"]["model"] == "missing"
 
 
@@ -360,11 +362,11 @@ def test_markers_are_read_as_snakemake_writes_them(tmp_path, output):
     ],
 )
 def test_a_cell_is_short(words, text):
-    assert cell([Seen(word) for word in words]) == text
+    assert cell([JobState(word) for word in words]) == text
 
 
 def test_the_time_left_of_several_is_the_last_ones():
-    running = [Seen("running", 0.5, 30.0, 1.0), Seen("running", 0.1, 300.0, 1.0), Seen("running")]
+    running = [JobState("running", 0.5, 30.0, 1.0), JobState("running", 0.1, 300.0, 1.0), JobState("running")]
     assert cell(running) == "0/3, 3 running, 5 min left"
     assert [span(seconds) for seconds in (0.4, 89, 90, 5000, 5400)] == ["0 s", "89 s", "2 min", "83 min", "1 h 30 min"]
 

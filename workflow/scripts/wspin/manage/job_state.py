@@ -1,16 +1,19 @@
-"""Looks at the jobs of a study from outside: at the names of files, the ends of logs, records and locks.
+"""The states of a study's jobs, seen from outside: from the names of files, the ends of logs, records and locks.
 
-A job is
+A job is the first of these that holds:
 
-* *done* if all its files are there, and no marker of Snakemake's says that they are incomplete; *stale* if other code
-  than the present made them;
-* *running* if a process holds the lock of its training's state, or if Snakemake marked its files during a run that has
-  not ended and a Snakemake process of this folder lives; *queued* if nothing has come into its log since then;
-* *interrupted* if a marker or a saved state of its training is left and nobody runs it; *failed* if its log ends in an
-  error instead; *missing* otherwise.
+* *done* if all its files exist and no marker of Snakemake's calls them incomplete; *stale* if other code than the
+  present made them;
+* *running* if a process holds the lock of its training's state, or if a live run has marked its files and its log has
+  been written to since;
+* *queued* if a live run has marked its files: Snakemake marked them during a run that has not ended, and a Snakemake
+  process of this folder lives;
+* *failed* if its files are not marked and its log ends in an error;
+* *interrupted* if a marker or a saved state of its training is left;
+* *missing* otherwise.
 
-Locks may not be seen from another node. Then a job that a run has marked is running as long as its log grows.
-Nothing is written. A lock is tested by taking it for a moment; whatever vanishes meanwhile counts as not there.
+Locks may not be visible from another node. Then a job that a run has marked is running as long as its log grows.
+Nothing is written. A lock is tested by taking it for a moment; a file that vanishes meanwhile counts as absent.
 """
 
 from __future__ import annotations
@@ -32,15 +35,15 @@ from wspin.study.jobs import Job
 
 from . import stale
 
-GROWS = 120.0  # seconds: programs tell their progress every 30, or every few steps
-TAIL = 4096  # bytes of a log that are looked at
+SILENCE = 120.0  # seconds after which a log no longer counts as growing: programs report progress every 30 or so
+TAIL = 4096  # bytes that are read of a log
 SAVED = "checkpoint-*/complete"  # mark of a whole saved state, below a state's folder
 PROGRESS = re.compile(r"^\w+: (?:step )?(\d+) of (\d+)\b(?:.*\b(\d+) s left)?", re.MULTILINE)
 FAILED = re.compile(r"^(?:\w+\.py: error: |Traceback )", re.MULTILINE)
 
 
-class Seen(NamedTuple):
-    """What is seen of a job: a word for it; of a running one how far it is, the seconds left, its last word's age."""
+class JobState(NamedTuple):
+    """The state of a job in a word; of a running one also the share done, the seconds left and since its last line."""
 
     word: str
     share: float | None = None
@@ -48,65 +51,69 @@ class Seen(NamedTuple):
     age: float | None = None
 
 
-class Watch:
-    """One look at the folder in which Snakemake runs, the current one."""
+class Snapshot:
+    """The folder in which Snakemake runs, the current one, at one time."""
 
     def __init__(self) -> None:
         self.now = time.time()
-        self.codes: dict[str, str | None] = {}
         self.markers = dict(markers(Path(".snakemake/incomplete")))
         began = [changed(path) for path in glob.glob(".snakemake/locks/*.lock")]
-        self.runs = [when for when in began if when is not None]  # a run's locks are there until it ends or is killed
+        self.runs = [when for when in began if when is not None]  # a run's locks exist until it ends or is killed
 
     @cached_property
     def alive(self) -> bool | None:
-        """Whether a Snakemake process of this folder lives (`files.show_alive`)."""
+        """Whether a Snakemake process of this folder lives (`locks.show_alive`); None if that is unknown."""
         return held(".snakemake/alive")
 
-    def look(self, job: Job) -> Seen:
+    def state(self, job: Job) -> JobState:
         marked = max((self.markers[path] for path in job.outputs if path in self.markers), default=None)
         if marked is None and all(map(os.path.exists, job.outputs)):
-            record = provenance.record_path(job.outputs[0])
-            return Seen("stale" if stale.other_code(record, self.codes) else "done")
-        training = self._trains(job)
-        current = marked is not None and marked >= min(self.runs, default=0.0)
-        told = changed(job.log)
-        if training or (current and self.alive):
-            begun = training or (told is not None and told >= marked)
-            return self._running(job, told) if begun else Seen("queued")
-        grows = told is not None and self.now - told < GROWS
-        if training is None and current and self.runs and grows and told >= marked:
-            return self._running(job, told)
-        if marked is None and FAILED.search(tail(job.log)):
-            return Seen("failed")
-        left = marked is not None or (job.states and saved_step(job.states) is not None)
-        return Seen("interrupted" if left else "missing")
+            return JobState("stale" if stale.stale_record(provenance.record_path(job.outputs[0])) else "done")
+        word = self._unfinished(job, marked)
+        return self._progress(job) if word == "running" else JobState(word)
 
-    def _running(self, job: Job, told: float | None) -> Seen:
-        """The time left is the log's, less what has passed since."""
-        age = None if told is None else max(0.0, self.now - told)
+    def _unfinished(self, job: Job, marked: float | None) -> str:
+        """The word for a job that is not done, whose files Snakemake marked as incomplete at that time, if at all."""
+        logged, locked = changed(job.log), self._locked(job)
+        in_run = marked is not None and marked >= min(self.runs, default=0.0)
+        submitted = in_run and self.alive
+        begun = marked is not None and logged is not None and logged >= marked
+        grows = self.runs and begun and self.now - logged < SILENCE
+        saved = job.states is not None and saved_step(job.states) is not None
+        rules = {
+            "running": locked or (submitted and begun) or (locked is None and in_run and grows),
+            "queued": submitted,
+            "failed": marked is None and FAILED.search(tail(job.log)),
+            "interrupted": marked is not None or saved,
+        }
+        return next((word for word, holds in rules.items() if holds), "missing")
+
+    def _progress(self, job: Job) -> JobState:
+        """A running job; the time left is that of its log, less what has passed since."""
+        logged = changed(job.log)
+        age = None if logged is None else max(0.0, self.now - logged)
         lines = PROGRESS.findall(tail(job.log))
         if not lines or not int(lines[-1][1]):
-            return Seen("running", age=age)
+            return JobState("running", age=age)
         done, total, left = lines[-1]
-        return Seen("running", int(done) / int(total), max(0.0, float(left) - (age or 0.0)) if left else None, age)
+        return JobState("running", int(done) / int(total), max(0.0, float(left) - (age or 0.0)) if left else None, age)
 
-    def _trains(self, job: Job) -> bool | None:
-        """Whether a process holds a state of the training. None where that is not known: maybe one on another node."""
-        answers = []
+    def _locked(self, job: Job) -> bool | None:
+        """Whether a process holds a state of the training; None if that is unknown: one on another node may."""
+        holders = []
         for path in glob.glob(f"{glob.escape(job.states)}/*.lock") if job.states else ():
-            holder = tail(path).rpartition(" on ")[2]
-            answers.append(held(path) or (None if holder != os.uname().nodename else False))
-        return True if True in answers else None if None in answers or not answers else False
+            node = tail(path).rpartition(" on ")[2]
+            holders.append(held(path) or (None if node != os.uname().nodename else False))
+        return True if True in holders else None if None in holders or not holders else False
 
 
-# Single looks
+# Files
 
 
 def markers(folder: Path) -> Iterator[tuple[str, float]]:
     """(output, time) of Snakemake's markers of incomplete files; their names are the outputs' in base64.
 
-    Long names are cut in pieces, folders that begin with @.
+    Long names are split into folders whose names begin with @.
     """
     for place, _, names in os.walk(folder):
         before = "".join(Path(place).relative_to(folder).parts).replace("@", "")
@@ -119,7 +126,7 @@ def markers(folder: Path) -> Iterator[tuple[str, float]]:
 
 
 def held(path: str) -> bool | None:
-    """Whether a process holds the lock (flock) of a file; None if that cannot be told. Makes and changes no file."""
+    """Whether a process holds the lock (flock) of a file; None if that is unknown. Creates and changes no file."""
     try:
         with open(path, "r+") as file:  # on NFS an exclusive lock needs a file that is open for writing
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -133,14 +140,14 @@ def held(path: str) -> bool | None:
 
 
 def changed(path: str) -> float | None:
-    """When a file was last written; None if it is not there."""
+    """When a file was last written; None if there is none."""
     with contextlib.suppress(OSError):
         return os.stat(path).st_mtime
     return None
 
 
 def tail(path: str) -> str:
-    """The end of a small file or a log; nothing if it is not there."""
+    """The end of a file, the empty string if there is none."""
     with contextlib.suppress(OSError), open(path, "rb") as file:
         file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
         return file.read(TAIL).decode(errors="replace")
