@@ -111,7 +111,7 @@ def test_the_model_still_loads_and_is_what_its_manifest_says(results):
     provenance_model = json.loads(before)
     AutoModelForCausalLM.from_pretrained(results / MODEL / "model")
     assert "README.md" not in provenance_model["files"]
-    assert [str(path) for path, _ in stale.stale(results)] == [str(results / MODEL / "model")]  # code "c0de"
+    assert [str(path) for path, _ in stale.stale_results(results)] == [str(results / MODEL / "model")]  # code "c0de"
 
 
 def test_the_snippet_runs(results, monkeypatch, capsys):
@@ -122,9 +122,9 @@ def test_the_snippet_runs(results, monkeypatch, capsys):
 
 
 def test_a_card_is_left_with_a_model_that_has_just_been_made(results, tmp_path, capsys):
-    model_card.leave(str(results / MODEL / "model"))
+    model_card.add_card(str(results / MODEL / "model"))
     assert "# wspin/ite3" in text(results)
-    model_card.leave(str(tmp_path / "alone/model"))
+    model_card.add_card(str(tmp_path / "alone/model"))
     assert "no card yet" in capsys.readouterr().out
 
 
@@ -133,7 +133,7 @@ def test_a_card_that_cannot_be_written_does_not_fail_the_job(results, monkeypatc
         raise OSError(28, "No space left on device", str(path))
 
     monkeypatch.setattr(model_card, "whole_file", full)
-    model_card.leave(str(results / MODEL / "model"))
+    model_card.add_card(str(results / MODEL / "model"))
     assert "no card yet" in capsys.readouterr().out
 
 

@@ -124,7 +124,7 @@ def test_a_model_that_is_not_its_manifests_is_refused(push, hub):
     push()
     (push.results / MODEL / "model/config.json").write_text("{}")
     code, told = push()
-    assert code == 1 and "config.json: expected the file that the manifest tells of" in told
+    assert code == 1 and "config.json: expected the file of the manifest" in told
 
 
 @pytest.mark.parametrize("step", ["/commit/", "/store/", "/preupload/", "/repos/create"])

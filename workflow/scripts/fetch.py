@@ -46,7 +46,7 @@ def main(argv=None):
         folders.write_manifest(arguments.output, manifest)
     cli.write_records(arguments, [arguments.output], manifests)
     if manifests:
-        model_card.leave(arguments.output)
+        model_card.add_card(arguments.output)
 
 
 def fetch_model(arguments, folder):

@@ -29,7 +29,7 @@ def main(argv=None):
     speed = train(arguments, settings, dialogue, Path(arguments.state) / fingerprint)
     if speed:  # in rank 0, which alone writes
         cli.write_records(arguments, [arguments.output], inputs, settings=resolved, **speed)
-        model_card.leave(arguments.output)
+        model_card.add_card(arguments.output)
         for lock in (lock for folder in arguments.parent_state for lock in Path(folder).glob("*.lock")):
             locks.remove_state(lock.with_suffix(""))
 
