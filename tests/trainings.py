@@ -75,8 +75,8 @@ def assert_agree(found, expected, share):
 def with_weights(items, seed=5):
     """With a random weight for every token."""
     rng = np.random.default_rng(seed)
-    made = [tuple(rng.uniform(0.2, 4.0, len(ids)).astype(np.float32) for ids in item.responses) for item in items]
-    return [replace(item, weights=own) for item, own in zip(items, made, strict=True)]
+    weights = [tuple(rng.uniform(0.2, 4.0, len(ids)).astype(np.float32) for ids in item.responses) for item in items]
+    return [replace(item, weights=token_weights) for item, token_weights in zip(items, weights, strict=True)]
 
 
 class Killed(Exception):

@@ -206,7 +206,7 @@ def test_flex_attention_under_its_mask_is_the_bucketed_one(window):
 
 
 @pytest.mark.parametrize(
-    ("asked", "found"),
+    ("options", "names"),
     [
         ({"softcap": 50.0}, "softcap"),
         ({"s_aux": torch.zeros(4)}, "s_aux"),
@@ -218,10 +218,10 @@ def test_flex_attention_under_its_mask_is_the_bucketed_one(window):
     ],
 )
 @pytest.mark.parametrize("forward", [attention._bucketed_attention, attention._flex_attention])
-def test_more_than_plain_causal_attention_is_refused(forward, asked, found):
+def test_more_than_plain_causal_attention_is_refused(forward, options, names):
     layout = PackedLayout.of([(3, 2)])
-    call = {"attention_mask": None, "scaling": None, "layout": layout, **asked}
-    with pytest.raises(StudyError, match=f"^SimpleNamespace: expected plain causal attention, found {found}$"):
+    call = {"attention_mask": None, "scaling": None, "layout": layout, **options}
+    with pytest.raises(StudyError, match=f"^SimpleNamespace: expected plain causal attention, found {names}$"):
         forward(SimpleNamespace(), *states_of(layout), **call)
 
 

@@ -35,8 +35,8 @@ def make(name, **more):
 
 def items_of(lengths, seed=0):
     rng = np.random.default_rng(seed)
-    made = ([rng.integers(1, 280, n) for n in one] for one in lengths)
-    return [Item(prompt, tuple(responses)) for prompt, *responses in made]
+    ids = ([rng.integers(1, 280, n) for n in one] for one in lengths)
+    return [Item(prompt, tuple(responses)) for prompt, *responses in ids]
 
 
 def as_in_the_demo(count):
@@ -57,7 +57,7 @@ def counted(run):
     with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=mapping) as counter:
         run()
     by_module = counter.get_flop_counts()
-    angles = sum(sum(made.values()) for name, made in by_module.items() if name.endswith(".rotary_emb"))
+    angles = sum(sum(counts.values()) for name, counts in by_module.items() if name.endswith(".rotary_emb"))
     return counter.get_total_flops() - angles
 
 
@@ -75,10 +75,10 @@ def test_what_scoring_computes(name, monkeypatch):
     """Over all its batches; an item with empty answers alone is not read."""
     monkeypatch.setattr(score, "check_model", lambda model: None)
     model, items = make(name), items_of([(5, 4, 3), (9, 2), (8, 0, 0), (3, 1, 1, 6), (11, 2, 2)])
-    asked = scoring_flops(model, items, 25)
-    assert asked["computed"] == counted(lambda: score.score_items(model, items, 25, "float32"))
+    counts = scoring_flops(model, items, 25)
+    assert counts["computed"] == counted(lambda: score.score_items(model, items, 25, "float32"))
     cost = Cost.of(model)
-    assert asked["needed"] == cost.needed([one for one in items if one.responses[0].size])
+    assert counts["needed"] == cost.needed([one for one in items if one.responses[0].size])
 
 
 def test_cost_of_a_model_by_hand():
@@ -122,8 +122,8 @@ def test_no_layout_computes_less_than_is_needed(lengths):
 @pytest.mark.parametrize("budget", [512, 4096])
 def test_little_is_computed_in_vain(budget):
     """At the demo's lengths, with the demo's model."""
-    asked = scoring_flops(make("Qwen2"), as_in_the_demo(300), budget)
-    assert 1.0 <= asked["computed"] / asked["needed"] <= 1.05
+    counts = scoring_flops(make("Qwen2"), as_in_the_demo(300), budget)
+    assert 1.0 <= counts["computed"] / counts["needed"] <= 1.05
 
 
 def test_the_rate_of_a_large_product():

@@ -40,21 +40,21 @@ def start(processes, folder, on_gpus=False):
 def saved_model(tmp_path_factory, scratch_model):
     """Folder of the scratch model with weights so large that what it says depends on what it reads."""
     folder = tmp_path_factory.mktemp("loud")
-    made = folders.load_model(scratch_model, "cpu")
+    model = folders.load_model(scratch_model, "cpu")
     with torch.no_grad():
-        for weight in made.parameters():
+        for weight in model.parameters():
             if weight.dim() > 1:
                 weight.mul_(10.0)
-    made.save_pretrained(folder)
+    model.save_pretrained(folder)
     return folder
 
 
 @pytest.fixture(scope="session")
 def items(saved_model, make_items):
     """Pairs of uneven lengths with the model's own reference."""
-    made = make_items(PAIRS)
-    scores = score_items(folders.load_model(saved_model, "cpu"), made, 4096, "float32")
-    return [replace(item, reference=tuple(own)) for item, own in zip(made, scores, strict=True)]
+    pairs = make_items(PAIRS)
+    scores = score_items(folders.load_model(saved_model, "cpu"), pairs, 4096, "float32")
+    return [replace(item, reference=tuple(own)) for item, own in zip(pairs, scores, strict=True)]
 
 
 @pytest.fixture(scope="session")
@@ -72,9 +72,9 @@ def prepare(saved_model, items, train_settings):
 
 
 def finish(process, folder, expect=0):
-    code, told = process.wait(timeout=300), (folder / "log").read_text()
-    assert bool(code) == bool(expect), told
-    return told
+    code, log = process.wait(timeout=300), (folder / "log").read_text()
+    assert bool(code) == bool(expect), log
+    return log
 
 
 @pytest.fixture(scope="session")
@@ -132,8 +132,8 @@ def test_the_trace_does_not_depend_on_the_number_of_processes(together, saved_mo
 def test_killed_and_started_again_it_ends_the_same_bit_for_bit(together, prepare, tmp_path, kind):
     finish(start(2, prepare(tmp_path, parallel=kind, killed_at=10)), tmp_path, expect=1)
     assert len(curve(tmp_path)) == 10
-    told = finish(start(2, prepare(tmp_path, parallel=kind)), tmp_path)
-    assert told.count("train: step 7 of 20, resumed") == 1
+    log = finish(start(2, prepare(tmp_path, parallel=kind)), tmp_path)
+    assert log.count("train: step 7 of 20, resumed") == 1
     assert seen(tmp_path)[0][0] == 7
     whole = together(2, parallel=kind)
     assert torch.equal(weights(tmp_path), weights(whole))
@@ -151,8 +151,8 @@ def test_another_number_of_processes_goes_on_from_what_was_saved(together, prepa
 
 def test_asked_to_stop_all_stop_at_one_step_and_save(together, prepare, tmp_path):
     """The signal comes to the last process only, as it may a moment late elsewhere."""
-    told = finish(start(2, prepare(tmp_path, stop_at=9)), tmp_path, expect=1)
-    assert "train: stop requested (SIGURG): saved at step 10 of 20; run again to continue" in told
+    log = finish(start(2, prepare(tmp_path, stop_at=9)), tmp_path, expect=1)
+    assert "train: stop requested (SIGURG): saved at step 10 of 20; run again to continue" in log
     finish(start(2, prepare(tmp_path)), tmp_path)
     assert [step[0] for step in seen(tmp_path, 1)] == list(range(10, STEPS))
     assert torch.equal(weights(tmp_path), weights(together(2, parallel="ddp")))
@@ -174,8 +174,8 @@ def test_all_wait_for_a_lock_that_another_holds(prepare, tmp_path):
 def test_more_processes_than_pairs_are_refused(monkeypatch, make_items, train_settings):
     monkeypatch.setenv("WORLD_SIZE", "4")
     assert items_per_step(make_items(9), train_settings(global_batch=4)) == 4
-    told = "train.global_batch: expected at least 4 pairs for 4 processes, found 3; use fewer GPUs"
-    with pytest.raises(StudyError, match=re.escape(told)):
+    message = "train.global_batch: expected at least 4 pairs for 4 processes, found 3; use fewer GPUs"
+    with pytest.raises(StudyError, match=re.escape(message)):
         items_per_step(make_items(9), train_settings(global_batch=3))
 
 
@@ -239,29 +239,29 @@ def test_one_process_reads_the_micro_batches_of_the_step():
 # How a rule starts it
 
 
-def given(threads=8, **resources):
+def launch(threads=8, **resources):
     return Launch.of(resources, threads)
 
 
 @pytest.mark.parametrize("resources", [{}, {"gpu": 0}, {"gpu": 1}, {"gpu": 1, "nodes": 1}])
 def test_one_gpu_needs_no_launcher(resources):
-    assert (given(**resources).command(), given(**resources).processes) == ("python", 1)
+    assert (launch(**resources).command(), launch(**resources).processes) == ("python", 1)
 
 
 def test_several_gpus_are_one_process_each():
-    made = given(gpu=4, nodes=1)
-    assert made.processes == 4
-    assert made.command().startswith("accelerate launch --multi_gpu --num_machines 1 --num_processes 4 ")
+    started = launch(gpu=4, nodes=1)
+    assert started.processes == 4
+    assert started.command().startswith("accelerate launch --multi_gpu --num_machines 1 --num_processes 4 ")
 
 
 def test_several_nodes_are_one_launcher_each():
-    made = given(gpu=8, nodes=2, gres="gpu:h100:4", mpi="srun", tasks=2)
-    assert made.processes == 8
-    assert " srun --nodes=2 --ntasks=2 --ntasks-per-node=1 --gpus-per-node=4 bash -c 'exec acc" in made.command()
-    assert " --num_machines 2 --num_processes 8 --num_cpu_threads_per_process 2 " in made.command()
+    started = launch(gpu=8, nodes=2, gres="gpu:h100:4", mpi="srun", tasks=2)
+    assert started.processes == 8
+    assert " srun --nodes=2 --ntasks=2 --ntasks-per-node=1 --gpus-per-node=4 bash -c 'exec acc" in started.command()
+    assert " --num_machines 2 --num_processes 8 --num_cpu_threads_per_process 2 " in started.command()
 
 
 @pytest.mark.parametrize("resources", [{"gpu": 8}, {"gres": "gpu:4"}, {"mpi": "srun"}, {"gres": "gpu", "mpi": "srun"}])
 def test_several_nodes_without_what_they_need_are_refused(resources):
     with pytest.raises(StudyError, match=r"train on 2 nodes: expected resources gres: 'gpu:N' and mpi: srun, found"):
-        given(nodes=2, **resources)
+        launch(nodes=2, **resources)

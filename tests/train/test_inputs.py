@@ -36,36 +36,36 @@ def generations(folder, chat, name, made_with, **changes):
     tables.write(folder / f"{name}.parquet", "generations", {**columns, **changes}, made_with)
 
 
-def found(folder, chat, replayed=(), opponent=OPPONENT):
+def answers_of(folder, chat, replayed=(), opponent=OPPONENT):
     rows = tables.read(folder / "prompts.parquet", "prompts")
     paths = [str(folder / f"{name}.parquet") for name in replayed]
     return iteration_answers(rows, str(folder / "this.parquet"), paths, chat, opponent, ANY)
 
 
-def ids_of(made):
+def ids_of(answers):
     """Ids of every answer, by side."""
-    return {side: [tokens.ids for tokens in one] for side, one in made.sides.items()}
+    return {side: [tokens.ids for tokens in one] for side, one in answers.sides.items()}
 
 
-def said(folder, chat, *more, **options):
-    return ids_of(found(folder, chat, *more, **options))
+def answer_ids(folder, chat, *more, **options):
+    return ids_of(answers_of(folder, chat, *more, **options))
 
 
 def write_reference(folder, chat, replayed=(), made_with=REFERENCE, shards=(slice(0, 3), slice(3, 4))):
     """Shards of a reference in which every log-probability is a number of its own."""
-    made = found(folder, chat, replayed)
+    answers = answers_of(folder, chat, replayed)
     numbers = iter(range(1, 10_000))
     scores = [
         [np.array([-next(numbers) / 64 for _ in ids], dtype=np.float32) for ids in one]
-        for one in zip(*ids_of(made).values(), strict=True)
+        for one in zip(*ids_of(answers).values(), strict=True)
     ]
-    columns = made.columns(scores)
+    columns = answers.columns(scores)
     paths = [str(folder / f"reference-{i}.parquet") for i in range(len(shards))]
     for path, some in zip(paths, shards, strict=True):
         tables.write(
             path, "reference", {name: column[some] for name, column in columns.items()}, made_with, len(replayed)
         )
-    return paths, ids_of(made), scores
+    return paths, ids_of(answers), scores
 
 
 def training(folder, chat, reference, replays=0, loss="spin", weights=(), **expected):
@@ -82,14 +82,14 @@ def lists(arrays):
 
 
 def test_an_iteration_scores_real_generated_and_replayed_answers(folder, chat):
-    made = said(folder, chat, ["before", "long ago"])
-    assert list(made) == ["chosen", "rejected", "replayed_1", "replayed_2"]
-    assert [chat.decode_response(ids) for ids in made["chosen"]] == REAL
+    by_side = answer_ids(folder, chat, ["before", "long ago"])
+    assert list(by_side) == ["chosen", "rejected", "replayed_1", "replayed_2"]
+    assert [chat.decode_response(ids) for ids in by_side["chosen"]] == REAL
     for side, name in (("rejected", "this"), ("replayed_1", "before"), ("replayed_2", "long ago")):
         stored = tables.read(folder / f"{name}.parquet", "generations")["token_ids"].to_pylist()
-        assert made[side] == stored
-    assert list(said(folder, chat)) == ["chosen", "rejected"]
-    assert list(said(folder, chat, ["before"])) == ["chosen", "rejected", "replayed"]
+        assert by_side[side] == stored
+    assert list(answer_ids(folder, chat)) == ["chosen", "rejected"]
+    assert list(answer_ids(folder, chat, ["before"])) == ["chosen", "rejected", "replayed"]
 
 
 def test_answers_of_one_text_may_differ_in_ids(folder, chat):
@@ -97,62 +97,64 @@ def test_answers_of_one_text_may_differ_in_ids(folder, chat):
     spelled = [[*chat.tokenizer.convert_tokens_to_ids(list("nus")), chat.eos], *[[chat.eos]] * 3]
     assert chat.decode_response(spelled[0]) == "nus"
     generations(folder, chat, "this", OPPONENT, token_ids=spelled)
-    assert said(folder, chat)["rejected"] == spelled
+    assert answer_ids(folder, chat)["rejected"] == spelled
 
 
 def test_empty_and_equal_answers_are_kept(folder, chat):
-    made = said(folder, chat, ["before"])
-    assert made["chosen"][3] == made["replayed"][3] == [chat.eos]
-    assert made["rejected"][0] == made["chosen"][0]
-    assert {side: len(ids) for side, ids in made.items()} == {"chosen": 4, "rejected": 4, "replayed": 4}
+    by_side = answer_ids(folder, chat, ["before"])
+    assert by_side["chosen"][3] == by_side["replayed"][3] == [chat.eos]
+    assert by_side["rejected"][0] == by_side["chosen"][0]
+    assert {side: len(ids) for side, ids in by_side.items()} == {"chosen": 4, "rejected": 4, "replayed": 4}
 
 
 def test_cut_answers_have_eos_only_if_asked_for(folder, chat):
-    asks = ChatTokenizer(chat.tokenizer, chat.settings.model_copy(update={"eos_on_cut": True}))
+    completing = ChatTokenizer(chat.tokenizer, chat.settings.model_copy(update={"eos_on_cut": True}))
     for side in ("rejected", "replayed"):
-        plain, asked = (said(folder, either, ["before"])[side] for either in (chat, asks))
-        assert [len(b) - len(a) for a, b in zip(plain, asked, strict=True)] == [0, 0, 1, 0]
-        assert asked[2] == [*plain[2], chat.eos]
+        plain, completed = (answer_ids(folder, either, ["before"])[side] for either in (chat, completing))
+        assert [len(b) - len(a) for a, b in zip(plain, completed, strict=True)] == [0, 0, 1, 0]
+        assert completed[2] == [*plain[2], chat.eos]
         assert chat.eos not in plain[2]
 
 
 def test_one_item_holds_all_answers_to_a_prompt(folder, chat):
-    made = found(folder, chat, ["before"])
-    items = made.items(chat)
+    answers = answers_of(folder, chat, ["before"])
+    items = answers.items(chat)
     assert lists(item.prompt for item in items) == [chat.prompt_ids(prompt) for prompt in PROMPTS]
-    assert [lists(item.responses) for item in items] == [list(one) for one in zip(*ids_of(made).values(), strict=True)]
+    assert [lists(item.responses) for item in items] == [
+        list(one) for one in zip(*ids_of(answers).values(), strict=True)
+    ]
 
 
 @pytest.mark.parametrize("key", ["model", "tokenizer", "template"])
 def test_generations_of_another_origin_are_refused(folder, chat, key):
     with pytest.raises(StudyError, match=rf"this\.parquet: {key}: expected 'other', found '{OPPONENT[key]}'"):
-        found(folder, chat, opponent={**OPPONENT, key: "other"})
+        answers_of(folder, chat, opponent={**OPPONENT, key: "other"})
 
 
 def test_replayed_answers_come_from_any_model_of_one_tokenizer(folder, chat):
     generations(folder, chat, "before", {**OPPONENT, "tokenizer": "bb"})
     with pytest.raises(StudyError, match=r"before\.parquet: tokenizer: expected 'aa', found 'bb'"):
-        found(folder, chat, ["before"])
+        answers_of(folder, chat, ["before"])
 
 
 @pytest.mark.parametrize("name", ["this", "before"])
 def test_generations_for_other_rows_are_refused(folder, chat, name):
     generations(folder, chat, name, OPPONENT, prompt_id=[*IDS[:3], "test-9"])
     with pytest.raises(StudyError, match=rf"{name}\.parquet: expected the 4 rows of .*; they differ in row 3"):
-        found(folder, chat, ["before"])
+        answers_of(folder, chat, ["before"])
 
 
 # What a model is trained on
 
 
 def test_pairs_of_this_iteration_come_first_then_the_replayed(folder, chat):
-    paths, made, _ = write_reference(folder, chat, ["before", "long ago"])
+    paths, by_side, _ = write_reference(folder, chat, ["before", "long ago"])
     items = training(folder, chat, paths, replays=2)
     assert len(items) == 12
     assert lists(item.prompt for item in items) == 3 * [chat.prompt_ids(prompt) for prompt in PROMPTS]
-    assert lists(item.responses[0] for item in items) == 3 * made["chosen"]
+    assert lists(item.responses[0] for item in items) == 3 * by_side["chosen"]
     others = lists(item.responses[1] for item in items)
-    assert others == [*made["rejected"], *made["replayed_1"], *made["replayed_2"]]
+    assert others == [*by_side["rejected"], *by_side["replayed_1"], *by_side["replayed_2"]]
 
 
 def test_every_answer_has_its_own_reference(folder, chat):
@@ -164,9 +166,9 @@ def test_every_answer_has_its_own_reference(folder, chat):
 
 
 def test_reference_keeps_where_tokens_end(folder, chat):
-    (path,), made, _ = write_reference(folder, chat, shards=[slice(0, 4)])
+    (path,), by_side, _ = write_reference(folder, chat, shards=[slice(0, 4)])
     table = tables.read(path, "reference")
-    for side, ids in made.items():
+    for side, ids in by_side.items():
         assert table[f"{side}_ends"].to_pylist() == [chat.token_ends(one) for one in ids]
 
 
@@ -184,13 +186,13 @@ def test_preference_pairs_end_by_themselves(folder, chat):
     tables.write(path, "preferences", {"prompt_id": IDS, **text}, {})
     rows = tables.read(path, "preferences")
     preferred = preference_answers(rows, chat)
-    made = ids_of(preferred)
-    assert made["rejected"] == [chat.response_ids(text) for text in SAID["this"]]
-    scores = [[np.zeros(len(a)), np.ones(len(b))] for a, b in zip(*made.values(), strict=True)]
+    by_side = ids_of(preferred)
+    assert by_side["rejected"] == [chat.response_ids(text) for text in SAID["this"]]
+    scores = [[np.zeros(len(a)), np.ones(len(b))] for a, b in zip(*by_side.values(), strict=True)]
     tables.write(folder / "00.parquet", "reference", preferred.columns(scores), REFERENCE)
     (items,) = training_sets("dpo", str(path), [str(folder / "00.parquet")], [], 0, chat, REFERENCE)
-    assert [lists(item.responses) for item in items] == [list(one) for one in zip(*made.values(), strict=True)]
-    assert [item.reference[1].tolist() for item in items] == [[1.0] * len(ids) for ids in made["rejected"]]
+    assert [lists(item.responses) for item in items] == [list(one) for one in zip(*by_side.values(), strict=True)]
+    assert [item.reference[1].tolist() for item in items] == [[1.0] * len(ids) for ids in by_side["rejected"]]
 
 
 @pytest.mark.parametrize("loss", ["spin", "dpo"])
@@ -275,11 +277,11 @@ def test_weights_are_those_of_each_pair_and_old_ones_those_of_the_replayed(folde
 def test_weights_change_nothing_else(folder, chat):
     reference, _, _ = write_reference(folder, chat)
     weights = write_weights(folder, reference, "rejected", "own", 1)
-    plain, weighed = (
+    plain, weighted = (
         training(folder, chat, reference, loss=loss, weights=some)
         for loss, some in (("spin", []), ("wspin", [weights]))
     )
-    for a, b in zip(plain, weighed, strict=True):
+    for a, b in zip(plain, weighted, strict=True):
         assert lists([a.prompt, *a.responses, *a.reference]) == lists([b.prompt, *b.responses, *b.reference])
         assert a.weights == ()
 
@@ -292,8 +294,8 @@ def test_wspin_without_weights_is_one_line(folder, chat):
         with pytest.raises(StudyError) as error:
             training(folder, chat, reference, replays=1, loss="wspin", weights=some)
         needed = "token weights (--weights) of 2 response sets in 2 shards each"
-        told = f"train: loss wspin: expected {needed}, found {sum(map(len, some))} files; weigh them first"
-        assert str(error.value) == told
+        message = f"train: loss wspin: expected {needed}, found {sum(map(len, some))} files; weigh them first"
+        assert str(error.value) == message
 
 
 def test_weights_for_a_loss_that_reads_none_are_refused(folder, chat):

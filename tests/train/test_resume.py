@@ -116,10 +116,10 @@ def test_a_step_without_memory_is_taken_in_smaller_batches(
     expected = trained(fresh(), pairs, settings, tmp_path / "whole")
     monkeypatch.setattr(trainer, "pack", short)
     found = trained(fresh(), pairs, settings, tmp_path / "short")
-    told = [line for line in capsys.readouterr().out.splitlines() if "out of memory" in line]
-    assert told[0] == "train: out of memory; continuing with token_budget 30"
+    lines = [line for line in capsys.readouterr().out.splitlines() if "out of memory" in line]
+    assert lines[0] == "train: out of memory; continuing with token_budget 30"
     assert max(seen[2:]) <= 30
-    assert len(told) == (2 if fits < max(seen[2:]) else 1)
+    assert len(lines) == (2 if fits < max(seen[2:]) else 1)
     assert (found - expected).norm() < 1e-5 * expected.norm()
     assert curve(tmp_path / "short")[0]["work/tokens"] == curve(tmp_path / "whole")[0]["work/tokens"]
 
@@ -148,8 +148,8 @@ def test_checkpointed_activations_change_nothing(fresh, pairs, train_settings, t
     models = [fresh(), fresh()]
     models[1].model.layers[0].self_attn.register_forward_hook(lambda *_: calls.append(1))
     plain, again = (
-        trained(one, pairs, train_settings(gradient_checkpointing=asked), tmp_path / str(asked))
-        for asked, one in enumerate(models)
+        trained(one, pairs, train_settings(gradient_checkpointing=checkpointing), tmp_path / str(checkpointing))
+        for checkpointing, one in enumerate(models)
     )
     assert torch.equal(plain, again)
     assert len(calls) > 2 * len(curve(tmp_path / "1"))

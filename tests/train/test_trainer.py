@@ -32,8 +32,8 @@ from wspin.train import trainer
 
 def step_gradient(model, items, settings, state, index=0):
     """Loss and gradient of one optimiser step, as the Trainer takes it."""
-    made, steps = planned(model, items, settings, state)
-    loss = made.training_step(model, steps[index])
+    unstarted, steps = planned(model, items, settings, state)
+    loss = unstarted.training_step(model, steps[index])
     chosen = [items[i] for i in sorted(steps[index])]
     return loss.item(), torch.cat([weight.grad.flatten() for weight in model.parameters()]), chosen
 

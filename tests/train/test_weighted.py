@@ -53,8 +53,8 @@ def test_a_weighted_step_is_the_formula(fresh, pairs, train_settings, tmp_path, 
         for weight in policy.parameters():
             weight.add_(0.05 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)))
     exact = copy.deepcopy(policy).double()
-    made, steps = planned(reference, items, settings, tmp_path)  # its model is kept as the frozen reference
-    loss = made.training_step(policy, steps[0]).item()
+    unstarted, steps = planned(reference, items, settings, tmp_path)  # its model is kept as the frozen reference
+    loss = unstarted.training_step(policy, steps[0]).item()
     found = loss, torch.cat([weight.grad.flatten() for weight in policy.parameters()])
     total = 0.0
     for item in (items[i] for i in steps[0]):
@@ -101,11 +101,11 @@ def test_the_curve_has_weighted_and_unweighted_rewards(fresh, pairs, train_setti
     )
     (line,) = curve(tmp_path / "one")
     for name, sums in (("rewards", heavy), ("unweighted", plain)):
-        told = {key: line[f"{name}/{key}"] for key in ("chosen", "rejected", "margin", "accuracy")}
+        rewards = {key: line[f"{name}/{key}"] for key in ("chosen", "rejected", "margin", "accuracy")}
         margin = sums[:, 0] - sums[:, 1]
         expected = {"chosen": 0.5 * sums[:, 0].mean(), "rejected": 0.5 * sums[:, 1].mean()}
         expected |= {"margin": 0.5 * margin.mean(), "accuracy": (margin > 0).mean()}
-        assert told == pytest.approx(expected, rel=1e-4)
+        assert rewards == pytest.approx(expected, rel=1e-4)
     assert line["margin/largest"] == pytest.approx(abs(plain[:, 0] - plain[:, 1]).max(), rel=1e-4)
 
 
@@ -130,11 +130,13 @@ def test_pairs_of_one_prompt_read_together_train_as_apart(fresh, model, make_ite
             with torch.no_grad():
                 for weight in policy.parameters():
                     weight.mul_(1.05)
-            made, steps = planned(fresh(), items, settings, tmp_path)
+            unstarted, steps = planned(fresh(), items, settings, tmp_path)
             assert len(steps) == 1
-            loss = made.training_step(policy, steps[0]).item()
+            loss = unstarted.training_step(policy, steps[0]).item()
             gradient = torch.cat([weight.grad.flatten() for weight in policy.parameters()])
-            found.append((loss, gradient, {k: v for k, v in made.step_metrics.items() if not k.startswith("work/")}))
+            found.append(
+                (loss, gradient, {k: v for k, v in unstarted.step_metrics.items() if not k.startswith("work/")})
+            )
         assert found[1][0] == pytest.approx(found[0][0], rel=1e-5)
         assert (found[1][1] - found[0][1]).norm() < 1e-5 * found[0][1].norm()
         assert found[1][2] == pytest.approx(found[0][2], rel=1e-4)

@@ -1,0 +1,47 @@
+"""Scoring: every answer's log-probabilities, in the order of the items."""
+
+import pytest
+import torch
+import transformers
+from forwards import CPU, SMALL, by_answer, close, mixed, plain, policy
+
+from wspin.logprobs.score import score_items
+from wspin.models import folders
+
+
+@pytest.mark.parametrize("budget", [1, 40, 150, 10_000])
+def test_score_returns_items_in_their_order(model, make_items, budget):
+    items, progress = make_items(9, answers=3), []
+    scored = score_items(model, items, budget, "float32", progress.append)
+    assert [[len(answer) for answer in one] for one in scored] == [[len(r) for r in item.responses] for item in items]
+    close(by_answer(scored), plain(model, items).detach())
+    assert progress == sorted(progress)
+    assert progress[-1] == 9
+
+
+def test_score_takes_empty_answers_and_items_without_any(model):
+    items, progress = mixed(), []
+    scored = score_items(model, items, 30, "float32", progress.append)
+    assert [[len(answer) for answer in one] for one in scored] == [[len(r) for r in item.responses] for item in items]
+    close(by_answer(scored), plain(model, items).detach())
+    assert progress[-1] == len(items)
+    assert [one.shape for one in score_items(model, items[-1:], 30, "float32")[0]] == [(0,)]
+
+
+def test_score_leaves_the_model_without_gradients(model, make_items):
+    model.train()
+    scored = score_items(model, make_items(2), 4096, "float32")
+    assert not model.training
+    assert all(weight.grad is None for weight in model.parameters())
+    scored[0][0][:] = 0.0  # the caller's own array
+    assert scored[0][0].base is None
+
+
+@pytest.mark.parametrize("name", ["Qwen2", "GPT2"])
+def test_dropout_is_off_whatever_the_model_says(name, make_items, tmp_path):
+    """Policy and reference would differ by it, at every step."""
+    rates = {"attention_dropout": 0.5, "attn_pdrop": 0.5, "embd_pdrop": 0.5, "resid_pdrop": 0.5}
+    settings = getattr(transformers, f"{name}Config")(**{**SMALL, "vocab_size": 270}, **rates)
+    transformers.AutoModelForCausalLM.from_config(settings).save_pretrained(tmp_path)
+    model = folders.load_model(tmp_path, CPU)
+    assert torch.equal(policy(model, make_items(4), "float32"), policy(model, make_items(4), "float32"))
