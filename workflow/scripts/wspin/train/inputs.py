@@ -56,15 +56,16 @@ def training_sets(
     scored = tables.read_shards(reference, "reference", replays, **expected)
     tables.check_same_rows(rows, table["prompt_id"].to_pylist(), reference[0], scored["prompt_id"].to_pylist())
     sides = ["rejected", *tables.replayed_sides(replays)]
-    _check_weight_files(loss, weights, len(reference), len(sides))
+    token_weights = _token_weights(loss, weights, len(reference), scored, sides, expected)
     chosen, sets = _answers(scored, "chosen"), []
-    for place, side in enumerate(sides):
-        of_pairs = [()] * scored.num_rows
-        if loss == "wspin":  # weights of replayed answers came from earlier students
-            student = {"model": expected["model"]} if side == "rejected" else {}
-            of_pairs = _pair_weights(weights[place], scored, side, {"tokenizer": expected["tokenizer"], **student})
+    for side, of_pairs in zip(sides, token_weights, strict=True):
         pairs = zip(prompts, chosen, _answers(scored, side), of_pairs, strict=True)
-        sets.append([Item(prompt, (a.ids, b.ids), (a.logprobs, b.logprobs), own) for prompt, a, b, own in pairs])
+        sets.append(
+            [
+                Item(prompt, (real.ids, other.ids), (real.logprobs, other.logprobs), pair_weights)
+                for prompt, real, other, pair_weights in pairs
+            ]
+        )
     return sets
 
 
@@ -88,14 +89,29 @@ def by_folder(paths: Sequence[str]) -> list[list[str]]:
     return [list(files) for _, files in groupby(paths, os.path.dirname)]
 
 
-def _check_weight_files(loss: str, weights: Sequence[Sequence[str]], shards: int, sets: int) -> None:
+def _token_weights(
+    loss: str,
+    weights: Sequence[Sequence[str]],
+    shards: int,
+    scored: pa.Table,
+    sides: Sequence[str],
+    expected: dict[str, Any],
+) -> list[list[PairWeights]]:
+    """Token weights of every pair, for each response set. Raises `StudyError` if files are missing."""
     count = sum(map(len, weights))
     if loss != "wspin":
         if count:
             raise StudyError(f"train: loss {loss}: expected no token weights (--weights), found {count} files")
-    elif [len(paths) for paths in weights] != [shards] * sets:
-        needed = f"token weights (--weights) of {sets} response sets in {shards} shards each"
+        return [[()] * scored.num_rows for _ in sides]
+    if [len(paths) for paths in weights] != [shards] * len(sides):
+        needed = f"token weights (--weights) of {len(sides)} response sets in {shards} shards each"
         raise StudyError(f"train: loss wspin: expected {needed}, found {count} files; weigh them first")
+    student = {"model": expected["model"]}  # which generated this iteration's answers, but not the replayed ones
+    models = [student, *[{}] * (len(sides) - 1)]
+    return [
+        _pair_weights(paths, scored, side, {"tokenizer": expected["tokenizer"], **model})
+        for paths, side, model in zip(weights, sides, models, strict=True)
+    ]
 
 
 def _pair_weights(paths: Sequence[str], scored: pa.Table, side: str, expected: dict[str, Any]) -> list[PairWeights]:
