@@ -12,7 +12,7 @@ from wspin.errors import StudyError
 from wspin.storage import tables
 from wspin.storage.files import sha256, whole_file, whole_folder, write_json, writing
 
-MADE_WITH = {"tokenizer": "aa", "model": "bb", "template": "zephyr", "settings": {"top_p": 1.0}}
+METADATA = {"tokenizer": "aa", "model": "bb", "template": "zephyr", "settings": {"top_p": 1.0}}
 TEXTS = {"prompt": ["Hi", "日本\r\n", ""], "response": ["a", "", "\x00"], "split": ["train"] * 3}
 SCORED = {"token_ids": [[1, 2], [0], [7]], "ends": [[1, 1], [0], [4]], "logprobs": [[-0.5, -1.25], [0.0], [-3.0]]}
 KINDS = {
@@ -27,10 +27,10 @@ KINDS = {
 
 def columns(kind):
     """Three rows of a kind, and the number of its replays."""
-    made, replays = KINDS[kind]
-    if isinstance(made, tuple):
-        made = {f"{side}_{part}": values for side in made for part, values in SCORED.items()}
-    return {"prompt_id": ["t-2", "t-0", "t-1"], **made}, replays
+    content, replays = KINDS[kind]
+    if isinstance(content, tuple):
+        content = {f"{side}_{part}": values for side in content for part, values in SCORED.items()}
+    return {"prompt_id": ["t-2", "t-0", "t-1"], **content}, replays
 
 
 @pytest.fixture
@@ -38,19 +38,19 @@ def path(tmp_path):
     return tmp_path / "prompts.parquet"
 
 
-def write(path, made_with=MADE_WITH, **changes):
-    tables.write(path, "prompts", {**columns("prompts")[0], **changes}, made_with)
+def write(path, metadata=METADATA, **changes):
+    tables.write(path, "prompts", {**columns("prompts")[0], **changes}, metadata)
     return path
 
 
-def stops(path, *said, **expected):
-    """Reading stops with one line that names the file and says these things."""
+def stops(path, *parts, **expected):
+    """Reading stops with one line that names the file and contains these parts."""
     with pytest.raises(StudyError) as error:
         tables.read(path, "prompts", **expected)
     assert str(error.value).startswith(f"{path}: ")
     assert "\n" not in str(error.value)
-    for words in ("expected", *said):
-        assert words in str(error.value)
+    for part in ("expected", *parts):
+        assert part in str(error.value)
 
 
 # Reading and writing
@@ -58,12 +58,12 @@ def stops(path, *said, **expected):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_comes_back_as_it_was(tmp_path, kind):
-    (made, replays), name = columns(kind), kind.split()[0]
-    tables.write(tmp_path / "a.parquet", name, made, MADE_WITH, replays)
-    table = tables.read(tmp_path / "a.parquet", name, replays, **MADE_WITH)
-    assert table.to_pydict() == made
+    (content, replays), name = columns(kind), kind.split()[0]
+    tables.write(tmp_path / "a.parquet", name, content, METADATA, replays)
+    table = tables.read(tmp_path / "a.parquet", name, replays, **METADATA)
+    assert table.to_pydict() == content
     assert table.column_names[0] == "prompt_id"
-    assert tables.metadata(table) == {"format": tables.FORMAT, "kind": name, **MADE_WITH}
+    assert tables.metadata(table) == {"format": tables.FORMAT, "kind": name, **METADATA}
     assert not any(field.nullable for field in table.schema)
     assert pq.ParquetFile(tmp_path / "a.parquet").metadata.row_group(0).column(0).compression == "ZSTD"
 
@@ -80,19 +80,19 @@ def test_replays_have_columns_of_their_own():
 def test_equal_content_gives_equal_bytes(tmp_path):
     """Whatever the order in which columns and metadata were given."""
     first = write(tmp_path / "a.parquet")
-    made, backward = columns("prompts")[0], dict(reversed(MADE_WITH.items()))
-    tables.write(tmp_path / "b.parquet", "prompts", dict(reversed(made.items())), backward)
+    content, backward = columns("prompts")[0], dict(reversed(METADATA.items()))
+    tables.write(tmp_path / "b.parquet", "prompts", dict(reversed(content.items())), backward)
     assert sha256(first) == sha256(tmp_path / "b.parquet")
     assert sha256(first) != sha256(write(tmp_path / "c.parquet", response=["a", "", "\x01"]))
-    assert sha256(first) != sha256(write(tmp_path / "d.parquet", {**MADE_WITH, "model": "cc"}))
+    assert sha256(first) != sha256(write(tmp_path / "d.parquet", {**METADATA, "model": "cc"}))
 
 
 def test_shards_are_read_in_their_order(tmp_path):
     ids = [["a", "b"], ["c"], ["d", "e"]]
     paths = [tmp_path / f"{i}.parquet" for i in range(3)]
     for path, some in zip(paths, ids, strict=True):
-        tables.write(path, "prompts", {"prompt_id": some, **dict.fromkeys(TEXTS, ["x"] * len(some))}, MADE_WITH)
-    assert tables.read_shards(paths, "prompts", **MADE_WITH)["prompt_id"].to_pylist() == list("abcde")
+        tables.write(path, "prompts", {"prompt_id": some, **dict.fromkeys(TEXTS, ["x"] * len(some))}, METADATA)
+    assert tables.read_shards(paths, "prompts", **METADATA)["prompt_id"].to_pylist() == list("abcde")
     assert tables.read_shards(paths[::-1], "prompts")["prompt_id"].to_pylist() == list("decab")
     with pytest.raises(StudyError, match=r"prompt_id: expected every id once, found 'a' more than once"):
         tables.read_shards([*paths, paths[0]], "prompts")
@@ -118,7 +118,7 @@ def test_a_missing_file(path):
 
 
 def test_another_kind(path):
-    tables.write(path, "generations", columns("generations")[0], MADE_WITH)
+    tables.write(path, "generations", columns("generations")[0], METADATA)
     stops(path, "kind: expected 'prompts', found 'generations'")
 
 
@@ -136,12 +136,12 @@ def test_a_file_that_is_not_the_studys(path):
 
 @pytest.mark.parametrize("key", ["tokenizer", "model", "template"])
 def test_another_origin(path, key):
-    stops(write(path), f"{key}: expected 'other', found {MADE_WITH[key]!r}", **{**MADE_WITH, key: "other"})
+    stops(write(path), f"{key}: expected 'other', found {METADATA[key]!r}", **{**METADATA, key: "other"})
 
 
-def test_an_origin_that_is_not_told(path):
+def test_missing_metadata(path):
     """Missing metadata is an error, it is not defaulted."""
-    stops(write(path), "autocast: expected 'float32', found None", **MADE_WITH, autocast="float32")
+    stops(write(path), "autocast: expected 'float32', found None", **METADATA, autocast="float32")
 
 
 @pytest.mark.parametrize("damage", ["half", "empty", "text", "no footer"])
@@ -174,8 +174,8 @@ def test_columns_in_another_order(path):
 
 def test_a_column_of_another_type(tmp_path):
     """int64 ids would do for Python, but they are not what was agreed."""
-    made, path = columns("generations")[0], tmp_path / "00.parquet"
-    tables.write(path, "generations", made, MADE_WITH)
+    content, path = columns("generations")[0], tmp_path / "00.parquet"
+    tables.write(path, "generations", content, METADATA)
     table = pq.read_table(path)
     wide = table["token_ids"].cast(pa.list_(pa.int64()))
     pq.write_table(table.set_column(2, "token_ids", wide), path)
@@ -184,8 +184,8 @@ def test_a_column_of_another_type(tmp_path):
 
 
 def test_another_number_of_replays(path):
-    made, replays = columns("reference with replays")
-    tables.write(path, "reference", made, MADE_WITH, replays)
+    content, replays = columns("reference with replays")
+    tables.write(path, "reference", content, METADATA, replays)
     with pytest.raises(StudyError, match="wrong: replayed_token_ids, replayed_ends, replayed_logprobs"):
         tables.read(path, "reference", replays=0)
 
@@ -264,13 +264,13 @@ def test_a_failed_write_leaves_what_was_there(path):
     assert list(path.parent.iterdir()) == [path]
 
 
-@pytest.mark.parametrize(("message", "told"), [("no space\nat all", "no space"), ("", "RuntimeError")])
-def test_a_write_that_fails_names_the_file(path, message, told):
-    """Also where the library's own error says nothing."""
+@pytest.mark.parametrize(("message", "reason"), [("no space\nat all", "no space"), ("", "RuntimeError")])
+def test_a_write_that_fails_names_the_file(path, message, reason):
+    """Even if the library's error has no message."""
     with pytest.raises(OSError) as error, writing(path, RuntimeError):
         raise RuntimeError(message)
     assert error.value.filename == str(path)
-    assert error.value.strerror == f"cannot be written, is the disk full? {told}"
+    assert error.value.strerror == f"cannot be written, is the disk full? {reason}"
     with pytest.raises(OSError) as error, whole_file(path):
         raise OSError(28, "No space left on device")
     assert error.value.filename == str(path)
