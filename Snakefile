@@ -3,7 +3,7 @@
     snakemake --profile local all                    everything, on this machine
     snakemake --profile slurm results/wspin/ite3     one iteration and what it needs, on a cluster
 
-config/config.yaml says what is studied; the rules follow in the order in which they run.
+config/config.yaml describes the study; the rules follow in the order in which they run.
 """
 
 from snakemake.utils import min_version
@@ -86,4 +86,4 @@ onsuccess:
 
 
 onerror:
-    print(f"a job failed; its log is above and in {PATHS.results}/logs/, what it had saved is kept")
+    print(f"a job failed: see its log above or in {PATHS.results}/logs/; the next run resumes from its saved state")

@@ -1,12 +1,12 @@
-"""Preflight: what the study will take and what would stop it, before the first GPU minute.
+"""Preflight: what the study needs and what would stop it, before the first GPU minute.
 
-in:  the configuration; what has been fetched and measured, as far as it is there
+in:  the configuration; sizes and lengths from the results, as far as they exist
 out: a table in the log and on the terminal
 """
 
 
 rule preflight:
-    """Tell sizes, times, memory, price, disk and access of the whole study; fail if it would."""
+    """Estimate sizes, times, memory, price and disk of the whole study and check access; fail if the study would."""
     log:
         "<logs>/preflight.log",
     localrule: True

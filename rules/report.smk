@@ -65,7 +65,7 @@ rule report_differences:
 
 
 rule report_weights:
-    """Tell what the token weights of every iteration look like."""
+    """Describe the token weights of every iteration."""
     input:
         PATHS.weight_files(),
         prompts="<results>/data/prompts.parquet",
