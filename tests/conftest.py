@@ -74,6 +74,16 @@ def scratch_model(tmp_path_factory, texts):
 
 
 @pytest.fixture(scope="session")
+def scored_study(tmp_path_factory, scratch_model, texts):
+    """A folder of files that several models scored; see `scored.make`. Tests only read it."""
+    import scored
+
+    folder = tmp_path_factory.mktemp("scored")
+    scored.make(folder, scratch_model, texts)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def chat(scratch_model):
     """The scratch model's tokenizer with the study's template."""
     from wspin.config.stages import Dialogue
