@@ -319,7 +319,7 @@ def test_missing_commits_are_looked_up_once(hub, tmp_path, repository):
     """A name without a revision is refused until its commit is known, and has that one from then on."""
     study = repository.copy(tmp_path / "study").overlay({"models": {"base": {"hub": MODEL, "revision": None}}})
     target = "results/base/manifest.json"
-    assert "`make revisions` asks for those that are missing" in study.run("-n", target).stdout
+    assert "`make revisions` looks up missing commits" in study.run("-n", target).stdout
     environment = {**workflow.environment(), "HF_ENDPOINT": hub.url}
     command = [sys.executable, "workflow/scripts/manage.py", "revisions", "--configfile", *study.configfiles]
     for flags, count in (((), 1), ((), 1), (("--renew", MODEL), 2)):
