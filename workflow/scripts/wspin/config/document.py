@@ -13,10 +13,9 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic.json_schema import models_json_schema
 
+from .explain import Node, entry_schema, resolve
 from .stages import Train, Weigh
 from .study import Study
-
-Node = dict[str, Any]  # a part of a JSON schema
 
 INTRODUCTION = """\
 # Configuration
@@ -154,8 +153,8 @@ def readme(defaults: Node) -> str:
 
 def _about(root: Node, node: Node) -> list[str]:
     """The description of a section, or of its entries if their names are the user's."""
-    section = _resolve(root, node)
-    entry = _resolve(root, _entry_schema(section) or {})
+    section = resolve(root, node)
+    entry = resolve(root, entry_schema(section) or {})
     description = entry.get("description") or section.get("description")
     return [_sentence(description), ""] if description else []
 
@@ -167,9 +166,9 @@ def leaves() -> list[Key]:
 
 
 def _leaves(root: Node, node: Node, path: tuple[str, ...], required: bool) -> Iterator[Key]:
-    section = _resolve(root, node)
+    section = resolve(root, node)
     below = section.get("properties", {})
-    entry, name = _entry_schema(section), "<name>"
+    entry, name = entry_schema(section), "<name>"
     if len(below) > 1 and len({part.get("$ref", key) for key, part in below.items()}) == 1:  # all with the same keys
         entry, name, below = next(iter(below.values())), "<stage>", {}
     if below:
@@ -179,20 +178,6 @@ def _leaves(root: Node, node: Node, path: tuple[str, ...], required: bool) -> It
         yield from _leaves(root, entry, (*path, name), required)
     else:
         yield Key(path, node, required)
-
-
-def _resolve(root: Node, node: Node) -> Node:
-    """The definition that a node refers to, itself or in its alternative to `null`; the node if it refers to none."""
-    for option in (node, *node.get("anyOf", ())):
-        if "$ref" in option:
-            return root["$defs"][option["$ref"].rsplit("/", 1)[1]]
-    return node
-
-
-def _entry_schema(section: Node) -> Node | None:
-    """Schema of the values of a mapping whose keys are the user's."""
-    entry = section.get("additionalProperties") or next(iter(section.get("patternProperties", {}).values()), None)
-    return entry if isinstance(entry, dict) else None
 
 
 def _table(keys: list[Key], defaults: Node, drop: int) -> str:

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from .base import Section
 from .study import Study
 
+Node = dict[str, Any]  # a part of a JSON schema
 Place = tuple[str, ...]
 Complaint = tuple[Place, str]  # place in the configuration, what is wrong there
 ALTERNATIVE = re.compile(r"\[key\]|constrained-\w+|list\[.+\]")  # parts of a place that pydantic adds
@@ -42,16 +43,21 @@ def _message(entry: dict[str, Any], section: type[Section]) -> str:
 
 def _valid_keys(place: Place, section: type[Section]) -> list[str]:
     """The keys that may stand at a place below a section."""
-    root = section.model_json_schema()
-
-    def resolve(node: dict[str, Any]) -> dict[str, Any]:
-        for option in (node, *node.get("anyOf", ())):
-            if "$ref" in option:
-                return root["$defs"][option["$ref"].rsplit("/", 1)[1]]
-        return node
-
-    node = root
+    root = node = section.model_json_schema()
     for key in place:
-        any_key = node.get("additionalProperties") or next(iter(node.get("patternProperties", {}).values()), {})
-        node = resolve(node.get("properties", {}).get(key) or any_key)
+        node = resolve(root, node.get("properties", {}).get(key) or entry_schema(node) or {})
     return list(node.get("properties", {}))
+
+
+def resolve(root: Node, node: Node) -> Node:
+    """The definition that a node refers to, itself or in its alternative to `null`; the node if it refers to none."""
+    for option in (node, *node.get("anyOf", ())):
+        if "$ref" in option:
+            return root["$defs"][option["$ref"].rsplit("/", 1)[1]]
+    return node
+
+
+def entry_schema(section: Node) -> Node | None:
+    """Schema of the values of a mapping whose keys are the user's."""
+    entry = section.get("additionalProperties") or next(iter(section.get("patternProperties", {}).values()), None)
+    return entry if isinstance(entry, dict) else None

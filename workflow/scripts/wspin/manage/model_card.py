@@ -186,7 +186,9 @@ def _evaluation(paths: StudyPaths, name: str) -> dict[str, Any] | None:
     suites = list(paths.study.eval.suites)
     existing = [suite for suite, path in zip(suites, paths.scores(name), strict=True) if Path(path).exists()]
     manifest = json.loads(Path(paths.manifest(name)).read_text())
-    scored = [suite for suite in read_scores(paths.results, [name], existing) if suite.scores.model == manifest["model"]]
+    scored = [
+        suite for suite in read_scores(paths.results, [name], existing) if suite.scores.model == manifest["model"]
+    ]
     if not scored:
         return None
     results = {task: result for suite in scored for task, result in suite.scores.tasks.items()}

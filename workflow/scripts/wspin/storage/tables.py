@@ -26,12 +26,12 @@ FORMAT = 1
 SIDES = ("chosen", "rejected")
 WEIGHT_COUNTS = ("tokens", "at_lower", "at_upper", "unread", "unclear", "segments", "mismatched")
 IDS, FLOATS = pa.list_(pa.int32()), pa.list_(pa.float32())
+LOGPROBS = {"token_ids": IDS, "ends": IDS, "logprobs": FLOATS}  # ends: of each token in the text, characters; nats
 
 
 def logprob_columns(*sides: str) -> dict[str, pa.DataType]:
-    """Columns of the log-probabilities of some answers: ids, end of each token in the text (characters), nats."""
-    parts = {"token_ids": IDS, "ends": IDS, "logprobs": FLOATS}
-    return {f"{side}_{part}": kind for side in sides for part, kind in parts.items()}
+    """Columns of the log-probabilities of several answers of a row."""
+    return {f"{side}_{name}": datatype for side in sides for name, datatype in LOGPROBS.items()}
 
 
 def replayed_sides(count: int) -> list[str]:
@@ -46,7 +46,7 @@ def schema(kind: str, replays: int = 0) -> dict[str, pa.DataType]:
         "preferences": {"prompt": pa.string(), "chosen": pa.string(), "rejected": pa.string(), "split": pa.string()},
         "generations": {"response": pa.string(), "token_ids": IDS, "finish_reason": pa.string()},
         "reference": logprob_columns("chosen", "rejected", *replayed_sides(replays)),
-        "logprobs": {"token_ids": IDS, "ends": IDS, "logprobs": FLOATS},
+        "logprobs": LOGPROBS,
         "weights": {"ids_hash": pa.string(), "chosen_weights": FLOATS, "rejected_weights": FLOATS},
     }[kind]
 
