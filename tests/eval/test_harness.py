@@ -289,7 +289,7 @@ def test_lm_evals_own_task_runs_offline_on_a_snapshot(made, tmp_path):
     check_rows_give_scores(scores["tasks"], rows)
     assert rows[1]["target"] == "sleeps."
 
-    suite = harness.Suite("hellaswag", tmp_path / "fetched", {"hellaswag": 2}, own=True)
+    suite = harness.Suite("hellaswag", tmp_path / "fetched", {"hellaswag": 2}, default_tasks=True)
     lm = harness.language_model(made / "model", 16, None)
     with harness.working_folder(suite):
         names = ("random_seed", "numpy_random_seed", "torch_random_seed", "fewshot_random_seed")

@@ -186,7 +186,9 @@ class TrainSection(Train):
     dpo: dict[str, Any] = Field({}, description="overrides for registry models trained with loss dpo")
 
 
-class Eval(Section):
+class EvalSettings(Section):
+    """How lm-eval runs a model."""
+
     engine: Literal["transformers", "vllm"] = Field(
         description="library that runs the model under lm-eval, in float32; tables refuse to mix the two"
     )
@@ -194,6 +196,9 @@ class Eval(Section):
     seeds: Annotated[list[int], Field(min_length=4, max_length=4)] = Field(
         description="lm-eval's seeds: python, numpy, torch, few-shot examples"
     )
+
+
+class Eval(EvalSettings):
     models: list[str] = Field(description="registry models in the tables, beside every arm's iterations")
     suites: dict[Name, Annotated[dict[str, int], Field(min_length=1)]] = Field(
         min_length=1, description="suite: {task: shots}; a suite is one job"

@@ -17,17 +17,19 @@ CHOICES = 4
 
 
 def heldout_documents(path: str | Path, template: str, eos: str, model: str | Path) -> list[Row]:
-    """Held-out rows as tasks read them: the rendered prompt, the real answer, and a choice of answers with its label.
+    """Held-out rows as documents: the rendered prompt, the real answer, and a choice of answers with its label.
 
-    Prompts are rendered as the model in the folder `model` sees them; a choice is closed by EOS, as a training answer.
-    Raises `StudyError` if there is no row, or if the template holds special tokens, which lm-eval would read as text.
+    Prompts are rendered for the model in the folder `model`; every choice ends with EOS, as answers do in training.
+    Raises `StudyError` if there is no row, or if the template holds special tokens, which lm-eval would take for text.
     """
     documents = tables.read(path, "prompts").select(["prompt_id", "prompt", "response"]).to_pylist()
     tokenizer = folders.load_tokenizer(model)
-    around = chat.template_text(template, tokenizer)
-    if found := [token for token in tokenizer.all_special_tokens if token in around]:
-        told = f"expected a template without special tokens for tasks on held-out rows, found {', '.join(found)}"
-        raise StudyError(f"dialogue.template: {told}; leave these tasks out, or choose another template")
+    template_text = chat.template_text(template, tokenizer)
+    if special := [token for token in tokenizer.all_special_tokens if token in template_text]:
+        raise StudyError(
+            "dialogue.template: expected a template without special tokens for tasks on held-out rows, "
+            f"found {', '.join(special)}; leave these tasks out, or choose another template"
+        )
     for row in documents:
         texts, row["label"] = choices(row["prompt_id"], row["response"])
         row["choices"] = [text + eos for text in texts]
@@ -38,12 +40,12 @@ def heldout_documents(path: str | Path, template: str, eos: str, model: str | Pa
 
 
 def choices(prompt_id: str, answer: str) -> tuple[list[str], int]:
-    """The answer among distinct corruptions of it, in an order that belongs to the prompt, and its place there."""
+    """The answer among distinct corruptions of it, in an order drawn for the prompt, and its index."""
     rng = row_generator("choices", prompt_id)
     texts = [answer]
     while len(texts) < CHOICES:
-        made = corrupt(answer, rng)
-        if made not in texts:
-            texts.append(made)
+        corrupted = corrupt(answer, rng)
+        if corrupted not in texts:
+            texts.append(corrupted)
     order = rng.permutation(CHOICES).tolist()
     return [texts[i] for i in order], order.index(0)

@@ -1,4 +1,4 @@
-"""lm-eval's results as the study keeps them: scores by task, and a row per document."""
+"""lm-eval's results in the study's files: scores by task, and a row per document."""
 
 from __future__ import annotations
 
@@ -18,37 +18,38 @@ from wspin.storage.files import digest, whole_file
 Row = dict[str, Any]
 
 
-def write_samples(path: str | Path, rows: list[Row], made_with: dict[str, Any]) -> None:
+def write_samples(path: str | Path, rows: list[Row], metadata: dict[str, Any]) -> None:
     """Write one row per task, document and filter; its `metrics` are a JSON object."""
     texts = ("doc_hash", "prompt_hash", "target_hash", "filter", "target", "answer", "metrics")
     fields = {"task": pa.string(), "doc_id": pa.int32(), **dict.fromkeys(texts, pa.string())}
-    described = json.dumps({"format": tables.FORMAT, "kind": "samples", **made_with}, sort_keys=True)
-    schema = pa.schema([pa.field(name, of, nullable=False) for name, of in fields.items()], {"wspin": described})
+    header = json.dumps({"format": tables.FORMAT, "kind": "samples", **metadata}, sort_keys=True)
+    schema = pa.schema([pa.field(name, kind, nullable=False) for name, kind in fields.items()], {"wspin": header})
     with whole_file(path) as temporary:
         pq.write_table(pa.Table.from_pylist(rows, schema), temporary, compression="zstd")
 
 
-def task_scores(name: str, shots: int, found: Row) -> Row:
-    """Scores of a task; of a group its aggregate, and below it those of its subtasks."""
-    leaves = sorted(_leaves(name, found["group_subtasks"]))
-    samples = {(leaf, one["doc_id"]): one["prompt_hash"] for leaf in leaves for one in found["samples"].get(leaf, [])}
-    prompts = [samples[key] for key in sorted(samples)]  # one per document, whatever the number of filters
-    metrics, stderr = _metrics(found["results"].get(name, {}))
+def task_scores(name: str, shots: int, results: Row) -> Row:
+    """Scores of a task; of a group its aggregate, with those of its subtasks."""
+    leaves = sorted(_leaves(name, results["group_subtasks"]))
+    samples = [(leaf, sample) for leaf in leaves for sample in results["samples"].get(leaf, [])]
+    by_document = {(leaf, sample["doc_id"]): sample["prompt_hash"] for leaf, sample in samples}  # of all filters
+    prompts = [by_document[document] for document in sorted(by_document)]
+    metrics, stderr = _metrics(results["results"].get(name, {}))
     if not prompts or not metrics or None in metrics.values():
         missing = "samples" if not prompts else "finite score" if metrics else "score of its own; name the tasks in it"
         raise StudyError(f"{name}: expected samples and scores, found no {missing}")
-    version = str(found["versions"][name])  # lm-eval has numbers for tasks, texts for groups
+    version = str(results["versions"][name])  # lm-eval has numbers for tasks, texts for groups
     entry = {"shots": shots, "version": version, "n": len(prompts), "prompt_hash": digest(prompts)}
-    below = {} if leaves == [name] else {"subtasks": {leaf: task_scores(leaf, shots, found) for leaf in leaves}}
-    return {**entry, "metrics": metrics, "stderr": stderr, **below}
+    subtasks = {} if leaves == [name] else {"subtasks": {leaf: task_scores(leaf, shots, results) for leaf in leaves}}
+    return {**entry, "metrics": metrics, "stderr": stderr, **subtasks}
 
 
-def _leaves(name: str, below: dict[str, list[str]]) -> list[str]:
-    return [leaf for child in below[name] for leaf in _leaves(child, below)] if name in below else [name]
+def _leaves(name: str, children: dict[str, list[str]]) -> list[str]:
+    return [leaf for child in children[name] for leaf in _leaves(child, children)] if name in children else [name]
 
 
 def _metrics(measured: Row) -> tuple[dict[str, float | None], dict[str, float | None]]:
-    """(values, standard errors) under lm-eval's keys, `{metric},{filter}`; what is no finite number is None."""
+    """(values, standard errors) under lm-eval's keys, `{metric},{filter}`; None for anything but finite numbers."""
     metrics, stderr = {}, {}
     for key, value in measured.items():
         metric, comma, filter_ = key.partition(",")
@@ -60,6 +61,7 @@ def _metrics(measured: Row) -> tuple[dict[str, float | None], dict[str, float | 
 
 
 def sample_rows(task: Any, samples: list[Row]) -> list[Row]:
+    """A row per document and filter of a task, in their order."""
     rows = []
     for sample in sorted(samples, key=lambda sample: (sample["doc_id"], sample["filter"])):
         row = {key: sample[key] for key in ("doc_id", "doc_hash", "prompt_hash", "target_hash", "filter")}
@@ -70,15 +72,15 @@ def sample_rows(task: Any, samples: list[Row]) -> list[Row]:
 
 
 def _target_and_answer(task: Any, sample: Row) -> tuple[str, str]:
-    """What was expected and what the model gave; of a choice, the texts."""
-    target, given = sample["target"], sample["filtered_resps"]
+    """The expected and the model's answer; of a multiple choice, the texts."""
+    target, responses = sample["target"], sample["filtered_resps"]
     if task.OUTPUT_TYPE != "multiple_choice":
-        return str(target), given[0] if isinstance(given[0], str) else _json(given[0])
+        return str(target), responses[0] if isinstance(responses[0], str) else _json(responses[0])
     texts = task.doc_to_choice(sample["doc"])
-    likelihoods = [likelihood for likelihood, _ in given[: len(texts)]]
+    likelihoods = [likelihood for likelihood, _ in responses[: len(texts)]]
     return texts[target] if isinstance(target, int) else str(target), texts[likelihoods.index(max(likelihoods))]
 
 
 def _json(value: Any) -> str:
     """JSON with sorted keys, numpy's values as plain ones."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, default=lambda one: one.tolist())
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, default=lambda array: array.tolist())

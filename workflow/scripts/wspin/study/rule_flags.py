@@ -10,7 +10,7 @@ import json
 
 from wspin.config.flags import flags
 from wspin.config.sources import Model, Preferences, Sft, Source, TaskSource
-from wspin.config.stages import UNTRACKED, Dialogue
+from wspin.config.stages import UNTRACKED, Dialogue, EvalSettings
 from wspin.iteration import Iteration
 
 from .memoize import memoized_method
@@ -91,11 +91,12 @@ class RuleFlags:
         return [*_shard(shard, self.study.data.sft), "--eos-weight", str(self.study.weigh.eos_weight)]
 
     def eval(self, model: str, suite: str) -> list[str]:
-        settings, dialogue = self.study.eval, self._dialogue(model)
+        settings = self.study.eval
         shots = [f"{task}={shots}" for task, shots in sorted(settings.suites[suite].items())]
-        fixed = [*flags(settings, only=("engine", "batch_size")), "--seeds", *map(str, settings.seeds)]
-        tasks = ["--default-tasks"] if settings.sources[suite].hub else []
-        return ["--suite", suite, "--shots", *shots, *fixed, *tasks, *flags(dialogue, only=("template", "eos"))]
+        tasks = ["--suite", suite, "--shots", *shots]
+        default = ["--default-tasks"] if settings.sources[suite].hub else []
+        dialogue = flags(self._dialogue(model), only=("template", "eos"))
+        return [*tasks, *flags(settings, only=EvalSettings.model_fields), *default, *dialogue]
 
     def report_scores(self) -> list[str]:
         metrics = [f"{task}={metric}" for task, metric in sorted(self.study.report.metrics.items())]
