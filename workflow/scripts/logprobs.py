@@ -65,14 +65,8 @@ def score(arguments, settings, dialogue_settings):
     model = folders.load_model(arguments.model, folders.best_device())
     progress = progress_printer("logprobs", len(items))
     scores = score_items(model, items, settings.token_budget, settings.autocast, progress)
-    made_with = {
-        **scorer,
-        "dtype": "float32",
-        "autocast": settings.autocast,
-        "layout": PACKING_FORMAT,
-        "attention": model.config._attn_implementation,
-        **answers.metadata,
-    }
+    made_with = {**scorer, **answers.metadata, "dtype": "float32", "autocast": settings.autocast}
+    made_with |= {"layout": PACKING_FORMAT, "attention": model.config._attn_implementation}
     kind = "logprobs" if arguments.kind == "teacher" else "reference"
     tables.write(arguments.output, kind, answers.columns(scores), made_with, replays=len(arguments.replayed))
     return flops.scoring_flops(model, items, settings.token_budget)

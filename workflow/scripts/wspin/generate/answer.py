@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+Prompts = Sequence[Sequence[int]]  # token ids of each prompt
 RandomSource = Callable[[int], np.random.Generator]  # index of a prompt -> its own generator
 
 

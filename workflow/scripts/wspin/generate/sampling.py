@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,12 @@ from wspin.config.stages import Generate
 from wspin.progress import progress_printer
 from wspin.storage.files import writing
 
-from .answer import Answer, RandomSource
+from .answer import Answer, Prompts, RandomSource
 from .transformers_engine import TransformersEngine
 
 
 def sample_answers(
-    engine: Any, prompts: Sequence[Sequence[int]], random_source: RandomSource, state: Path
+    engine: Any, prompts: Prompts, random_source: RandomSource, state: Path
 ) -> tuple[list[Answer], dict[str, Any]]:
     """(answers in the order of the prompts, work of this run); `state`: a folder whose lock the caller holds."""
     store = AnswerStore(state)

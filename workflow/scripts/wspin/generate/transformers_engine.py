@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from wspin.config.stages import Generate
 from wspin.models import folders
 
-from .answer import Answer, OnAnswer, RandomSource
+from .answer import Answer, OnAnswer, Prompts, RandomSource
 from .decoding import RunningBatch, RunningSequence
 
 # Share of the slots that must be free before waiting prompts take them: prefilling several prompts together is faster.
@@ -38,7 +38,7 @@ class Work:
 @torch.inference_mode()
 def generate(
     model: Any,
-    prompts: Sequence[Sequence[int]],
+    prompts: Prompts,
     uniforms: Callable[[int], np.ndarray],
     settings: Generate,
     eos: int,
@@ -81,12 +81,11 @@ class TransformersEngine:
         attention = self.model.config._attn_implementation
         self.made_with = {"dtype": "float32", "autocast": "float32", "attention": attention}
 
-    def generate(
-        self, prompts: Sequence[Sequence[int]], random_source: RandomSource, on_answer: OnAnswer
-    ) -> dict[str, Any]:
+    def generate(self, prompts: Prompts, random_source: RandomSource, on_answer: OnAnswer) -> dict[str, Any]:
         """Answer the prompts; returns the work of it."""
-        limit = self.settings.max_new_tokens
-        _, work = generate(
-            self.model, prompts, lambda i: random_source(i).random(limit), self.settings, self.eos, on_answer
-        )
+
+        def uniforms(i: int) -> np.ndarray:
+            return random_source(i).random(self.settings.max_new_tokens)
+
+        _, work = generate(self.model, prompts, uniforms, self.settings, self.eos, on_answer)
         return {**asdict(work), "useful": work.useful}

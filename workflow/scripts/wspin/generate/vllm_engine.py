@@ -7,7 +7,6 @@ Generator does not use offset"), so there a prompt is prefilled at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from wspin.config.stages import Generate
 from wspin.errors import StudyError
 from wspin.models.vllm import import_vllm
 
-from .answer import Answer, OnAnswer, RandomSource
+from .answer import Answer, OnAnswer, Prompts, RandomSource
 
 SEEDS = 2**31  # a prompt's seed is below this
 CPU_BATCHED_TOKENS = 4096  # tokens that the CPU build prefills at once
@@ -52,9 +51,7 @@ class VllmEngine:
         self.sampling, self.eos = vllm.SamplingParams, eos
         self.made_with = {"dtype": settings.dtype, "autocast": settings.dtype, "attention": f"vllm {vllm.__version__}"}
 
-    def generate(
-        self, prompts: Sequence[Sequence[int]], random_source: RandomSource, on_answer: OnAnswer
-    ) -> dict[str, Any]:
+    def generate(self, prompts: Prompts, random_source: RandomSource, on_answer: OnAnswer) -> dict[str, Any]:
         """Answer the prompts; returns the work of it."""
         for i, prompt in enumerate(prompts):
             sampling = self.sampling(**self.options, seed=int(random_source(i).integers(SEEDS)))

@@ -70,19 +70,15 @@ def iteration_answers(
     `tokenization` of all. Raises `StudyError` if a file belongs to other rows, another model or tokenizer.
     """
     sides = {"chosen": [_real_tokens(text, chat) for text in rows["response"].to_pylist()]}
-    files = [("rejected", generations, opponent)]
-    if replayed:
-        names = tables.replayed_sides(len(replayed))
-        files += [(name, path, tokenization) for name, path in zip(names, replayed, strict=True)]
-    for side, path, expected in files:
-        table = _read_generations(rows, path, **expected)
+    replayed_sides = tables.replayed_sides(len(replayed)) if replayed else []
+    for side, path in zip(["rejected", *replayed_sides], [generations, *replayed], strict=True):
+        table = _read_generations(rows, path, **(opponent if side == "rejected" else tokenization))
         answers = zip(table["token_ids"].to_pylist(), table["finish_reason"].to_pylist(), strict=True)
         ids = [chat.generated_ids(token_ids, reason) for token_ids, reason in answers]
         sides[side] = [Tokens(token_ids, chat.token_ends(token_ids)) for token_ids in ids]
     texts = tables.texts_hash(rows["prompt"].to_pylist(), rows["response"].to_pylist())
-    return ScoringInputs(
-        rows, sides, {**_tokenizer_metadata(chat), "eos_on_cut": chat.settings.eos_on_cut, "texts": texts}
-    )
+    metadata = {"eos_on_cut": chat.settings.eos_on_cut, "texts": texts}
+    return ScoringInputs(rows, sides, _tokenizer_metadata(chat) | metadata)
 
 
 def preference_answers(rows: pa.Table, chat: ChatTokenizer) -> ScoringInputs:
