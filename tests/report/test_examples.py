@@ -61,7 +61,7 @@ def test_the_page(files):
     assert page.endswith("\n\n`EOS` 1.00\n")  # an empty answer is its end
 
 
-def test_as_many_prompts_as_asked(files):
+def test_the_page_has_as_many_prompts_as_requested(files):
     prompts, shard = files
     page = examples_page(prompts, {"sft": shard.generations}, {}, 1)
     assert "## a" in page
@@ -70,7 +70,7 @@ def test_as_many_prompts_as_asked(files):
     assert examples_page(prompts, {}, {}, 5).count("## ") == 2
 
 
-def test_long_texts_are_cut_and_say_so(files, tmp_path):
+def test_long_texts_are_truncated_with_a_mark(files, tmp_path):
     long = {**PROMPTS, "prompt": ["x" * 601, "y" * 600]}
     tables.write(tmp_path / "long.parquet", "prompts", long, {})
     page = examples_page(str(tmp_path / "long.parquet"), {}, {}, 2)

@@ -1,0 +1,114 @@
+"""The figure of averages by iteration."""
+
+import re
+from itertools import pairwise
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.text import Text
+from score_files import (
+    averages_of,
+)
+
+from wspin.report import figures
+from wspin.report.comparison import Average
+
+ARMS = [
+    "spin",
+    "wspin",
+    "wspin.paper",
+    "equal",
+    "permuted",
+    "random_matched",
+    "wspin.s43",
+    "wspin.s44",
+    "one_minus",
+    "late",
+]
+TEXT = re.compile(r"<text[^>]*>([^<]*)</text>")
+
+
+def svg(rows, confidence=0.95):
+    return figures.render(figures.averages(rows, confidence), "a.svg").decode()
+
+
+@pytest.mark.parametrize("count", [1, 2, 9, 10])
+@pytest.mark.parametrize("iterations", [1, 4])
+def test_every_arm_is_named_and_looks_like_no_other(count, iterations):
+    figure = figures.averages(averages_of(ARMS[:count], iterations), 0.95)
+    told = TEXT.findall(figures.render(figure, "a.svg").decode())
+    assert [arm for arm in ARMS[:count] if told.count(arm) != 1] == []
+    (axes,) = figure.axes
+    lines = [container.lines[0] for container in axes.containers]
+    assert len({line.get_color() for line in lines}) == len({line.get_marker() for line in lines}) == count
+    assert {str(k) for k in range(iterations)} <= set(told)
+
+
+def test_many_arms_look_different_too():
+    (axes,) = figures.averages(averages_of([f"arm{i}" for i in range(30)]), 0.95).axes
+    lines = [container.lines[0] for container in axes.containers]
+    assert len({(line.get_color(), line.get_marker()) for line in lines}) == 30
+
+
+def test_points_intervals_and_iterations_are_the_rows():
+    rows = averages_of(["spin", "late"])
+    (axes,) = figures.averages(rows, 0.95).axes
+    for arm, container in zip(("spin", "late"), axes.containers, strict=True):
+        mine = [row for row in rows if row.arm == arm]
+        line, _, (bars,) = container.lines
+        assert line.get_ydata() == pytest.approx([100 * row.average for row in mine])
+        assert np.rint(line.get_xdata()).tolist() == [int(row.iteration) for row in mine]
+        assert [segment[:, 1].tolist() for segment in bars.get_segments()] == [
+            pytest.approx([100 * row.low, 100 * row.high]) for row in mine
+        ]
+
+
+def test_arms_with_equal_scores_stay_apart():
+    rows = [Average(f"{arm}/ite{k}", arm, str(k), 0.5, 0.45, 0.55) for arm in ARMS for k in range(2)]
+    (axes,) = figures.averages(rows, 0.95).axes
+    x = np.array([container.lines[0].get_xdata() for container in axes.containers])
+    assert np.diff(x[:, 0]).min() > 0.03
+    assert np.abs(x - [0, 1]).max() < 0.3  # no arm nearer to another iteration
+
+
+def test_the_figure_says_what_it_shows():
+    told = TEXT.findall(svg(averages_of(ARMS[:2]), confidence=0.9))
+    assert "Average score by iteration, with 90 % bootstrap intervals over items" in told
+    assert {"iteration", "average of the tasks, points", "sft 40.00"} <= set(told)
+
+
+def test_models_far_from_the_arms_are_named_not_drawn():
+    far = [Average("base", "", "", 0.0625, 0.06, 0.07), Average("teacher", "", "", 0.8, 0.7, 0.9)]
+    rows = [*averages_of(ARMS[:2], registry=("sft", "dpo")), *far]
+    (axes,) = figures.averages(rows, 0.95).axes
+    told = TEXT.findall(svg(rows))
+    assert "too far to be drawn: base 6.25, teacher 80.00" in told
+    assert {"sft 40.00", "dpo 40.40"} <= set(told)
+    assert 35 < axes.get_ylim()[0] < 40 < 43.6 < axes.get_ylim()[1] < 50
+    assert not any("too far" in text for text in TEXT.findall(svg(averages_of(ARMS[:2]))))
+
+
+def test_labels_of_near_lines_do_not_overlap():
+    rows = averages_of(["spin"], registry=("a", "b", "c", "d"))
+    rows = [row._replace(average=0.41) if not row.arm else row for row in rows]
+    figure = figures.averages(rows, 0.95)
+    figure.draw_without_rendering()
+    boxes = sorted((Text.get_window_extent(text) for text in figure.axes[0].texts), key=lambda box: box.y0)
+    assert len(boxes) == 4
+    assert all(above.y0 >= below.y1 for below, above in pairwise(boxes))
+
+
+def test_a_figure_without_arms_is_drawn():
+    assert {"sft 40.00", "base 40.40"} <= set(TEXT.findall(svg(averages_of([], registry=("sft", "base")))))
+
+
+@pytest.mark.parametrize("kind", ["pdf", "svg", "png"])
+def test_equal_rows_give_equal_bytes_whatever_the_users_style(kind, monkeypatch):
+    first = figures.render(figures.averages(averages_of(ARMS), 0.95), f"a.{kind}")
+    monkeypatch.setitem(matplotlib.rcParams, "axes.linewidth", 9.0)
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1000000000")
+    before = dict(matplotlib.rcParams)
+    assert figures.render(figures.averages(averages_of(ARMS), 0.95), f"a.{kind}") == first
+    assert dict(matplotlib.rcParams) == before
+    assert first.startswith({"pdf": b"%PDF", "svg": b"<?xml", "png": b"\x89PNG"}[kind])

@@ -1,0 +1,134 @@
+"""Score files: what is read, and what is refused because it was made in different ways."""
+
+import math
+
+import pytest
+from score_files import (
+    METRICS,
+    MODELS,
+    SCORES,
+    put,
+)
+
+from wspin.errors import StudyError
+from wspin.report import scores
+from wspin.report.tables import (
+    score_tables,
+)
+
+
+def refusal(results, models=MODELS, metrics=METRICS, suites=("demo",)):
+    with pytest.raises(StudyError) as error:
+        score_tables(scores.read_scores(results, models, suites), metrics)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("engine", "vllm"),
+        ("batch_size", 64),
+        ("seeds", [0, 1234, 1234, 1]),
+        ("versions", {**SCORES["versions"], "torch": "2.12.0"}),
+        ("versions", {**SCORES["versions"], "vllm": "0.11"}),
+        ("template", "zephyr"),
+        ("tasks.spell.shots", 1),
+        ("tasks.spell.version", 2.0),
+        ("tasks.spell.n", 399),
+        ("tasks.gsm8k.prompt_hash", "cc"),
+    ],
+)
+def test_scores_made_in_different_ways_are_refused(results, place, value):
+    def change(scores):
+        *above, last = place.split(".")
+        for key in above:
+            scores = scores[key]
+        scores[last] = value
+
+    path = put(results, "spin/ite0", change)
+    message = refusal(results)
+    found, expected = repr(value), SCORES
+    for key in place.split("."):
+        expected = expected[key]
+    place = {"template": "template (of suite demo)"}.get(place, place)
+    for part in (str(path), str(results / "sft/scores/demo.json"), f"{place}: expected {expected!r}", f"found {found}"):
+        assert part in message
+
+
+def test_suites_may_differ_in_template(results):
+    """lm-eval's own tasks have none, those on held-out rows have the study's."""
+
+    def change(scores):
+        scores.update(suite="more", template=None, model="f0")
+        scores["tasks"] = {"arc": scores["tasks"].pop("spell")}
+
+    put(results, "sft", change, suite="more")
+    assert len(scores.read_scores(results, ["sft"], ["demo", "more"])) == 2
+
+
+def test_suites_of_one_model_belong_to_one_fingerprint(results):
+    def change(scores):
+        scores.update(suite="more", model="f2")
+        scores["tasks"] = {"arc": scores["tasks"].pop("spell")}
+
+    put(results, "sft", change, suite="more")
+    message = refusal(results, ["sft"], {**METRICS, "arc": "exact_match,none"}, ["demo", "more"])
+    assert "model (of sft): expected 'f0' as in" in message
+    assert "found 'f2'" in message
+
+
+def test_a_task_in_two_suites_is_refused(results):
+    put(results, "sft", lambda scores: scores.update(suite="more", model="f0"), suite="more")
+    assert "tasks.spell (suite)" in refusal(results, ["sft"], suites=["demo", "more"])
+
+
+def test_missing_is_an_error_never_zero(results):
+    assert "wspin/ite0/scores/demo.json: expected the scores of suite 'demo', found no file" in refusal(
+        results, ["wspin/ite0"]
+    )
+    assert "tasks.spell.metrics: expected 'acc,none', found exact_match,none" in refusal(
+        results, metrics={**METRICS, "spell": "acc,none"}
+    )
+    assert "sft: expected scores of task 'arc', found gsm8k, spell" in refusal(
+        results, metrics={**METRICS, "arc": "acc,none"}
+    )
+    assert "tasks.gsm8k: expected a metric chosen for it, found none" in refusal(
+        results, metrics={"spell": "exact_match,none"}
+    )
+    put(results, "spin/ite0", lambda scores: scores["tasks"].pop("gsm8k"))
+    assert "spin/ite0: expected scores of task 'gsm8k'" in refusal(results)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("engine"), "engine: missing key"),
+        (lambda s: s["tasks"]["spell"].pop("n"), "tasks.spell.n: missing key"),
+        (lambda s: s["tasks"]["spell"].update(n="400"), "tasks.spell.n: Input should be a valid integer, found '400'"),
+        (
+            lambda s: s["tasks"]["spell"]["metrics"].update({"exact_match,none": None}),
+            "tasks.spell.metrics.exact_match,none",
+        ),
+        (
+            lambda s: s["tasks"]["spell"]["metrics"].update({"exact_match,none": math.nan}),
+            "tasks.spell.metrics.exact_match,none: Input should be a finite number",
+        ),
+        (
+            lambda s: s["tasks"]["spell"]["metrics"].update({"exact_match,none": 47.5}),
+            "expected a fraction, found 47.5",
+        ),
+        (lambda s: s["tasks"]["spell"].update(stderr={}), "tasks.spell: stderr holds"),
+        (lambda s: s.update(suite="other"), "suite: expected 'demo', found 'other'"),
+    ],
+)
+def test_malformed_scores_are_refused(results, change, message):
+    path = put(results, "sft", change)
+    told = refusal(results)
+    assert f"{path}: " in told
+    assert message in told
+
+
+def test_a_file_that_is_no_json_is_refused(results):
+    (results / "sft/scores/demo.json").write_text("{")
+    assert "sft/scores/demo.json: file: " in refusal(results)
