@@ -86,10 +86,7 @@ def _layout_and_window(
 
 @contextmanager
 def shared_prefix(model: Any) -> Iterator[None]:
-    """Within, the model expects packed rows (`layout=` in its call) and nothing else. May be nested.
-
-    Raises `StudyError` for a model whose attention transformers' interface does not replace.
-    """
+    """Within, the model expects packed rows (`layout=` in its call). Raises `StudyError` for other attention code."""
     before = model.config._attn_implementation
     if before in (BUCKETED, FLEX):
         yield
@@ -128,8 +125,7 @@ def _flex_compiles(device: torch.device) -> bool:
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
-        print(
-            f"attention: FlexAttention does not compile here ({type(error).__name__}); using plain kernels", flush=True
-        )
+        reason = type(error).__name__
+        print(f"attention: FlexAttention does not compile here ({reason}); using plain kernels", flush=True)
         return False
     return True

@@ -52,11 +52,9 @@ class Cost:
 
     def computed(self, batch: Batch) -> int:
         """FLOPs of a pass over this layout; attention as the full rectangles of its buckets, padding included."""
-        rectangles = sum(b.queries.shape[0] * b.queries.shape[1] * b.keys.shape[1] for b in batch.layout.buckets)
+        area = sum(b.queries.shape[0] * b.queries.shape[1] * b.keys.shape[1] for b in batch.layout.buckets)
         return (
-            self.per_token * batch.input_ids.numel()
-            + self.per_pair * rectangles
-            + self.per_prediction * len(batch.targets)
+            self.per_token * batch.input_ids.numel() + self.per_pair * area + self.per_prediction * len(batch.targets)
         )
 
 

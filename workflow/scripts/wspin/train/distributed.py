@@ -38,15 +38,11 @@ def check_launch(processes: int) -> None:
     Catches a launcher that silently falls back to one process.
     """
     if world_size() != processes:
-        raise StudyError(
-            f"train: expected {processes} processes (--processes), found WORLD_SIZE {world_size()}; "
-            "start it with `accelerate launch` or torchrun, as the rule does"
-        )
-    local, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count()
-    if 0 < gpus < local:
-        raise StudyError(
-            f"train: expected a GPU for each of {local} processes, found {gpus}; lower resources.train.gpu"
-        )
+        found = f"found WORLD_SIZE {world_size()}; start it with `accelerate launch` or torchrun, as the rule does"
+        raise StudyError(f"train: expected {processes} processes (--processes), {found}")
+    size, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count()
+    if 0 < gpus < size:
+        raise StudyError(f"train: expected a GPU for each of {size} processes, found {gpus}; lower resources.train.gpu")
 
 
 @contextmanager

@@ -31,9 +31,7 @@ def shard(model: Any) -> None:
     """Shard a model over all processes, in place. Raises `StudyError` if the model has no list of layers."""
     layers = getattr(model.base_model, "layers", None)
     if layers is None:
-        raise StudyError(
-            f"train.parallel: expected a model with `layers` for fsdp, found none in {type(model).__name__}; use ddp"
-        )
+        raise StudyError(f"train.parallel: expected `layers` for fsdp, found none in {type(model).__name__}; use ddp")
     mesh = init_device_mesh(model.device.type, (world_size(),))
     for layer in layers:
         fully_shard(layer, mesh=mesh)
@@ -48,9 +46,7 @@ class ShardedTrainer(PlannedTrainer):
     def __init__(self, *arguments: Any, **options: Any):
         super().__init__(*arguments, **options)
         if self.reference_model is not None:
-            raise StudyError(
-                "train.alpha: expected 0 with parallel: fsdp, which does not shard the reference model; use ddp"
-            )
+            raise StudyError("train.alpha: expected 0 with fsdp, which does not shard the reference model; use ddp")
         self.is_distributed_loading_by_transformers = True  # the Trainer then neither wraps nor moves the model
 
     def create_optimizer(self, *arguments: Any) -> torch.optim.Optimizer:

@@ -26,9 +26,6 @@ class Answer(NamedTuple):
     logprobs: np.ndarray
 
 
-PairWeights = tuple[np.ndarray, ...]  # token weights of (chosen, rejected), or () for losses without
-
-
 def training_sets(
     loss: str,
     rows: str,
@@ -60,12 +57,7 @@ def training_sets(
     chosen, sets = _answers(scored, "chosen"), []
     for side, of_pairs in zip(sides, token_weights, strict=True):
         pairs = zip(prompts, chosen, _answers(scored, side), of_pairs, strict=True)
-        sets.append(
-            [
-                Item(prompt, (real.ids, other.ids), (real.logprobs, other.logprobs), pair_weights)
-                for prompt, real, other, pair_weights in pairs
-            ]
-        )
+        sets.append([Item(prompt, (a.ids, b.ids), (a.logprobs, b.logprobs), w) for prompt, a, b, w in pairs])
     return sets
 
 
@@ -94,10 +86,10 @@ def _token_weights(
     weights: Sequence[Sequence[str]],
     shards: int,
     scored: pa.Table,
-    sides: Sequence[str],
+    sides: list[str],
     expected: dict[str, Any],
-) -> list[list[PairWeights]]:
-    """Token weights of every pair, for each response set. Raises `StudyError` if files are missing."""
+) -> list[list[tuple[np.ndarray, ...]]]:
+    """(chosen, rejected) weights of every pair, by response set; () for other losses. Raises `StudyError`."""
     count = sum(map(len, weights))
     if loss != "wspin":
         if count:
@@ -114,7 +106,9 @@ def _token_weights(
     ]
 
 
-def _pair_weights(paths: Sequence[str], scored: pa.Table, side: str, expected: dict[str, Any]) -> list[PairWeights]:
+def _pair_weights(
+    paths: Sequence[str], scored: pa.Table, side: str, expected: dict[str, Any]
+) -> list[tuple[np.ndarray, ...]]:
     """Token weights of every pair of a response set, whose rejected answers are `side` of the reference.
 
     Raises `StudyError` if the shards were not all made alike, or belong to other token ids.

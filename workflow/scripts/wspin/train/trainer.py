@@ -91,10 +91,8 @@ class PlannedTrainer(Trainer):
                 return self._step(model, inputs)
             except torch.OutOfMemoryError:
                 if self.in_collective:
-                    raise StudyError(
-                        f"train.token_budget: expected micro-batches that fit into memory, found {self.token_budget} "
-                        "tokens too many in a pass of all processes; lower it"
-                    ) from None
+                    found = f"found {self.token_budget} tokens too many in a pass of all processes; lower it"
+                    raise StudyError(f"train.token_budget: expected what fits into memory, {found}") from None
                 self.token_budget = halved_budget(self.token_budget, [self.lengths[i] for i in inputs])
                 print(f"train: out of memory; continuing with token_budget {self.token_budget}", flush=True)
             model.zero_grad()
@@ -103,7 +101,9 @@ class PlannedTrainer(Trainer):
 
     def _step(self, model: Any, step: Step) -> Tensor:
         items = [self.items[i] for i in step]
-        totals = StepTotals.over_ranks(gather(self._run_passes(model, step, self._scale(items) * world_size())))
+        totals = StepTotals.over_ranks(
+            gather(self._run_passes(model, step, loss_scale(items, self.settings) * world_size()))
+        )
         self.step_metrics = {
             **self._preference_metrics(totals.answer_sums),
             "work/tokens": sum(sum(item.lengths) for item in items),
@@ -133,11 +133,6 @@ class PlannedTrainer(Trainer):
         self.in_collective = False
         return StepTotals(torch.stack(loss).sum(), concatenated(answer_sums), computed, self.stop_requested())
 
-    def _scale(self, items: Sequence[Item]) -> float:
-        if self.settings.loss != "sft":
-            return 1.0 / self.settings.global_batch
-        return sft_scale([len(item.responses[0]) for item in items], self.settings)
-
     def _pass(self, model: Any, batch: Batch, scale: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Add the gradient of one micro-batch; its scaled loss (), and the sums of its answers."""
         with autocast(self.args.device, self.precision):
@@ -153,11 +148,7 @@ class PlannedTrainer(Trainer):
     def _preference_loss(
         self, logprobs: Tensor, batch: Batch, divergence: Tensor | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss of every pair (B,), and sums over the tokens of each answer (2 B,), chosen and rejected in turn.
-
-        The sums: `logratios` M and `weighted_logratios` M_W in the notation of `losses`, `logprobs`, and `weighted_kl`
-        where there is a divergence.
-        """
+        """Loss of every pair (B,), and sums over answers (2 B,), chosen and rejected in turn: M, M_W, ..."""
         settings = self.settings
         if batch.side_tokens is not None:
             logprobs = logprobs[batch.side_tokens]
@@ -232,13 +223,15 @@ def reward_metrics(name: str, logratios: Tensor, beta: float) -> dict[str, float
     }
 
 
-def sft_scale(answers: Sequence[int], settings: Train) -> float:
-    """Factor of the summed negative log-likelihood of a step, given the tokens of its answers: per token or per row.
+def loss_scale(items: Sequence[Item], settings: Train) -> float:
+    """Factor of a step's summed loss: per pair or row, or per token for sft with `reduction: token_mean`.
 
-    Either way a last step with fewer rows counts less, so that every row of an epoch counts the same.
+    A last step with fewer items counts less, so that every item of an epoch counts the same.
     """
     per_row = 1.0 / settings.global_batch
-    return per_row if settings.reduction == "sum" else per_row * len(answers) / sum(answers)
+    if settings.loss != "sft" or settings.reduction == "sum":
+        return per_row
+    return per_row * len(items) / sum(len(item.responses[0]) for item in items)
 
 
 def halved_budget(token_budget: int, lengths: Sequence[Lengths]) -> int:
