@@ -18,8 +18,9 @@ from wspin.config.study import merge
 from wspin.models import scratch
 from wspin.preflight import complaints
 from wspin.preflight.complaints import find_complaints
-from wspin.preflight.estimates import Estimates, Lengths, forward, mean_lengths
+from wspin.preflight.estimates import Estimate, Estimator, Lengths, forward, mean_lengths
 from wspin.preflight.sizes import Size
+from wspin.preflight.table import merged
 from wspin.study.paths import StudyPaths
 
 ROOT = workflow.ROOT
@@ -37,7 +38,7 @@ def layout_of(**changes):
 
 def estimates_of(layout, sizes=None):
     sizes = {"base": QWEN, "teacher": ZEPHYR} if sizes is None else sizes
-    return Estimates(layout, sizes, mean_lengths(layout))
+    return Estimator(layout, sizes, mean_lengths(layout))
 
 
 @pytest.fixture(autouse=True)
@@ -142,6 +143,21 @@ def test_an_arm_costs_what_it_adds():
 
 
 # Memory
+
+
+def test_a_fork_saves_states_too():
+    """Two saved states of weights and optimiser (rmsprop: 8 bytes a parameter) for each arm, wherever it begins."""
+    fork = {"late": {"fork": {"from": "spin", "at": 2}, "train": {"loss": "wspin"}}}
+    few, more = (estimates_of(layout_of(arms=arms)).disk()["states"] for arms in ({}, fork))
+    assert more - few == pytest.approx(2 * 8 * QWEN.parameters / 1e9)
+
+
+def test_equal_neighbours_are_one_line_with_the_words_of_the_first():
+    alike = [Estimate("eval", "by", f"spin/ite{k}", 2, 1, 10.0, 5.0, 0.5) for k in range(3)]
+    other = Estimate("eval", "reads", "spin/ite9", 2, 1, 10.0, 5.0, 0.5)
+    (first, second) = merged([*alike, other])
+    assert (first.what, first.jobs, first.petaflop) == ("by spin/ite0 ... spin/ite2", 6, 15.0)
+    assert second == other
 
 
 def test_training_memory_is_weights_gradients_and_optimiser():
@@ -287,7 +303,7 @@ def test_the_table_of_the_study_needs_no_network(repository):
     assert re.search(r"^train +spin/ite1 ... spin/ite3 +3 +8 +\d+\.\d +3,\d\d\d +\d", done.stdout, re.MULTILINE), (
         done.stdout
     )
-    assert re.search(r"^logprobs +teacher reads gold +5 +1 ", done.stdout, re.MULTILINE)
+    assert re.search(r"^logprobs +teacher scores gold +5 +1 ", done.stdout, re.MULTILINE)
     assert "Revisions and access are not checked: " in done.stdout
     assert "Mean tokens: prompt 137, real answer 273, generated 229 (assumed in the config" in done.stdout
     assert max(map(len, done.stdout.split("stage ")[-1].split("\n\n")[0].splitlines())) < 130
@@ -297,7 +313,7 @@ def test_the_demo_has_nothing_to_mend(repository, tmp_path):
     study = workflow.Repository(repository.folder, ("config/overlays/demo.yaml",))
     done = study.run("preflight")
     assert done.returncode == 0, done.stdout
-    assert "preflight: nothing to mend" in done.stdout
+    assert "preflight: no problems" in done.stdout
 
 
 @pytest.mark.parametrize(

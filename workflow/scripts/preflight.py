@@ -1,4 +1,4 @@
-"""Tell what a study will take, and what would stop it: sizes, time, memory, price, disk, access. No weights are read.
+"""Estimate what a study takes, and list the problems that would stop it: time, memory, price, disk, access.
 
 python workflow/scripts/preflight.py --config results/config.yaml
 """
@@ -8,31 +8,31 @@ import sys
 from wspin import cli
 from wspin.config.load import read_study
 from wspin.models.offline import import_transformers
-from wspin.study import paths
+from wspin.study.paths import StudyPaths
 
 
 def main(argv=None):
     parser = cli.program_parser("preflight", __doc__)
-    parser.add_argument("--config", required=True, help="a whole configuration, as the workflow keeps it")
+    parser.add_argument("--config", required=True, help="the resolved configuration, as the workflow writes it")
     arguments = parser.parse_args(argv)
-    layout = paths.StudyPaths(read_study([arguments.config]))
+    paths = StudyPaths(read_study([arguments.config]))
     import_transformers()
     from wspin.preflight.complaints import check_access, find_complaints
-    from wspin.preflight.estimates import Estimates, mean_lengths
+    from wspin.preflight.estimates import Estimator, mean_lengths
     from wspin.preflight.sizes import known_sizes
     from wspin.preflight.table import estimate_table
 
-    made = Estimates(layout, known_sizes(layout), mean_lengths(layout))
-    estimates = made.all()
-    print(estimate_table(estimates, made))
-    told, wrong = check_access(layout.study)
-    print("\n".join(told))
-    wrong = [*find_complaints(made, estimates), *wrong]
-    for line in wrong:
+    estimator = Estimator(paths, known_sizes(paths), mean_lengths(paths))
+    estimates = estimator.all()
+    print(estimate_table(estimates, estimator))
+    summary, refusals = check_access(paths.study)
+    print(summary)
+    problems = [*find_complaints(estimator, estimates), *refusals]
+    for line in problems:
         print(f"preflight.py: error: {line}", file=sys.stderr)
-    known = "" if made.sizes.keys() >= set(layout.fetched_models) else ", of what is known so far"
-    print(f"preflight: {len(wrong) or 'nothing'} to mend{known}", flush=True)
-    sys.exit(bool(wrong))
+    partial = "" if estimator.sizes.keys() >= set(paths.fetched_models) else ", of what can be estimated so far"
+    print(f"preflight: {len(problems) or 'no'} problem{'s' * (len(problems) != 1)}{partial}", flush=True)
+    sys.exit(bool(problems))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What would stop a study: memory, time, disk, access."""
+"""Problems that would stop a study: memory, time, disk, access."""
 
 from __future__ import annotations
 
@@ -12,76 +12,74 @@ from wspin.config.study import Study
 from wspin.errors import StudyError
 from wspin.fetch import hub
 
-from .estimates import GB, Estimate, Estimates
-
-# What would stop it
+from .estimates import GB, Estimate, Estimator
 
 
-def find_complaints(made: Estimates, estimates: list[Estimate]) -> Iterator[str]:
-    """A line for everything that would fail: the place in the config, what was found, expected, and what to do."""
-    yield from _contexts(made)
-    yield from _batch(made.study)
-    yield from _memory(made, estimates)
-    yield from _run_times(made.study, estimates)
-    yield from _disk(made)
-    yield from _paths(made.study)
-    if "vllm" in (made.study.generate.engine, made.study.eval.engine) and not _has_vllm():
+def find_complaints(estimator: Estimator, estimates: list[Estimate]) -> Iterator[str]:
+    """A line for each problem: its place in the config, what was found and expected, and what to do."""
+    yield from _contexts(estimator)
+    yield from _batch(estimator.study)
+    yield from _memory(estimator, estimates)
+    yield from _run_times(estimator.study, estimates)
+    yield from _disk(estimator)
+    yield from _paths(estimator.study)
+    if "vllm" in (estimator.study.generate.engine, estimator.study.eval.engine) and not _has_vllm():
         yield "generate.engine, eval.engine: vllm is not installed beside the study: run `make setup-vllm`"
 
 
-def _contexts(made: Estimates) -> Iterator[str]:
-    longest = made.study.dialogue.max_tokens
-    for name in made.study.data.fits:
-        size = made.size(name)
+def _contexts(estimator: Estimator) -> Iterator[str]:
+    longest = estimator.study.dialogue.max_tokens
+    for name in estimator.study.data.fits:
+        size = estimator.size(name)
         if size and longest > size.context:
-            told = f"found {longest}, over the context of {name!r}, {size.context} tokens"
-            yield f"dialogue.max_tokens: {told}; lower it (rows are measured against the smaller one anyway)"
+            found = f"found {longest}, over the context of {name!r}, {size.context} tokens"
+            yield f"dialogue.max_tokens: {found}; lower it (rows are measured against the smaller one anyway)"
 
 
 def _batch(study: Study) -> Iterator[str]:
-    """A GPU that has one pair of a step has nothing to do most of the time; a batch of two is for one GPU."""
+    """A GPU with a single pair per step idles most of the time; a batch of two is for one GPU."""
     gpus = study.resources.train.gpu
     if gpus > 1 and study.train.global_batch < 2 * gpus:
-        told = f"found {gpus} for steps of {study.train.global_batch} pairs, less than two for each"
-        yield f"resources.train.gpu: {told}; train on {max(1, study.train.global_batch // 2)}, or raise global_batch"
+        found = f"found {gpus} for steps of {study.train.global_batch} pairs, less than two for each"
+        yield f"resources.train.gpu: {found}; train on {max(1, study.train.global_batch // 2)}, or raise global_batch"
 
 
-def _memory(made: Estimates, estimates: Iterable[Estimate]) -> Iterator[str]:
+def _memory(estimator: Estimator, estimates: Iterable[Estimate]) -> Iterator[str]:
     advice = {
         "train": "lower train.token_budget, set train.gradient_checkpointing, or train.parallel: fsdp on more GPUs",
         "logprobs": "lower logprobs.token_budget",
         "generate": "lower generate.batch_size or max_new_tokens",
         "eval": "lower eval.batch_size",
     }
-    room = made.assumed.gpu_memory_gb
+    room = estimator.assumed.gpu_memory_gb
     for stage, what in advice.items():
-        needed = max((one.memory for one in estimates if one.stage == stage), default=0)
+        needed = max((estimate.memory for estimate in estimates if estimate.stage == stage), default=0)
         if needed > room:
             yield f"preflight.gpu_memory_gb: found {room:g}, but {stage} needs {needed:.0f} GB a GPU; {what}"
 
 
 def _run_times(study: Study, estimates: Iterable[Estimate]) -> Iterator[str]:
     for stage in ("train", "generate", "logprobs", "eval"):
-        minutes = max((60 * one.hours for one in estimates if one.stage == stage), default=0)
-        given = getattr(study.resources, stage).runtime
-        if minutes > given:
-            told = f"found {given} minutes, a job is estimated to take {minutes:.0f}"
-            yield f"resources.{stage}.runtime: {told}; raise it"
+        minutes = max((60 * estimate.hours for estimate in estimates if estimate.stage == stage), default=0)
+        limit = getattr(study.resources, stage).runtime
+        if minutes > limit:
+            found = f"found {limit} minutes, a job is estimated to take {minutes:.0f}"
+            yield f"resources.{stage}.runtime: {found}; raise it"
 
 
-def _disk(made: Estimates) -> Iterator[str]:
-    place = Path(made.paths.results).absolute()
-    there = _size(place) / GB
+def _disk(estimator: Estimator) -> Iterator[str]:
+    place = Path(estimator.paths.results).absolute()
+    used = _size(place) / GB
     while not place.exists():
         place = place.parent
-    free, needed = shutil.disk_usage(place).free / GB, sum(made.disk().values()) - there
+    free, needed = shutil.disk_usage(place).free / GB, sum(estimator.disk().values()) - used
     if needed > free:
-        told = f"found {free:.0f} GB free at {place}, the study needs {needed:.0f} GB more"
-        yield f"results: {told}; name a folder on a larger disk"
+        found = f"found {free:.0f} GB free at {place}, the study needs {needed:.0f} GB more"
+        yield f"results: {found}; name a folder on a larger disk"
 
 
 def _size(results: Path) -> int:
-    """Bytes of a study's results; another study's below them, known by their own `config.yaml`, are not among them."""
+    """Bytes of a study's results, without those of other studies below them, known by their own `config.yaml`."""
     total = 0
     for folder, below, names in os.walk(results):
         below[:] = [name for name in below if not Path(folder, name, "config.yaml").exists()]
@@ -103,17 +101,20 @@ def _has_vllm() -> bool:
     return Path(".venv-vllm/bin/python").exists() or importlib.util.find_spec("vllm") is not None
 
 
-def check_access(study: Study) -> tuple[list[str], list[str]]:
-    """(what was found, what is wrong) of every repository that the study fetches; nothing is wrong if none is asked."""
-    taken = [hub.Repository(one.hub, "model", one.revision) for one in study.models.values() if one.hub]
+def check_access(study: Study) -> tuple[str, list[str]]:
+    """(summary, problems) of access to the repositories that a study fetches; no problems if the hub is unreachable."""
+    models = [hub.Repository(model.hub, "model", model.revision) for model in study.models.values() if model.hub]
     sources = [study.data.sft, study.data.preferences, *study.eval.sources.values()]
-    taken += [hub.Repository(one.hub, "dataset", one.revision) for one in sources if one.hub and not one.path]
-    wrong = []
-    for repository in taken:
+    repositories = models + [
+        hub.Repository(source.hub, "dataset", source.revision) for source in sources if source.hub and not source.path
+    ]
+    problems = []
+    for repository in repositories:
         try:
             hub.check_access(repository)
         except hub.Unreachable as error:
-            return [f"Revisions and access are not checked: {error}"], wrong
+            return f"Revisions and access are not checked: {error}", problems
         except StudyError as error:
-            wrong.append(str(error))
-    return [f"Hub: {len(taken) - len(wrong)} of {len(taken)} repositories are there and may be read."], wrong
+            problems.append(str(error))
+    accessible = len(repositories) - len(problems)
+    return f"Hub: {accessible} of {len(repositories)} repositories exist and may be read.", problems

@@ -1,8 +1,8 @@
-"""What a study will take: work, time, memory and disk of every stage, from the models' configs and mean lengths.
+"""Work, time, memory and disk of every stage of a study, from the models' configs and mean lengths.
 
-The cost model: matrix products of a packed pass that reads every prompt once (`flops`), three times that for a training
-step, at an assumed share of the GPU's peak; generation also reads its cache and its weights from memory all the time.
-Jobs are counted from the study's own relations, so an arm, a fork or a replicate costs what it adds.
+The cost model: the matrix products of a packed forward pass over every prompt with its answers (`engine.flops`), three
+times that for a training step, at an assumed share of the GPU's peak; generation is also bound by reading its cache and
+weights from memory. Jobs are counted by the study's lineage, so an arm, a fork or a replicate costs what it adds.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from wspin.study.paths import GOLD, StudyPaths
 from .sizes import Size
 
 GB = 1e9
-TOGETHER = 256  # answers that vLLM decodes at a time
+VLLM_BATCH = 256  # answers that vLLM decodes at a time
 LOGITS = 3 * 4 * 1024  # bytes per entry of the vocabulary: rows of logits at a time, their softmax and its gradient
 OPTIMIZER = {"rmsprop": 4, "adamw": 8}  # bytes per parameter
-READ = 1024  # tokens of an evaluation's longest request
+REQUEST = 1024  # tokens of an evaluation's longest request
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,16 @@ class Lengths:
     prompt: float
     response: float
     generated: float
-    source: str  # where they are from, in words
+    source: str  # measured or assumed, for the reader
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Jobs of a stage that are alike."""
+    """Jobs of one stage that take the same resources, for one model or response set, `name`."""
 
     stage: str  # its section in `resources`
-    what: str
+    label: str  # what they do with it, `reference by`; may be empty
+    name: str
     jobs: int
     gpus: int
     memory: float  # GB of each GPU
@@ -49,12 +50,16 @@ class Estimate:
     hours: float  # of one job
 
     @property
+    def what(self) -> str:
+        return f"{self.label} {self.name}".strip()
+
+    @property
     def gpu_hours(self) -> float:
         return self.jobs * self.gpus * self.hours
 
 
 def forward(cost: Cost, prompt: float, *answers: float) -> float:
-    """FLOPs of a pass that reads a prompt once with its answers and predicts every token of these."""
+    """FLOPs of a forward pass over one prompt with its answers, which predicts every token of these."""
     lengths = (round(prompt), *(round(answer) - 1 for answer in answers))
     return (
         cost.per_token * sum(lengths)
@@ -63,8 +68,8 @@ def forward(cost: Cost, prompt: float, *answers: float) -> float:
     )
 
 
-class Estimates:
-    """Estimates of one study; `sizes` holds every model of the registry whose config is known."""
+class Estimator:
+    """The estimates of one study; `sizes` holds every model of the registry whose config is known."""
 
     def __init__(self, paths: StudyPaths, sizes: dict[str, Size], lengths: Lengths):
         self.paths, self.study, self.sizes, self.lengths = paths, paths.study, sizes, lengths
@@ -73,16 +78,13 @@ class Estimates:
         self.rows, self.pairs = self.study.data.sft.prompts, self.study.data.preferences.pairs
 
     def all(self) -> list[Estimate]:
-        """In running order; stages of models whose size is not known are left out."""
-        made = [*self._registry(), *self._generations(), *self._readings(), *self._arms(), *self._evaluations()]
-        return [one for one in made if one]
-
-    def root(self, model: str) -> str:
-        """The model of the registry that a model has its size from."""
-        return [model, *self.paths.ancestors(model)][-1]
+        """In running order; stages of models of unknown size are left out."""
+        stages = (self._registry(), self._generations(), self._logprobs(), self._arms(), self._evaluations())
+        return [estimate for stage in stages for estimate in stage if estimate]
 
     def size(self, model: str) -> Size | None:
-        return self.sizes.get(self.root(model))
+        """The size of a model, which is that of the fetched model it descends from; None if that is unknown."""
+        return self.sizes.get([model, *self.paths.ancestors(model)][-1])
 
     # Trainings
 
@@ -109,7 +111,7 @@ class Estimates:
         work = sum(rows * forward(size.cost, self.lengths.prompt, *answers) for rows, answers in passes)
         work *= (1 + BACKWARD + train.gradient_checkpointing) * train.epochs
         gpus = max(1, self.study.resources.train.gpu)
-        return self._estimate("train", model, 1, work, self.training_memory(size, train, gpus))
+        return self._estimate("train", "", model, 1, work, self.training_memory(size, train, gpus))
 
     def training_memory(self, size: Size, train: Train, gpus: int) -> float:
         """GB of each GPU: float32 weights, gradients, optimiser, the products' copies of weights, one micro-batch."""
@@ -120,7 +122,7 @@ class Estimates:
         batch = train.token_budget * size.activations(precision, train.gradient_checkpointing)
         return (states / shared + copies / shared + batch + size.vocabulary * LOGITS) / GB
 
-    # Answers and readings
+    # Answers and log-probabilities
 
     def _generations(self) -> Iterable[Estimate | None]:
         for responses in self.paths.response_sets():
@@ -131,16 +133,16 @@ class Estimates:
                 flops, seconds = self._generation(size)
                 memory = self.generation_memory(size)
                 shards = len(self.paths.shards())
-                yield self._estimate("generate", f"by {model}", shards, flops, memory, seconds)
+                yield self._estimate("generate", "by", model, shards, flops, memory, seconds)
 
     def _generation(self, size: Size) -> tuple[float, float]:
-        """(FLOPs, seconds) of answering all prompts, reading cache and weights from memory included."""
+        """(FLOPs, seconds) of the answers to all prompts; the seconds include reading cache and weights from memory."""
         settings, prompt, new = self.study.generate, self.lengths.prompt, self.lengths.generated
         width = 4 if "float32" in (settings.dtype or "float32") else 2
-        together = settings.batch_size if settings.engine == "transformers" else TOGETHER
+        batch = settings.batch_size if settings.engine == "transformers" else VLLM_BATCH
         flops = self.rows * forward(size.cost, prompt, new)
         cache = self.rows * (new * prompt + new * new / 2) * size.cached_values * width
-        weights = self.rows / together * new * (size.parameters - size.embedding) * width
+        weights = self.rows / batch * new * (size.parameters - size.embedding) * width
         return flops, flops / self.roof + (cache + weights) / self._bandwidth
 
     @property
@@ -148,7 +150,7 @@ class Estimates:
         return self.assumed.bandwidth_tb * 1e12 * self.assumed.utilisation
 
     def generation_memory(self, size: Size) -> float:
-        """GB: weights and the cache of the longest answers; of vLLM the share of the GPU that it takes."""
+        """GB: weights and the cache of the longest answers; with vLLM at least its share of the GPU."""
         settings, dialogue = self.study.generate, self.study.dialogue
         longest = dialogue.max_prompt_tokens + settings.max_new_tokens
         if settings.engine == "vllm":
@@ -157,30 +159,30 @@ class Estimates:
             return max(least, settings.gpu_memory * self.assumed.gpu_memory_gb)
         return (size.parameters + settings.batch_size * longest * size.cached_values) * 4 / GB
 
-    def _readings(self) -> Iterable[Estimate | None]:
+    def _logprobs(self) -> Iterable[Estimate | None]:
         shards, prompt = len(self.paths.shards()), self.lengths.prompt
-        real, own = self.lengths.response, self.lengths.generated
+        real, generated = self.lengths.response, self.lengths.generated
         for folder in dict.fromkeys(map(self.paths.reference_folder, self.paths.all_iterations())):
-            answers = (real, own, *[own] * len(self.paths.replayed_sets(Iteration.parse(folder))))
+            answers = (real, generated, *[generated] * len(self.paths.replayed_sets(Iteration.parse(folder))))
             model = self.paths.generator(self.paths.scored_set(folder))
-            yield self._reading(model, f"reference by {model}", shards, self.rows, prompt, *answers)
-        for teacher, responses in self._teacher_readings():
-            length = real if responses == GOLD else own
-            yield self._reading(teacher, f"{teacher} reads {responses}", shards, self.rows, prompt, length)
+            yield self._scoring(model, ("reference by", model), shards, self.rows, prompt, *answers)
+        for teacher, responses in self._teacher_sets():
+            length = real if responses == GOLD else generated
+            yield self._scoring(teacher, (f"{teacher} scores", responses), shards, self.rows, prompt, length)
         for model in self.paths.preference_references:
             count = len(self.paths.shards("pairs"))
-            yield self._reading(model, f"preferences by {model}", count, self.pairs, prompt, real, own)
+            yield self._scoring(model, ("preferences by", model), count, self.pairs, prompt, real, generated)
 
-    def _teacher_readings(self) -> list[tuple[str, str]]:
-        """(teacher, response set) of every text that a teacher reads, each once."""
-        found = {}
+    def _teacher_sets(self) -> list[tuple[str, str]]:
+        """(teacher, response set) of all that teachers score, each once."""
+        sets = {}
         for iteration in self.paths.weighted_iterations():
             given = iteration.k == 0 and iteration.arm in self.study.given_weights()
             if (teacher := self.paths.teacher(iteration.arm)) and not given:
-                found |= {(teacher, GOLD): None, (teacher, self.paths.response_set(iteration)): None}
-        return list(found)
+                sets |= {(teacher, GOLD): None, (teacher, self.paths.response_set(iteration)): None}
+        return list(sets)
 
-    def _reading(self, model: str, what: str, jobs: int, rows: int, *lengths: float) -> Estimate | None:
+    def _scoring(self, model: str, what: tuple[str, str], jobs: int, rows: int, *lengths: float) -> Estimate | None:
         size = self.size(model)
         if size is None:
             return None
@@ -188,45 +190,46 @@ class Estimates:
         weights = size.parameters * (4 + 2 * (precision == "bfloat16"))
         layer = size.activations(precision) / size.config.num_hidden_layers
         memory = (weights + self.study.logprobs.token_budget * layer + size.vocabulary * LOGITS) / GB
-        return self._estimate("logprobs", what, jobs, rows * forward(size.cost, *lengths), memory)
+        return self._estimate("logprobs", *what, jobs, rows * forward(size.cost, *lengths), memory)
 
     def _evaluations(self) -> Iterable[Estimate | None]:
         for model in self.paths.table_models():
             if size := self.size(model):
                 work = self.assumed.evaluation_tokens * (size.cost.per_token + size.cost.per_prediction)
-                logits = self.study.eval.batch_size * READ * size.vocabulary * 4 * 2
+                logits = self.study.eval.batch_size * REQUEST * size.vocabulary * 4 * 2
                 memory = (size.parameters * 4 + logits) / GB
-                yield self._estimate("eval", model, len(self.study.eval.suites), work, memory)
+                yield self._estimate("eval", "", model, len(self.study.eval.suites), work, memory)
 
     def _estimate(
-        self, stage: str, what: str, jobs: int, flops: float, memory: float, seconds: float | None = None
+        self, stage: str, label: str, name: str, jobs: int, flops: float, memory: float, seconds: float | None = None
     ) -> Estimate:
-        """Jobs that share the work evenly; `seconds` of all of it, if they are more than the products take."""
+        """Jobs that share the work evenly; `seconds` is the time of all of it if it is not that of its FLOPs."""
         gpus = max(1, getattr(self.study.resources, stage).gpu)
         seconds = flops / self.roof if seconds is None else seconds
-        return Estimate(stage, what, jobs, gpus, memory, flops / 1e15, seconds / jobs / gpus / 3600)
+        return Estimate(stage, label, name, jobs, gpus, memory, flops / 1e15, seconds / jobs / gpus / 3600)
 
     # Disk
 
     def disk(self) -> dict[str, float]:
         """GB by kind: what the study writes and keeps, and the states of trainings that run side by side."""
         models = {name: self.size(name) for name in (*self.study.models, *self.paths.iteration_models())}
-        known = {name: size.parameters for name, size in models.items() if size}
-        fetched = sum(2 * count for name, count in known.items() if name in self.paths.fetched_models)
-        trained = sum(4 * count for name, count in known.items() if name not in self.paths.fetched_models)
+        parameters = {name: size.parameters for name, size in models.items() if size}
+        fetched = sum(2 * count for name, count in parameters.items() if name in self.paths.fetched_models)
+        trained = sum(4 * count for name, count in parameters.items() if name not in self.paths.fetched_models)
         # One saved state for each arm; the trainings of one arm follow each other.
-        arms = [known[first.name] for arm in self.study.arms if (first := self.paths.iterations(arm)[0]).name in known]
+        firsts = [Iteration(arm, self.paths.first(arm)).name for arm in self.study.arms]
         optimizer = OPTIMIZER[self.study.train.optimizer]
-        states = sum(2 * count * (4 + optimizer) for count in arms)  # the last saved state, and the next before it goes
+        # Twice: a saved state is removed when the next one is complete.
+        states = sum(2 * parameters[name] * (4 + optimizer) for name in firsts if name in parameters)
         tokens = self.rows * (self.lengths.response + self.lengths.generated) * len(self.paths.iteration_models())
         kinds = {"fetched models": fetched, "trained models": trained, "states": states, "tables": 24 * tokens}
         return {kind: size / GB for kind, size in kinds.items()}
 
 
-def mean_lengths(layout: StudyPaths) -> Lengths:
-    """Mean lengths: measured where the student has read the study's rows, assumed before."""
-    assumed = layout.study.preflight
-    measured = Path(layout.file(layout.study.start, "reference", layout.shards()[0]))
+def mean_lengths(paths: StudyPaths) -> Lengths:
+    """Mean lengths: measured once the start model has scored the study's first shard, assumed before."""
+    assumed = paths.study.preflight
+    measured = Path(paths.file(paths.study.start, "reference", paths.shards()[0]))
     if not measured.exists():
         means = (assumed.prompt_tokens, assumed.response_tokens, assumed.generated_tokens)
         return Lengths(*means, "assumed in the config, nothing is measured yet")
@@ -234,5 +237,5 @@ def mean_lengths(layout: StudyPaths) -> Lengths:
     chosen, rejected = (
         reference[f"{side}_token_ids"].combine_chunks().value_lengths().to_numpy().mean() for side in tables.SIDES
     )
-    told = f"answers measured in {measured}, prompts assumed"
-    return Lengths(assumed.prompt_tokens, float(chosen), float(rejected), told)
+    source = f"answers measured in {measured}, prompts assumed"
+    return Lengths(assumed.prompt_tokens, float(chosen), float(rejected), source)

@@ -1,6 +1,6 @@
-"""How large a model is, and what a pass through it keeps: from its config alone, without weights or memory.
+"""The size of a model and the activations of its passes, from its config alone: without weights or memory.
 
-Modules are made on torch's meta device; what a forward pass keeps for the backward pass is counted on fake tensors.
+Modules are built on torch's meta device; what a forward pass keeps for the backward pass is counted on fake tensors.
 """
 
 from __future__ import annotations
@@ -20,26 +20,23 @@ from wspin.study.paths import StudyPaths
 SHIPPED = Path("config/architectures")  # configs of the study's models, until they are fetched
 
 
-# What is known before anything runs
+def known_sizes(paths: StudyPaths) -> dict[str, Size]:
+    """The sizes of the fetched models whose configs exist: fetched, at a local path, from scratch, or shipped."""
+    configs = {name: _config(paths, name, paths.study.models[name]) for name in paths.fetched_models}
+    return {name: Size(config) for name, config in configs.items() if config is not None}
 
 
-def known_sizes(layout: StudyPaths) -> dict[str, Size]:
-    """The size of every fetched model whose config is at hand: fetched, given by a path, made here, or shipped."""
-    found = {name: _config(layout, name, layout.study.models[name]) for name in layout.fetched_models}
-    return {name: Size(config) for name, config in found.items() if config is not None}
-
-
-def _config(layout: StudyPaths, name: str, model: Model) -> Any:
+def _config(paths: StudyPaths, name: str, model: Model) -> Any:
     from transformers import AutoConfig
 
     from wspin.models.scratch import scratch_config
 
     if model.scratch:
         return scratch_config(model.scratch)
-    places = [layout.model(name), model.path, model.hub and SHIPPED / model.hub]
-    for place in places:
-        if place and (Path(place) / "config.json").exists():
-            return AutoConfig.from_pretrained(place, local_files_only=True)
+    folders = [paths.model(name), model.path, model.hub and SHIPPED / model.hub]
+    for folder in folders:
+        if folder and (Path(folder) / "config.json").exists():
+            return AutoConfig.from_pretrained(folder, local_files_only=True)
     return None
 
 
@@ -48,7 +45,7 @@ FEW, MANY = 61, 127  # tokens of the passes that are counted: no width of a mode
 
 @dataclass(frozen=True)
 class Size:
-    """A causal model of transformers, known by its config."""
+    """The size of a causal model of transformers, from its config."""
 
     config: Any
 
@@ -92,18 +89,18 @@ class Size:
     def activations(self, precision: str, checkpointing: bool = False) -> float:
         """Bytes per token that a training pass keeps for its backward pass; the head's logits apart.
 
-        With checkpointing one residual stream a layer is kept, and one layer is computed again at a time.
+        With checkpointing, the residual stream is kept for every layer, and one layer at a time is recomputed.
         """
-        layers, one = self.config.num_hidden_layers, self._layer_activations(precision)
-        return layers * 4 * self.config.hidden_size + one if checkpointing else layers * one
+        layers, layer = self.config.num_hidden_layers, self._layer_activations(precision)
+        return layers * 4 * self.config.hidden_size + layer if checkpointing else layers * layer
 
     @cached_property
     def _counted(self) -> dict[str, float]:
-        """Bytes per token and layer by precision, as far as they were asked for: counting takes a second."""
+        """Bytes per token and layer by precision; a cache, since counting takes a second."""
         return {}
 
     def _layer_activations(self, precision: str) -> float:
-        """Bytes per token and layer: the difference that a layer and some tokens more make."""
+        """Bytes per token and layer, from the difference between passes with one more layer and with more tokens."""
         if precision not in self._counted:
             self._counted[precision] = self._count(precision)
         return self._counted[precision]
@@ -114,7 +111,7 @@ class Size:
 
 
 def _kept(config: Any, layers: int, tokens: int, precision: str) -> int:
-    """Bytes that a forward pass of so many layers over so many tokens keeps, weights and their copies apart."""
+    """Bytes that a forward pass keeps for the backward pass, without weights and their copies."""
     from torch._subclasses.fake_tensor import FakeTensorMode
     from transformers import AutoModelForCausalLM
 
@@ -125,7 +122,7 @@ def _kept(config: Any, layers: int, tokens: int, precision: str) -> int:
     kept: dict[int, torch.UntypedStorage] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
-        # Weights know nothing of the number of tokens; a mask, which the study's attention has none of, knows it twice.
+        # A weight has no dimension of that size, and a mask, which the study's attention does without, has two.
         if tensor.shape.count(tokens) == 1:
             kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage()
         return tensor
