@@ -7,11 +7,14 @@ that comes to stand here needs a reason; lm-eval's are pandas and datasets.
 import subprocess
 import sys
 
+import pytest
+import structure
 import workflow
 import yaml
 
 from wspin.config.load import load_study
 from wspin.config.study import merge
+from wspin.storage import code_hash
 from wspin.study.paths import StudyPaths
 from wspin.study.rule_flags import RuleFlags
 
@@ -63,9 +66,38 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def test_a_program_imports_what_it_needs_and_no_more(tmp_path):
-    found = {name: imported(name, words) & HEAVY for name, words in commands(tmp_path)}
-    assert found == IMPORTED
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory):
+    """What each program has imported at the end of a run."""
+    return {name: imported(name, words) for name, words in commands(tmp_path_factory.mktemp("study"))}
+
+
+def test_a_program_imports_what_it_needs_and_no_more(loaded):
+    assert {name: modules & HEAVY for name, modules in loaded.items()} == IMPORTED
+
+
+def uncovered(program, modules):
+    """Modules of the library that a run has loaded and the program's code hash does not cover.
+
+    What it leaves out (`UNHASHED`) does not count, nor what is loaded for its sake alone.
+    """
+    covered = set(map(code_hash.module_name, code_hash.code_files(program)))
+    below = structure.graph(structure.LIBRARY)
+    unhashed = {file for file in below if file.name == "__init__.py"}  # a docstring each
+    pending = [file for file in below if code_hash.is_unhashed(code_hash.module_name(file))]
+    while pending:
+        if (file := pending.pop()) not in unhashed:
+            unhashed.add(file)
+            pending += below[file]
+    library = {name for name in modules if name.split(".")[0] == "wspin"}
+    return library - covered - set(map(code_hash.module_name, unhashed))
+
+
+def test_what_a_program_loads_is_covered_by_its_code_hash(loaded):
+    """Else an edit would leave its results fresh, and a killed job would go on with other code."""
+    missing = {name: uncovered(name.split()[0], modules) for name, modules in loaded.items()}
+    assert missing == {name: set() for name in loaded}
+    assert uncovered("weigh", loaded["train"]) >= {"wspin.train.losses", "wspin.train.trainer", "wspin.engine.head"}
 
 
 def imported(name, words):

@@ -29,7 +29,7 @@ def code_files(program: str) -> set[Path]:
     pending, covered = [SCRIPTS / f"{program}.py"], set()
     while pending:
         path = pending.pop()
-        if path not in covered and not _is_unhashed(path):
+        if path not in covered and not is_unhashed(module_name(path)):
             covered.add(path)
             pending += _imported(path)
     return covered
@@ -40,8 +40,9 @@ def module_name(path: Path) -> str:
     return ".".join(path.relative_to(SCRIPTS).with_suffix("").parts).removesuffix(".__init__")
 
 
-def _is_unhashed(path: Path) -> bool:
-    return f"{module_name(path)}.".startswith(tuple(f"{name}." for name in UNHASHED))
+def is_unhashed(module: str) -> bool:
+    """Whether a module is one of `UNHASHED`, or lies in one."""
+    return f"{module}.".startswith(tuple(f"{name}." for name in UNHASHED))
 
 
 def _imported(path: Path) -> Iterator[Path]:
