@@ -44,15 +44,16 @@ def put_model(results, name, source):
     folder = results / name / "model"
     shutil.copytree(source, folder)
     folders.write_manifest(folder, results / name / "manifest.json")
-    made = {"program": "train", "code": "c0de", "commit": "abc", "host": "node17", "threads": 1, "seconds": 7.0}
-    told = {"command": ["train.py", "--output", str(folder)], "started": "2026-01-01T00:00:00+00:00"}
-    inputs = {str(results / "data/prompts.parquet"): "11", "/elsewhere/given.parquet": "22"}
-    used = {"cpu_seconds": 8.0, "peak_memory_mb": 600, "versions": {"torch": "2.13.0"}}
-    provenance.write_record(folder, {**made, **told, **used, "inputs": inputs, "settings": SETTINGS})
+    record = {"program": "train", "code": "c0de", "commit": "abc", "host": "node17", "threads": 1, "seconds": 7.0}
+    record |= {"command": ["train.py", "--output", str(folder)], "started": "2026-01-01T00:00:00+00:00"}
+    record |= {"inputs": {str(results / "data/prompts.parquet"): "11", "/elsewhere/given.parquet": "22"}}
+    record |= {"cpu_seconds": 8.0, "peak_memory_mb": 600, "versions": {"torch": "2.13.0"}, "settings": SETTINGS}
+    provenance.write_record(folder, record)
     return folder
 
 
 def put_scores(results, name):
+    """The scores of a finished model."""
     fingerprint = json.loads((results / name / "manifest.json").read_text())["model"]
     (results / name / "scores").mkdir(exist_ok=True)
     write_json(results / name / "scores/demo.json", {**SCORES, "model": fingerprint})

@@ -37,12 +37,12 @@ def svg(rows, confidence=0.95):
 @pytest.mark.parametrize("iterations", [1, 4])
 def test_every_arm_is_named_and_looks_like_no_other(count, iterations):
     figure = figures.averages(averages_of(ARMS[:count], iterations), 0.95)
-    told = TEXT.findall(figures.render(figure, "a.svg").decode())
-    assert [arm for arm in ARMS[:count] if told.count(arm) != 1] == []
+    texts = TEXT.findall(figures.render(figure, "a.svg").decode())
+    assert [arm for arm in ARMS[:count] if texts.count(arm) != 1] == []
     (axes,) = figure.axes
     lines = [container.lines[0] for container in axes.containers]
     assert len({line.get_color() for line in lines}) == len({line.get_marker() for line in lines}) == count
-    assert {str(k) for k in range(iterations)} <= set(told)
+    assert {str(k) for k in range(iterations)} <= set(texts)
 
 
 def test_many_arms_look_different_too():
@@ -73,18 +73,18 @@ def test_arms_with_equal_scores_stay_apart():
 
 
 def test_the_figure_says_what_it_shows():
-    told = TEXT.findall(svg(averages_of(ARMS[:2]), confidence=0.9))
-    assert "Average score by iteration, with 90 % bootstrap intervals over items" in told
-    assert {"iteration", "average of the tasks, points", "sft 40.00"} <= set(told)
+    texts = TEXT.findall(svg(averages_of(ARMS[:2]), confidence=0.9))
+    assert "Average score by iteration, with 90 % bootstrap intervals over items" in texts
+    assert {"iteration", "average of the tasks, points", "sft 40.00"} <= set(texts)
 
 
 def test_models_far_from_the_arms_are_named_not_drawn():
     far = [Average("base", "", "", 0.0625, 0.06, 0.07), Average("teacher", "", "", 0.8, 0.7, 0.9)]
     rows = [*averages_of(ARMS[:2], registry=("sft", "dpo")), *far]
     (axes,) = figures.averages(rows, 0.95).axes
-    told = TEXT.findall(svg(rows))
-    assert "too far to be drawn: base 6.25, teacher 80.00" in told
-    assert {"sft 40.00", "dpo 40.40"} <= set(told)
+    texts = TEXT.findall(svg(rows))
+    assert "too far to be drawn: base 6.25, teacher 80.00" in texts
+    assert {"sft 40.00", "dpo 40.40"} <= set(texts)
     assert 35 < axes.get_ylim()[0] < 40 < 43.6 < axes.get_ylim()[1] < 50
     assert not any("too far" in text for text in TEXT.findall(svg(averages_of(ARMS[:2]))))
 

@@ -124,9 +124,9 @@ def test_missing_is_an_error_never_zero(results):
 )
 def test_malformed_scores_are_refused(results, change, message):
     path = put(results, "sft", change)
-    told = refusal(results)
-    assert f"{path}: " in told
-    assert message in told
+    error = refusal(results)
+    assert f"{path}: " in error
+    assert message in error
 
 
 def test_a_file_that_is_no_json_is_refused(results):
