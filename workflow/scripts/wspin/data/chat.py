@@ -45,9 +45,8 @@ def _chat_template(tokenizer: Any) -> str:
         raise StudyError(f"template {CHAT!r}: expected a tokenizer with one chat template, found none; {remedy}")
     if "strftime_now" in source:
         raise StudyError(f"template {CHAT!r}: expected a template without the date, found strftime_now; {remedy}")
-    return tokenizer.apply_chat_template(
-        [{"role": "user", "content": "{prompt}"}], tokenize=False, add_generation_prompt=True
-    )
+    turn = {"role": "user", "content": "{prompt}"}
+    return tokenizer.apply_chat_template([turn], tokenize=False, add_generation_prompt=True)
 
 
 ANCHORS = ("\n", "a", ".")  # texts to put before a response, one of which ends at a token boundary
@@ -87,10 +86,8 @@ class ChatTokenizer:
         """Ids of the rendered prompt. No BOS is added: a template that needs one contains it."""
         ids = []
         for piece in self._template_pieces:
-            if piece in self.special_tokens:
-                ids.append(self.special_tokens[piece])
-            else:
-                ids += self._text_ids(piece.replace("{prompt}", prompt))
+            is_special = piece in self.special_tokens
+            ids += [self.special_tokens[piece]] if is_special else self._text_ids(piece.replace("{prompt}", prompt))
         return ids
 
     def response_ids(self, response: str) -> list[int]:
@@ -99,8 +96,7 @@ class ChatTokenizer:
 
     def generated_ids(self, ids: list[int], finish_reason: str) -> list[int]:
         """Ids of a generated response as trained on: a truncated one gets an EOS only with `eos_on_cut`."""
-        truncated = finish_reason == "length"
-        return [*ids, self.eos] if truncated and self.settings.eos_on_cut else list(ids)
+        return [*ids, self.eos] if finish_reason == "length" and self.settings.eos_on_cut else list(ids)
 
     def tokenize_response(self, response: str) -> tuple[list[int], list[int]]:
         """(ids, ends) of a response's text as it follows a prompt, without EOS; token ends in characters of the text.

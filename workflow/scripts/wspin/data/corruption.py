@@ -17,32 +17,23 @@ def corrupt(text: str, rng: np.random.Generator) -> str:
     if not text:
         return _choose(string.ascii_lowercase, rng)
     while True:  # a typo can change nothing: equal neighbours, a letter replaced by itself
-        typo = (_swap, _double, _drop, _replace)[rng.integers(4)]
-        corrupted = typo(text, rng)
+        typo, i = rng.integers(4), rng.integers(len(text))
+        if typo == 0:
+            corrupted = text[:i] + text[i : i + 2][::-1] + text[i + 2 :]
+        elif typo == 1:
+            corrupted = text[:i] + text[i] + text[i:]
+        elif typo == 2:
+            corrupted = text[:i] + text[i + 1 :]
+        else:
+            corrupted = text[:i] + _replacement(text, text[i], rng) + text[i + 1 :]
         if corrupted not in ("", text):
             return corrupted
 
 
-def _swap(text: str, rng: np.random.Generator) -> str:
-    i = rng.integers(len(text))
-    return text[:i] + text[i : i + 2][::-1] + text[i + 2 :]
-
-
-def _double(text: str, rng: np.random.Generator) -> str:
-    i = rng.integers(len(text))
-    return text[:i] + text[i] + text[i:]
-
-
-def _drop(text: str, rng: np.random.Generator) -> str:
-    i = rng.integers(len(text))
-    return text[:i] + text[i + 1 :]
-
-
-def _replace(text: str, rng: np.random.Generator) -> str:
-    """Replace one character by another of the same text, or of its alphabet."""
-    i = rng.integers(len(text))
-    alphabet = next((letters for letters in ALPHABETS if text[i] in letters), ALPHABETS[0])
-    return text[:i] + _choose((text, alphabet)[rng.integers(2)], rng) + text[i + 1 :]
+def _replacement(text: str, character: str, rng: np.random.Generator) -> str:
+    """A character of the text, or of the alphabet of `character`."""
+    alphabet = next((letters for letters in ALPHABETS if character in letters), ALPHABETS[0])
+    return _choose((text, alphabet)[rng.integers(2)], rng)
 
 
 def _choose(characters: str, rng: np.random.Generator) -> str:

@@ -69,10 +69,9 @@ def chosen_only(row: Row) -> tuple[str, str, None] | None:
 
 def preference_pair(row: Row) -> tuple[str, str, str] | None:
     """(prompt, chosen, rejected); an answer is a text, or a conversation whose last turn is the answer."""
-    chosen, rejected = (_answer(row.get(side)) for side in ("chosen", "rejected"))
-    if not isinstance(row.get("prompt"), str) or not row["prompt"] or chosen is None or rejected is None:
-        return None
-    return row["prompt"], chosen, rejected
+    prompt, chosen, rejected = row.get("prompt"), _answer(row.get("chosen")), _answer(row.get("rejected"))
+    is_pair = isinstance(prompt, str) and prompt and chosen is not None and rejected is not None
+    return (prompt, chosen, rejected) if is_pair else None
 
 
 def _answer(value: Any) -> str | None:

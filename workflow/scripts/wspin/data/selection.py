@@ -73,10 +73,8 @@ def why_passed_over(record: Record, limits: Sequence[LengthLimits]) -> Reason:
     if record is None:
         return "without prompt or answer"
     prompt, *responses = record
-    reasons = (
-        model.why_too_long(prompt, response) for model in limits for response in responses if response is not None
-    )
-    return next((reason for reason in reasons if reason), None)
+    answers = [response for response in responses if response is not None]
+    return next(filter(None, (model.why_too_long(prompt, answer) for model in limits for answer in answers)), None)
 
 
 def truncate_prompt(record: Record, limits: Sequence[LengthLimits]) -> Record:
@@ -115,7 +113,7 @@ def select(
 
     indices, passed_over = draw(records, count, seed, lambda record: why_passed_over(fitted(record), limits))
     selected = [fitted(records[i]) for i in indices]
-    metadata: dict[str, Any] = {"passed_over": passed_over}
+    metadata = {"passed_over": passed_over}
     if truncate:
         metadata["cut"] = sum(records[i][0] != record[0] for i, record in zip(indices, selected, strict=True))
     return Selection(indices, list(zip(*selected, strict=True)), metadata)
@@ -124,12 +122,8 @@ def select(
 def draw(
     records: Sequence[Any], count: int, seed: int, why_passed_over: Callable[[Any], Reason]
 ) -> tuple[list[int], Counter[str]]:
-    """Indices of `count` rows in a seeded random order, and how many were passed over for each reason.
-
-    Raises `StudyError` if too few rows fit.
-    """
-    indices: list[int] = []
-    passed_over: Counter[str] = Counter()
+    """(`count` indices in a seeded random order, rows passed over by reason). Raises `StudyError` if too few fit."""
+    indices, passed_over = [], Counter()
     for index in np.random.default_rng(seed).permutation(len(records)).tolist():
         if len(indices) == count:
             break
@@ -140,8 +134,6 @@ def draw(
             passed_over[reason] += 1
     if len(indices) < count:
         reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(passed_over.items()))
-        raise StudyError(
-            f"data: expected {count} rows that fit, found {len(indices)} of {len(records)} "
-            f"({reasons or 'none passed over'}); reduce the number of rows"
-        )
+        found = f"found {len(indices)} of {len(records)} ({reasons or 'none passed over'})"
+        raise StudyError(f"data: expected {count} rows that fit, {found}; reduce the number of rows")
     return indices, passed_over

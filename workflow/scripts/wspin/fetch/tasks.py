@@ -21,9 +21,7 @@ def fetch(source: TaskSource, folder: Path, state: str) -> None:
     if source.hub and source.path:
         _copy(Path(source.path), folder / source.hub, "*.parquet", "*.json", "*.jsonl", "*.csv")
     elif source.hub:
-        repository = hub.Repository(source.hub, "dataset", source.revision)
-        with hub.snapshot(repository, DATA_FILES, state) as files:
-            hub.copy_snapshot(files, folder / source.hub)
+        hub.fetch(hub.Repository(source.hub, "dataset", source.revision), DATA_FILES, state, folder / source.hub)
     else:
         _copy(Path(source.path), folder, "*.yaml")
         if source.package:
@@ -36,7 +34,4 @@ def _copy(source: Path, folder: Path, *required: str) -> None:
     if not any(file.match(pattern) for file in files for pattern in required):
         expected = f"expected a folder with {', '.join(required)}"
         raise StudyError(f"{source}: {expected}, found none; correct the suite's path")
-    for file in files:
-        target = folder / file.relative_to(source)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, target)
+    hub.copy_files(source, files, folder, shutil.copyfile)

@@ -22,14 +22,11 @@ def make_scratch(settings: Scratch, texts: list[str], eos: str, seed: int, folde
     import torch
     from transformers import GenerationConfig, Qwen2ForCausalLM, Qwen2Tokenizer
 
-    tokenizer = Qwen2Tokenizer(
-        tokenizer_object=_byte_level_bpe(texts, settings.vocabulary, eos), eos_token=eos, pad_token=eos, unk_token=None
-    )
+    byte_pairs = _byte_level_bpe(texts, settings.vocabulary, eos)
+    tokenizer = Qwen2Tokenizer(tokenizer_object=byte_pairs, eos_token=eos, pad_token=eos, unk_token=None)
     if len(tokenizer) != settings.vocabulary:
-        raise StudyError(
-            f"scratch.vocabulary: expected {settings.vocabulary} tokens, found text for only {len(tokenizer)}; "
-            f"lower it, or train the tokenizer on more text"
-        )
+        difference = f"expected {settings.vocabulary} tokens, found text for only {len(tokenizer)}"
+        raise StudyError(f"scratch.vocabulary: {difference}; lower it, or train the tokenizer on more text")
     torch.manual_seed(seed)
     model = Qwen2ForCausalLM(scratch_config(settings, tokenizer.eos_token_id))
     model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
@@ -61,18 +58,10 @@ def _byte_level_bpe(texts: list[str], vocabulary: int, eos: str) -> Any:
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(QWEN2_SPLIT), behavior="isolated", invert=False),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    split = pre_tokenizers.Split(Regex(QWEN2_SPLIT), behavior="isolated", invert=False)
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
-        special_tokens=[eos],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
+    options = {"vocab_size": vocabulary, "special_tokens": [eos], "initial_alphabet": byte_level.alphabet()}
+    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(**options, show_progress=False))
     return tokenizer
