@@ -23,15 +23,13 @@ def main(argv=None):
         command = commands.add_parser(name, help=action.__doc__)
         cli.add_flags(command, Dialogue)
         command.set_defaults(action=action)
-        for flag in ("--source", "--split", "--output"):
-            command.add_argument(flag, required=True)
-        for flag in ("--rows", "--seed", "--max-new-tokens"):
-            command.add_argument(flag, type=int, required=True)
+        cli.add_required(command, "--source", "--split", "--output")
+        cli.add_required(command, "--rows", "--seed", "--max-new-tokens", type=int)
         command.add_argument("--fits", nargs="+", required=True, help="folders of the models that every row must fit")
         command.add_argument("--templates", nargs="+", required=True, help="template of each of these models")
         command.add_argument("--cut", action="store_true", help="truncate prompts that are too long, drop none")
-    for flag, kind in (("--heldout", str), ("--heldout-split", str), ("--heldout-rows", int)):
-        commands.choices["prompts"].add_argument(flag, type=kind, required=True)
+    cli.add_required(commands.choices["prompts"], "--heldout", "--heldout-split")
+    cli.add_required(commands.choices["prompts"], "--heldout-rows", type=int)
     commands.choices["preferences"].add_argument("--corrupt", action="store_true", help="rejected: a corrupted answer")
     arguments = parser.parse_args(argv)
     dialogue = cli.parse_section(arguments, Dialogue)

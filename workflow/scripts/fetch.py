@@ -41,12 +41,12 @@ def main(argv=None):
     arguments.source = {key: getattr(arguments, key) for key in ("hub", "revision", "path", "package")}
     with whole_folder(arguments.output) as folder:
         arguments.action(arguments, folder)
-    manifests = [arguments.output_manifest] if arguments.action is fetch_model else []
-    for manifest in manifests:
-        folders.write_manifest(arguments.output, manifest)
-    cli.write_records(arguments, [arguments.output], manifests)
-    if manifests:
+    if arguments.action is fetch_model:
+        folders.write_manifest(arguments.output, arguments.output_manifest)
+        cli.write_records(arguments, [arguments.output], [arguments.output_manifest])
         model_card.add_card(arguments.output)
+    else:
+        cli.write_records(arguments, [arguments.output], [])
 
 
 def fetch_model(arguments, folder):

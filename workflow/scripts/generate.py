@@ -19,11 +19,9 @@ from wspin.storage.locks import locked, remove_state
 
 def main(argv=None):
     parser = cli.program_parser("generate", __doc__, Generate, Dialogue)
-    for flag in ("--model", "--manifest", "--prompts", "--output"):
-        parser.add_argument(flag, required=True)
+    cli.add_required(parser, "--model", "--manifest", "--prompts", "--output")
     parser.add_argument("--state", required=True, help="folder from which a killed job resumes")
-    parser.add_argument("--shard", required=True, type=int)
-    parser.add_argument("--shard-size", required=True, type=int)
+    cli.add_required(parser, "--shard", "--shard-size", type=int)
     parser.add_argument("--seed", required=True, type=int, nargs=2, metavar=("SEED", "ITERATION"))
     arguments = parser.parse_args(argv)
     work = generate(arguments, cli.parse_section(arguments, Generate), cli.parse_section(arguments, Dialogue))

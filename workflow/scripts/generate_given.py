@@ -7,7 +7,9 @@
 
 from wspin import cli
 from wspin.config.stages import Dialogue
-from wspin.models import offline
+from wspin.data.chat import ChatTokenizer
+from wspin.exchange import given
+from wspin.models import folders, offline
 from wspin.storage import tables
 
 
@@ -16,11 +18,10 @@ def main(argv=None):
     parser.add_argument("--model", required=True, help="folder of the start model, for its tokenizer")
     parser.add_argument("--manifest", required=True, help="manifest of the start model")
     parser.add_argument("--prompts", required=True, help="prompts.parquet")
-    parser.add_argument("--shard", required=True, type=int)
-    parser.add_argument("--shard-size", required=True, type=int)
+    cli.add_required(parser, "--output")
+    cli.add_required(parser, "--shard", "--shard-size", type=int)
     parser.add_argument("--given", required=True, help="JSONL file with an answer to every prompt")
     parser.add_argument("--max-new-tokens", required=True, type=int, help="longest answer, EOS included")
-    parser.add_argument("--output", required=True)
     arguments = parser.parse_args(argv)
     generate_given(arguments, cli.parse_section(arguments, Dialogue))
     cli.write_records(arguments, [arguments.output], [arguments.manifest, arguments.prompts, arguments.given])
@@ -29,10 +30,6 @@ def main(argv=None):
 def generate_given(arguments, settings):
     """Tokenize the file's answers with the start model's tokenizer and write them as generations."""
     offline.import_transformers_offline()
-    from wspin.data.chat import ChatTokenizer
-    from wspin.exchange import given
-    from wspin.models import folders
-
     rows = tables.shard(tables.read(arguments.prompts, "prompts"), arguments.shard, arguments.shard_size)
     pairs = given.find(arguments.given, rows)
     chat = ChatTokenizer(folders.load_tokenizer(arguments.model), settings)

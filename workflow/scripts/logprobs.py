@@ -26,10 +26,8 @@ def main(argv=None):
         cli.add_flags(command, Logprobs)
         cli.add_flags(command, Dialogue)
         command.set_defaults(generations=[], replayed=[])
-        for flag in ("--model", "--manifest", "--rows", "--output"):
-            command.add_argument(flag, required=True)
-        command.add_argument("--shard", required=True, type=int)
-        command.add_argument("--shard-size", required=True, type=int)
+        cli.add_required(command, "--model", "--manifest", "--rows", "--output")
+        cli.add_required(command, "--shard", "--shard-size", type=int)
     reference, teacher = commands.choices["reference"], commands.choices["teacher"]
     reference.add_argument("--generations", required=True, nargs=1, help="the model's answers of this iteration")
     reference.add_argument("--replayed", nargs="*", default=[], help="earlier iterations' answers, the latest first")

@@ -36,8 +36,7 @@ def main(argv=None):
 
 def argument_parser():
     parser = cli.program_parser("train", __doc__, Train, Dialogue)
-    for name in ("--model", "--manifest", "--rows", "--output", "--output-manifest", "--metrics", "--state"):
-        parser.add_argument(name, required=True)
+    cli.add_required(parser, "--model", "--manifest", "--rows", "--output", "--output-manifest", "--metrics", "--state")
     parser.add_argument("--reference", nargs="*", default=[], help="the start model's log-probabilities; none for sft")
     parser.add_argument("--weights", nargs="*", default=[], help="for loss wspin; each response set's in a folder")
     parser.add_argument("--replays", type=int, default=0, help="earlier iterations' answers that the reference holds")

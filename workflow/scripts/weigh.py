@@ -21,8 +21,7 @@ def main(argv=None):
         "--reference", required=True, help="log-probabilities of the student, which generated the answers"
     )
     parser.add_argument("--teacher", nargs="*", default=[], help="its log-probabilities of real and generated answers")
-    parser.add_argument("--shard", required=True, type=int)
-    parser.add_argument("--shard-size", required=True, type=int)
+    cli.add_required(parser, "--shard", "--shard-size", type=int)
     parser.add_argument("--seed", required=True, type=int, nargs=2, metavar=("SEED", "ITERATION"))
     parser.add_argument("--output", required=True)
     arguments = parser.parse_args(argv)

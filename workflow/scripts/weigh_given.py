@@ -13,8 +13,7 @@ from wspin.storage import tables
 def main(argv=None):
     parser = cli.program_parser("weigh_given", __doc__)
     parser.add_argument("--rows", required=True, help="prompts.parquet")
-    parser.add_argument("--shard", required=True, type=int)
-    parser.add_argument("--shard-size", required=True, type=int)
+    cli.add_required(parser, "--shard", "--shard-size", type=int)
     parser.add_argument("--generations", required=True, help="the start model's answers")
     parser.add_argument("--reference", required=True, help="the start model's log-probabilities, for their token ids")
     parser.add_argument("--given", required=True, help="JSONL file with the weights of every pair")

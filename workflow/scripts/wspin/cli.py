@@ -30,6 +30,12 @@ def program_parser(program: str, description: str | None, *sections: type[Sectio
     return parser
 
 
+def add_required(parser: argparse.ArgumentParser, *flags: str, **options: Any) -> None:
+    """Add required flags that share the `options` of `add_argument`."""
+    for flag in flags:
+        parser.add_argument(flag, required=True, **options)
+
+
 def parse_section(arguments: argparse.Namespace, section: type[Section]) -> Any:
     """The section that the flags describe. Raises `StudyError` for a missing value that the others make necessary."""
     settings = from_flags(arguments, section)
