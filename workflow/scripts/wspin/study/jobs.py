@@ -60,10 +60,9 @@ def _row(paths: StudyPaths, model: str) -> list[list[Job]]:
     iteration = Iteration.parse(model)
     training, scores = [_model(paths, model)], _scores(paths, model)
     if iteration is None:
-        entry = paths.study.models[model]
-        pairs = entry.data == "preferences"
-        kind = ("preferences", "logprobs/preferences", "pairs")
-        return [[], _shards(paths, entry.from_, *kind) if pairs else [], [], [], training, scores]
+        entry, kind = paths.study.models[model], ("preferences", "logprobs/preferences", "pairs")
+        reference = _shards(paths, entry.from_, *kind) if entry.data == "preferences" else []
+        return [[], reference, [], [], training, scores]
     weighted = _weighted(paths, iteration)
     return [
         _shards(paths, paths.response_set(iteration), "generations", "generate"),
@@ -101,15 +100,12 @@ def _weighted(paths: StudyPaths, iteration: Iteration) -> list[Iteration]:
 def _teacher(paths: StudyPaths, iteration: Iteration) -> list[Job]:
     """Scoring of an iteration's real and generated answers by the teacher."""
     arm, k = iteration
-    teacher = None if k == 0 and arm in paths.study.given_weights() else paths.teacher(arm)
-    return [
-        Job(
-            (paths.file(f"logprobs/{teacher}", responses, shard),),
-            paths.log("logprobs/teacher", teacher, responses, shard),
-        )
-        for responses in ((GOLD, paths.response_set(iteration)) if teacher else ())
-        for shard in paths.shards()
-    ]
+    teacher = paths.teacher(arm)
+    if not teacher or (k == 0 and arm in paths.study.given_weights()):
+        return []
+    texts = [(responses, shard) for responses in (GOLD, paths.response_set(iteration)) for shard in paths.shards()]
+    folder, log = f"logprobs/{teacher}", f"logprobs/teacher/{teacher}"
+    return [Job((paths.file(folder, *text),), paths.log(log, *text)) for text in texts]
 
 
 def _shards(paths: StudyPaths, folder: str, kind: str, stage: str, rows: str = "prompts") -> list[Job]:

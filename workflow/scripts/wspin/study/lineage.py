@@ -7,12 +7,10 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cache, cached_property
 
 from wspin.config.study import Study
 from wspin.iteration import Iteration
-
-from .memoize import memoized_method
 
 
 class Lineage:
@@ -55,7 +53,7 @@ class Lineage:
         seed = self.study.arms[arm].seed
         return self.study.seed if seed is None else seed
 
-    @memoized_method
+    @cache
     def teacher(self, arm: str) -> str | None:
         """The model that weighs an arm's tokens; None for an arm without token weights, or with equal ones."""
         if not self.study.weighted(arm) or self.study.arm_weigh(arm).source != "teacher":
@@ -100,7 +98,7 @@ class Lineage:
 
     # Folders of an iteration's answers, log-probabilities and weights, which arms may share
 
-    @memoized_method
+    @cache
     def response_set(self, iteration: Iteration) -> str:
         """The response set of an iteration; shared where another arm's opponent and seed are the same."""
         arm, k = iteration
@@ -111,7 +109,7 @@ class Lineage:
             return self.start(arm)
         return iteration.name
 
-    @memoized_method
+    @cache
     def replayed_sets(self, iteration: Iteration | None) -> list[str]:
         """Response sets of earlier iterations that an iteration trains on again, the latest first.
 
@@ -124,7 +122,7 @@ class Lineage:
         arm, k = iteration
         return [Iteration(arm, j) for j in range(k, max(-1, k - self.window(arm)), -1)]
 
-    @memoized_method
+    @cache
     def reference_folder(self, iteration: Iteration) -> str:
         """The folder whose `reference/` holds the opponent's log-probabilities of all that an iteration trains on."""
         arm, k = iteration
@@ -145,13 +143,13 @@ class Lineage:
 
     # From a folder or model back to what it was computed from
 
-    @memoized_method
+    @cache
     def generator(self, responses: str) -> str:
         """The model that generates a response set."""
         iteration = Iteration.parse(responses)
         return self.opponent(iteration) if iteration else responses
 
-    @memoized_method
+    @cache
     def scored_set(self, reference: str) -> str:
         """The response set whose log-probabilities a reference folder holds, beside those of replayed ones."""
         iteration = Iteration.parse(reference)

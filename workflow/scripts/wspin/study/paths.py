@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import cache
 
 from wspin.config.stages import Train, at_iteration
 from wspin.config.study import Study
 from wspin.iteration import Iteration
 
 from .lineage import Lineage
-from .memoize import memoized_method
 
 GOLD = "gold"  # in place of a response set: the real answers
 
@@ -29,7 +29,7 @@ class StudyPaths(Lineage):
 
     # Files
 
-    @memoized_method
+    @cache
     def shards(self, rows: str = "prompts") -> list[str]:
         """Shard names of the study's prompts, or of its preference `pairs`: they follow from the config alone."""
         source = self.study.data.sft if rows == "prompts" else self.study.data.preferences
@@ -47,7 +47,7 @@ class StudyPaths(Lineage):
         return f"{self.results}/{name}/metrics.jsonl"
 
     def files(self, folder: str, kind: str, rows: str = "prompts") -> list[str]:
-        return [f"{self.results}/{folder}/{kind}/{shard}.parquet" for shard in self.shards(rows)]
+        return [self.file(folder, kind, shard) for shard in self.shards(rows)]
 
     def file(self, folder: str, kind: str, shard: str) -> str:
         return f"{self.results}/{folder}/{kind}/{shard}.parquet"
@@ -203,11 +203,9 @@ class StudyPaths(Lineage):
     def train_settings(self, model: str) -> Train:
         """The settings of one training, per-iteration values resolved; triplets only where answers are replayed."""
         iteration = Iteration.parse(model)
-        settings = (
-            at_iteration(self.study.arm_train(iteration.arm), iteration.k)
-            if iteration
-            else self.study.model_train(model)
-        )
+        if not iteration:
+            return self.study.model_train(model).model_copy(update={"triplets": False})
+        settings = at_iteration(self.study.arm_train(iteration.arm), iteration.k)
         return settings if self.replayed_sets(iteration) else settings.model_copy(update={"triplets": False})
 
     def draw_seed(self, responses: str) -> tuple[int, int]:

@@ -7,13 +7,13 @@ what stands here is what re-runs a job, and what does not (GPUs, threads, memory
 from __future__ import annotations
 
 import json
+from functools import cache
 
 from wspin.config.flags import flags
 from wspin.config.sources import Model, Preferences, Sft, Source, TaskSource
 from wspin.config.stages import UNTRACKED, Dialogue, EvalSettings
 from wspin.iteration import Iteration
 
-from .memoize import memoized_method
 from .paths import StudyPaths
 
 
@@ -134,17 +134,17 @@ class RuleFlags:
 
     # Flags that all shards share
 
-    @memoized_method
+    @cache
     def _generate(self, responses: str) -> list[str]:
         seed = ["--seed", *map(str, self.paths.draw_seed(responses))]
         sampling = flags(self.study.generate.without_unused_keys())
         return [*seed, *sampling, *flags(self._dialogue(self.paths.generator(responses)))]
 
-    @memoized_method
+    @cache
     def _scoring(self, scorer: str, completes: bool = False) -> list[str]:
         return [*flags(self.study.logprobs), *flags(self._dialogue(scorer, completes))]
 
-    @memoized_method
+    @cache
     def _weigh(self, arm: str) -> list[str]:
         return flags(self.study.arm_weigh(arm))
 
