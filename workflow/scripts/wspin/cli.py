@@ -47,7 +47,7 @@ def parse_section(arguments: argparse.Namespace, section: type[Section]) -> Any:
 
 def write_records(arguments: argparse.Namespace, outputs: Iterable[str], inputs: Iterable[str], **more: Any) -> None:
     """Write the provenance record of this run beside each output; `more` are further entries."""
-    entry = provenance.record(arguments.program, arguments.started, list(inputs), **more)
+    entry = provenance.record(sys.argv, arguments.program, arguments.started, inputs, **more)
     for output in outputs:
         provenance.write_record(output, entry)
 
@@ -58,16 +58,12 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except StudyError as error:
-        for line in str(error).splitlines():
-            print(f"{name}: error: {line}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit("\n".join(f"{name}: error: {line}" for line in str(error).splitlines()))
     except OSError as error:
-        print(f"{name}: error: {error.filename or 'system'}: {error.strerror or error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(f"{name}: error: {error.filename or 'system'}: {error.strerror or error}")
     except Exception as error:
         if type(error).__name__ != "OutOfMemoryError":
             raise
-        print(f"{name}: error: the GPU has too little memory; lower token_budget or batch_size", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(f"{name}: error: the GPU has too little memory; lower token_budget or batch_size")
     finally:
         gc.freeze()  # the collection at exit would go through all of torch: half a second

@@ -15,26 +15,15 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from .code_hash import SCRIPTS, code_hash
 from .files import sha256, write_json
 
-PACKAGES = (
-    "torch",
-    "transformers",
-    "accelerate",
-    "tokenizers",
-    "datasets",
-    "pyarrow",
-    "numpy",
-    "scipy",
-    "matplotlib",
-    "lm_eval",
-    "reasoning-gym",
-)
+PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "datasets", "lm_eval", "reasoning-gym")
+PACKAGES += ("pyarrow", "numpy", "scipy", "matplotlib")
 
 
 def record_path(output: str | Path) -> Path:
@@ -43,14 +32,14 @@ def record_path(output: str | Path) -> Path:
     return output / "provenance.json" if output.is_dir() else output.with_name(output.name + ".provenance.json")
 
 
-def record(program: str, started: float, inputs: list[str], **more: Any) -> dict[str, Any]:
-    """The record of a run that began at `started` (time.time()); `more` are further entries."""
+def record(command: list[str], program: str, started: float, inputs: Iterable[str], **more: Any) -> dict[str, Any]:
+    """The record of a run of `command` that began at `started` (time.time()); `more` are further entries."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return {
         "program": program,
         "code": code_hash(program),
         "commit": _commit(),
-        "command": sys.argv,
+        "command": command,
         "host": platform.node(),
         "threads": int(os.environ.get("OMP_NUM_THREADS", 0)) or os.cpu_count(),
         "started": datetime.datetime.fromtimestamp(started, datetime.UTC).isoformat(timespec="seconds"),
