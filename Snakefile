@@ -78,7 +78,7 @@ for target, files in PATHS.targets().items():
 
 
 onstart:
-    write_config()
+    write_yaml(f"{PATHS.results}/config.yaml", STUDY.model_dump(mode="json", by_alias=True, exclude_none=True))
 
 
 onsuccess:

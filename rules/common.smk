@@ -27,15 +27,12 @@ gc.set_threshold(100_000)  # collecting in a large plan, which holds no garbage,
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))
 
 try:
-    overlays = workflow.overwrite_configfiles or []
-    STUDY = load_study(config, ["config/config.yaml", *overlays])
+    STUDY = load_study(config, ["config/config.yaml", *(workflow.overwrite_configfiles or [])])
 except StudyError as error:
     sys.exit(str(error))
 PATHS = StudyPaths(STUDY)
 FLAGS = RuleFlags(PATHS)
 ALIVE = show_alive()  # held while this process lives, to tell a stale workflow lock from a live one
-
-
 ITERATION = Iteration.pattern(alternatives(STUDY.arms))
 
 
@@ -45,20 +42,11 @@ wildcard_constraints:
     dataset="sft|preferences",
 
 
-def resource(stage, name):
-    return getattr(getattr(STUDY.resources, stage), name)
-
-
 def stage_resources(stage):
     """Resources of a stage's jobs: GPUs if any, memory, and a run time that grows with the attempt."""
-    gpus = {"gpu": resource(stage, "gpu")} if resource(stage, "gpu") else {}
-    minutes = resource(stage, "runtime")
-    return {**gpus, "mem_mb": resource(stage, "mem_mb"), "runtime": lambda wildcards, attempt: attempt * minutes}
-
-
-def write_config():
-    """Keep the resolved configuration beside the results."""
-    write_yaml(f"{PATHS.results}/config.yaml", STUDY.model_dump(mode="json", by_alias=True, exclude_none=True))
+    job = getattr(STUDY.resources, stage)
+    gpus = {"gpu": job.gpu} if job.gpu else {}
+    return {**gpus, "mem_mb": job.mem_mb, "runtime": lambda wildcards, attempt: attempt * job.runtime}
 
 
 def with_signature(function):
@@ -84,7 +72,6 @@ def local_files(path):
 
 
 def launcher(wildcards, threads, resources):
-    """The command that starts a training on the GPUs of its job."""
     return Launch.of(resources, threads).command()
 
 

@@ -20,7 +20,7 @@ rule data:
         "<benchmarks>/data/prompts.tsv"
     conda:
         "../envs/torch.yaml"
-    threads: resource("data", "threads")
+    threads: STUDY.resources.data.threads
     resources:
         **stage_resources("data"),
     params:
@@ -47,7 +47,7 @@ rule data_preferences:
         "<benchmarks>/data/preferences.tsv"
     conda:
         "../envs/torch.yaml"
-    threads: resource("data", "threads")
+    threads: STUDY.resources.data.threads
     resources:
         **stage_resources("data"),
     params:

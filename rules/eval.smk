@@ -23,7 +23,7 @@ rule eval:
         model=rf"{alternatives(STUDY.models)}|{ITERATION}",
     conda:
         environment("eval")
-    threads: resource("eval", "threads")
+    threads: STUDY.resources.eval.threads
     resources:
         **stage_resources("eval"),
     params:

@@ -23,7 +23,7 @@ rule fetch:
     localrule: True
     conda:
         "../envs/torch.yaml"
-    threads: resource("fetch", "threads")
+    threads: STUDY.resources.fetch.threads
     resources:
         **stage_resources("fetch"),
     params:
@@ -50,7 +50,7 @@ rule fetch_data:
     localrule: True
     conda:
         "../envs/torch.yaml"
-    threads: resource("fetch", "threads")
+    threads: STUDY.resources.fetch.threads
     resources:
         **stage_resources("fetch"),
     params:
@@ -76,7 +76,7 @@ rule fetch_tasks:
     localrule: True
     conda:
         "../envs/torch.yaml"
-    threads: resource("fetch", "threads")
+    threads: STUDY.resources.fetch.threads
     resources:
         **stage_resources("fetch"),
     params:

@@ -22,7 +22,7 @@ rule generate:
         responses=rf"{alternatives(set(PATHS.starts).difference(STUDY.given_answers()))}|{ITERATION}",
     conda:
         environment("generate")
-    threads: resource("generate", "threads")
+    threads: STUDY.resources.generate.threads
     resources:
         **stage_resources("generate"),
     params:
@@ -55,7 +55,7 @@ rule generate_given:
         responses=alternatives(STUDY.given_answers()),
     conda:
         "../envs/torch.yaml"
-    threads: resource("data", "threads")
+    threads: STUDY.resources.data.threads
     resources:
         **stage_resources("data"),
     params:

@@ -25,7 +25,7 @@ rule logprobs_reference:
         responses=rf"{alternatives(PATHS.starts)}|{ITERATION}",
     conda:
         "../envs/torch.yaml"
-    threads: resource("logprobs", "threads")
+    threads: STUDY.resources.logprobs.threads
     resources:
         **stage_resources("logprobs"),
     params:
@@ -57,7 +57,7 @@ rule logprobs_teacher:
         responses=rf"{alternatives((GOLD, *PATHS.starts))}|{ITERATION}",
     conda:
         "../envs/torch.yaml"
-    threads: resource("logprobs", "threads")
+    threads: STUDY.resources.logprobs.threads
     resources:
         **stage_resources("logprobs"),
     params:
@@ -86,7 +86,7 @@ rule logprobs_preferences:
         scorer=alternatives(PATHS.preference_references),
     conda:
         "../envs/torch.yaml"
-    threads: resource("logprobs", "threads")
+    threads: STUDY.resources.logprobs.threads
     resources:
         **stage_resources("logprobs"),
     params:

@@ -21,7 +21,7 @@ rule report_scores:
     localrule: True
     conda:
         "../envs/driver.yaml"
-    threads: resource("report", "threads")
+    threads: STUDY.resources.report.threads
     resources:
         **stage_resources("report"),
     params:
@@ -51,7 +51,7 @@ rule report_differences:
     localrule: True
     conda:
         "../envs/driver.yaml"
-    threads: resource("report", "threads")
+    threads: STUDY.resources.report.threads
     resources:
         **stage_resources("report"),
     params:

@@ -26,7 +26,7 @@ rule train:
         model=rf"{alternatives(PATHS.trained_models)}|{ITERATION}",
     conda:
         "../envs/torch.yaml"
-    threads: resource("train", "threads")
+    threads: STUDY.resources.train.threads
     resources:
         **stage_resources("train"),
     params:

@@ -24,7 +24,7 @@ rule weigh:
         k=r"\d+",
     conda:
         "../envs/torch.yaml"
-    threads: resource("weigh", "threads")
+    threads: STUDY.resources.weigh.threads
     resources:
         **stage_resources("weigh"),
     params:
@@ -55,7 +55,7 @@ rule weigh_given:
         k="0",
     conda:
         "../envs/torch.yaml"
-    threads: resource("weigh", "threads")
+    threads: STUDY.resources.weigh.threads
     resources:
         **stage_resources("weigh"),
     params:
