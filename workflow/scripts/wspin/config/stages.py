@@ -139,7 +139,7 @@ class Train(Section):
     )
     triplets: bool = Field(
         description="keep the pairs of a prompt, this iteration's and the replayed ones, in one step: the real answer "
-        "is computed once, but steps consist of other pairs",
+        "is computed once, but steps consist of other pairs"
     )
     gradient_checkpointing: bool = Field(
         description="recompute activations instead of keeping them: less memory, a third more work"
