@@ -9,9 +9,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat,
 T = TypeVar("T")
 PerIteration = Annotated[T | list[T], Field(union_mode="left_to_right")]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
 NotNegative = Annotated[FiniteFloat, Field(ge=0.0)]
 Revision = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.-]*$")]
+Engine = Literal["transformers", "vllm"]
 Precision = Literal["float32", "bfloat16"]
 ALIASES = {"tis-dpo": "wspin", "tisdpo": "wspin"}  # the published code's names of a loss
 LOSSES = ("sft", "dpo", "spin", "wspin")
@@ -44,19 +46,19 @@ class Section(BaseModel):
         return self.model_copy(update=dict.fromkeys(self.optional_keys() - self.required_keys))
 
 
-def exactly_one(section: Section, *keys: str) -> str:
-    """The one key of `keys` that has a value. Raises `ValueError` if several or none have one."""
+def source_key(section: Section, *keys: str) -> str:
+    """The one key of `keys` that has a value: where a section takes what it describes from.
+
+    Raises `ValueError` if several or none have one, or for a hub name without a commit hash: without it the files
+    behind the name could change during a study.
+    """
     given = [key for key in keys if getattr(section, key) is not None]
     if len(given) != 1:
         expected, found = (", ".join(key.rstrip("_") for key in names) for names in (keys, given))
         raise ValueError(f"give exactly one of {expected}; found {found or 'none'}")
-    return given[0]
-
-
-def check_revision(section: Section) -> None:
-    """A hub name needs a commit hash, or the files behind the name could change during a study."""
     if (section.hub is None) != (section.revision is None):
         raise ValueError(
             "hub and revision belong together: a name on the hub and the 40 hex digits of a commit; "
             "`make revisions` looks up missing commits"
         )
+    return given[0]

@@ -63,14 +63,7 @@ Defaults are those of `config.yaml`; a key without one is required wherever its 
 optional. `<name>` stands for a name you choose, `<stage>` for each stage.
 """
 
-WORDS = {
-    "string": "text",
-    "number": "number",
-    "integer": "integer",
-    "boolean": "true or false",
-    "object": "mapping",
-    "null": "null",
-}
+WORDS = {"string": "text", "boolean": "true or false", "object": "mapping"}  # the other types keep their names
 WIDEST_DEFAULT = 60  # characters; for longer ones the page refers to the file
 
 
@@ -82,14 +75,10 @@ class Key(NamedTuple):
     required: bool
 
 
-def render(defaults: Node) -> dict[str, str]:
-    """Name and text of each generated file; `defaults` is what `config.yaml` holds."""
-    return {"schema.json": json.dumps(schema(), indent=2, ensure_ascii=False) + "\n", "README.md": readme(defaults)}
-
-
 def render_for(folder: Path) -> dict[str, str]:
     """Name and text of each generated file of a configuration folder."""
-    return render(yaml.safe_load((folder / "config.yaml").read_text()))
+    defaults = yaml.safe_load((folder / "config.yaml").read_text())
+    return {"schema.json": json.dumps(schema(), indent=2, ensure_ascii=False) + "\n", "README.md": readme(defaults)}
 
 
 # The schema
@@ -156,7 +145,10 @@ def _about(root: Node, node: Node) -> list[str]:
     section = resolve(root, node)
     entry = resolve(root, entry_schema(section) or {})
     description = entry.get("description") or section.get("description")
-    return [_sentence(description), ""] if description else []
+    if not description:
+        return []
+    text = " ".join(description.split("\n\n")[0].split())  # the first paragraph, as a sentence
+    return [text[0].upper() + text[1:].removesuffix(".") + ".", ""]
 
 
 def leaves() -> list[Key]:
@@ -206,7 +198,7 @@ def _word(node: Node) -> str:
         return "40 hex digits"
     bounds = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
     limits = [f"{sign} {node[name]:g}" for name, sign in bounds.items() if name in node]
-    return WORDS[node["type"]] + (" " + ", ".join(limits) if limits else "")
+    return WORDS.get(node["type"], node["type"]) + (" " + ", ".join(limits) if limits else "")
 
 
 def _default(key: Key, defaults: Node) -> str:
@@ -219,9 +211,3 @@ def _default(key: Key, defaults: Node) -> str:
         return ""
     text = yaml.safe_dump(value, default_flow_style=True, width=10_000, sort_keys=False).removesuffix("\n...\n").strip()
     return f"`{text}`" if len(text) <= WIDEST_DEFAULT else "see the file"
-
-
-def _sentence(text: str) -> str:
-    """The first paragraph of a description, as a sentence."""
-    text = " ".join(text.split("\n\n")[0].split())
-    return text[0].upper() + text[1:] + ("" if text.endswith(".") else ".")

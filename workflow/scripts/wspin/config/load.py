@@ -46,16 +46,16 @@ def load_study(merged: dict[str, Any], files: Iterable[str | Path] = ()) -> Stud
     mapping = merge(merged)
     pinned = read_lock(Path(LOCK_FILE))
     for kind, entry in _on_the_hub(mapping):
-        entry.setdefault("revision", pinned.get(kind, {}).get(entry["hub"]))
-    mapping = merge(mapping)
+        if commit := pinned.get(kind, {}).get(entry["hub"]):
+            entry.setdefault("revision", commit)
     try:
         study = Study.model_validate(mapping)
     except ValidationError as error:
-        lines = [_line(places, place, message) for place, message in complaints_of(error, Study)]
-        raise StudyError("\n".join(lines)) from None
-    lines = [_line(places, place, message) for place, message in complaints(study)]
-    if lines:
-        raise StudyError("\n".join(lines))
+        mistakes = complaints_of(error, Study)
+    else:
+        mistakes = list(complaints(study))
+    if mistakes:
+        raise StudyError("\n".join(_line(places, *mistake) for mistake in mistakes))
     return study
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from .base import Loss, Precision, Revision, Section, Share, check_revision, exactly_one
+from .base import Loss, Precision, Revision, Section, Share, source_key
 
 
 class Package(Section):
@@ -44,16 +44,11 @@ class Model(Section):
     data: Literal["sft", "preferences"] | None = Field(None, description="data of the training (with `from`)")
     train: dict[str, Any] = Field({}, description="settings of `train` that this model overrides (with `from`)")
     template: str | None = Field(None, description="template of this model's prompts; default: `dialogue.template`")
-    license: str | None = Field(
-        None,
-        min_length=1,
-        description="its licence, for the model cards of everything trained from it; changes no result",
-    )
+    license: str | None = Field(None, min_length=1, description="its licence, for the cards of models trained from it")
 
     @model_validator(mode="after")
     def _one_source(self) -> Model:
-        kind = exactly_one(self, "hub", "path", "package", "scratch", "from_")
-        check_revision(self)
+        kind = source_key(self, "hub", "path", "package", "scratch", "from_")
         trained = self.loss is not None and self.data is not None
         if (kind == "from_") != trained or (kind != "from_" and (self.loss or self.data or self.train)):
             raise ValueError("`from`, `loss` and `data` belong together, and `train` goes with them only")
@@ -72,7 +67,7 @@ class ReasoningGym(Section):
     """Procedurally generated tasks with answers, from the package reasoning-gym."""
 
     tasks: dict[str, dict[str, int | float | str | bool]] = Field(
-        min_length=1, description="name of a task: its settings, as reasoning-gym calls them"
+        min_length=1, description="task: its settings, by reasoning-gym's names"
     )
     rows: PositiveInt = Field(description="rows drawn of each task; repeated prompts are kept once")
     heldout: Share = Field(description="share of the rows in split `test`, chosen by a hash of the prompt")
@@ -101,8 +96,7 @@ class Sft(Source):
 
     @model_validator(mode="after")
     def _one_source(self) -> Sft:
-        exactly_one(self, "hub", "path", "package", "reasoning_gym")
-        check_revision(self)
+        source_key(self, "hub", "path", "package", "reasoning_gym")
         return self
 
 
@@ -128,16 +122,12 @@ class Preferences(Source):
 
     @model_validator(mode="after")
     def _one_source(self) -> Preferences:
-        exactly_one(self, "hub", "path", "from_")
-        check_revision(self)
+        source_key(self, "hub", "path", "from_")
         return self
 
 
 class Data(Section):
-    fits: list[str] = Field(
-        min_length=1,
-        description="fetched registry models in whose context every row must fit; other models drop no row",
-    )
+    fits: list[str] = Field(min_length=1, description="fetched registry models in whose context every row must fit")
     too_long: Literal["drop", "cut"] = Field(
         description="prompts too long for one of these models: drop the row, or truncate the prompt (not the template) "
         "on the left; both are counted. Rows with too long answers are dropped"
@@ -164,9 +154,8 @@ class TaskSource(Section):
             if self.revision or self.package:
                 raise ValueError("hub with path: the data set's files lie there; remove revision and package")
             return self
-        if exactly_one(self, "hub", "path") == "hub" and self.package:
+        if source_key(self, "hub", "path") == "hub" and self.package:
             raise ValueError("package goes with path: the task files that read its file")
-        check_revision(self)
         return self
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, FiniteFloat, PositiveFloat, PositiveInt, model_validator
 
-from .base import Loss, Name, NotNegative, PerIteration, Precision, Section, Share
+from .base import Engine, Fraction, Loss, Name, NotNegative, PerIteration, Precision, Section, Share
 from .sources import TaskSource
 
 # Settings of a training's memory and supervision: they leave no trace in its result
@@ -14,13 +14,9 @@ UNTRACKED = ("save_every", "margin_bound", "gradient_checkpointing", "parallel")
 
 
 class Dialogue(Section):
-    template: str = Field(
-        description="name of a template, `chat` for the model's own chat template, or a text that holds {prompt} once"
-    )
+    template: str = Field(description="a template's name, `chat` (the model's own), or a text that holds {prompt} once")
     eos: str = Field(description="the study's one end-of-answer token: generation stops on it, training appends it")
-    max_prompt_tokens: PositiveInt = Field(
-        description="longest prompt, template included; longer rows are dropped in data"
-    )
+    max_prompt_tokens: PositiveInt = Field(description="longest prompt, with template; longer rows are dropped in data")
     max_tokens: PositiveInt = Field(description="longest prompt + answer; longer rows are dropped in data")
     eos_on_cut: bool = Field(description="append EOS to a truncated answer, as the published code does")
 
@@ -34,19 +30,17 @@ class Dialogue(Section):
 
 
 class Generate(Section):
-    engine: Literal["transformers", "vllm"] = Field(
+    engine: Engine = Field(
         description="library that samples the answers; vllm has an environment of its own (docs/generation.md)"
     )
     temperature: NotNegative = Field(description="sampling temperature; 0 is greedy")
-    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = Field(description="nucleus: smallest set of tokens with this mass")
+    top_p: Fraction = Field(description="nucleus: smallest set of tokens with this mass")
     max_new_tokens: PositiveInt = Field(description="longest answer, EOS included")
     batch_size: PositiveInt | None = Field(
         None, description="engine transformers: prompts decoded together; changes results by rounding only"
     )
     dtype: Precision | None = Field(None, description="engine vllm: precision of weights and products")
-    gpu_memory: Annotated[float, Field(gt=0.0, le=1.0)] | None = Field(
-        None, description="engine vllm: share of the GPU's memory for weights and cache"
-    )
+    gpu_memory: Fraction | None = Field(None, description="engine vllm: share of GPU memory to use")
 
     @property
     def required_keys(self) -> frozenset[str]:
@@ -71,9 +65,7 @@ class Logprobs(Section):
 class Weigh(Section):
     """How log-probabilities become token weights: k exp(mu clamp(r, lower, upper)) of r = log teacher - log student."""
 
-    source: Literal["teacher", "equal"] = Field(
-        description="teacher: from its log-probabilities; equal: every weight 1"
-    )
+    source: Literal["teacher", "equal"] = Field(description="teacher: from its log-probabilities; equal: all weights 1")
     form: Literal["exp_clamp"] | None = Field(None, description="source teacher: k exp(mu clamp(r, lower, upper))")
     k: Annotated[FiniteFloat, Field(gt=0.0)] | None = Field(
         None, description="source teacher: factor of every weight but that of EOS"
@@ -124,12 +116,8 @@ class MarginBound(Section):
 class Train(Section):
     """The settings of one training. `PerIteration` values are a scalar, or a list with one value per iteration."""
 
-    loss: Loss = Field(
-        description="sft; dpo; spin (logistic loss on real versus generated answers); wspin (spin with token weights)"
-    )
-    beta: PerIteration[PositiveFloat] | None = Field(
-        None, description="strength of the tie to the reference (SPIN's lambda)"
-    )
+    loss: Loss = Field(description="sft; dpo; spin (logistic, real versus generated answers); wspin (token weights)")
+    beta: PerIteration[PositiveFloat] | None = Field(None, description="strength of the tie to the reference, SPIN's λ")
     learning_rate: PerIteration[PositiveFloat] = Field(description="peak learning rate")
     epochs: PerIteration[PositiveInt] = Field(description="passes over the data of one training")
     global_batch: PositiveInt = Field(description="pairs (sft: rows) per optimiser step, whatever the number of GPUs")
@@ -141,9 +129,7 @@ class Train(Section):
         description="keep the pairs of a prompt, this iteration's and the replayed ones, in one step: the real answer "
         "is computed once, but steps consist of other pairs"
     )
-    gradient_checkpointing: bool = Field(
-        description="recompute activations instead of keeping them: less memory, a third more work"
-    )
+    gradient_checkpointing: bool = Field(description="recompute activations: less memory, a third more work")
     parallel: Literal["ddp", "fsdp"] = Field(
         description="on several GPUs: ddp keeps a whole model on each, fsdp a shard of model, gradients and optimiser; "
         "changes results by rounding only"
@@ -164,9 +150,7 @@ class Train(Section):
     margin_bound: MarginBound = Field(
         description="largest |margin| of the first step against the stored reference; above it training stops"
     )
-    save_every: PositiveInt = Field(
-        description="optimiser steps between two saved states; a killed job repeats at most this many"
-    )
+    save_every: PositiveInt = Field(description="steps between saved states; a killed job repeats at most this many")
 
     @property
     def required_keys(self) -> frozenset[str]:
@@ -189,9 +173,7 @@ class TrainSection(Train):
 class EvalSettings(Section):
     """How lm-eval runs a model."""
 
-    engine: Literal["transformers", "vllm"] = Field(
-        description="library that runs the model under lm-eval, in float32; tables refuse to mix the two"
-    )
+    engine: Engine = Field(description="library that runs models for lm-eval, in float32; tables refuse to mix the two")
     batch_size: PositiveInt = Field(description="fixed and recorded, since batch size changes scores by rounding")
     seeds: Annotated[list[int], Field(min_length=4, max_length=4)] = Field(
         description="lm-eval's seeds: python, numpy, torch, few-shot examples"
@@ -236,9 +218,7 @@ class Preflight(Section):
     gpu_memory_gb: PositiveFloat = Field(description="memory of a GPU")
     tflops: PositiveFloat = Field(description="peak TFLOP/s of a GPU in the study's precision")
     bandwidth_tb: PositiveFloat = Field(description="memory bandwidth of a GPU, TB per second")
-    utilisation: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
-        description="share of peak and bandwidth that jobs reach"
-    )
+    utilisation: Fraction = Field(description="share of peak and bandwidth that jobs reach")
     price: NotNegative = Field(description="price of a GPU hour, in any currency")
     prompt_tokens: PositiveFloat = Field(description="mean tokens of a prompt, until `data` exists")
     response_tokens: PositiveFloat = Field(description="mean tokens of a real answer, until `data` exists")
@@ -247,9 +227,7 @@ class Preflight(Section):
 
 
 class Report(Section):
-    metrics: dict[str, str] = Field(
-        description="task: its metric in the tables, as lm-eval writes it (`acc_norm,none`)"
-    )
+    metrics: dict[str, str] = Field(description="task: its metric in the tables, in lm-eval's words (`acc_norm,none`)")
     baseline: str = Field(description="arm that every other arm is compared to, iteration by iteration")
     examples: PositiveInt = Field(description="prompts shown with every model's answers and their weights")
     bootstrap: PositiveInt = Field(description="draws of the paired bootstrap over items")

@@ -41,9 +41,7 @@ class Arm(Section):
 
     train: dict[str, Any] = Field({}, description="settings of `train` that this arm overrides")
     weigh: dict[str, Any] = Field({}, description="settings of `weigh` that this arm overrides")
-    teacher: str | None = Field(
-        None, description="registry model whose log-probabilities weigh tokens; default: the study's `teacher`"
-    )
+    teacher: str | None = Field(None, description="registry model that weighs tokens; default: the study's `teacher`")
     start: str | None = Field(None, description="registry model the arm starts from; default: the study's `start`")
     seed: int | None = Field(None, description="seed of a replicate; default: the study's `seed`")
     data_window: PositiveInt | None = Field(None, description="default: the study's `data_window`")
@@ -58,9 +56,7 @@ class Study(Section):
     seed: int = Field(description="seed of everything random; an arm may have its own")
     models: dict[Name, Model] = Field(description="the registry")
     start: str = Field(description="registry model every arm starts from")
-    teacher: str | None = Field(
-        None, description="registry model whose log-probabilities weigh tokens; source equal needs none"
-    )
+    teacher: str | None = Field(None, description="registry model that weighs tokens; source equal needs none")
     data: Data
     dialogue: Dialogue
     generate: GenerateSection
@@ -70,9 +66,7 @@ class Study(Section):
     eval: Eval
     arms: dict[Name, Arm] = Field(min_length=1, description="the arms of the study, each with what it changes")
     iterations: PositiveInt = Field(description="rounds of self-play")
-    data_window: PositiveInt = Field(
-        description="iterations whose pairs one training sees: 2 = this one and the one before"
-    )
+    data_window: PositiveInt = Field(description="iterations whose pairs a training sees: 2 = this and the one before")
     resources: Resources
     report: Report
     preflight: Preflight
