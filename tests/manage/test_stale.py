@@ -171,6 +171,12 @@ def test_two_runs_at_once_share_the_work(tmp_path):
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
+@pytest.fixture(scope="module")
+def hashes():
+    """The hash of every program as it is."""
+    return {path.stem: code_hash.code_hash(path.stem) for path in code_hash.SCRIPTS.glob("*.py")}
+
+
 @pytest.fixture
 def scripts(tmp_path, monkeypatch):
     """A copy of the programs and the library, whose code is hashed."""
@@ -193,13 +199,11 @@ def scripts(tmp_path, monkeypatch):
         ("report/bootstrap", {"report"}),
     ],
 )
-def test_a_module_is_the_code_of_the_programs_that_compute_with_it(scripts, module, programs):
+def test_a_module_is_the_code_of_the_programs_that_compute_with_it(hashes, scripts, module, programs):
     """An edit of the alignment must not make trainings and a teacher's readings look old, or drop saved states."""
-    every = sorted(path.stem for path in scripts.glob("*.py"))
-    before = {program: code_hash.code_hash(program) for program in every}
     with open(scripts / f"wspin/{module}.py", "a") as file:
         file.write("\nEDITED = True\n")
-    assert {program for program in every if code_hash.code_hash(program) != before[program]} == programs
+    assert {program for program, before in hashes.items() if code_hash.code_hash(program) != before} == programs
 
 
 NESTED = {

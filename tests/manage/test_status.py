@@ -290,6 +290,7 @@ def test_a_lock_of_this_node_is_believed_and_one_of_another_is_not(here):
     save_state(8)
     write(LOG, "train: step 16 of 64  loss 0.5  90 s left\n", ago=5)
     assert told()[0]["spin/ite1"]["model"] == "interrupted"
+    write(LOG, "train: step 16 of 64  loss 0.5  90 s left\n", ago=5)
     Path(f"{STATE}.lock").write_text("4711 on another")
     assert told()[0]["spin/ite1"]["model"] == "running 25 %, 85 s left"
 
