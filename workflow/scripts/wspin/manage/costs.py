@@ -44,12 +44,19 @@ class Row(NamedTuple):
 def write_tables(results: Path) -> str:
     """Write `tables/cost.csv` and `tables/cost.md` of a folder of results; returns the latter."""
     jobs = job_records(results, set(read_results(results).arms))
-    rows = table(jobs)
-    markdown = as_markdown(rows, gpu_names(jobs))
-    for kind, text in (("csv", as_csv(rows)), ("md", markdown)):
+    rows, header = table(jobs), [name.replace("_", " ") for name in Row._fields]
+    gpus = sorted({record["gpus"]["name"] for record, _ in jobs if record.get("gpus")})
+    lines = text_table(header, [_cells(row, digits=3) for row in rows], "ll" + "r" * (len(header) - 2))
+    markdown = f"{lines}\n\n{LEGEND} GPUs: {', '.join(gpus) or 'none'}.\n"
+    csv = csv_text(Row._fields, [_cells(row, digits=6) for row in rows])  # a second is 0.00028 hours
+    for kind, text in (("csv", csv), ("md", markdown)):
         with whole_file(results / f"tables/cost.{kind}") as temporary:
             temporary.write_text(text)
     return markdown
+
+
+def _cells(row: Row, digits: int) -> list[str]:
+    return [f"{value:.{digits}f}" if isinstance(value, float) else str(value) for value in row]
 
 
 def job_records(results: Path, arms: set[str]) -> list[tuple[Record, str]]:
@@ -66,9 +73,8 @@ def job_records(results: Path, arms: set[str]) -> list[tuple[Record, str]]:
 def owner(output: Path, arms: set[str]) -> str:
     """Whose a result is: the arm in its path, the model of the registry that it is or scores, or all arms'."""
     parts = output.parts[2:] if output.parts[0] == "logprobs" else output.parts
-    if parts[0] in arms:
-        return parts[0]
-    return parts[0] if len(parts) > 1 and parts[1] in ("model", "scores") else SHARED
+    of_model = len(parts) > 1 and parts[1] in ("model", "scores")
+    return parts[0] if parts[0] in arms or of_model else SHARED
 
 
 def stage(program: str) -> str:
@@ -82,12 +88,12 @@ def table(jobs: Iterable[tuple[Record, str]]) -> list[Row]:
     groups: dict[tuple[str, str], list[Record]] = {}
     for record, name in jobs:
         groups.setdefault((stage(record["program"]), name), []).append(record)
-    others = {name for name, _ in groups} - set(STAGES)
     rows = []
-    for name in (*STAGES, *sorted(others)):
+    for name in dict.fromkeys([*STAGES, *sorted(name for name, _ in groups)]):
         owners = {arm: groups[stage, arm] for stage, arm in sorted(groups) if stage == name}
         rows += [_row(name, arm, records) for arm, records in owners.items()]
-        rows += [_row(name, "total", list(chain(*owners.values())))] if len(owners) > 1 else []
+        if len(owners) > 1:
+            rows.append(_row(name, "total", list(chain(*owners.values()))))
     return [*rows, _row("total", "", list(chain(*groups.values())))]
 
 
@@ -104,23 +110,3 @@ def _row(stage: str, arm: str, records: list[Record]) -> Row:
         peak_memory_mb=max((record["peak_memory_mb"] for record in records), default=0),
         peak_gpu_memory_mb=max((gpu.get("peak_memory_mb", 0) for gpu in gpus), default=0),
     )
-
-
-def gpu_names(jobs: Iterable[tuple[Record, str]]) -> list[str]:
-    return sorted({record["gpus"]["name"] for record, _ in jobs if record.get("gpus")})
-
-
-def as_csv(rows: Iterable[Row]) -> str:
-    """Hours with six digits after the point: a second is 0.00028."""
-    return csv_text(Row._fields, (_texts(row, digits=6) for row in rows))
-
-
-def as_markdown(rows: Iterable[Row], gpus: Iterable[str]) -> str:
-    """The table with hours to three digits, a legend, and the names of the GPUs."""
-    header = [name.replace("_", " ") for name in Row._fields]
-    table = text_table(header, [_texts(row, digits=3) for row in rows], "ll" + "r" * (len(header) - 2))
-    return f"{table}\n\n{LEGEND} GPUs: {', '.join(gpus) or 'none'}.\n"
-
-
-def _texts(row: Row, digits: int) -> list[str]:
-    return [f"{value:.{digits}f}" if isinstance(value, float) else str(value) for value in row]

@@ -26,7 +26,6 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,11 +58,7 @@ class Snapshot:
         self.markers = dict(markers(Path(".snakemake/incomplete")))
         began = [changed(path) for path in glob.glob(".snakemake/locks/*.lock")]
         self.runs = [when for when in began if when is not None]  # a run's locks exist until it ends or is killed
-
-    @cached_property
-    def alive(self) -> bool | None:
-        """Whether a Snakemake process of this folder lives (`locks.show_alive`); None if that is unknown."""
-        return held(".snakemake/alive")
+        self.alive = held(".snakemake/alive")  # whether Snakemake runs here (`locks.show_alive`); None if unknown
 
     def state(self, job: Job) -> JobState:
         marked = max((self.markers[path] for path in job.outputs if path in self.markers), default=None)
@@ -100,11 +95,11 @@ class Snapshot:
 
     def _locked(self, job: Job) -> bool | None:
         """Whether a process holds a state of the training; None if that is unknown: one on another node may."""
-        holders = []
-        for path in glob.glob(f"{glob.escape(job.states)}/*.lock") if job.states else ():
-            node = tail(path).rpartition(" on ")[2]
-            holders.append(held(path) or (None if node != os.uname().nodename else False))
-        return True if True in holders else None if None in holders or not holders else False
+        locks = glob.glob(f"{glob.escape(job.states)}/*.lock") if job.states else []
+        if any(map(held, locks)):
+            return True
+        here = bool(locks) and all(tail(path).endswith(f" on {os.uname().nodename}") for path in locks)
+        return False if here else None
 
 
 # Files

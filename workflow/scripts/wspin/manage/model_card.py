@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from wspin.config.load import read_results
+from wspin.config.sources import Model
 from wspin.errors import StudyError
 from wspin.iteration import Iteration
 from wspin.report.scores import chosen_scores, read_scores
@@ -73,66 +74,56 @@ def card(paths: StudyPaths, name: str, note: str = "") -> str:
     """The card of a finished model; `note` stands under its title."""
     import jinja2
 
-    environment = jinja2.Environment(
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined
-    )
-    record = json.loads(record_path(paths.model(name)).read_text())
-    models = paths.study.models
-    base, teacher, stated = _base(paths, name), _teacher(paths, name), licence(paths, name)
-    return environment.from_string(TEMPLATE.read_text()).render(
+    record, prompt = json.loads(record_path(paths.model(name)).read_text()), paths.template(name)
+    models, iteration, ancestry = paths.study.models, Iteration.parse(name), [name, *paths.ancestors(name)]
+    base = ancestry[-1]  # not trained in this study; may be the model itself
+    teacher = paths.teacher(iteration.arm) if iteration else None
+    loss = paths.train_settings(name).loss if base != name else None
+    licence = next((models[model].license for model in ancestry if model in models and models[model].license), None)
+    header = {
+        **_header(models[base], _dataset(paths, name) if loss else None, licence),
+        "tags": [*(["self-play"] if iteration else []), *([loss] if loss else [])],
+    }
+    options = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
+    template = jinja2.Template(TEMPLATE.read_text(), undefined=jinja2.StrictUndefined, **options)
+    return template.render(
         name=name,
         note=note,
-        header=yaml.safe_dump(_header(paths, name), sort_keys=False, allow_unicode=True),
+        header=yaml.safe_dump(header, sort_keys=False, allow_unicode=True),
         base=base,
         origin=_source_text(models[base]),
         scratch=models[base].scratch,
-        training=_training(paths, name, record) if _loss(paths, name) else None,
+        loss=loss,
+        iteration=iteration,
+        training=_training(paths, name, record) if loss else None,
         teacher=teacher,
-        teacher_origin=_registry_text(paths, teacher) if teacher else None,
+        teacher_origin=_source_text(models[teacher]) if teacher else None,
         evaluation=_evaluation(paths, name),
-        usage=_usage(paths, name),
-        licence=stated,
-        licence_terms=TERMS.get(stated),
+        prompt_template=json.dumps(prompt),
+        chat=prompt == CHAT,
+        text=repr(TEMPLATES.get(prompt, prompt)),
+        eos=repr(paths.study.dialogue.eos),
+        max_new_tokens=paths.study.generate.max_new_tokens,
+        licence=licence,
+        licence_terms=TERMS.get(licence),
         settings=_settings(paths, name, record),
     )
 
 
-def _base(paths: StudyPaths, name: str) -> str:
-    """The model that was not trained in this study and that a model descends from, maybe itself."""
-    return [name, *paths.ancestors(name)][-1]
-
-
-def _teacher(paths: StudyPaths, name: str) -> str | None:
-    iteration = Iteration.parse(name)
-    return paths.teacher(iteration.arm) if iteration else None
-
-
-def _loss(paths: StudyPaths, name: str) -> str | None:
-    """The loss that a model was trained with; None if it was not trained in this study."""
-    return paths.train_settings(name).loss if paths.ancestors(name) else None
-
-
-def licence(paths: StudyPaths, name: str) -> str | None:
-    """The licence that the config states for a model, or for the nearest model that it was trained from."""
-    models = paths.study.models
-    stated = (models[model].license for model in (name, *paths.ancestors(name)) if model in models)
-    return next(filter(None, stated), None)
-
-
-def _header(paths: StudyPaths, name: str) -> dict[str, Any]:
-    """The card's metadata, which the model hub reads."""
-    base, loss, stated = paths.study.models[_base(paths, name)], _loss(paths, name), licence(paths, name)
-    terms = {"license": stated} if stated in ON_THE_HUB else {"license": "other", "license_name": stated}
-    link = {"license_link": LINKS[stated]} if stated in LINKS else {}
-    dataset = getattr(_dataset(paths, name), "hub", None) if loss else None
-    return {
+def _header(base: Model, dataset: Any, licence: str | None) -> dict[str, Any]:
+    """The card's metadata, which the model hub reads: what it is and what it was made of."""
+    on_the_hub = licence in ON_THE_HUB
+    repository = getattr(dataset, "hub", None)
+    header = {
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
-        **({"base_model": base.hub} if base.hub else {}),
-        **({"datasets": [dataset]} if dataset else {}),
-        **({**terms, **link} if stated else {}),
-        "tags": [*(["self-play"] if Iteration.parse(name) else []), *([loss] if loss else [])],
+        "base_model": base.hub,
+        "datasets": [repository] if repository else None,
+        "license": licence if on_the_hub or not licence else "other",
+        "license_name": None if on_the_hub else licence,
+        "license_link": LINKS.get(licence),
     }
+    return {key: value for key, value in header.items() if value}
 
 
 def _on_preferences(paths: StudyPaths, name: str) -> bool:
@@ -147,6 +138,8 @@ def _dataset(paths: StudyPaths, name: str) -> Any:
 
 def _source_text(source: Any) -> str:
     """Where a model or data set of the config comes from."""
+    if getattr(source, "trained", False):
+        return f"trained in this study from `{source.from_}`"
     if source.hub:
         return f"[{source.hub}](https://huggingface.co/{source.hub}) at commit `{source.revision}`"
     for kind in ("package", "scratch", "reasoning_gym"):
@@ -156,21 +149,12 @@ def _source_text(source: Any) -> str:
     return "a local folder"
 
 
-def _registry_text(paths: StudyPaths, name: str) -> str:
-    """Where a model of the registry comes from."""
-    entry = paths.study.models[name]
-    return f"trained in this study from `{entry.from_}`" if entry.trained else _source_text(entry)
-
-
 def _training(paths: StudyPaths, name: str, record: dict[str, Any]) -> dict[str, Any]:
     """What the template shows of a model's training."""
     data, iteration = paths.study.data, Iteration.parse(name)
     preferences = _on_preferences(paths, name)
     seed, seed_iteration = record.get("settings", {}).get("seed", (paths.study.seed, 0))
     return {
-        "loss": _loss(paths, name),
-        "arm": iteration and iteration.arm,
-        "k": iteration and iteration.k,
         "order": [*reversed(paths.ancestors(name)), name],
         "rows": f"{data.preferences.pairs} pairs" if preferences else f"{data.sft.prompts} prompts with real answers",
         "split": data.preferences.split if preferences else data.sft.split,
@@ -183,41 +167,23 @@ def _training(paths: StudyPaths, name: str, record: dict[str, Any]) -> dict[str,
 
 def _evaluation(paths: StudyPaths, name: str) -> dict[str, Any] | None:
     """What the template shows of the scores of the present model; None if it has none."""
-    suites = list(paths.study.eval.suites)
-    existing = [suite for suite, path in zip(suites, paths.scores(name), strict=True) if Path(path).exists()]
+    suites = dict(zip(paths.study.eval.suites, paths.scores(name), strict=True))
+    existing = [suite for suite, path in suites.items() if Path(path).exists()]
     manifest = json.loads(Path(paths.manifest(name)).read_text())
-    scored = [
-        suite for suite in read_scores(paths.results, [name], existing) if suite.scores.model == manifest["model"]
-    ]
-    if not scored:
+    files = [file for file in read_scores(paths.results, [name], existing) if file.scores.model == manifest["model"]]
+    if not files:
         return None
-    results = {task: result for suite in scored for task, result in suite.scores.tasks.items()}
+    results = {task: result for file in files for task, result in file.scores.tasks.items()}
     metrics = {task: paths.study.report.metrics[task] for task in sorted(results)}
-    (cells,) = chosen_scores(scored, metrics).values()
-    complete = len(scored) == len(suites) and len(cells) > 1
-    conditions = scored[0].scores
+    (scores,) = chosen_scores(files, metrics).values()
+    complete, conditions = len(files) == len(suites) and len(scores) > 1, files[0].scores
     return {
-        "tasks": [
-            {"name": task, "metric": metrics[task], "shots": results[task].shots, "n": results[task].n}
-            | {"points": in_points(cell)}
-            for task, cell in cells.items()
-        ],
-        "average": in_points(average_score(list(cells.values()))) if complete else None,
-        "engine": conditions.engine,
-        "batch_size": conditions.batch_size,
+        "metrics": metrics,
+        "results": results,
+        "points": {task: in_points(score) for task, score in scores.items()},
+        "average": in_points(average_score(list(scores.values()))) if complete else None,
+        "conditions": conditions,
         "versions": ", ".join(f"{package} {version}" for package, version in sorted(conditions.versions.items())),
-    }
-
-
-def _usage(paths: StudyPaths, name: str) -> dict[str, Any]:
-    """What the template puts into the Python code that runs the model."""
-    template = paths.template(name)
-    return {
-        "template": json.dumps(template),
-        "chat": template == CHAT,
-        "text": repr(TEMPLATES.get(template, template)),
-        "eos": repr(paths.study.dialogue.eos),
-        "max_new_tokens": paths.study.generate.max_new_tokens,
     }
 
 

@@ -22,21 +22,21 @@ def list_stale(results: Path) -> Iterator[str]:
     """A line for every stale result, and how to make them again. Raises `StudyError` without a folder of results."""
     if not results.is_dir():
         raise StudyError(f"{results}: expected a folder of results, found none; give the config's `results`")
-    existing = [(output, record) for output, record in stale_results(results) if output.exists()]
-    for output, record in existing:
+    stale = stale_results(results)
+    for output, record in stale:
         yield f"{output}: made by other code of {record['program']}.py"
-    if not existing:
+    if not stale:
         yield "every result was made by the present code"
         return
-    rules = sorted({rule(record) for _, record in existing} - {None})
+    rules = sorted({rule(record) for _, record in stale} - {None})
     every = f", or `-R {' '.join(rules)}` to re-run these rules" if rules else ""
-    yield f"{len(existing)} stale; add `-R` and the paths of results to your command to make these again{every}"
+    yield f"{len(stale)} stale; add `-R` and the paths of results to your command to make these again{every}"
 
 
 def stale_results(results: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """(output, record) of every result that other code made; results of other studies below the folder are left out."""
-    stale = ((path, stale_record(path)) for path in records(results))
-    return [(record_output(path), record) for path, record in stale if record]
+    """(output, record) of every result that other code made and that still exists."""
+    stale = {record_output(path): stale_record(path) for path in records(results)}
+    return [(output, record) for output, record in stale.items() if record and output.exists()]
 
 
 def stale_record(path: Path) -> dict[str, Any] | None:
@@ -56,8 +56,8 @@ def present_hash(program: str) -> str | None:
 
 def rule(record: dict[str, Any]) -> str | None:
     """The rule that runs the command of a record; None if there is no such rule any more."""
-    program, words = record["program"], record["command"][1:]
-    return next((_rules()[key] for key in ((program, *words[:1]), (program,)) if key in _rules()), None)
+    program, rules = record["program"], _rules()
+    return rules.get((program, *record["command"][1:2])) or rules.get((program,))
 
 
 @functools.cache

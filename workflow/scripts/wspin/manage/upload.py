@@ -6,6 +6,7 @@ HF_TOKEN is read by the hub's library alone. Nothing about this machine is uploa
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,7 @@ ROUNDED = "> The weights are rounded to bfloat16; the scores below are of the fl
 def push_model(results: str | Path) -> str:
     """Upload the model that the study's section `push` names; returns a line with the address of its repository.
 
-    Raises `StudyError` with what to do: no section, no such model, not finished, changed since, no token, a public
-    repository.
+    Raises `StudyError` without the section, a finished model or a token, if a file changed or the repository is public.
     """
     paths = StudyPaths(read_results(results))
     settings = paths.study.push
@@ -59,19 +59,17 @@ def export(paths: StudyPaths, settings: Push, folder: Path) -> None:
     """Put what is uploaded into `folder`, anew."""
     source = Path(paths.model(settings.model))
     manifest = json.loads(Path(paths.manifest(settings.model)).read_text())
-    folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.iterdir():  # of an upload that failed
-        leftover.unlink()
+    shutil.rmtree(folder, ignore_errors=True)  # of an upload that failed
+    folder.mkdir(parents=True)
     for name, expected in manifest["files"].items():
         if not (source / name).exists() or sha256(source / name) != expected:
             message = "expected the file of the manifest, found another or none; make the model again"
             raise StudyError(f"{source / name}: {message}")
         link_or_copy(source / name, folder / name)
-    note = ""
-    if settings.dtype == "bfloat16":
+    rounded = settings.dtype == "bfloat16"
+    if rounded:
         round_weights(folder)
-        note = ROUNDED
-    (folder / "README.md").write_text(model_card.card(paths, settings.model, note))
+    (folder / "README.md").write_text(model_card.card(paths, settings.model, ROUNDED if rounded else ""))
     record = json.loads(record_path(source).read_text())
     write_json(folder / "provenance.json", {**public(record, paths.results), "manifest": manifest})
 
@@ -92,10 +90,7 @@ def round_weights(folder: Path) -> None:
 
     total = 0
     for file in sorted(folder.glob("*.safetensors")):
-        rounded = {
-            name: weight.to(torch.bfloat16) if weight.is_floating_point() else weight
-            for name, weight in load_file(file).items()
-        }
+        rounded = {name: w.to(torch.bfloat16) if w.is_floating_point() else w for name, w in load_file(file).items()}
         file.unlink()  # it may be a link to the model's file
         save_file(rounded, file, metadata={"format": "pt"})
         total += sum(weight.nbytes for weight in rounded.values())
