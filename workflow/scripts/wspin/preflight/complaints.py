@@ -19,8 +19,7 @@ def find_complaints(estimator: Estimator, estimates: list[Estimate]) -> Iterator
     """A line for each problem: its place in the config, what was found and expected, and what to do."""
     yield from _contexts(estimator)
     yield from _batch(estimator.study)
-    yield from _memory(estimator, estimates)
-    yield from _run_times(estimator.study, estimates)
+    yield from _memory_and_run_times(estimator, estimates)
     yield from _disk(estimator)
     yield from _paths(estimator.study)
     if "vllm" in (estimator.study.generate.engine, estimator.study.eval.engine) and not _has_vllm():
@@ -44,7 +43,7 @@ def _batch(study: Study) -> Iterator[str]:
         yield f"resources.train.gpu: {found}; train on {max(1, study.train.global_batch // 2)}, or raise global_batch"
 
 
-def _memory(estimator: Estimator, estimates: Iterable[Estimate]) -> Iterator[str]:
+def _memory_and_run_times(estimator: Estimator, estimates: Iterable[Estimate]) -> Iterator[str]:
     advice = {
         "train": "lower train.token_budget, set train.gradient_checkpointing, or train.parallel: fsdp on more GPUs",
         "logprobs": "lower logprobs.token_budget",
@@ -56,12 +55,9 @@ def _memory(estimator: Estimator, estimates: Iterable[Estimate]) -> Iterator[str
         needed = max((estimate.memory for estimate in estimates if estimate.stage == stage), default=0)
         if needed > room:
             yield f"preflight.gpu_memory_gb: found {room:g}, but {stage} needs {needed:.0f} GB a GPU; {what}"
-
-
-def _run_times(study: Study, estimates: Iterable[Estimate]) -> Iterator[str]:
     for stage in ("train", "generate", "logprobs", "eval"):
         minutes = max((60 * estimate.hours for estimate in estimates if estimate.stage == stage), default=0)
-        limit = getattr(study.resources, stage).runtime
+        limit = getattr(estimator.study.resources, stage).runtime
         if minutes > limit:
             found = f"found {limit} minutes, a job is estimated to take {minutes:.0f}"
             yield f"resources.{stage}.runtime: {found}; raise it"
@@ -88,11 +84,11 @@ def _size(results: Path) -> int:
 
 
 def _paths(study: Study) -> Iterator[str]:
-    named = {f"models.{name}": model.path for name, model in study.models.items()}
-    named |= {f"data.{name}": getattr(study.data, name).path for name in ("sft", "preferences")}
-    named |= {f"eval.sources.{name}": source.path for name, source in study.eval.sources.items()}
-    given = {"generate.given": study.generate.given, "weigh.given": study.weigh.given}
-    for place, path in {**{f"{place}.path": path for place, path in named.items()}, **given}.items():
+    paths = {f"models.{name}.path": model.path for name, model in study.models.items()}
+    paths |= {"data.sft.path": study.data.sft.path, "data.preferences.path": study.data.preferences.path}
+    paths |= {f"eval.sources.{name}.path": source.path for name, source in study.eval.sources.items()}
+    paths |= {"generate.given": study.generate.given, "weigh.given": study.weigh.given}
+    for place, path in paths.items():
         if path and not Path(path).exists():
             yield f"{place}: expected a file or folder at {path}, found none"
 
@@ -103,11 +99,10 @@ def _has_vllm() -> bool:
 
 def check_access(study: Study) -> tuple[str, list[str]]:
     """(summary, problems) of access to the repositories that a study fetches; no problems if the hub is unreachable."""
-    models = [hub.Repository(model.hub, "model", model.revision) for model in study.models.values() if model.hub]
-    sources = [study.data.sft, study.data.preferences, *study.eval.sources.values()]
-    repositories = models + [
-        hub.Repository(source.hub, "dataset", source.revision) for source in sources if source.hub and not source.path
-    ]
+    entries = [("model", model) for model in study.models.values()]
+    sources = (study.data.sft, study.data.preferences, *study.eval.sources.values())
+    entries += [("dataset", source) for source in sources if not source.path]
+    repositories = [hub.Repository(entry.hub, kind, entry.revision) for kind, entry in entries if entry.hub]
     problems = []
     for repository in repositories:
         try:

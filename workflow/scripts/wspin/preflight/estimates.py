@@ -61,11 +61,8 @@ class Estimate:
 def forward(cost: Cost, prompt: float, *answers: float) -> float:
     """FLOPs of a forward pass over one prompt with its answers, which predicts every token of these."""
     lengths = (round(prompt), *(round(answer) - 1 for answer in answers))
-    return (
-        cost.per_token * sum(lengths)
-        + cost.per_pair * attending_pairs(lengths)
-        + cost.per_prediction * sum(map(round, answers))
-    )
+    pairs, predicted = attending_pairs(lengths), sum(map(round, answers))
+    return cost.per_token * sum(lengths) + cost.per_pair * pairs + cost.per_prediction * predicted
 
 
 class Estimator:
@@ -74,7 +71,9 @@ class Estimator:
     def __init__(self, paths: StudyPaths, sizes: dict[str, Size], lengths: Lengths):
         self.paths, self.study, self.sizes, self.lengths = paths, paths.study, sizes, lengths
         self.assumed = self.study.preflight
+        self.prompt, self.real, self.generated = lengths.prompt, lengths.response, lengths.generated
         self.roof = self.assumed.tflops * 1e12 * self.assumed.utilisation  # FLOPs per second
+        self.bandwidth = self.assumed.bandwidth_tb * 1e12 * self.assumed.utilisation  # bytes per second
         self.rows, self.pairs = self.study.data.sft.prompts, self.study.data.preferences.pairs
 
     def all(self) -> list[Estimate]:
@@ -91,24 +90,23 @@ class Estimator:
     def _registry(self) -> Iterable[Estimate | None]:
         for name in self.paths.trained_models:
             train = self.study.model_train(name)
-            real, other = self.lengths.response, self.lengths.generated
-            passes = [(self.rows, (real,))] if train.loss == "sft" else [(self.pairs, (real, other))]
-            yield self._training(name, train, passes)
+            sft = train.loss == "sft"
+            answers = (self.real,) if sft else (self.real, self.generated)
+            yield self._training(name, train, self.rows if sft else self.pairs, [answers])
 
     def _arms(self) -> Iterable[Estimate | None]:
         for iteration in self.paths.all_iterations():
             train = self.paths.train_settings(iteration.name)
             sets = 1 + len(self.paths.replayed_sets(iteration))
-            real, generated = self.lengths.response, self.lengths.generated
-            pairs = [(self.rows, (real, generated))] * sets
-            together = [(self.rows, (real, *[generated] * sets))]
-            yield self._training(iteration.name, train, together if train.triplets else pairs)
+            pairs, together = [(self.real, self.generated)] * sets, [(self.real, *[self.generated] * sets)]
+            yield self._training(iteration.name, train, self.rows, together if train.triplets else pairs)
 
-    def _training(self, model: str, train: Train, passes: list[tuple[int, tuple[float, ...]]]) -> Estimate | None:
+    def _training(self, model: str, train: Train, rows: int, passes: list[tuple[float, ...]]) -> Estimate | None:
+        """`passes`: the lengths of the answers after a prompt, for each forward pass over the rows."""
         size = self.size(model)
         if size is None:
             return None
-        work = sum(rows * forward(size.cost, self.lengths.prompt, *answers) for rows, answers in passes)
+        work = sum(rows * forward(size.cost, self.prompt, *answers) for answers in passes)
         work *= (1 + BACKWARD + train.gradient_checkpointing) * train.epochs
         gpus = max(1, self.study.resources.train.gpu)
         return self._estimate("train", "", model, 1, work, self.training_memory(size, train, gpus))
@@ -120,39 +118,33 @@ class Estimator:
         copies = size.parameters * 2 * (precision == "bfloat16")
         shared = gpus if train.parallel == "fsdp" else 1
         batch = train.token_budget * size.activations(precision, train.gradient_checkpointing)
-        return (states / shared + copies / shared + batch + size.vocabulary * LOGITS) / GB
+        return (states / shared + copies / shared + batch + size.config.vocab_size * LOGITS) / GB
 
     # Answers and log-probabilities
 
     def _generations(self) -> Iterable[Estimate | None]:
+        shards = len(self.paths.shards())
         for responses in self.paths.response_sets():
-            if responses in self.study.given_answers():
-                continue
             model = self.paths.generator(responses)
-            if size := self.size(model):
+            size = self.size(model)
+            if size and responses not in self.study.given_answers():
                 flops, seconds = self._generation(size)
-                memory = self.generation_memory(size)
-                shards = len(self.paths.shards())
-                yield self._estimate("generate", "by", model, shards, flops, memory, seconds)
+                yield self._estimate("generate", "by", model, shards, flops, self.generation_memory(size), seconds)
 
     def _generation(self, size: Size) -> tuple[float, float]:
         """(FLOPs, seconds) of the answers to all prompts; the seconds include reading cache and weights from memory."""
-        settings, prompt, new = self.study.generate, self.lengths.prompt, self.lengths.generated
+        settings, prompt, new = self.study.generate, self.prompt, self.generated
         width = 4 if "float32" in (settings.dtype or "float32") else 2
         batch = settings.batch_size if settings.engine == "transformers" else VLLM_BATCH
         flops = self.rows * forward(size.cost, prompt, new)
         cache = self.rows * (new * prompt + new * new / 2) * size.cached_values * width
         weights = self.rows / batch * new * (size.parameters - size.embedding) * width
-        return flops, flops / self.roof + (cache + weights) / self._bandwidth
-
-    @property
-    def _bandwidth(self) -> float:
-        return self.assumed.bandwidth_tb * 1e12 * self.assumed.utilisation
+        return flops, flops / self.roof + (cache + weights) / self.bandwidth
 
     def generation_memory(self, size: Size) -> float:
         """GB: weights and the cache of the longest answers; with vLLM at least its share of the GPU."""
-        settings, dialogue = self.study.generate, self.study.dialogue
-        longest = dialogue.max_prompt_tokens + settings.max_new_tokens
+        settings = self.study.generate
+        longest = self.study.dialogue.max_prompt_tokens + settings.max_new_tokens
         if settings.engine == "vllm":
             width = 4 if settings.dtype == "float32" else 2
             least = (size.parameters * width + longest * size.cached_values * width) / GB
@@ -160,18 +152,17 @@ class Estimator:
         return (size.parameters + settings.batch_size * longest * size.cached_values) * 4 / GB
 
     def _logprobs(self) -> Iterable[Estimate | None]:
-        shards, prompt = len(self.paths.shards()), self.lengths.prompt
-        real, generated = self.lengths.response, self.lengths.generated
+        shards, real, generated = len(self.paths.shards()), self.real, self.generated
         for folder in dict.fromkeys(map(self.paths.reference_folder, self.paths.all_iterations())):
             answers = (real, generated, *[generated] * len(self.paths.replayed_sets(Iteration.parse(folder))))
             model = self.paths.generator(self.paths.scored_set(folder))
-            yield self._scoring(model, ("reference by", model), shards, self.rows, prompt, *answers)
+            yield self._scoring(model, ("reference by", model), shards, self.rows, *answers)
         for teacher, responses in self._teacher_sets():
             length = real if responses == GOLD else generated
-            yield self._scoring(teacher, (f"{teacher} scores", responses), shards, self.rows, prompt, length)
+            yield self._scoring(teacher, (f"{teacher} scores", responses), shards, self.rows, length)
         for model in self.paths.preference_references:
             count = len(self.paths.shards("pairs"))
-            yield self._scoring(model, ("preferences by", model), count, self.pairs, prompt, real, generated)
+            yield self._scoring(model, ("preferences by", model), count, self.pairs, real, generated)
 
     def _teacher_sets(self) -> list[tuple[str, str]]:
         """(teacher, response set) of all that teachers score, each once."""
@@ -182,21 +173,21 @@ class Estimator:
                 sets |= {(teacher, GOLD): None, (teacher, self.paths.response_set(iteration)): None}
         return list(sets)
 
-    def _scoring(self, model: str, what: tuple[str, str], jobs: int, rows: int, *lengths: float) -> Estimate | None:
+    def _scoring(self, model: str, what: tuple[str, str], jobs: int, rows: int, *answers: float) -> Estimate | None:
         size = self.size(model)
         if size is None:
             return None
         precision = self.study.logprobs.autocast
         weights = size.parameters * (4 + 2 * (precision == "bfloat16"))
         layer = size.activations(precision) / size.config.num_hidden_layers
-        memory = (weights + self.study.logprobs.token_budget * layer + size.vocabulary * LOGITS) / GB
-        return self._estimate("logprobs", *what, jobs, rows * forward(size.cost, *lengths), memory)
+        memory = (weights + self.study.logprobs.token_budget * layer + size.config.vocab_size * LOGITS) / GB
+        return self._estimate("logprobs", *what, jobs, rows * forward(size.cost, self.prompt, *answers), memory)
 
     def _evaluations(self) -> Iterable[Estimate | None]:
         for model in self.paths.table_models():
             if size := self.size(model):
                 work = self.assumed.evaluation_tokens * (size.cost.per_token + size.cost.per_prediction)
-                logits = self.study.eval.batch_size * REQUEST * size.vocabulary * 4 * 2
+                logits = self.study.eval.batch_size * REQUEST * size.config.vocab_size * 4 * 2
                 memory = (size.parameters * 4 + logits) / GB
                 yield self._estimate("eval", "", model, len(self.study.eval.suites), work, memory)
 
@@ -221,7 +212,7 @@ class Estimator:
         optimizer = OPTIMIZER[self.study.train.optimizer]
         # Twice: a saved state is removed when the next one is complete.
         states = sum(2 * parameters[name] * (4 + optimizer) for name in firsts if name in parameters)
-        tokens = self.rows * (self.lengths.response + self.lengths.generated) * len(self.paths.iteration_models())
+        tokens = self.rows * (self.real + self.generated) * len(self.paths.iteration_models())
         kinds = {"fetched models": fetched, "trained models": trained, "states": states, "tables": 24 * tokens}
         return {kind: size / GB for kind, size in kinds.items()}
 

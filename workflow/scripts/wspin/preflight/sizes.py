@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,7 @@ def _config(paths: StudyPaths, name: str, model: Model) -> Any:
 
     if model.scratch:
         return scratch_config(model.scratch)
-    folders = [paths.model(name), model.path, model.hub and SHIPPED / model.hub]
-    for folder in folders:
+    for folder in (paths.model(name), model.path, model.hub and SHIPPED / model.hub):
         if folder and (Path(folder) / "config.json").exists():
             return AutoConfig.from_pretrained(folder, local_files_only=True)
     return None
@@ -43,7 +42,7 @@ def _config(paths: StudyPaths, name: str, model: Model) -> Any:
 FEW, MANY = 61, 127  # tokens of the passes that are counted: no width of a model is one of them
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # hashed by identity, as a config has no hash
 class Size:
     """The size of a causal model of transformers, from its config."""
 
@@ -72,10 +71,6 @@ class Size:
         return 0 if tied else self._model.get_input_embeddings().weight.numel()
 
     @property
-    def vocabulary(self) -> int:
-        return self.config.vocab_size
-
-    @property
     def context(self) -> int:
         return self.config.max_position_embeddings
 
@@ -94,18 +89,9 @@ class Size:
         layers, layer = self.config.num_hidden_layers, self._layer_activations(precision)
         return layers * 4 * self.config.hidden_size + layer if checkpointing else layers * layer
 
-    @cached_property
-    def _counted(self) -> dict[str, float]:
-        """Bytes per token and layer by precision; a cache, since counting takes a second."""
-        return {}
-
+    @cache  # counting takes a second
     def _layer_activations(self, precision: str) -> float:
         """Bytes per token and layer, from the difference between passes with one more layer and with more tokens."""
-        if precision not in self._counted:
-            self._counted[precision] = self._count(precision)
-        return self._counted[precision]
-
-    def _count(self, precision: str) -> float:
         kept = {(n, tokens): _kept(self.config, n, tokens, precision) for n in (1, 2) for tokens in (FEW, MANY)}
         return (kept[2, MANY] - kept[2, FEW] - kept[1, MANY] + kept[1, FEW]) / (MANY - FEW)
 
