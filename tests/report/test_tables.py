@@ -27,10 +27,9 @@ from wspin.report import comparison, samples, scores
 from wspin.report.comparison import Average, Draws
 from wspin.report.tables import (
     ScoreRow,
-    _difference_table,
-    _rendered,
     average_csv,
     difference_tables,
+    difference_texts,
     score_rows,
 )
 from wspin.storage.text_tables import csv_text
@@ -115,7 +114,7 @@ def test_markdown_of_differences_is_in_points_with_its_legend(compared):
 
 def test_no_negative_zero_is_shown():
     rows = [comparison.Difference("a", "b", task, -1e-9, -0.01, 1e-9, 10) for task in ("one", "average")]
-    assert cells(_rendered(_difference_table(rows, DRAWS))[".md"])[1][1] == "+0.00 [-1.00, +0.00]"
+    assert cells(difference_texts(rows, DRAWS)[".md"])[1][1] == "+0.00 [-1.00, +0.00]"
 
 
 def test_no_pair_is_said_in_a_sentence(compared):

@@ -60,9 +60,8 @@ def evaluate(suite: Suite, model: str | Path, settings: EvalSettings, eos: str) 
             names = [name for name, task_shots in suite.shots.items() if task_shots == shots]
             results, tasks = _run(lm, manager, suite, names, shots, settings.seeds)
             if repeated := rows.keys() & tasks.keys():
-                raise StudyError(
-                    f"eval.suites.{suite.name}: expected a task once, found {min(repeated)} with other shots"
-                )
+                found = f"found {min(repeated)} with other shots"
+                raise StudyError(f"eval.suites.{suite.name}: expected a task once, {found}")
             scores |= {name: task_scores(name, shots, results) for name in names}
             rows |= {name: sample_rows(task, results["samples"][name]) for name, task in tasks.items()}
     return scores, [{"task": name, **row} for name in sorted(rows) for row in rows[name]]
@@ -97,9 +96,8 @@ def vllm_model(folder: str | Path, batch_size: int) -> Any:
     from lm_eval.models.vllm_causallms import VLLM
 
     device = {} if torch.cuda.is_available() else {"enforce_eager": True}
-    return VLLM(
-        str(folder), dtype="float32", batch_size=batch_size, max_model_len=folders.context_length(folder), **device
-    )
+    context = folders.context_length(folder)
+    return VLLM(str(folder), dtype="float32", batch_size=batch_size, max_model_len=context, **device)
 
 
 @contextlib.contextmanager

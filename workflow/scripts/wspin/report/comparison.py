@@ -68,10 +68,9 @@ def differences(models: Models, pairs: Iterable[tuple[str, str]], draws: Draws) 
     """
     rows = []
     for model, baseline in pairs:
-        for name in (model, baseline):
-            if name not in models:
-                names = ", ".join(models)
-                raise StudyError(f"{model} against {baseline}: expected models of the table ({names}), found {name!r}")
+        if missing := [name for name in (model, baseline) if name not in models]:
+            expected = f"expected models of the table ({', '.join(models)})"
+            raise StudyError(f"{model} against {baseline}: {expected}, found {missing[0]!r}")
         pairs_of = {task: paired_values(leaves, models[baseline][task]) for task, leaves in models[model].items()}
         first, second = ({task: values[side] for task, values in pairs_of.items()} for side in (0, 1))
         estimate = bootstrap.paired_difference(first, second, draws.count, draws.confidence, draws.rng())
@@ -100,10 +99,8 @@ def read_averages(path: str | Path) -> list[Average]:
     except FileNotFoundError:
         raise StudyError(f"{path}: expected a table of averages, found no file; make the differences first") from None
     if tuple(header) != Average._fields or not rows:
-        expected, found = ",".join(Average._fields), ",".join(header) or "nothing"
-        raise StudyError(
-            f"{path}: header: expected {expected} and rows below it, found {found} and {len(rows)}; make it again"
-        )
+        expected, found = f"{','.join(Average._fields)} and rows below it", ",".join(header) or "nothing"
+        raise StudyError(f"{path}: header: expected {expected}, found {found} and {len(rows)}; make it again")
     try:
         return TypeAdapter(list[Average]).validate_python(rows)
     except ValidationError as error:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-
-import pyarrow as pa
+from itertools import pairwise
 
 from wspin.storage import tables
 from wspin.storage.text_tables import text_table
@@ -52,11 +51,11 @@ class WeightedAnswers:
 
     def tokens(self, side: str, row: int, answer: str) -> list[tuple[str, float]]:
         """(text, weight) of the first tokens of an answer; a closing EOS, which has no text, is named so."""
-        ends = _cell(self.reference, f"{side}_ends", row)
-        texts = [answer[begin:end] for begin, end in zip([0, *ends[:-1]], ends, strict=True)]
-        if _cell(self.reference, f"{side}_token_ids", row)[-1] == tables.metadata(self.reference)["eos"]:
+        ends = self.reference[f"{side}_ends"][row].as_py()
+        texts = [answer[begin:end] for begin, end in pairwise([0, *ends])]
+        if self.reference[f"{side}_token_ids"][row].as_py()[-1] == tables.metadata(self.reference)["eos"]:
             texts[-1] = "EOS"
-        return list(zip(texts, _cell(self.weights, f"{side}_weights", row), strict=True))[:MAX_TOKENS]
+        return list(zip(texts, self.weights[f"{side}_weights"][row].as_py(), strict=True))[:MAX_TOKENS]
 
     def rejected_line(self, row: int) -> str:
         """The tokens of a generated answer, each followed by its weight."""
@@ -67,10 +66,8 @@ class WeightedAnswers:
 def _chosen_table(row: int, answer: str, weights: Mapping[str, WeightedAnswers]) -> str:
     """A table with a line for every token of the real answer and a column for every iteration."""
     columns = [answers.tokens("chosen", row, answer) for answers in weights.values()]
-    lines = [
-        [token_in_markdown(cells[0][0]), *(f"{weight:.2f}" for _, weight in cells)]
-        for cells in zip(*columns, strict=True)
-    ]
+    rows = zip(*columns, strict=True)
+    lines = [[token_in_markdown(cells[0][0]), *(f"{weight:.2f}" for _, weight in cells)] for cells in rows]
     return text_table(["token", *weights], lines, "l" + "r" * len(weights))
 
 
@@ -78,10 +75,6 @@ def _responses(path: str, prompts: str, ids: Sequence[str]) -> list[str]:
     table = tables.read(path, "generations").slice(0, len(ids))
     tables.check_same_rows(prompts, ids, path, table["prompt_id"].to_pylist())
     return table["response"].to_pylist()
-
-
-def _cell(table: pa.Table, column: str, row: int) -> list:
-    return table[column][row].as_py()
 
 
 def _quoted(text: str) -> str:

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from wspin.errors import StudyError, first_line
 from wspin.storage import tables
@@ -58,10 +57,8 @@ def read_samples(files: Sequence[ScoreFile], metrics: dict[str, str]) -> dict[st
     for file in files:
         table = _read_table(file)
         for task, result in file.scores.tasks.items():
-            leaves = [
-                _leaf_samples(table, samples_path(file.path), leaf, metrics[task])
-                for leaf in sorted(result.subtasks) or [task]
-            ]
+            names, path = sorted(result.subtasks) or [task], samples_path(file.path)
+            leaves = [_leaf_samples(table, path, leaf, metrics[task]) for leaf in names]
             _check_mean(file, task, result, metrics[task], leaves)
             models[file.model][task] = leaves
     return {model: {task: tasks[task] for task in metrics} for model, tasks in models.items()}
@@ -70,14 +67,12 @@ def read_samples(files: Sequence[ScoreFile], metrics: dict[str, str]) -> dict[st
 def _read_table(file: ScoreFile) -> pa.Table:
     path = samples_path(file.path)
     try:
-        names = pq.read_schema(path).names
-        table = tables.read_parquet(path, [name for name in COLUMNS if name in names])
+        table = tables.read_parquet(path, COLUMNS)  # without those that the file lacks
     except FileNotFoundError:
         raise StudyError(f"{path}: expected the samples of {file.path}, found no file; evaluate again") from None
     except (pa.ArrowInvalid, OSError) as error:
-        raise StudyError(
-            f"{path}: expected a parquet file, found {first_line(error)}; evaluate the model again"
-        ) from None
+        message = f"expected a parquet file, found {first_line(error)}; evaluate the model again"
+        raise StudyError(f"{path}: {message}") from None
     metadata, scores = tables.metadata(table), file.scores
     expected = {"format": tables.FORMAT, "kind": "samples", "suite": scores.suite, "model": scores.model}
     for key, value in expected.items():
@@ -98,10 +93,9 @@ def _leaf_samples(table: pa.Table, path: Path, leaf: str, key: str) -> TaskSampl
     rows = table.filter((pc.field("task") == leaf) & (pc.field("filter") == filter_)).sort_by("doc_id")
     columns = {name: rows[name].to_pylist() for name in COLUMNS}
     ids = columns["doc_id"]
-    for doc_id, following in pairwise(ids):
-        if doc_id == following:
-            place = f"{path}: {leaf}, document {doc_id}, filter {filter_}"
-            raise StudyError(f"{place}: expected one row, found several; evaluate the model again")
+    if repeated := [doc_id for doc_id, following in pairwise(ids) if doc_id == following]:
+        place = f"{path}: {leaf}, document {repeated[0]}, filter {filter_}"
+        raise StudyError(f"{place}: expected one row, found several; evaluate the model again")
     values = [_value(path, leaf, doc_id, metric, text) for doc_id, text in zip(ids, columns["metrics"], strict=True)]
     documents = list(zip(ids, columns["doc_hash"], strict=True))
     return TaskSamples(path, leaf, documents, columns["prompt_hash"], np.array(values, np.float64))
@@ -147,12 +141,10 @@ def paired_values(first: Sequence[TaskSamples], second: Sequence[TaskSamples]) -
 
     Raises `StudyError` with file, task and document where documents or prompts differ.
     """
-    subtasks, expected = ([leaf.task for leaf in leaves] for leaves in (first, second))
-    if subtasks != expected:
-        raise StudyError(
-            f"{first[0].path}: expected subtasks {', '.join(expected)} as in {second[0].path}, "
-            f"found {', '.join(subtasks)}"
-        )
+    subtasks, others = ([leaf.task for leaf in leaves] for leaves in (first, second))
+    if subtasks != others:
+        expected = f"expected subtasks {', '.join(others)} as in {second[0].path}"
+        raise StudyError(f"{first[0].path}: {expected}, found {', '.join(subtasks)}")
     for leaf, other in zip(first, second, strict=True):
         _check_documents(leaf, other)
     return [leaf.values for leaf in first], [leaf.values for leaf in second]

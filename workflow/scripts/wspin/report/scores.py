@@ -32,9 +32,8 @@ class TaskScores(BaseModel):
     @model_validator(mode="after")
     def _same_keys(self) -> TaskScores:
         if self.metrics.keys() != self.stderr.keys():
-            raise ValueError(
-                f"stderr holds {', '.join(self.stderr)}; expected {', '.join(self.metrics)}, as in metrics"
-            )
+            expected = ", ".join(self.metrics)
+            raise ValueError(f"stderr holds {', '.join(self.stderr)}; expected {expected}, as in metrics")
         return self
 
 
@@ -103,9 +102,8 @@ def _read_file(path: Path, suite: str) -> Scores:
     try:
         scores = Scores.model_validate_json(path.read_bytes())
     except FileNotFoundError:
-        raise StudyError(
-            f"{path}: expected the scores of suite {suite!r}, found no file; evaluate the model first"
-        ) from None
+        message = f"expected the scores of suite {suite!r}, found no file; evaluate the model first"
+        raise StudyError(f"{path}: {message}") from None
     except ValidationError as error:
         place, message = complaints_of(error, Scores)[0]
         raise StudyError(f"{path}: {'.'.join(place) or 'file'}: {message}; evaluate the model again") from None
@@ -150,9 +148,8 @@ def chosen_scores(files: Iterable[ScoreFile], metrics: dict[str, str]) -> dict[s
     """
     by_model: dict[str, dict[str, Score]] = {}
     for file in files:
-        by_task = by_model.setdefault(file.model, {})
-        for task, result in file.scores.tasks.items():
-            by_task[task] = _score(file.path, task, result, metrics)
+        scores = {task: _score(file.path, task, result, metrics) for task, result in file.scores.tasks.items()}
+        by_model.setdefault(file.model, {}).update(scores)
     for model, by_task in by_model.items():
         for task in metrics:
             if task not in by_task:
@@ -165,13 +162,11 @@ def _score(path: Path, task: str, result: TaskScores, metrics: dict[str, str]) -
     if task not in metrics:
         raise StudyError(f"{path}: tasks.{task}: expected a metric chosen for it, found none; add it to report.metrics")
     key = metrics[task]
+    place = f"{path}: tasks.{task}.metrics"
     if key not in result.metrics:
         keys = ", ".join(sorted(result.metrics))
-        raise StudyError(
-            f"{path}: tasks.{task}.metrics: expected {key!r}, found {keys}; choose one of them in report.metrics"
-        )
-    if not 0.0 <= result.metrics[key] <= 1.0:
-        raise StudyError(
-            f"{path}: tasks.{task}.metrics.{key}: expected a fraction, found {result.metrics[key]!r}; choose another"
-        )
-    return Score(result.metrics[key], result.stderr[key])
+        raise StudyError(f"{place}: expected {key!r}, found {keys}; choose one of them in report.metrics")
+    value = result.metrics[key]
+    if not 0.0 <= value <= 1.0:
+        raise StudyError(f"{place}.{key}: expected a fraction, found {value!r}; choose another")
+    return Score(value, result.stderr[key])

@@ -27,23 +27,20 @@ class ScoreRow(NamedTuple):
     n: int
 
 
-class Table(NamedTuple):
-    """A table for readers: the first column is text, the others are numbers; the legend is one line."""
-
-    header: list[str]
-    lines: list[list[str]]
-    legend: str
-
-
 def score_tables(files: Sequence[ScoreFile], metrics: dict[str, str]) -> dict[str, str]:
     """By suffix: every score as CSV, the chosen ones as Markdown and LaTeX. Raises `StudyError` as `chosen_scores`."""
-    return {".csv": csv_text(ScoreRow._fields, score_rows(files)), **_rendered(_score_table(files, metrics))}
+    lines = [
+        [model, *map(in_points, scores.values()), in_points(average_score(list(scores.values())))]
+        for model, scores in chosen_scores(files, metrics).items()
+    ]
+    rendered = _rendered(["model", *metrics, AVERAGE], lines, _score_legend(files, metrics))
+    return {".csv": csv_text(ScoreRow._fields, score_rows(files)), **rendered}
 
 
 def difference_tables(models: Models, pairs: Iterable[tuple[str, str]], draws: Draws) -> dict[str, str]:
     """By suffix: the differences as CSV, Markdown and LaTeX. Raises `StudyError` as `comparison.differences`."""
     rows = comparison.differences(models, pairs, draws)
-    return {".csv": csv_text(Difference._fields, rows), **_rendered(_difference_table(rows, draws))}
+    return {".csv": csv_text(Difference._fields, rows), **difference_texts(rows, draws)}
 
 
 def average_csv(models: Models, draws: Draws) -> str:
@@ -51,14 +48,11 @@ def average_csv(models: Models, draws: Draws) -> str:
     return csv_text(Average._fields, comparison.averages(models, draws))
 
 
-def _rendered(table: Table) -> dict[str, str]:
-    """Markdown and LaTeX by suffix, with the legend below; the legend alone if there are no lines."""
-    if not table.lines:
-        return {".md": f"{table.legend}\n", ".tex": f"% {table.legend}\n"}
-    columns = "l" + "r" * (len(table.header) - 1)
-    markdown = text_table(table.header, table.lines, columns)
-    latex = text_table(table.header, table.lines, columns, "latex_booktabs")
-    return {".md": f"{markdown}\n\n{table.legend}\n", ".tex": f"{latex}\n% {table.legend}\n"}
+def _rendered(header: list[str], lines: list[list[str]], legend: str) -> dict[str, str]:
+    """Markdown and LaTeX by suffix: a column of text, columns of numbers, and the legend, one line, below."""
+    columns = "l" + "r" * (len(header) - 1)
+    latex = text_table(header, lines, columns, "latex_booktabs")
+    return {".md": f"{text_table(header, lines, columns)}\n\n{legend}\n", ".tex": f"{latex}\n% {legend}\n"}
 
 
 # Scores
@@ -74,15 +68,6 @@ def score_rows(files: Iterable[ScoreFile]) -> list[ScoreRow]:
                 place = (file.model, *arm_columns(file.model), task, filter_, metric)
                 rows.append(ScoreRow(*place, result.metrics[key], result.stderr[key], result.n))
     return rows
-
-
-def _score_table(files: Sequence[ScoreFile], metrics: dict[str, str]) -> Table:
-    """Models by tasks in points, with one standard error."""
-    lines = [
-        [model, *map(in_points, scores.values()), in_points(average_score(list(scores.values())))]
-        for model, scores in chosen_scores(files, metrics).items()
-    ]
-    return Table(["model", *metrics, AVERAGE], lines, _score_legend(files, metrics))
 
 
 def average_score(scores: Sequence[Score]) -> Score:
@@ -110,17 +95,18 @@ def _score_legend(files: Iterable[ScoreFile], metrics: dict[str, str]) -> str:
 # Differences
 
 
-def _difference_table(rows: Sequence[Difference], draws: Draws) -> Table:
-    """Pairs of models by tasks in points, with the bounds of the interval; no lines if there is no pair."""
+def difference_texts(rows: Sequence[Difference], draws: Draws) -> dict[str, str]:
+    """Markdown and LaTeX of pairs of models by tasks, in points with the bounds of the interval."""
     if not rows:
-        return Table([], [], "There is no arm to compare: no arm shares an iteration with the baseline arm.")
+        legend = "There is no arm to compare: no arm shares an iteration with the baseline arm."
+        return {".md": f"{legend}\n", ".tex": f"% {legend}\n"}
     by_pair: dict[str, dict[str, str]] = {}
     for row in rows:
         difference, low, high = (_signed(value) for value in (row.difference, row.low, row.high))
         by_pair.setdefault(f"{row.model} - {row.baseline}", {})[row.task] = f"{difference} [{low}, {high}]"
     sizes = {row.task: row.n for row in rows}
     lines = [[pair, *by_task.values()] for pair, by_task in by_pair.items()]
-    return Table(["model - baseline", *sizes], lines, _difference_legend(sizes, draws))
+    return _rendered(["model - baseline", *sizes], lines, _difference_legend(sizes, draws))
 
 
 def _signed(value: float) -> str:

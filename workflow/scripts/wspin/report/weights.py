@@ -39,17 +39,12 @@ class Shard:
 
 
 def iteration_shards(
-    iterations: Sequence[str],
-    shards: Sequence[str],
-    weights: Sequence[str],
-    reference: Sequence[str],
-    generations: Sequence[str],
+    iterations: Sequence[str], shards: Sequence[str], *folders: Sequence[str]
 ) -> dict[str, list[Shard]]:
-    """Iteration -> its shards, from their names and from one folder of each kind per iteration.
+    """Iteration -> its shards, from their names and from the `folders` of weights, reference and generations.
 
-    Raises `StudyError` if an iteration lacks a folder.
+    Raises `StudyError` if there is not one folder of each kind per iteration.
     """
-    folders = (weights, reference, generations)
     if found := [len(kind) for kind in folders if len(kind) != len(iterations)]:
         raise StudyError(f"report: expected {len(iterations)} folders, one per iteration, found {found[0]}")
     return {
@@ -86,17 +81,15 @@ def _row(side: str, shards: Sequence[Shard], responses: dict[str, str]) -> Weigh
             texts = answers["response"].to_pylist()
         else:
             texts = [responses.get(prompt_id) for prompt_id in answers["prompt_id"].to_pylist()]
-        shard_ids = _without_eos(tables.row_arrays(reference, f"{side}_token_ids"), tables.metadata(reference)["eos"])
+        eos = tables.metadata(reference)["eos"]
+        token_ids = tables.row_arrays(reference, f"{side}_token_ids")
+        shard_ids = [ids[:-1] if len(ids) and ids[-1] == eos else ids for ids in token_ids]
         shard_weights = tables.row_arrays(table, f"{side}_weights")
         weights += [values[: len(tokens)] for values, tokens in zip(shard_weights, shard_ids, strict=True)]
         ids += shard_ids
         _add_token_texts(token_texts, texts, shard_ids, tables.row_arrays(reference, f"{side}_ends"))
     flat = np.concatenate(weights).astype(float)
     return {"side": side, **_statistics(flat, counts), "heaviest": _top_tokens(flat, np.concatenate(ids), token_texts)}
-
-
-def _without_eos(answers: Sequence[np.ndarray], eos: int) -> list[np.ndarray]:
-    return [ids[:-1] if len(ids) and ids[-1] == eos else ids for ids in answers]
 
 
 def _add_token_texts(
