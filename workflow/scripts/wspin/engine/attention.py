@@ -15,7 +15,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention.flex_attention import flex_attention
 from torch.nn.functional import embedding, scaled_dot_product_attention
+from transformers import AttentionInterface
+from transformers.integrations.flex_attention import flex_attention_forward
 
 from wspin.errors import StudyError
 
@@ -37,9 +40,8 @@ def _bucketed_attention(
             k, v = k.repeat_interleave(repeats, dim=1), v.repeat_interleave(repeats, dim=1)
         out = scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling)
         outputs.append(out.transpose(1, 2).flatten(0, 1).flatten(1))
-    return embedding(layout.output_index, torch.cat(outputs)).view(
-        1, len(layout.output_index), query.shape[1], -1
-    ), None
+    output = embedding(layout.output_index, torch.cat(outputs))
+    return output.view(1, len(output), query.shape[1], -1), None
 
 
 def _gather(states: Tensor, places: Tensor) -> Tensor:
@@ -52,8 +54,6 @@ def _flex_attention(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: None, scaling: float | None, **more: Any
 ) -> tuple[Tensor, None]:
     """The same by compiled FlexAttention, over the whole row."""
-    from transformers.integrations.flex_attention import flex_attention_forward
-
     layout, window = _layout_and_window(module, attention_mask, **more)
     return flex_attention_forward(module, query, key, value, layout.block_mask(window), scaling=scaling)
 
@@ -72,16 +72,19 @@ def _layout_and_window(
         raise StudyError(f"{kind}: expected the layout of a packed row, found none; the model does not pass it on")
     config = getattr(module, "config", None)
     types, index = getattr(config, "layer_types", None), getattr(module, "layer_idx", None)
-    if types is not None and index is not None:
-        sliding = types[index] == "sliding_attention"
-        if sliding != (sliding_window is not None):
-            expected = f"expected {types[index]} as in layer_types"
-            raise StudyError(f"{kind}: layer {index}: {expected}, found sliding window {sliding_window}")
+    layer_type = None if types is None or index is None else types[index]
+    if layer_type and (layer_type == "sliding_attention") != (sliding_window is not None):
+        expected = f"expected {layer_type} as in layer_types"
+        raise StudyError(f"{kind}: layer {index}: {expected}, found sliding window {sliding_window}")
     unsupported = [name for name in ("softcap", "s_aux", "position_bias", "head_mask") if more.get(name) is not None]
     unsupported += ["dropout"] * (dropout > 0.0) + ["attention_mask"] * (attention_mask is not None)
     if unsupported:
         raise StudyError(f"{kind}: expected plain causal attention, found {', '.join(unsupported)}")
     return layout, sliding_window
+
+
+AttentionInterface.register(BUCKETED, _bucketed_attention)
+AttentionInterface.register(FLEX, _flex_attention)
 
 
 @contextmanager
@@ -91,7 +94,6 @@ def shared_prefix(model: Any) -> Iterator[None]:
     if before in (BUCKETED, FLEX):
         yield
         return
-    _register()
     name = FLEX if _flex_compiles(model.device) else BUCKETED
     model.set_attn_implementation(name)
     if model.config._attn_implementation != name:
@@ -104,20 +106,10 @@ def shared_prefix(model: Any) -> Iterator[None]:
 
 
 @cache
-def _register() -> None:
-    from transformers import AttentionInterface
-
-    AttentionInterface.register(BUCKETED, _bucketed_attention)
-    AttentionInterface.register(FLEX, _flex_attention)
-
-
-@cache
 def _flex_compiles(device: torch.device) -> bool:
     """Whether FlexAttention compiles on this device; prints a line where it should and does not."""
     if device.type != "cuda":
         return False  # FlexAttention has no backward pass on CPUs
-    from torch.nn.attention.flex_attention import flex_attention
-
     layout = PackedLayout.of([(40, 50, 60)] * 2).to(device)
     states = torch.randn(1, 2, 300, 64, device=device, requires_grad=True)
     try:

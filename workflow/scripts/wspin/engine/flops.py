@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -53,9 +54,8 @@ class Cost:
     def computed(self, batch: Batch) -> int:
         """FLOPs of a pass over this layout; attention as the full rectangles of its buckets, padding included."""
         area = sum(b.queries.shape[0] * b.queries.shape[1] * b.keys.shape[1] for b in batch.layout.buckets)
-        return (
-            self.per_token * batch.input_ids.numel() + self.per_pair * area + self.per_prediction * len(batch.targets)
-        )
+        predictions = self.per_prediction * len(batch.targets)
+        return self.per_token * batch.input_ids.numel() + self.per_pair * area + predictions
 
 
 def scoring_flops(model: Any, items: Sequence[Item], token_budget: int) -> dict[str, int]:
@@ -79,16 +79,12 @@ def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
     """
     size = 8192 if device.type == "cuda" else 1024
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    synchronize = partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
     seconds = []
     for _ in range(10):
-        _synchronize(device)
+        synchronize()
         began = time.perf_counter()
         a @ b
-        _synchronize(device)
+        synchronize()
         seconds.append(time.perf_counter() - began)
     return 2 * size**3 / min(seconds)
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

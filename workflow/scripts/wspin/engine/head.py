@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -39,9 +39,8 @@ def token_divergences(
 
     with torch.autocast(states.device.type, enabled=False):
         chunks = zip(states.split(rows), other_states.split(rows), strict=True)
-        return torch.cat(
-            [checkpoint(of_chunk, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks]
-        )
+        options = {"use_reentrant": False, "preserve_rng_state": False}
+        return torch.cat([checkpoint(of_chunk, *chunk, **options) for chunk in chunks])
 
 
 class ChunkedTokenLogprobs(torch.autograd.Function):
@@ -58,17 +57,18 @@ class ChunkedTokenLogprobs(torch.autograd.Function):
         ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, dtype: torch.dtype, keep: bool
     ) -> Tensor:
         cast, logprobs, kept = weight.to(dtype), [], []
-        for rows in _chunks(states, weight):
-            logits = _product(states[rows], cast, bias)
+        rows = _chunk_rows(weight)
+        for chunk, chunk_targets in zip(states.split(rows), targets.split(rows), strict=True):
+            logits = _product(chunk, cast, bias)
             logits -= logits.amax(1, keepdim=True)
-            target_logits = logits.gather(1, targets[rows, None])
+            target_logits = logits.gather(1, chunk_targets[:, None])
             sums = logits.exp_().sum(1, keepdim=True)
             logprobs.append((target_logits - sums.log())[:, 0])
             if keep:
                 kept.append(logits.div_(sums))
         ctx.kept, ctx.dtype = kept, dtype
         ctx.save_for_backward(states, weight, bias, targets)
-        return torch.cat(logprobs) if logprobs else _widened(states.new_zeros(0))
+        return torch.cat(logprobs)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
@@ -77,7 +77,8 @@ class ChunkedTokenLogprobs(torch.autograd.Function):
         kept, ctx.kept = iter(ctx.kept), []  # overwritten below: a second backward pass recomputes them
         grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
         grad_bias = torch.zeros_like(bias) if ctx.needs_input_grad[2] else None
-        for rows in _chunks(states, weight):
+        size = _chunk_rows(weight)
+        for rows in (slice(first, first + size) for first in range(0, len(states), size)):
             scale, grad_logits = gradient[rows, None], next(kept, None)
             if grad_logits is None:
                 grad_logits = _softmax(_product(states[rows], cast, bias))
@@ -122,8 +123,3 @@ def _widened(values: Tensor) -> Tensor:
 
 def _chunk_rows(weight: Tensor) -> int:
     return max(MIN_ROWS["cpu" if weight.device.type == "cpu" else "cuda"], CHUNK_LOGITS // len(weight))
-
-
-def _chunks(states: Tensor, weight: Tensor) -> Iterator[slice]:
-    rows = _chunk_rows(weight)
-    return (slice(first, first + rows) for first in range(0, len(states), rows))

@@ -140,16 +140,14 @@ def _stretches(lengths: Sequence[Sequence[int]]) -> list[Stretch]:
 def _group_by_length(stretches: Sequence[Stretch]) -> list[list[Stretch]]:
     """Groups of stretches of similar length, the longest first, whose padding stays below `MAX_PADDING`."""
     groups: list[list[Stretch]] = []
-    needed = 0
     for stretch in sorted(stretches, key=lambda s: (not s.is_square, -len(s.queries), -len(s.keys))):
-        needed += stretch.area
         group = [*groups[-1], stretch] if groups else [stretch]
-        padded_area = max(len(s.queries) for s in group) * max(len(s.keys) for s in group)
+        padded = len(group) * max(len(s.queries) for s in group) * max(len(s.keys) for s in group)
         same_shape = group[0].is_square == stretch.is_square
-        if not groups or not same_shape or padded_area * len(group) > MAX_PADDING * needed:
-            groups.append([])
-            needed = stretch.area
-        groups[-1].append(stretch)
+        if groups and same_shape and padded <= MAX_PADDING * sum(s.area for s in group):
+            groups[-1] = group
+        else:
+            groups.append([stretch])
     return groups
 
 
