@@ -59,12 +59,7 @@ def _flex_attention(
 
 
 def _layout_and_window(
-    module: Any,
-    attention_mask: None,
-    layout: PackedLayout | None = None,
-    sliding_window: int | None = None,
-    dropout: float = 0.0,
-    **more: Any,
+    module: Any, attention_mask: Any, layout: PackedLayout | None = None, sliding_window: int | None = None, **more: Any
 ) -> tuple[PackedLayout, int | None]:
     """Layout and sliding window of a call. Raises `StudyError` for any attention the engine does not implement."""
     kind = type(module).__name__
@@ -77,7 +72,7 @@ def _layout_and_window(
         expected = f"expected {layer_type} as in layer_types"
         raise StudyError(f"{kind}: layer {index}: {expected}, found sliding window {sliding_window}")
     unsupported = [name for name in ("softcap", "s_aux", "position_bias", "head_mask") if more.get(name) is not None]
-    unsupported += ["dropout"] * (dropout > 0.0) + ["attention_mask"] * (attention_mask is not None)
+    unsupported += ["dropout"] * (more.get("dropout", 0.0) > 0.0) + ["attention_mask"] * (attention_mask is not None)
     if unsupported:
         raise StudyError(f"{kind}: expected plain causal attention, found {', '.join(unsupported)}")
     return layout, sliding_window

@@ -61,10 +61,7 @@ def rank_passes(
 
 
 def micro_batches(lengths: Sequence[Lengths], items: Sequence[int], token_budget: int) -> list[list[int]]:
-    """Split items into batches of at most `token_budget` tokens, sorted by length: the longest first.
-
-    An item longer than the budget is a batch of its own.
-    """
+    """Batches of at most `token_budget` tokens, the longest items first; a longer item is a batch of its own."""
     batches: list[list[int]] = []
     tokens = 0
     for index in _longest_first(lengths, items):

@@ -32,9 +32,8 @@ class Cost:
     def of(cls, model: Any) -> Cost:
         config, head = model.config.get_text_config(), model.get_output_embeddings()
         # GPT-2 has its own class of linear layers, with transposed weights.
-        layers = [
-            m for m in model.base_model.modules() if isinstance(m, torch.nn.Linear) or type(m).__name__ == "Conv1D"
-        ]
+        modules = model.base_model.modules()
+        layers = [m for m in modules if isinstance(m, torch.nn.Linear) or type(m).__name__ == "Conv1D"]
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         return cls(
             per_token=2 * sum(layer.weight.numel() for layer in layers),
@@ -73,10 +72,7 @@ def attending_pairs(lengths: Iterable[int]) -> int:
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOPs per second of a large matrix product on this device: the denominator of utilisation (MFU).
-
-    The best of ten, since other jobs may share the device.
-    """
+    """The denominator of utilisation (MFU): FLOPs per second of a large matrix product, the best of ten."""
     size = 8192 if device.type == "cuda" else 1024
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     synchronize = partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None

@@ -25,10 +25,7 @@ def head_logprobs(model: Any, states: Tensor, targets: Tensor) -> Tensor:
 def token_divergences(
     divergence: Callable[[Tensor, Tensor], Tensor], model: Any, states: Tensor, other: Any, other_states: Tensor
 ) -> Tensor:
-    """`divergence` (rows,) between the logits (rows, V) of two models, from their hidden states (A, width): (A,).
-
-    A chunk of rows at a time, recomputed in the backward pass.
-    """
+    """`divergence` (rows,) between the logits (rows, V) of two models, from their hidden states (A, width): (A,)."""
     heads = model.get_output_embeddings(), other.get_output_embeddings()
     dtype, rows = _product_dtype(states), _chunk_rows(heads[0].weight)
 
@@ -81,44 +78,31 @@ class ChunkedTokenLogprobs(torch.autograd.Function):
         for rows in (slice(first, first + size) for first in range(0, len(states), size)):
             scale, grad_logits = gradient[rows, None], next(kept, None)
             if grad_logits is None:
-                grad_logits = _softmax(_product(states[rows], cast, bias))
+                grad_logits = _product(states[rows], cast, bias)
+                grad_logits -= grad_logits.amax(1, keepdim=True)
+                grad_logits.exp_().div_(grad_logits.sum(1, keepdim=True))
             grad_logits.mul_(-scale).scatter_add_(1, targets[rows, None], scale)  # in place of the probabilities
             if grad_bias is not None:
                 grad_bias += grad_logits.sum(0)
             grad_logits = grad_logits.to(ctx.dtype)
             grad_states[rows] = grad_logits @ cast
-            if grad_weight is not None:
-                _add_product(grad_weight, grad_logits.T, states[rows])
+            if grad_weight is not None and grad_weight.dtype == ctx.dtype:
+                grad_weight.addmm_(grad_logits.T, states[rows])
+            elif grad_weight is not None:
+                grad_weight += grad_logits.T @ states[rows]
         return grad_states, grad_weight, grad_bias, None, None, None
-
-
-def _softmax(logits: Tensor) -> Tensor:
-    """In place."""
-    logits -= logits.amax(1, keepdim=True)
-    return logits.exp_().div_(logits.sum(1, keepdim=True))
 
 
 def _product(states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Logits (rows, V) of states and weight of one type, in float32 or wider."""
-    return _widened(linear(states, weight, None if bias is None else bias.to(weight.dtype)))
-
-
-def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """total += left @ right, in the type of the total."""
-    if total.dtype == left.dtype:
-        total.addmm_(left, right)
-    else:
-        total += left @ right
+    logits = linear(states, weight, None if bias is None else bias.to(weight.dtype))
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _product_dtype(states: Tensor) -> torch.dtype:
     """Type of matrix products: autocast's where it is on, or else that of the states."""
     device = states.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else states.dtype
-
-
-def _widened(values: Tensor) -> Tensor:
-    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _chunk_rows(weight: Tensor) -> int:

@@ -24,10 +24,6 @@ class Stretch(NamedTuple):
     def is_square(self) -> bool:
         return self.queries is self.keys
 
-    @property
-    def area(self) -> int:
-        return len(self.queries) * len(self.keys)
-
 
 @dataclass(frozen=True)
 class Bucket:
@@ -144,7 +140,7 @@ def _group_by_length(stretches: Sequence[Stretch]) -> list[list[Stretch]]:
         group = [*groups[-1], stretch] if groups else [stretch]
         padded = len(group) * max(len(s.queries) for s in group) * max(len(s.keys) for s in group)
         same_shape = group[0].is_square == stretch.is_square
-        if groups and same_shape and padded <= MAX_PADDING * sum(s.area for s in group):
+        if groups and same_shape and padded <= MAX_PADDING * sum(len(s.queries) * len(s.keys) for s in group):
             groups[-1] = group
         else:
             groups.append([stretch])

@@ -27,10 +27,7 @@ def token_logprobs(model: Any, batch: Batch) -> Tensor:
 
 @contextmanager
 def patched_forward(model: Any) -> Iterator[None]:
-    """Within, `model(batch, divergence, reference_model)` is a pass of training, see `_training_pass`.
-
-    DDP and FSDP2 wrap the call of a module, so the pass has to be that call.
-    """
+    """Within, a call of the model is a `_training_pass`, since DDP and FSDP2 wrap the call of a module."""
     model.forward = partial(_training_pass, model)
     try:
         yield

@@ -33,11 +33,8 @@ def check_model(model: Any) -> None:
     with torch.no_grad():
         packed, separate = token_logprobs(model, pack([item]).to(model.device)), _separate_logprobs(model, item)
     if not torch.allclose(packed, separate, rtol=1e-3, atol=1e-3, equal_nan=True):
-        difference = (packed - separate).abs().max()
-        raise StudyError(
-            f"{name}: expected packed answers to have the log-probabilities of separate ones, found a difference of "
-            f"{difference:.2g} nat; this architecture is not supported"
-        )
+        found = f"found a difference of {(packed - separate).abs().max():.2g} nat; this architecture is not supported"
+        raise StudyError(f"{name}: expected packed answers to have the log-probabilities of separate ones, {found}")
 
 
 def _check_config(name: str, config: Any) -> None:
