@@ -13,7 +13,6 @@ PROMPTS = ["sun", "moon", "star", ""]
 REAL = ["nus", "noom", "rats", ""]
 SAID = {"this": ["nus", "mo", "", "x"], "before": ["n", "noom", "ra", ""], "long ago": ["1", "2", "3", "4"]}
 OPPONENT = {"tokenizer": "aa", "model": "opponent", "template": "human-assistant"}
-ANY = {"tokenizer": "aa", "template": "human-assistant"}
 REFERENCE = {**OPPONENT, "autocast": "float32"}
 IDS = [f"train-{i}" for i in range(4)]
 
@@ -39,7 +38,7 @@ def generations(folder, chat, name, made_with, **changes):
 def answers_of(folder, chat, replayed=(), opponent=OPPONENT):
     rows = tables.read(folder / "prompts.parquet", "prompts")
     paths = [str(folder / f"{name}.parquet") for name in replayed]
-    return iteration_answers(rows, str(folder / "this.parquet"), paths, chat, opponent, ANY)
+    return iteration_answers(rows, str(folder / "this.parquet"), paths, chat, opponent)
 
 
 def ids_of(answers):

@@ -50,13 +50,13 @@ def score(arguments, settings, dialogue_settings):
 
     rows = tables.shard(tables.read(arguments.rows, ROWS[arguments.kind]), arguments.shard, arguments.shard_size)
     chat = ChatTokenizer(folders.load_tokenizer(arguments.model), dialogue_settings)
-    tokenization = {"tokenizer": folders.tokenizer_hash(chat.tokenizer), "template": dialogue_settings.template}
-    scorer = {**tokenization, "model": folders.manifest_hash(arguments.manifest)}
+    scorer = {"tokenizer": folders.tokenizer_hash(chat.tokenizer), "template": dialogue_settings.template}
+    scorer["model"] = folders.manifest_hash(arguments.manifest)
     if arguments.kind == "teacher":
         context = folders.context_length(arguments.model)
-        answers = teacher_answers(rows, arguments.generations, chat, tokenization["tokenizer"], context)
+        answers = teacher_answers(rows, arguments.generations, chat, scorer["tokenizer"], context)
     elif arguments.kind == "reference":
-        answers = iteration_answers(rows, arguments.generations[0], arguments.replayed, chat, scorer, tokenization)
+        answers = iteration_answers(rows, arguments.generations[0], arguments.replayed, chat, scorer)
     else:
         answers = preference_answers(rows, chat)
     items = answers.items(chat)

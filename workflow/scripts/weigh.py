@@ -17,9 +17,7 @@ def main(argv=None):
     parser = cli.program_parser("weigh", __doc__, Weigh)
     parser.add_argument("--rows", required=True, help="prompts.parquet")
     parser.add_argument("--generations", required=True, help="this iteration's generated answers")
-    parser.add_argument(
-        "--reference", required=True, help="log-probabilities of the student, which generated the answers"
-    )
+    parser.add_argument("--reference", required=True, help="the student's log-probabilities; it generated the answers")
     parser.add_argument("--teacher", nargs="*", default=[], help="its log-probabilities of real and generated answers")
     cli.add_required(parser, "--shard", "--shard-size", type=int)
     parser.add_argument("--seed", required=True, type=int, nargs=2, metavar=("SEED", "ITERATION"))
@@ -33,20 +31,17 @@ def main(argv=None):
 def weigh(arguments, settings):
     """Compute the weights of one shard and write them."""
     rows = tables.shard(tables.read(arguments.rows, "prompts"), arguments.shard, arguments.shard_size)
-    generations, reference = tables.read_scored_answers(
-        arguments.rows, rows, arguments.generations, arguments.reference
-    )
+    answers, reference = tables.read_scored_answers(arguments.rows, rows, arguments.generations, arguments.reference)
     ids = rows["prompt_id"].to_pylist()
-    texts = {"chosen": rows["response"].to_pylist(), "rejected": generations["response"].to_pylist()}
+    texts = {"chosen": rows["response"].to_pylist(), "rejected": answers["response"].to_pylist()}
     teacher = read_teacher_logprobs(arguments.teacher, rows, texts) if settings.source == "teacher" else {}
 
-    columns = {"prompt_id": ids, "ids_hash": tables.ids_hashes(reference, "rejected")}
-    counts = {}
+    columns, counts = {"prompt_id": ids, "ids_hash": tables.ids_hashes(reference, "rejected")}, {}
     for side in tables.SIDES:
-        answers = aligned_answers(side, texts[side], reference, teacher.get(side))
-        columns[f"{side}_weights"], counts[side] = weights.weight_side(side, answers, settings, arguments.seed)
+        aligned = aligned_answers(side, texts[side], reference, teacher.get(side))
+        columns[f"{side}_weights"], counts[side] = weights.weight_side(side, aligned, settings, arguments.seed)
     made_with = {
-        **tables.metadata(generations, "model", "tokenizer"),
+        **tables.metadata(answers, "model", "tokenizer"),
         "settings": settings.model_dump(),
         "seed": arguments.seed,
         "counts": counts,

@@ -19,22 +19,17 @@ def main(argv=None):
     parser.add_argument("--given", required=True, help="JSONL file with the weights of every pair")
     parser.add_argument("--eos-weight", required=True, type=float, help="weight of EOS where the file has none")
     parser.add_argument("--output", required=True)
-    arguments = parser.parse_args(argv)
-    weigh_given(arguments)
-    inputs = [arguments.rows, arguments.given, arguments.generations, arguments.reference]
-    cli.write_records(arguments, [arguments.output], inputs)
+    weigh_given(parser.parse_args(argv))
 
 
 def weigh_given(arguments):
     """Match the file's weights with the tokens of one shard and write them."""
     rows = tables.shard(tables.read(arguments.rows, "prompts"), arguments.shard, arguments.shard_size)
     pairs = given.find(arguments.given, rows)
-    generations, reference = tables.read_scored_answers(
-        arguments.rows, rows, arguments.generations, arguments.reference
-    )
-    weights = given.weights(pairs, generations, reference, arguments.eos_weight)
+    answers, reference = tables.read_scored_answers(arguments.rows, rows, arguments.generations, arguments.reference)
+    weights = given.weights(pairs, answers, reference, arguments.eos_weight)
     made_with = {
-        **tables.metadata(generations, "model", "tokenizer"),
+        **tables.metadata(answers, "model", "tokenizer"),
         "settings": {"given": given.source(arguments.given), "eos_weight": arguments.eos_weight},
         "seed": None,
         "teacher": None,
@@ -42,6 +37,8 @@ def weigh_given(arguments):
     }
     tables.write(arguments.output, "weights", {"prompt_id": rows["prompt_id"].to_pylist(), **weights}, made_with)
     print(f"weigh_given: weights of {len(pairs)} pairs from {arguments.given}", flush=True)
+    inputs = [arguments.rows, arguments.given, arguments.generations, arguments.reference]
+    cli.write_records(arguments, [arguments.output], inputs)
 
 
 if __name__ == "__main__":

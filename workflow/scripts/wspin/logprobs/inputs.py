@@ -57,22 +57,17 @@ class ScoringInputs:
 
 
 def iteration_answers(
-    rows: pa.Table,
-    generations: str,
-    replayed: Sequence[str],
-    chat: ChatTokenizer,
-    opponent: dict[str, Any],
-    tokenization: dict[str, Any],
+    rows: pa.Table, generations: str, replayed: Sequence[str], chat: ChatTokenizer, opponent: dict[str, Any]
 ) -> ScoringInputs:
     """The answers that iteration k trains on: real, this iteration's, and replayed ones (the latest first).
 
-    `rows` are the prompts of one shard; `opponent` is the metadata expected of this iteration's generations,
-    `tokenization` of all. Raises `StudyError` if a file belongs to other rows, another model or tokenizer.
+    `rows` are the prompts of one shard; `opponent` is the metadata expected of this iteration's generations, and of the
+    replayed ones too but for the model. Raises `StudyError` if a file belongs to other rows, model or tokenizer.
     """
     sides = {"chosen": [_real_tokens(text, chat) for text in rows["response"].to_pylist()]}
-    replayed_sides = tables.replayed_sides(len(replayed)) if replayed else []
-    for side, path in zip(["rejected", *replayed_sides], [generations, *replayed], strict=True):
-        table = _read_generations(rows, path, **(opponent if side == "rejected" else tokenization))
+    for side, path in zip(["rejected", *tables.replayed_sides(len(replayed))], [generations, *replayed], strict=True):
+        expected = {key: value for key, value in opponent.items() if key != "model" or side == "rejected"}
+        table = _read_generations(rows, path, **expected)
         answers = zip(table["token_ids"].to_pylist(), table["finish_reason"].to_pylist(), strict=True)
         ids = [chat.generated_ids(token_ids, reason) for token_ids, reason in answers]
         sides[side] = [Tokens(token_ids, chat.token_ends(token_ids)) for token_ids in ids]

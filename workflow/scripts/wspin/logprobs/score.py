@@ -16,16 +16,9 @@ from wspin.engine.support import check_model
 
 @torch.inference_mode()
 def score_items(
-    model: Any,
-    items: Sequence[Item],
-    token_budget: int,
-    precision: str,
-    progress: Callable[[int], None] = lambda done: None,
+    model: Any, items: Sequence[Item], token_budget: int, precision: str, progress: Callable[[int], Any] | None = None
 ) -> list[list[np.ndarray]]:
-    """Log-probabilities of every item's answers: for each item one float32 array per answer, nats per token.
-
-    Items without any answer token need no forward pass. `progress` gets the number of items done.
-    """
+    """For every item one float32 array per answer, nats per token. `progress` gets the number of items done."""
     check_model(model)
     model.eval()
     scores = [[np.empty(0, dtype=np.float32) for _ in item.responses] for item in items]
@@ -39,5 +32,6 @@ def score_items(
         for i in indices:
             scores[i] = [next(answers).numpy().copy() for _ in items[i].responses]
         done += len(indices)
-        progress(done)
+        if progress:
+            progress(done)
     return scores

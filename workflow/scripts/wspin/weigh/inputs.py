@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,34 +18,28 @@ from wspin.storage import tables
 
 from .alignment import Alignment, align, align_ids
 
+Metadata = dict[str, Any]
+
 SCORER = ("model", "tokenizer", "template", "autocast")  # the metadata that identify how a model scored
 
 
 @dataclass(frozen=True)
 class AlignedAnswer:
-    """One answer without its EOS: log-probabilities of N student and M teacher tokens, nats.
-
-    `teacher` and `alignment` are None where no teacher is needed.
-    """
+    """One answer without its EOS: log-probabilities of N student and M teacher tokens, nats."""
 
     prompt_id: str
     has_eos: bool  # whether EOS follows
     student: np.ndarray
-    teacher: np.ndarray | None = None
+    teacher: np.ndarray | None = None  # as the alignment, only where a teacher is needed
     alignment: Alignment | None = None
 
 
-@dataclass(frozen=True)
-class TeacherLogprobs:
-    """A teacher's log-probabilities of one response set."""
+class TeacherLogprobs(NamedTuple):
+    """A teacher's log-probabilities of one response set; `scorer`: the metadata that all files of one teacher share."""
 
     path: str
     table: pa.Table
-
-    @property
-    def scorer(self) -> dict[str, Any]:
-        """The metadata that all files of one teacher share."""
-        return tables.metadata(self.table, *SCORER)
+    scorer: Metadata
 
 
 def read_teacher_logprobs(
@@ -56,18 +50,17 @@ def read_teacher_logprobs(
     Raises `StudyError` if one is missing, or holds other rows or texts, or comes from another teacher than the first.
     """
     if len(paths) != len(tables.SIDES):
-        expected = "expected log-probabilities of both sides (--teacher)"
-        raise StudyError(f"weigh: source teacher: {expected}, found {len(paths)} files")
-    scorer: dict[str, Any] = {}
+        found = f"expected log-probabilities of both sides (--teacher), found {len(paths)} files"
+        raise StudyError(f"weigh: source teacher: {found}")
+    scorer: Metadata = {}
     logprobs = {}
     for side, path in zip(tables.SIDES, paths, strict=True):
         table = tables.read(path, "logprobs", **scorer)
-        tables.check_same_rows(
-            "data/prompts.parquet", rows["prompt_id"].to_pylist(), path, table["prompt_id"].to_pylist()
-        )
+        ids = table["prompt_id"].to_pylist()
+        tables.check_same_rows("data/prompts.parquet", rows["prompt_id"].to_pylist(), path, ids)
         tables.check_metadata(path, table, texts=tables.texts_hash(rows["prompt"].to_pylist(), texts[side]))
-        logprobs[side] = TeacherLogprobs(path, table)
-        scorer = logprobs[side].scorer
+        scorer = tables.metadata(table, *SCORER)
+        logprobs[side] = TeacherLogprobs(path, table, scorer)
     return logprobs
 
 
@@ -86,7 +79,7 @@ def aligned_answers(
     rows = zip(reference["prompt_id"].to_pylist(), texts, _scored_tokens(reference, f"{side}_"), scored, strict=True)
     for prompt_id, text, student, by_teacher in rows:
         has_eos = len(student.ids) > 0 and int(student.ids[-1]) == metadata["eos"]
-        student = student.first(len(student.ids) - has_eos)
+        student = _ScoredTokens(*(part[: len(part) - has_eos] for part in student))
         if by_teacher is None:
             yield AlignedAnswer(prompt_id, has_eos, student.logprobs)
             continue
@@ -98,21 +91,12 @@ def aligned_answers(
         yield AlignedAnswer(prompt_id, has_eos, student.logprobs, logprobs, alignment)
 
 
-@dataclass(frozen=True)
-class _ScoredTokens:
+class _ScoredTokens(NamedTuple):
     """Tokens of an answer: ids, ends in characters of its text, and log-probabilities, (N,) each."""
 
     ids: np.ndarray
     ends: np.ndarray
     logprobs: np.ndarray
-
-    def first(self, count: int) -> _ScoredTokens:
-        return _ScoredTokens(self.ids[:count], self.ends[:count], self.logprobs[:count])
-
-    def without_text(self, special_ids: Sequence[int], vocabulary: int | None = None) -> np.ndarray:
-        """Indices of the tokens whose text is not what they mean: special ones, and ids beyond the tokenizer's size."""
-        beyond = self.ids >= vocabulary if vocabulary else False  # an embedding may be larger than the tokenizer
-        return np.flatnonzero(np.isin(self.ids, special_ids) | beyond)
 
 
 def _scored_tokens(table: pa.Table, prefix: str = "") -> list[_ScoredTokens]:
@@ -121,13 +105,9 @@ def _scored_tokens(table: pa.Table, prefix: str = "") -> list[_ScoredTokens]:
 
 
 def _align(
-    text: str,
-    student: _ScoredTokens,
-    teacher: _ScoredTokens,
-    metadata: dict[str, Any],
-    teacher_metadata: dict[str, Any],
+    text: str, student: _ScoredTokens, teacher: _ScoredTokens, metadata: Metadata, teacher_metadata: Metadata
 ) -> Alignment:
-    """The alignment of one answer, by ids where both models share a tokenizer; metadata of the student's file first."""
+    """The alignment of one answer, by ids where both models share a tokenizer."""
     if metadata["tokenizer"] == teacher_metadata["tokenizer"]:
         if not np.array_equal(teacher.ids, student.ids[: len(teacher.ids)]):
             raise StudyError("expected the student's token ids, found others; score it again with the teacher")
@@ -135,5 +115,7 @@ def _align(
     for tokens in (student, teacher):
         if len(tokens.ends) and tokens.ends[-1] > len(text):
             raise StudyError(f"expected tokens of {len(text)} characters, found {tokens.ends[-1]}; score it again")
-    without_text = student.without_text(metadata["special_ids"], metadata["tokenizer_size"])
-    return align(text, student.ends, teacher.ends, without_text, teacher.without_text(teacher_metadata["special_ids"]))
+    beyond = student.ids >= metadata["tokenizer_size"]  # the student's embedding may be larger than its tokenizer
+    student_unclear = np.flatnonzero(np.isin(student.ids, metadata["special_ids"]) | beyond)
+    teacher_unclear = np.flatnonzero(np.isin(teacher.ids, teacher_metadata["special_ids"]))
+    return align(text, student.ends, teacher.ends, student_unclear, teacher_unclear)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +28,7 @@ NOISE = 0.2  # SWIFT's table 9: largest deviation from the true weight
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class TokenWeights:
+class TokenWeights(NamedTuple):
     """Weights of an answer's N tokens before any control, and each token's share of log-ratios at a bound."""
 
     weights: Floats
@@ -90,11 +89,6 @@ def teacher_weights(alignment: Alignment, student: Floats, teacher: Floats, mu: 
     return TokenWeights(weights, mean(ratios <= settings.lower), mean(ratios >= settings.upper))
 
 
-def equal_weights(count: int) -> TokenWeights:
-    """Weight 1 for every token: the weighted loss then equals the unweighted one, bit for bit."""
-    return TokenWeights(np.ones(count), np.zeros(count), np.zeros(count))
-
-
 def apply_control(weights: Floats, control: str, generator: np.random.Generator) -> Floats:
     """Weights (N,) of a control condition, which shows by contrast what the true ones do.
 
@@ -111,16 +105,13 @@ def apply_control(weights: Floats, control: str, generator: np.random.Generator)
         return generator.permutation(weights)
     if control == "random":
         return generator.uniform(*RANDOM, count)
-    if control == "random_matched":
-        return _gamma(weights, generator)
-    return weights + generator.uniform(-NOISE, NOISE, count) if control == "noise" else weights
-
-
-def _gamma(weights: Floats, generator: np.random.Generator) -> Floats:
-    mean, variance = (weights.mean(), weights.var()) if len(weights) else (0.0, 0.0)
-    if variance <= 1e-12 * mean**2:
-        return weights.copy()
-    return generator.gamma(mean**2 / variance, variance / mean, len(weights))
+    if control == "noise":
+        return weights + generator.uniform(-NOISE, NOISE, count)
+    if control == "random_matched" and count:
+        mean, variance = weights.mean(), weights.var()
+        if variance > 1e-12 * mean**2:
+            return generator.gamma(mean**2 / variance, variance / mean, count)
+    return weights
 
 
 def finalize(weights: Floats, has_eos: bool, settings: Weigh) -> NDArray[np.float32]:
@@ -155,29 +146,25 @@ def weight_side(
     mu = settings.mu_chosen if side == "chosen" else settings.mu_rejected
     weights, counts = [], Counter(dict.fromkeys(WEIGHT_COUNTS, 0))
     for answer in answers:
-        if settings.source == "equal":
-            tokens = equal_weights(len(answer.student))
-        else:
+        unfinished = np.ones(len(answer.student))  # source equal: the weighted loss is the unweighted one, bit for bit
+        counts["tokens"] += len(unfinished)
+        if settings.source == "teacher":
             tokens = teacher_weights(answer.alignment, answer.student, answer.teacher, mu, settings)
-        counts.update(_counts(tokens, answer.alignment))
-        generator = row_generator(*seed, "weigh", side, answer.prompt_id)
+            unfinished = tokens.weights
+            counts.update(_counts(tokens, answer.alignment))
+        controlled = apply_control(unfinished, settings.control, row_generator(*seed, "weigh", side, answer.prompt_id))
         try:
-            weights.append(
-                finalize(apply_control(tokens.weights, settings.control, generator), answer.has_eos, settings)
-            )
+            weights.append(finalize(controlled, answer.has_eos, settings))
         except StudyError as error:
             raise StudyError(f"{answer.prompt_id}, {side}: {error}") from None
     return weights, dict(counts)
 
 
-def _counts(tokens: TokenWeights, alignment: Alignment | None) -> dict[str, float]:
-    if alignment is None:
-        return {"tokens": len(tokens.weights)}
+def _counts(tokens: TokenWeights, alignment: Alignment) -> dict[str, float]:
     segments = len(alignment.ends)
     student, teacher = (np.bincount(side, minlength=segments) for side in (alignment.student, alignment.teacher))
     used = alignment.used & (student > 0)
     return {
-        "tokens": len(tokens.weights),
         "at_lower": float(tokens.at_lower.sum()),
         "at_upper": float(tokens.at_upper.sum()),
         "unread": int(student[~alignment.read].sum()),
