@@ -53,35 +53,29 @@ class Pair:
         ids = self.token_ids
         if ids is None:
             ids = [*chat.tokenize_response(self.rejected)[0], *[chat.eos] * stopped]
-        elif (ids[-1:] == [chat.eos]) != stopped or not self._is_spelled_by(ids, chat):
-            difference = "expected ids that spell the answer's text and end, found others"
-            raise StudyError(f"{self.place}: token_ids: {difference}; leave them out")
+        else:
+            has_unknown, has_eos = max(ids, default=0) >= len(chat.tokenizer), ids[-1:] == [chat.eos]
+            if has_unknown or has_eos != stopped or chat.decode_response(ids) != self.rejected:
+                difference = "expected ids that spell the answer's text and end, found others"
+                raise StudyError(f"{self.place}: token_ids: {difference}; leave them out")
         if not 0 < len(ids) <= limit:
             count = f"expected 1 to {limit} tokens (generate.max_new_tokens), found {len(ids)}"
             raise StudyError(f"{self.place}: rejected: {count}; raise the limit, or replace the answer")
         return ids
-
-    def _is_spelled_by(self, ids: list[int], chat: Any) -> bool:
-        return max(ids, default=0) < len(chat.tokenizer) and chat.decode_response(ids) == self.rejected
 
     def final_weights(self, side: str, count: int, has_eos: bool, eos_weight: float) -> Floats:
         """Final weights of one side's `count` tokens, and of EOS if it has one: the file's own weight or `eos_weight`.
 
         Raises `StudyError` if the file has no weights, or another number of them.
         """
-        key = f"{side}_weight"
+        expected = f"{self.place}: {side}_weight: expected {count} weights"
         if side not in self.weights:
-            raise StudyError(f"{self.place}: {key}: expected {count} weights, found none; weigh.given needs them")
+            raise StudyError(f"{expected}, found none; weigh.given needs them")
         weights = self.weights[side]
         if len(weights) != count:
-            expected = f"expected {count} weights, one per token of the study's tokenizer without EOS"
-            raise StudyError(
-                f"{self.place}: {key}: {expected}, found {len(weights)}; these are weights of other tokens"
-            )
+            expected += ", one per token of the study's tokenizer without EOS"
+            raise StudyError(f"{expected}, found {len(weights)}; these are weights of other tokens")
         return np.append(weights, [self.eos_weights.get(side, eos_weight)] * has_eos).astype(np.float32)
-
-
-# Reading
 
 
 def read(path: str, form: str | None = None) -> Iterator[Pair]:
@@ -111,14 +105,17 @@ def _parse(place: str, line: bytes, form: str | None) -> Pair:
     texts = _message_texts(place, row) if form == "spin" else {key: row.get(key) for key in TEXTS}
     for key, text in texts.items():
         _check_text(place, key, text)
-    return Pair(
-        place,
-        **texts,
-        finish_reason=_finish_reason(place, row),
-        token_ids=_token_ids(place, row),
-        weights=_weights(place, row),
-        eos_weights=_eos_weights(place, row),
-    )
+    reason, ids = row.get("finish_reason", "stop"), row.get("token_ids")
+    _expect(reason in REASONS, place, "finish_reason", " or ".join(REASONS), reason)
+    are_ids = isinstance(ids, list) and all(type(i) is int and 0 <= i < 2**31 for i in ids)
+    _expect(ids is None or are_ids, place, "token_ids", "a list of token ids", ids)
+    weights, eos_weights = _weights(place, row), _eos_weights(place, row)
+    return Pair(place, **texts, finish_reason=reason, token_ids=ids, weights=weights, eos_weights=eos_weights)
+
+
+def _expect(condition: bool, place: str, key: str, expected: str, found: Any) -> None:
+    if not condition:
+        raise StudyError(f"{place}: {key}: expected {expected}, found {excerpt(found)}")
 
 
 def _message_texts(place: str, row: Row) -> dict[str, Any]:
@@ -127,12 +124,11 @@ def _message_texts(place: str, row: Row) -> dict[str, Any]:
     for key in ("real", "generated"):
         messages = row.get(key)
         is_list = isinstance(messages, list) and all(isinstance(message, dict) for message in messages)
-        if not is_list or [message.get("role") for message in messages] != ROLES:
-            raise StudyError(f"{place}: {key}: expected a user's and an assistant's message, found {excerpt(messages)}")
+        is_turn = is_list and [message.get("role") for message in messages] == ROLES
+        _expect(is_turn, place, key, "a user's and an assistant's message", messages)
         contents[key] = [message.get("content") for message in messages]
     (prompt, real), (repeated, generated) = contents.values()
-    if prompt != repeated:
-        raise StudyError(f"{place}: generated: expected the user's message of real, found {excerpt(repeated)}")
+    _expect(prompt == repeated, place, "generated", "the user's message of real", repeated)
     return {"prompt": prompt, "chosen": real, "rejected": generated}
 
 
@@ -142,23 +138,8 @@ def _check_text(place: str, key: str, text: Any) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise StudyError(
-            f"{place}: {key}: expected Unicode text, found a lone surrogate (\\ud800 to \\udfff)"
-        ) from None
-
-
-def _finish_reason(place: str, row: Row) -> str:
-    reason = row.get("finish_reason", "stop")
-    if reason not in REASONS:
-        raise StudyError(f"{place}: finish_reason: expected {' or '.join(REASONS)}, found {excerpt(reason)}")
-    return reason
-
-
-def _token_ids(place: str, row: Row) -> list[int] | None:
-    ids = row.get("token_ids")
-    if ids is not None and not (isinstance(ids, list) and all(type(i) is int and 0 <= i < 2**31 for i in ids)):
-        raise StudyError(f"{place}: token_ids: expected a list of token ids, found {excerpt(ids)}")
-    return ids
+        expected = f"{place}: {key}: expected Unicode text"
+        raise StudyError(f"{expected}, found a lone surrogate (\\ud800 to \\udfff)") from None
 
 
 def _weights(place: str, row: Row) -> dict[str, Floats]:
@@ -179,8 +160,7 @@ def _floats(place: str, key: str, values: Any) -> Floats:
     numbers = all(type(value) is float or (type(value) is int and abs(value) < 2**64) for value in values)
     with np.errstate(over="ignore"):
         floats = np.array(values if numbers else [np.nan], dtype=np.float64).astype(np.float32)
-    if not np.isfinite(floats).all():
-        raise StudyError(f"{place}: {key}: expected finite 32-bit numbers, found {excerpt(values)}")
+    _expect(bool(np.isfinite(floats).all()), place, key, "finite 32-bit numbers", values)
     return floats
 
 
@@ -188,9 +168,6 @@ def excerpt(value: Any) -> str:
     """The beginning of a value as JSON, on one line."""
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-# Writing
 
 
 def write_rows(path: str | Path, pairs: Sequence[Pair]) -> None:
@@ -242,9 +219,9 @@ def _tis_dpo_row(pair: Pair) -> Row:
 
 def _generation(pair: Pair) -> Row:
     """How the generated answer ended, and its ids where the pair has them."""
-    if pair.token_ids is None and pair.finish_reason == "stop":
-        return {}
-    return {"finish_reason": pair.finish_reason} | ({} if pair.token_ids is None else {"token_ids": pair.token_ids})
+    if pair.token_ids is not None:
+        return {"finish_reason": pair.finish_reason, "token_ids": pair.token_ids}
+    return {} if pair.finish_reason == "stop" else {"finish_reason": pair.finish_reason}
 
 
 def shortest(numbers: Floats) -> list[float]:

@@ -99,19 +99,14 @@ def copy_files(source: Path, files: Iterable[Path], folder: Path, copy: Callable
 
 def list_files(repository: Repository) -> list[RemoteFile]:
     """The files of a repository at its commit, sorted by path. Raises `StudyError` as `as_study_errors`."""
-    siblings = sorted(_info(repository, files_metadata=True).siblings, key=lambda file: file.rfilename)
+    siblings = sorted(repository_info(repository, files_metadata=True).siblings, key=lambda file: file.rfilename)
     checksums = [file.lfs.sha256 if file.lfs else f"git blob {file.blob_id}" for file in siblings]
     return [RemoteFile(file.rfilename, file.size, checksum) for file, checksum in zip(siblings, checksums, strict=True)]
 
 
-def current_commit(repository: Repository) -> str:
-    """The commit that a repository's revision points to. Raises `StudyError` as `as_study_errors`."""
-    return _info(repository).sha
-
-
 def check_access(repository: Repository) -> None:
     """Raises `StudyError` unless the repository has this commit and this account may read its files."""
-    _info(repository)
+    repository_info(repository)
     with as_study_errors(repository):
         client().HfApi().auth_check(repository.name, repo_type=repository.kind)
 
@@ -136,7 +131,8 @@ def client() -> Any:
     return huggingface_hub
 
 
-def _info(repository: Repository, **options: bool) -> Any:
+def repository_info(repository: Repository, **options: bool) -> Any:
+    """What the hub says about a repository, its commit `sha` too. Raises `StudyError` as `as_study_errors`."""
     with as_study_errors(repository):
         api = client().HfApi()
         return api.repo_info(repository.name, repo_type=repository.kind, revision=repository.revision, **options)

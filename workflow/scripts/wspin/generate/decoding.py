@@ -64,9 +64,8 @@ class RunningBatch:
         """Sample one token for every sequence."""
         if self.window.end == self.window.columns:
             self._shift()
-        ids = [sequence.ids[-1:] for sequence in self.sequences]
-        self._forward(self.sequences, ids)
-        self.slot_steps += len(ids)
+        self._forward(self.sequences, [sequence.ids[-1:] for sequence in self.sequences])
+        self.slot_steps += len(self.sequences)
 
     def release(self) -> list[RunningSequence]:
         """Remove and return the finished sequences; sequences from the last slots move into theirs."""

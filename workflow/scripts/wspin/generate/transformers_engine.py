@@ -63,9 +63,8 @@ def generate(
         else:
             batch.step()
         for sequence in batch.release():
-            answer = Answer(sequence.ids, "stop" if sequence.ids[-1] == eos else "length")
-            answers[sequence.index] = answer
-            on_answer(sequence.index, answer)
+            answers[sequence.index] = Answer(sequence.ids, "stop" if sequence.ids[-1] == eos else "length")
+            on_answer(sequence.index, answers[sequence.index])
     useful = sum(len(answer.ids) - 1 for answer in answers.values())  # prefilling gives the first token
     work = Work(batch.slot_steps, useful, sum(map(len, prompts)), batch.prompt_tokens)
     return [answers[i] for i in range(len(prompts))], work
@@ -83,9 +82,6 @@ class TransformersEngine:
 
     def generate(self, prompts: Prompts, random_source: RandomSource, on_answer: OnAnswer) -> dict[str, Any]:
         """Answer the prompts; returns the work of it."""
-
-        def uniforms(i: int) -> np.ndarray:
-            return random_source(i).random(self.settings.max_new_tokens)
-
-        _, work = generate(self.model, prompts, uniforms, self.settings, self.eos, on_answer)
+        settings, limit = self.settings, self.settings.max_new_tokens
+        _, work = generate(self.model, prompts, lambda i: random_source(i).random(limit), settings, self.eos, on_answer)
         return {**asdict(work), "useful": work.useful}

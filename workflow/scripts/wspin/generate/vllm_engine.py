@@ -40,14 +40,9 @@ class VllmEngine:
             enable_prefix_caching=False,  # every prompt occurs once
             **device,
         ).llm_engine
-        self.options = {
-            "temperature": settings.temperature,
-            "top_p": settings.top_p,
-            "max_tokens": settings.max_new_tokens,
-            "stop_token_ids": [eos],
-            "ignore_eos": True,  # the study's EOS stops, and no other
-            "detokenize": False,
-        }
+        self.options = {"temperature": settings.temperature, "top_p": settings.top_p}
+        self.options |= {"max_tokens": settings.max_new_tokens, "detokenize": False}
+        self.options |= {"stop_token_ids": [eos], "ignore_eos": True}  # the study's EOS stops, and no other
         self.sampling, self.eos = vllm.SamplingParams, eos
         self.made_with = {"dtype": settings.dtype, "autocast": settings.dtype, "attention": f"vllm {vllm.__version__}"}
 

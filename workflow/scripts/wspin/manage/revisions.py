@@ -18,7 +18,7 @@ def pin(configfiles: Sequence[str], renew: Sequence[str]) -> Iterator[str]:
     commits = read_lock(Path(LOCK_FILE))
     for kind, name in sorted(unpinned(merge_files(["config/config.yaml", *configfiles]))):
         if name in renew or name not in commits.get(kind, {}):
-            commits.setdefault(kind, {})[name] = hub.current_commit(hub.Repository(name, kind, None))
+            commits.setdefault(kind, {})[name] = hub.repository_info(hub.Repository(name, kind, None)).sha
             yield f"{kind} {name}: {commits[kind][name]}"
     write_yaml(LOCK_FILE, commits)
     yield f"{LOCK_FILE}: {sum(map(len, commits.values()))} commits"

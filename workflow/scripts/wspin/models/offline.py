@@ -5,46 +5,33 @@ Every job of the study is a process of its own, so even a small study pays for a
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
 import sys
-from collections.abc import Iterator
 
 UNUSED = ("sklearn", "scipy", "datasets")  # for assisted decoding, object detection, and a type check in the Trainer
-
-
-@contextlib.contextmanager
-def hidden(*packages: str) -> Iterator[None]:
-    """Make packages look uninstalled while the block runs; libraries that check meanwhile remember the result.
-
-    Afterwards the packages can be imported as usual, as lm-eval does with some of them.
-    """
-    names = [name for name in packages if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(names))  # None in sys.modules makes an import fail
-    try:
-        yield
-    finally:
-        for name in names:
-            sys.modules.pop(name, None)
 
 
 def import_transformers() -> None:
     """Import torch and transformers without `UNUSED`; does nothing if transformers is imported already.
 
-    The garbage collector is off meanwhile: modules are not garbage, and scanning them takes a fifth of the import.
+    These look uninstalled only meanwhile: lm-eval imports some of them later. The garbage collector is off meanwhile:
+    modules are not garbage, and scanning them takes a fifth of the import.
     """
     if "transformers" in sys.modules:
         return
+    hidden = [name for name in UNUSED if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # None in sys.modules makes an import fail
     gc.disable()
     try:
-        with hidden(*UNUSED):
-            from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
-            from transformers.utils import is_datasets_available
+        from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
+        from transformers.utils import is_datasets_available
 
-            is_datasets_available()  # cached, for the Trainer's check
+        is_datasets_available()  # cached, for the Trainer's check
     finally:
         gc.enable()
+        for name in hidden:
+            sys.modules.pop(name, None)
     gc.freeze()
 
 

@@ -8,11 +8,6 @@ from typing import Any
 from wspin.config.sources import Scratch
 from wspin.errors import StudyError
 
-# Qwen2's pre-tokenizer: AutoTokenizer puts it into the tokenizer of every qwen2 model, whatever was saved.
-QWEN2_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-
 
 def make_scratch(settings: Scratch, texts: list[str], eos: str, seed: int, folder: Path) -> None:
     """Write a model with random weights and a byte-level BPE trained on `texts` to `folder`.
@@ -54,14 +49,14 @@ def scratch_config(settings: Scratch, eos: int | None = None) -> Any:
 
 
 def _byte_level_bpe(texts: list[str], vocabulary: int, eos: str) -> Any:
-    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from transformers import Qwen2Tokenizer
 
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.NFC()
-    split = pre_tokenizers.Split(Regex(QWEN2_SPLIT), behavior="isolated", invert=False)
-    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
-    tokenizer.decoder = decoders.ByteLevel()
-    options = {"vocab_size": vocabulary, "special_tokens": [eos], "initial_alphabet": byte_level.alphabet()}
+    # AutoTokenizer puts Qwen2's pre-tokenizer into the tokenizer of every qwen2 model, whatever was saved.
+    qwen2, tokenizer = Qwen2Tokenizer().backend_tokenizer, Tokenizer(models.BPE())
+    for part in ("normalizer", "pre_tokenizer", "decoder"):
+        setattr(tokenizer, part, getattr(qwen2, part))
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    options = {"vocab_size": vocabulary, "special_tokens": [eos], "initial_alphabet": alphabet}
     tokenizer.train_from_iterator(texts, trainers.BpeTrainer(**options, show_progress=False))
     return tokenizer
