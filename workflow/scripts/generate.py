@@ -10,7 +10,8 @@ from pathlib import Path
 
 from wspin import cli
 from wspin.config.stages import Dialogue, Generate
-from wspin.models import offline
+from wspin.data.chat import ChatTokenizer
+from wspin.models import folders, offline
 from wspin.rng import row_generator
 from wspin.storage import code_hash, provenance, tables
 from wspin.storage.files import digest
@@ -31,9 +32,7 @@ def main(argv=None):
 def generate(arguments, settings, dialogue_settings):
     """Sample the answers of one shard and write them; returns the work of it."""
     offline.import_transformers_offline()
-    from wspin.data.chat import ChatTokenizer
     from wspin.generate import sampling
-    from wspin.models import folders
 
     rows = tables.shard(tables.read(arguments.prompts, "prompts"), arguments.shard, arguments.shard_size)
     ids = rows["prompt_id"].to_pylist()

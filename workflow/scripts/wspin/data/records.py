@@ -24,8 +24,6 @@ class Split(Sequence):
         return self.table.num_rows
 
     def __getitem__(self, index: int) -> Any:
-        if not 0 <= index < len(self):
-            raise IndexError(index)
         return self.parse_row(self.table.slice(index, 1).to_pylist()[0])
 
 
