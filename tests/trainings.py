@@ -49,7 +49,8 @@ def planned(model, items, settings, state):
     """A trainer that has not begun, and its steps."""
     steps = plan_steps(len(items), SEED, run.items_per_step(items, settings))
     arguments = run.training_arguments(settings, len(steps), 0, state, on_cpu=True)
-    return trainer.PlannedTrainer(settings, "float32", items, model=model, args=arguments, train_dataset=steps), steps
+    trains = {"model": model, "args": arguments, "train_dataset": steps}
+    return trainer.PlannedTrainer(settings, "float32", items, lambda: False, **trains), steps
 
 
 def plain_sum(model, item, side):

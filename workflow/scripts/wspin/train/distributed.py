@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import distributed
+from torch.distributed.fsdp import FSDPModule
 
 from wspin.errors import StudyError
 from wspin.storage.locks import locked
@@ -52,26 +53,21 @@ def locked_state(state: Path) -> Iterator[None]:
     Rank 0 may wait for hours, until an orphan of an earlier job ends. So the processes first meet in the launcher's
     store, and form a group, whose collectives time out, only afterwards.
     """
-    if world_size() == 1:
-        with locked(state):
+    store = next(distributed.rendezvous("env://", timeout=LOCK_TIMEOUT))[0] if world_size() > 1 else None
+    with ExitStack() as stack:
+        if rank() > 0:
+            store.wait(["locked"], LOCK_TIMEOUT)
+        else:
+            stack.enter_context(locked(state))
             state.mkdir(exist_ok=True)
-            yield
-        return
-    store, rank, size = next(distributed.rendezvous("env://", timeout=LOCK_TIMEOUT))
-    if rank:
-        store.wait(["locked"], LOCK_TIMEOUT)
-        with _process_group(store, rank, size):
-            yield
-        return
-    with locked(state):
-        state.mkdir(exist_ok=True)
-        store.set("locked", "yes")
-        with _process_group(store, rank, size):
-            yield
+        if store is not None:
+            store.set("locked", "yes")
+            _init_process_group(store)
+            stack.callback(distributed.destroy_process_group)
+        yield
 
 
-@contextmanager
-def _process_group(store: Any, rank: int, size: int) -> Iterator[None]:
+def _init_process_group(store: Any) -> None:
     # The Trainer sets it by its old name. The new one would make a pass that is repeated wait for the others for ever.
     warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # Snakemake gives MKL all threads of the job
@@ -79,20 +75,12 @@ def _process_group(store: Any, rank: int, size: int) -> Iterator[None]:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         backend = "cpu:gloo,cuda:nccl"
-    distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=COLLECTIVE_TIMEOUT)
-    try:
-        yield
-    finally:
-        distributed.destroy_process_group()
+    place = {"rank": rank(), "world_size": world_size()}
+    distributed.init_process_group(backend, store=store, timeout=COLLECTIVE_TIMEOUT, **place)
 
 
 def full_state_dict(model: Any) -> dict[str, torch.Tensor] | None:
-    """The weights of a sharded model, on the CPU of rank 0; None for a model that is not sharded.
-
-    A collective: every process must call it.
-    """
-    from torch.distributed.fsdp import FSDPModule
-
+    """The weights of a sharded model, on the CPU of rank 0; None for a model that is not sharded. A collective."""
     if not isinstance(model, FSDPModule):
         return None
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
@@ -102,8 +90,7 @@ def full_state_dict(model: Any) -> dict[str, torch.Tensor] | None:
 
 def gather(value: Any) -> list[Any]:
     """Every process's value, ordered by rank; a collective. Tensors must be on the CPU."""
-    if world_size() == 1:
-        return [value]
-    values = [None] * world_size()
-    distributed.all_gather_object(values, value)
+    values = [value] * world_size()
+    if len(values) > 1:
+        distributed.all_gather_object(values, value)
     return values

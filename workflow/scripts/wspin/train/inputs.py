@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,30 +18,19 @@ from wspin.engine.packing import Item
 from wspin.errors import StudyError
 from wspin.storage import tables
 
-
-class Answer(NamedTuple):
-    """Token ids of an answer, and the start model's log-probability of each."""
-
-    ids: np.ndarray
-    logprobs: np.ndarray
+Paths = Sequence[str]
+Metadata = dict[str, Any]
 
 
 def training_sets(
-    loss: str,
-    rows: str,
-    reference: Sequence[str],
-    weights: Sequence[Sequence[str]],
-    replays: int,
-    chat: ChatTokenizer,
-    expected: dict[str, Any],
+    loss: str, rows: str, reference: Paths, weights: list[Paths], replays: int, chat: ChatTokenizer, expected: Metadata
 ) -> list[list[Item]]:
     """The items to train on, in one list per response set: this iteration's, then the replayed ones, latest first.
 
     Items are answers for sft, pairs with their reference otherwise, with token weights for wspin; the sets share the
-    chosen answers and are not de-duplicated. `reference` holds the shards of the start model's log-probabilities;
-    `weights` the shards of each set, where those of a replayed set are as its own iteration trained on them. `expected`
-    is the metadata that the files must have. Raises `StudyError` if reference or weights are missing, or belong to
-    other rows, token ids, another model, tokenizer or precision.
+    chosen answers. `reference` holds the shards of the start model's log-probabilities, `weights` those of each set, as
+    the set's own iteration trained on them; `expected` is the metadata that the files must have. Raises `StudyError` if
+    files are missing, or belong to other rows, token ids, another model, tokenizer or precision.
     """
     table = tables.read(rows, "prompts" if rows.endswith("prompts.parquet") else "preferences")
     prompts = [np.array(chat.prompt_ids(prompt), dtype=np.int32) for prompt in table["prompt"].to_pylist()]
@@ -56,8 +45,8 @@ def training_sets(
     token_weights = _token_weights(loss, weights, len(reference), scored, sides, expected)
     chosen, sets = _answers(scored, "chosen"), []
     for side, of_pairs in zip(sides, token_weights, strict=True):
-        pairs = zip(prompts, chosen, _answers(scored, side), of_pairs, strict=True)
-        sets.append([Item(prompt, (a.ids, b.ids), (a.logprobs, b.logprobs), w) for prompt, a, b, w in pairs])
+        pairs = zip(prompts, *chosen, *_answers(scored, side), of_pairs, strict=True)
+        sets.append([Item(prompt, (a, b), (log_a, log_b), w) for prompt, a, log_a, b, log_b, w in pairs])
     return sets
 
 
@@ -76,18 +65,13 @@ def group_by_prompt(sets: Sequence[Sequence[Item]]) -> list[Item]:
     return items
 
 
-def by_folder(paths: Sequence[str]) -> list[list[str]]:
+def by_folder(paths: Paths) -> list[list[str]]:
     """The files of each folder, in the order given: every iteration's shards are in a folder of its own."""
     return [list(files) for _, files in groupby(paths, os.path.dirname)]
 
 
 def _token_weights(
-    loss: str,
-    weights: Sequence[Sequence[str]],
-    shards: int,
-    scored: pa.Table,
-    sides: list[str],
-    expected: dict[str, Any],
+    loss: str, weights: list[Paths], shards: int, scored: pa.Table, sides: list[str], expected: Metadata
 ) -> list[list[tuple[np.ndarray, ...]]]:
     """(chosen, rejected) weights of every pair, by response set; () for other losses. Raises `StudyError`."""
     count = sum(map(len, weights))
@@ -98,17 +82,15 @@ def _token_weights(
     if [len(paths) for paths in weights] != [shards] * len(sides):
         needed = f"token weights (--weights) of {len(sides)} response sets in {shards} shards each"
         raise StudyError(f"train: loss wspin: expected {needed}, found {count} files; weigh them first")
-    student = {"model": expected["model"]}  # which generated this iteration's answers, but not the replayed ones
-    models = [student, *[{}] * (len(sides) - 1)]
-    return [
-        _pair_weights(paths, scored, side, {"tokenizer": expected["tokenizer"], **model})
-        for paths, side, model in zip(weights, sides, models, strict=True)
-    ]
+    by_set = []
+    for side, paths in zip(sides, weights, strict=True):
+        # The start model generated this iteration's answers, but not the replayed ones.
+        keys = ("tokenizer", "model") if side == "rejected" else ("tokenizer",)
+        by_set.append(_pair_weights(paths, scored, side, {key: expected[key] for key in keys}))
+    return by_set
 
 
-def _pair_weights(
-    paths: Sequence[str], scored: pa.Table, side: str, expected: dict[str, Any]
-) -> list[tuple[np.ndarray, ...]]:
+def _pair_weights(paths: Paths, scored: pa.Table, side: str, expected: Metadata) -> list[tuple[np.ndarray, ...]]:
     """Token weights of every pair of a response set, whose rejected answers are `side` of the reference.
 
     Raises `StudyError` if the shards were not all made alike, or belong to other token ids.
@@ -121,18 +103,16 @@ def _pair_weights(
     for name, answers in zip(tables.SIDES, ("chosen", side), strict=True):
         weights, ids = tables.row_arrays(table, f"{name}_weights"), tables.row_arrays(scored, f"{answers}_token_ids")
         if list(map(len, weights)) != list(map(len, ids)):
-            raise StudyError(
-                f"{paths[0]}: {name}_weights: expected one per token, found another number; weigh the answers again"
-            )
+            found = "expected one per token, found another number; weigh the answers again"
+            raise StudyError(f"{paths[0]}: {name}_weights: {found}")
         by_side.append(weights)
     return list(zip(*by_side, strict=True))
 
 
-def _answers(scored: pa.Table, side: str) -> list[Answer]:
-    """The answers of one side. Raises `StudyError` unless every token has a log-probability."""
-    columns = (tables.row_arrays(scored, f"{side}_{part}") for part in ("token_ids", "logprobs"))
-    answers = [Answer(ids, logprobs) for ids, logprobs in zip(*columns, strict=True)]
-    for row, (ids, logprobs) in enumerate(answers):
+def _answers(scored: pa.Table, side: str) -> list[list[np.ndarray]]:
+    """Token ids and log-probabilities of the answers of one side. Raises `StudyError` if their numbers differ."""
+    answers = [tables.row_arrays(scored, f"{side}_{part}") for part in ("token_ids", "logprobs")]
+    for row, (ids, logprobs) in enumerate(zip(*answers, strict=True)):
         if len(ids) != len(logprobs):
             found = f"expected {len(ids)} log-probabilities, found {len(logprobs)}; score again"
             raise StudyError(f"reference, row {row}, {side}: {found}")

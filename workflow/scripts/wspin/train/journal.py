@@ -15,18 +15,15 @@ from transformers import TrainerCallback
 
 from wspin.storage.files import sync, write_json
 
+PROGRESS_STEPS = 10  # between two lines of progress
 COMPLETE = "complete"  # a file in a saved state all of whose files are on the disk
 
 
 class Journal(TrainerCallback):
-    """Writes the curve and the time spent to the state folder, marks complete saves, and prints the progress.
+    """Keeps the curve and the time spent, marks complete saves, prints the progress; `rate`: FLOPs/s of all devices."""
 
-    `rate`: FLOPs per second of a large matrix product on all devices, the denominator of utilisation (MFU). `every`:
-    steps between two lines of progress.
-    """
-
-    def __init__(self, state: Path, rate: float, every: int = 10):
-        self.curve, self.time_spent, self.every, self.rate = state / "metrics.jsonl", state / "spent.json", every, rate
+    def __init__(self, state: Path, rate: float):
+        self.curve, self.time_spent, self.rate = state / "metrics.jsonl", state / "spent.json", rate
         self.started = time.time()
         self.earlier = json.loads(self.time_spent.read_text())["seconds"] if self.time_spent.exists() else 0.0
 
@@ -46,31 +43,22 @@ class Journal(TrainerCallback):
         with open(self.curve, "a") as file:
             file.write(json.dumps(entry) + "\n")
         self.lap_steps.append(logs)
-        if step % self.every == 0 or step == state.max_steps:
-            self._write_time()
+        if step % PROGRESS_STEPS == 0 or step == state.max_steps:
+            write_json(self.time_spent, {"seconds": self.seconds()})
+            lap = speed(self.lap_steps, time.time() - self.lap_started, self.rate)
+            self.lap_started, self.lap_steps = time.time(), []
             left = (time.time() - self.started) / (step - self.first_step) * (state.max_steps - step)
             margin = f"  margin {logs['rewards/margin']:+.4f}" if "rewards/margin" in logs else ""
-            rates = "{tokens_per_second:.0f} tokens/s  utilisation {utilisation:.2f}".format(**self._lap_speed())
-            print(
-                f"train: step {step} of {state.max_steps}  loss {logs['loss']:.4f}{margin}  {rates}  {left:.0f} s left",
-                flush=True,
-            )
-
-    def _lap_speed(self) -> dict[str, float]:
-        """Speed since the last line of progress."""
-        steps, started = self.lap_steps, self.lap_started
-        self.lap_steps, self.lap_started = [], time.time()
-        return speed(steps, self.lap_started - started, self.rate)
+            rates = f"{lap['tokens_per_second']:.0f} tokens/s  utilisation {lap['utilisation']:.2f}"
+            progress = f"step {step} of {state.max_steps}  loss {logs['loss']:.4f}{margin}  {rates}"
+            print(f"train: {progress}  {left:.0f} s left", flush=True)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         saved = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         for file in (*saved.iterdir(), self.curve):
             sync(file)
-        self._write_time()
-        (saved / COMPLETE).touch()
-
-    def _write_time(self) -> None:
         write_json(self.time_spent, {"seconds": self.seconds()})
+        (saved / COMPLETE).touch()
 
     def seconds(self) -> float:
         """Time over all attempts."""

@@ -1,9 +1,15 @@
-"""Runs a training to its end, from the start or from its last saved state."""
+"""Runs a training to its end, from the start or from its last saved state.
+
+SLURM can send a signal ahead of a job's time limit (slurm/config.yaml), so that no step is lost. It is SIGURG, because
+that reaches every process of the job and by default no process reacts to it.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +26,6 @@ from wspin.errors import StudyError
 
 from .distributed import rank, world_size
 from .journal import Journal, last_saved
-from .preemption import stop_requests
 from .trainer import PlannedTrainer
 
 
@@ -31,23 +36,19 @@ def train(
 
     Saves to `state` every `save_every` steps and starts from the last complete save. The curve is
     `state/metrics.jsonl`, one line per step. Raises `StudyError` for a model that the engine does not support, a loss
-    that is not finite, a first margin above its bound, or when the training was stopped on request (`preemption`).
+    that is not finite, a first margin above its bound, or when the training was stopped on request.
     """
     check_model(model)
     steps = plan_steps(len(items), seed, items_per_step(items, settings), settings.epochs)
     rate = matmul_rate(model.device, torch.bfloat16 if precision == "bfloat16" else torch.float32)
     journal, saved = Journal(state, rate * world_size()), last_saved(state)
+    trainer_class = PlannedTrainer
+    if settings.parallel == "fsdp" and world_size() > 1:
+        from .fsdp import ShardedTrainer as trainer_class
     with stop_requests() as stop_requested, shared_prefix(model):
-        trainer = trainer_class(settings)(
-            settings,
-            precision,
-            items,
-            stop_requested,
-            model=model,
-            args=training_arguments(settings, len(steps), seed[0], state, on_cpu=model.device.type == "cpu"),
-            train_dataset=steps,
-            callbacks=[journal] if rank() == 0 else [],
-        )
+        arguments = training_arguments(settings, len(steps), seed[0], state, on_cpu=model.device.type == "cpu")
+        options = {"args": arguments, "train_dataset": steps, "callbacks": [journal] if rank() == 0 else []}
+        trainer = trainer_class(settings, precision, items, stop_requested, model=model, **options)
         trainer.remove_callback(PrinterCallback)  # the journal prints the progress
         trainer.train(resume_from_checkpoint=str(saved) if saved else None)
     done = trainer.state.global_step
@@ -56,20 +57,19 @@ def train(
     return journal.speed() if rank() == 0 else {}
 
 
-def trainer_class(settings: Train) -> type[PlannedTrainer]:
-    """The trainer that holds the whole model in each process, or a shard of it."""
-    if settings.parallel == "ddp" or world_size() == 1:
-        return PlannedTrainer
-    from .fsdp import ShardedTrainer
-
-    return ShardedTrainer
+@contextmanager
+def stop_requests() -> Iterator[Callable[[], bool]]:
+    """Within, SIGURG is a request to save and stop; yields a function that returns whether one has been received."""
+    received: list[int] = []
+    before = signal.signal(signal.SIGURG, lambda number, frame: received.append(number))
+    try:
+        yield lambda: bool(received)
+    finally:
+        signal.signal(signal.SIGURG, before)
 
 
 def items_per_step(items: Sequence[Item], settings: Train) -> int:
-    """Items whose pairs fill one optimiser step.
-
-    Raises `StudyError` if `global_batch` is no multiple of an item's pairs, or smaller than one item per process.
-    """
+    """Items that fill one step. Raises `StudyError` unless these are whole items, and one or more per process."""
     pairs, batch = items[0].pairs, settings.global_batch
     if batch < pairs * world_size():
         expected = f"expected at least {pairs * world_size()} pairs for {world_size()} processes"
@@ -86,16 +86,13 @@ def training_arguments(settings: Train, steps: int, seed: int, state: Path, on_c
         output_dir=str(state),
         max_steps=steps,
         per_device_train_batch_size=1,
-        gradient_accumulation_steps=1,
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
         lr_scheduler_type={"linear": "linear", "constant": "constant_with_warmup"}[settings.schedule.decay],
         warmup_steps=math.ceil(settings.schedule.warmup * steps),
-        save_strategy="steps",
         save_steps=settings.save_every,
         save_total_limit=2,  # an interrupted save leaves the one before it
-        logging_strategy="steps",
         logging_steps=1,
         logging_nan_inf_filter=False,
         report_to=[],
@@ -103,7 +100,6 @@ def training_arguments(settings: Train, steps: int, seed: int, state: Path, on_c
         remove_unused_columns=False,
         seed=seed,
         use_cpu=on_cpu,
-        bf16=False,
         ddp_find_unused_parameters=False,
         ddp_broadcast_buffers=False,  # a process that repeats a pass would wait for the others
         gradient_checkpointing=settings.gradient_checkpointing,

@@ -32,6 +32,9 @@ from wspin.storage.files import writing
 from . import losses
 from .distributed import gather, rank, world_size
 
+# With torch's defaults, in their fused or multi-tensor implementation
+OPTIMIZERS = {"rmsprop": (torch.optim.RMSprop, {"foreach": True}), "adamw": (torch.optim.AdamW, {"fused": True})}
+
 
 @dataclass(frozen=True)
 class StepTotals:
@@ -58,14 +61,11 @@ class PlannedTrainer(Trainer):
     sharded = False  # whether every pass is a collective (FSDP), or only the last one of a step (DDP)
 
     def __init__(
-        self,
-        settings: Train,
-        precision: str,
-        items: Sequence[Item],
-        stop_requested: Callable[[], bool] = lambda: False,
-        **trainer: Any,
+        self, settings: Train, precision: str, items: Sequence[Item], stop_requested: Callable[[], bool], **more: Any
     ):
-        super().__init__(optimizer_cls_and_kwargs=optimizer(settings), **trainer)
+        optimizer, implementation = OPTIMIZERS[settings.optimizer]
+        options = {"lr": settings.learning_rate, **implementation}
+        super().__init__(optimizer_cls_and_kwargs=(optimizer, options), **more)
         self.settings, self.precision, self.items, self.stop_requested = settings, precision, items, stop_requested
         self.lengths = [item.lengths for item in items]
         self.token_budget = settings.token_budget
@@ -101,9 +101,8 @@ class PlannedTrainer(Trainer):
 
     def _step(self, model: Any, step: Step) -> Tensor:
         items = [self.items[i] for i in step]
-        totals = StepTotals.over_ranks(
-            gather(self._run_passes(model, step, loss_scale(items, self.settings) * world_size()))
-        )
+        scale = loss_scale(items, self.settings) * world_size()
+        totals = StepTotals.over_ranks(gather(self._run_passes(model, step, scale)))
         self.step_metrics = {
             **self._preference_metrics(totals.answer_sums),
             "work/tokens": sum(sum(item.lengths) for item in items),
@@ -172,7 +171,7 @@ class PlannedTrainer(Trainer):
         """Weighted and unweighted rewards and sequence log-probabilities; checks the first margin of a training."""
         if self.settings.loss == "sft":
             return {}
-        logratios, logprobs = sums["logratios"], sums["logprobs"]
+        logratios = sums["logratios"]
         largest = float((logratios[0::2] - logratios[1::2]).abs().max())
         if self.state.global_step == 0:
             check_first_margin(largest, self.settings, self.precision)
@@ -180,23 +179,18 @@ class PlannedTrainer(Trainer):
             **reward_metrics("rewards", sums["weighted_logratios"], self.settings.beta),
             **reward_metrics("unweighted", logratios, self.settings.beta),
             "margin/largest": largest,
-            "logprobs/chosen": float(logprobs[0::2].mean()),
-            "logprobs/rejected": float(logprobs[1::2].mean()),
+            **side_means("logprobs", sums["logprobs"]),
         }
-        if "weighted_kl" in sums:
-            kl = sums["weighted_kl"]
-            metrics |= {"kl/chosen": float(kl[0::2].mean()), "kl/rejected": float(kl[1::2].mean())}
-        return metrics
+        return metrics | (side_means("kl", sums["weighted_kl"]) if "weighted_kl" in sums else {})
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the metrics of the step to the Trainer's. Raises `StudyError` if the loss or gradient is not finite."""
         if "loss" in logs:
             logs = {**logs, **self.step_metrics}
-            if not math.isfinite(logs["loss"]) or not math.isfinite(logs.get("grad_norm", 0.0)):
-                raise StudyError(
-                    f"step {self.state.global_step}: expected a finite loss and gradient, found loss {logs['loss']}, "
-                    f"gradient norm {logs.get('grad_norm')}"
-                )
+            loss, norm = logs["loss"], logs.get("grad_norm", 0.0)
+            if not math.isfinite(loss) or not math.isfinite(norm):
+                found = f"expected a finite loss and gradient, found loss {loss}, gradient norm {norm}"
+                raise StudyError(f"step {self.state.global_step}: {found}")
         super().log(logs, start_time)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
@@ -216,11 +210,16 @@ def reward_metrics(name: str, logratios: Tensor, beta: float) -> dict[str, float
     """Mean rewards beta M and margins in nats, from M (2 B,) of chosen and rejected in turn; share of margins > 0."""
     margin = logratios[0::2] - logratios[1::2]
     return {
-        f"{name}/chosen": beta * float(logratios[0::2].mean()),
-        f"{name}/rejected": beta * float(logratios[1::2].mean()),
+        **side_means(name, logratios, beta),
         f"{name}/margin": beta * float(margin.mean()),
         f"{name}/accuracy": float((margin > 0).float().mean()),
     }
+
+
+def side_means(name: str, values: Tensor, factor: float = 1.0) -> dict[str, float]:
+    """Means over the chosen and over the rejected answers, of values (2 B,) of both in turn."""
+    sides = (("chosen", values[0::2]), ("rejected", values[1::2]))
+    return {f"{name}/{side}": factor * float(of_side.mean()) for side, of_side in sides}
 
 
 def loss_scale(items: Sequence[Item], settings: Train) -> float:
@@ -240,15 +239,6 @@ def halved_budget(token_budget: int, lengths: Sequence[Lengths]) -> int:
     if token_budget <= largest:
         raise StudyError(f"train: out of memory on a single item of {largest} tokens; use a GPU with more memory")
     return max(largest, min(token_budget, sum(map(sum, lengths))) // 2)
-
-
-def optimizer(settings: Train) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
-    """The optimiser with torch's defaults, in its fused or multi-tensor implementation."""
-    kind, implementation = {
-        "rmsprop": (torch.optim.RMSprop, {"foreach": True}),
-        "adamw": (torch.optim.AdamW, {"fused": True}),
-    }[settings.optimizer]
-    return kind, {"lr": settings.learning_rate, **implementation}
 
 
 def check_first_margin(largest: float, settings: Train, precision: str) -> None:
