@@ -86,4 +86,4 @@ onsuccess:
 
 
 onerror:
-    print(f"a job failed: see its log above or in {PATHS.results}/logs/; the next run resumes from its saved state")
+    print(f"a job failed: see its log above or in {PATHS.results}/logs/; the next run resumes what has a saved state")

@@ -1,7 +1,7 @@
 """What the rules share: the validated study, its paths, and the functions behind the inputs and flags of rules.
 
 Flags are functions of wildcards alone. Snakemake compares such params and re-runs a job when they change; a function
-that also takes resources is never compared.
+that takes `resources` is left out of these re-run checks.
 """
 
 import gc
@@ -91,16 +91,16 @@ def interpreter(stage):
     return python
 
 
-def answers_so_far(wildcards, resources):
-    """Where a generation keeps its finished answers."""
+def generation_state(wildcards, resources):
+    """Where a generation keeps its finished answers; takes `resources`, so Snakemake leaves it out of re-run checks."""
     return f"{PATHS.results}/.state/generate/{wildcards.responses}/{wildcards.shard}"
 
 
-def unfinished(wildcards, resources):
-    """Where a fetch keeps partial downloads; not compared, hence the `resources`."""
+def download_state(wildcards, resources):
+    """Where a fetch keeps partial downloads; takes `resources`, so Snakemake leaves it out of re-run checks."""
     return f"{PATHS.results}/.state/fetch"
 
 
 def untracked_flags(wildcards, threads, resources):
-    """Flags of a training that must not be compared, hence the `resources`."""
+    """Flags that change no result of a training; takes `resources`, so Snakemake leaves them out of re-run checks."""
     return [*FLAGS.untracked_train_flags(wildcards.model), "--processes", str(Launch.of(resources, threads).processes)]

@@ -27,7 +27,7 @@ rule fetch:
     resources:
         **stage_resources("fetch"),
     params:
-        state=unfinished,
+        state=download_state,
         flags=flags(FLAGS.fetch),
     shell:
         r"""
@@ -54,7 +54,7 @@ rule fetch_data:
     resources:
         **stage_resources("fetch"),
     params:
-        state=unfinished,
+        state=download_state,
         flags=flags(FLAGS.fetch_data),
     shell:
         r"""
@@ -80,7 +80,7 @@ rule fetch_tasks:
     resources:
         **stage_resources("fetch"),
     params:
-        state=unfinished,
+        state=download_state,
         flags=flags(FLAGS.fetch_tasks),
     shell:
         r"""

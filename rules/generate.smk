@@ -27,8 +27,8 @@ rule generate:
         **stage_resources("generate"),
     params:
         flags=flags(FLAGS.generate),
-        python=interpreter("generate"),  # never compared, as is the state
-        state=answers_so_far,
+        python=interpreter("generate"),  # takes `resources`, as does the state: no change of them re-runs the job
+        state=generation_state,
     shell:
         r"""
         exec &> >(tee {log:q})

@@ -1,4 +1,4 @@
-"""Logprobs: per-token log-probabilities; each model scores a text once.
+"""Logprobs: per-token log-probabilities; a teacher scores each text once.
 
 in:  a model, the answers to score
 out: <results>/{responses}/reference/{shard}.parquet the opponent's, of all answers that an iteration trains on

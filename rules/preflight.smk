@@ -6,7 +6,7 @@ out: a table in the log and on the terminal
 
 
 rule preflight:
-    """Estimate sizes, times, memory, price and disk of the whole study and check access; fail if the study would."""
+    """Estimate times, memory, price and disk of the whole study and check access; exit 1 if a problem is found."""
     log:
         "<logs>/preflight.log",
     localrule: True

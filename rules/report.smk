@@ -90,7 +90,7 @@ rule report_weights:
 
 
 rule report_examples:
-    """Show some prompts, what every model answers to them, and what the tokens weigh."""
+    """Show some prompts, the answers of the models that served as opponents, and the weights of their tokens."""
     input:
         PATHS.example_files(),
         prompts="<results>/data/prompts.parquet",

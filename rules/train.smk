@@ -31,7 +31,7 @@ rule train:
         **stage_resources("train"),
     params:
         flags=flags(FLAGS.train),
-        untracked=untracked_flags,  # never compared, as is the launcher: other GPUs train nothing again
+        untracked=untracked_flags,  # takes `resources`, as does the launcher: other GPUs re-run no training
         launch=launcher,
     shell:
         r"""

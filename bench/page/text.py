@@ -26,8 +26,8 @@ every step (`disagreement`: the largest relative difference to ours). Seconds ho
 references, wherever a contender has one: ours, and TRL's with `precompute_ref_log_probs`.
 
 * TRL 1.16 (huggingface/trl, release 1.16.0): `DPOTrainer`, loss sigmoid, which is SPIN's logistic loss; no gradient
-  checkpointing, no bfloat16, no padding to a multiple; so many pairs of a micro-batch x so many micro-batches. Bold:
-  the fastest. Its default is 8 pairs at a time; goals are held against both.
+  checkpointing, no bfloat16, no padding to a multiple; pairs per micro-batch x micro-batches. Bold: the fastest. Its
+  default is 8 pairs at a time; goals are held against both.
 * padded: chosen and rejected in one rectangle, log-probabilities of every position over the whole vocabulary, the
   reference at every step (eric-mitchell/direct-preference-optimization at f8b8c0f, exlaw/TIS-DPO at cbad7c1; derived
   again). `answers only`: the same with logits where an answer token is predicted."""
@@ -41,10 +41,10 @@ micro-batch, was chosen for this processor's caches. `FLOPs / needed` counts a r
 `CPU time / ours` is the ratio of processor time, which other users of the machine cannot lengthen.
 
 Where a goal is missed against TRL's fastest setting, `FLOPs / needed` says why: one pair at a time pads only between
-its two answers, so that TRL computes less than twice what is needed, and nobody who computes what is needed can be
-faster by more than that and by how well the processor is used. A vocabulary of 2,048 is kind to TRL, whose head reads
-every position on a CPU: see Growth for larger ones. A GPU starves on micro-batches of one pair; what that costs there
-has not been measured."""
+its two answers, so that TRL computes less than twice what is needed, and no implementation without redundant
+computation can be faster by more than that and by how well the processor is used. A vocabulary of 2,048 is kind to
+TRL, whose head reads every position on a CPU: see Growth for larger ones. A GPU starves on micro-batches of one pair;
+what that costs there has not been measured."""
 
 WEIGHING = """\
 ## Token weights
