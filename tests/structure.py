@@ -115,7 +115,7 @@ def floors(library: Path) -> dict[str, int]:
 
 
 def violations(library: Path) -> list[str]:
-    """Imports that the law forbids, and circles: a line each."""
+    """Imports that the table forbids, and circles: a line each."""
     wrong, below = [], graph(library)
     for (start, end), behind in sorted(arrows(library, below).items()):
         if end != "ground" and end not in ALLOWED.get(start, "").split():

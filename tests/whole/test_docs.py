@@ -212,7 +212,7 @@ def test_files_and_functions_that_a_page_names_exist(page):
     assert missing == []
 
 
-def test_the_rooms_of_the_page_are_those_of_the_law():
+def test_the_rooms_of_the_page_are_those_of_the_table():
     """`| room | may import | what is in it |` in docs/architecture.md."""
     table = (
         (ROOT / "docs/architecture.md").read_text().split("| room | may import | what is in it |\n")[1].split("\n\n")[0]

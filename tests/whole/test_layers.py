@@ -1,4 +1,4 @@
-"""The law of the house: which room imports which, and that a program's code hash covers what it runs."""
+"""The design rules: which room imports which, and that a program's code hash covers what it runs."""
 
 import re
 import shutil
@@ -25,7 +25,7 @@ def test_every_room_imports_what_it_may_and_no_file_stands_in_a_circle():
     assert structure.violations(structure.LIBRARY) == []
 
 
-def test_the_law_names_every_room_and_no_other():
+def test_the_table_names_every_room_and_no_other():
     assert set(structure.floors(structure.LIBRARY)) == set(ROOMS)
 
 
