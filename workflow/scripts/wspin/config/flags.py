@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Collection, Iterator
+from functools import reduce
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -27,7 +28,8 @@ def flags(section: Section, only: Collection[str] = (), but: Collection[str] = (
     `only` or `but` choose among the section's keys.
     """
     rendered = []
-    for name, value in _values(section):
+    for name, _ in _fields(type(section)):
+        value = reduce(getattr, name, section)
         if value is not None and name[0] not in but and (not only or name[0] in only):
             rendered += [_flag(name), *map(_text, value if isinstance(value, list) else [value])]
     return rendered
@@ -71,14 +73,6 @@ def _fields(section: type[Section], above: tuple[str, ...] = ()) -> Iterator[tup
             yield from _fields(info.annotation, (*above, name))
         else:
             yield (*above, name), info
-
-
-def _values(section: Section) -> Iterator[tuple[tuple[str, ...], Any]]:
-    for name, _ in _fields(type(section)):
-        value: Any = section
-        for key in name:
-            value = getattr(value, key)
-        yield name, value
 
 
 def _dest(section: type[Section], name: tuple[str, ...]) -> str:

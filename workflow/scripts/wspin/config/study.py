@@ -6,21 +6,10 @@ from typing import Any
 
 from pydantic import Field, PositiveInt
 
+from . import stages
 from .base import Name, Section
 from .sources import Data, Model, Push
-from .stages import (
-    Dialogue,
-    Eval,
-    GenerateSection,
-    Logprobs,
-    Preflight,
-    Report,
-    Resources,
-    Train,
-    TrainSection,
-    Weigh,
-    WeighSection,
-)
+from .stages import Train, Weigh
 
 # Folders of the results, and the response set of the real answers: no names for models or arms
 RESERVED = frozenset(
@@ -58,18 +47,18 @@ class Study(Section):
     start: str = Field(description="registry model every arm starts from")
     teacher: str | None = Field(None, description="registry model that weighs tokens; source equal needs none")
     data: Data
-    dialogue: Dialogue
-    generate: GenerateSection
-    logprobs: Logprobs
-    weigh: WeighSection
-    train: TrainSection
-    eval: Eval
+    dialogue: stages.Dialogue
+    generate: stages.GenerateSection
+    logprobs: stages.Logprobs
+    weigh: stages.WeighSection
+    train: stages.TrainSection
+    eval: stages.Eval
     arms: dict[Name, Arm] = Field(min_length=1, description="the arms of the study, each with what it changes")
     iterations: PositiveInt = Field(description="rounds of self-play")
     data_window: PositiveInt = Field(description="iterations whose pairs a training sees: 2 = this and the one before")
-    resources: Resources
-    report: Report
-    preflight: Preflight
+    resources: stages.Resources
+    report: stages.Report
+    preflight: stages.Preflight
     push: Push | None = Field(None, description="what the target `push` uploads; changes no result")
 
     def arm_train(self, arm: str) -> Train:
@@ -102,7 +91,7 @@ class Study(Section):
         return Train.model_validate(merged).without_unused_keys()
 
 
-def _defaults(train: TrainSection) -> dict[str, Any]:
+def _defaults(train: stages.TrainSection) -> dict[str, Any]:
     return train.model_dump(exclude={"sft", "dpo"})
 
 

@@ -104,10 +104,9 @@ def check_metadata(path: str | Path, table: pa.Table, **expected: Any) -> None:
     """Raises `StudyError` if an entry of a file's metadata differs from the one expected under that name."""
     entries = metadata(table)
     for key, value in expected.items():
-        if entries.get(key) != value:
-            raise StudyError(
-                f"{path}: {key}: expected {value!r}, found {entries.get(key)!r}; it comes from other inputs or settings"
-            )
+        if (found := entries.get(key)) != value:
+            difference = f"expected {value!r}, found {found!r}"
+            raise StudyError(f"{path}: {key}: {difference}; it comes from other inputs or settings")
 
 
 def read_shards(paths: Iterable[str | Path], kind: str, replays: int = 0, **expected: Any) -> pa.Table:

@@ -32,7 +32,7 @@ class Lineage:
     @cached_property
     def starts(self) -> list[str]:
         """Start models of the arms; the arms of a start share its answers and their log-probabilities."""
-        return sorted({arm.start or self.study.start for arm in self.study.arms.values()})
+        return sorted({self.start(arm) for arm in self.study.arms})
 
     @cached_property
     def teachers(self) -> list[str]:
@@ -171,7 +171,6 @@ class Lineage:
     # What tables and figures show
 
     def table_models(self) -> list[str]:
-        """Rows of the tables, in their order."""
         return [*self.study.eval.models, *self.iteration_models()]
 
     def response_sets(self) -> list[str]:

@@ -96,7 +96,6 @@ class StudyPaths(Lineage):
         return [f"{folder}/{shard}.parquet" for folder in folders for shard in shards or self.shards()]
 
     def example_answers(self) -> list[str]:
-        """The first shard of every response set."""
         return [self.file(responses, "generations", self.shards()[0]) for responses in self.response_sets()]
 
     def example_files(self) -> list[str]:
@@ -123,16 +122,10 @@ class StudyPaths(Lineage):
 
     def iteration_files(self, iteration: Iteration) -> list[str]:
         """What the target of an iteration gathers."""
-        name = iteration.name
+        name, answers = iteration.name, self.files(self.response_set(iteration), "generations")
         weighted = self.study.weighted(iteration.arm)
-        return [
-            *self.files(self.response_set(iteration), "generations"),
-            *(self.files(self.weights_folder(iteration), "weights") if weighted else []),
-            self.model(name),
-            self.manifest(name),
-            self.metrics(name),
-            *self.scores(name),
-        ]
+        weights = self.files(self.weights_folder(iteration), "weights") if weighted else []
+        return [*answers, *weights, self.model(name), self.manifest(name), self.metrics(name), *self.scores(name)]
 
     # Inputs of the rules, by the names of their wildcards
 
