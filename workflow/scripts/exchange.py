@@ -22,7 +22,7 @@ def parser():
     for name, action in (("import", import_files), ("export", export)):
         command = commands.add_parser(name, help=action.__doc__, allow_abbrev=False)
         command.set_defaults(action=action)
-        command.add_argument("--format", required=True, choices=jsonl.FORMATS)
+        command.add_argument("--format", required=True, choices=jsonl.FORMATS, help="whose files")
         command.add_argument("--output", required=True, help="a new folder" if name == "import" else "a JSONL file")
     importer, exporter = commands.choices["import"], commands.choices["export"]
     importer.add_argument("--train", required=True, nargs="+", help="JSONL files with the pairs of iteration 0")
@@ -39,7 +39,7 @@ def main(argv=None):
 
 
 def import_files(arguments):
-    """write rows that a study reads, and pairs.jsonl, which takes the place of its iteration 0"""
+    """write rows that a study reads, and pairs.jsonl, for `generate.given` and `weigh.given`"""
     if Path(arguments.output).exists():
         raise StudyError(f"{arguments.output}: expected no such folder, found one; name another, nothing is replaced")
     with whole_folder(arguments.output) as folder:

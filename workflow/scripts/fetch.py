@@ -27,16 +27,16 @@ def main(argv=None):
         command.add_argument("--package", type=json.loads, help="file in a Python package (JSON)")
         command.add_argument("--seed", type=int, help="for generated data and models from scratch")
         command.add_argument("--state", help="folder for unfinished downloads from the hub")
-        command.add_argument("--output", required=True)
+        cli.add_required(command, "--output")
         command.set_defaults(action=action)
     model, data = commands.choices["model"], commands.choices["data"]
     model.add_argument("--scratch", type=json.loads, help="settings of a model made from scratch (JSON)")
     model.add_argument("--text", nargs="?", help="fetched data set to train its tokenizer on")
     model.add_argument("--split", help="split of that data set")
     model.add_argument("--eos", help="end-of-answer token of the study")
-    model.add_argument("--output-manifest", required=True)
+    cli.add_required(model, "--output-manifest")
     data.add_argument("--reasoning-gym", type=json.loads, help="tasks to generate (JSON)")
-    data.add_argument("--splits", nargs="+", required=True)
+    data.add_argument("--splits", nargs="+", required=True, help="splits to fetch or generate")
     arguments = parser.parse_args(argv)
     arguments.source = {key: getattr(arguments, key) for key in ("hub", "revision", "path", "package")}
     with whole_folder(arguments.output) as folder:

@@ -23,7 +23,7 @@ def main(argv=None):
     cli.add_required(parser, "--model", "--manifest", "--prompts", "--output")
     parser.add_argument("--state", required=True, help="folder from which a killed job resumes")
     cli.add_required(parser, "--shard", "--shard-size", type=int)
-    parser.add_argument("--seed", required=True, type=int, nargs=2, metavar=("SEED", "ITERATION"))
+    cli.add_required(parser, "--seed", type=int, nargs=2, metavar=("SEED", "ITERATION"))
     arguments = parser.parse_args(argv)
     work = generate(arguments, cli.parse_section(arguments, Generate), cli.parse_section(arguments, Dialogue))
     cli.write_records(arguments, [arguments.output], [arguments.manifest, arguments.prompts], work=work)

@@ -16,13 +16,18 @@ from wspin.progress import progress_printer
 from wspin.storage import tables
 
 ROWS = {"reference": "prompts", "teacher": "prompts", "preferences": "preferences"}
+HELP = {
+    "reference": "score all answers that an iteration trains on, with its opponent",
+    "teacher": "score real or generated answers, with a teacher",
+    "preferences": "score the pairs of preferences.parquet, with the model that a baseline starts from",
+}
 
 
 def main(argv=None):
     parser = cli.program_parser("logprobs", __doc__)
     commands = parser.add_subparsers(required=True, metavar="|".join(ROWS), dest="kind")
-    for kind, rows in ROWS.items():
-        command = commands.add_parser(kind, help=f"score answers to {rows}.parquet")
+    for kind in ROWS:
+        command = commands.add_parser(kind, help=HELP[kind])
         cli.add_flags(command, Logprobs)
         cli.add_flags(command, Dialogue)
         command.set_defaults(generations=[], replayed=[])

@@ -47,21 +47,21 @@ def parse(argv):
     scores = subparsers.add_parser("scores", help="every score with its standard error")
     differences = subparsers.add_parser("differences", help="models compared document by document, with intervals")
     weights = subparsers.add_parser("weights", help="the distribution of every iteration's token weights")
-    examples = subparsers.add_parser("examples", help="prompts with every model's answers and their token weights")
+    examples = subparsers.add_parser("examples", help="prompts with the opponents' answers and their token weights")
     figure = subparsers.add_parser("figure", help="the averages by iteration")
     for command in (scores, differences):
         command.add_argument("--results", required=True, help="folder of the results")
-        command.add_argument("--models", required=True, nargs="+", metavar="MODEL")
-        command.add_argument("--suites", required=True, nargs="+", metavar="SUITE")
-        command.add_argument("--metrics", required=True, nargs="+", metavar="TASK=METRIC")
-    differences.add_argument("--against", nargs="*", default=[], metavar="MODEL=BASELINE")
+        command.add_argument("--models", required=True, nargs="+", metavar="MODEL", help="models to show")
+        command.add_argument("--suites", required=True, nargs="+", metavar="SUITE", help="suites to show")
+        command.add_argument("--metrics", required=True, nargs="+", metavar="TASK=METRIC", help="metric to show")
+    differences.add_argument("--against", nargs="*", default=[], metavar="MODEL=BASELINE", help="pairs to compare")
     differences.add_argument("--bootstrap", required=True, type=int, help="bootstrap draws per interval")
-    differences.add_argument("--seed", required=True, type=int)
+    differences.add_argument("--seed", required=True, type=int, help="seed of the bootstrap")
     for command in (differences, figure):
         command.add_argument("--confidence", required=True, type=float, help="share of the draws inside an interval")
         command.add_argument("--averages", required=True, help="CSV of every model's average, made by `differences`")
     for command in (weights, examples):
-        command.add_argument("--prompts", required=True)
+        cli.add_required(command, "--prompts")
         command.add_argument("--shards", required=True, nargs="+", help="names of the shards: `examples` reads one")
         command.add_argument("--iterations", nargs="*", default=[], help="iterations with token weights")
         for flag in ("--weights", "--reference", "--generations"):

@@ -38,10 +38,11 @@ def argument_parser():
     parser = cli.program_parser("train", __doc__, Train, Dialogue)
     cli.add_required(parser, "--model", "--manifest", "--rows", "--output", "--output-manifest", "--metrics", "--state")
     parser.add_argument("--reference", nargs="*", default=[], help="the start model's log-probabilities; none for sft")
-    parser.add_argument("--weights", nargs="*", default=[], help="for loss wspin; each response set's in a folder")
-    parser.add_argument("--replays", type=int, default=0, help="earlier iterations' answers that the reference holds")
-    parser.add_argument("--autocast", required=True, choices=Logprobs.model_fields["autocast"].annotation.__args__)
-    parser.add_argument("--seed", required=True, type=int, nargs=2, metavar=("SEED", "ITERATION"))
+    parser.add_argument("--weights", nargs="*", default=[], help="weight shards, one folder per response set")
+    parser.add_argument("--replays", type=int, default=0, help="number of replayed response sets in the reference")
+    precisions = Logprobs.model_fields["autocast"].annotation.__args__
+    parser.add_argument("--autocast", required=True, choices=precisions, help="precision of matrix products")
+    cli.add_required(parser, "--seed", type=int, nargs=2, metavar=("SEED", "ITERATION"))
     parser.add_argument("--processes", required=True, type=int, help="processes that train together, one per GPU")
     parser.add_argument("--parent-state", nargs="*", default=[], help="the start model's states, to be removed")
     return parser

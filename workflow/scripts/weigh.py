@@ -20,8 +20,8 @@ def main(argv=None):
     parser.add_argument("--reference", required=True, help="the student's log-probabilities; it generated the answers")
     parser.add_argument("--teacher", nargs="*", default=[], help="its log-probabilities of real and generated answers")
     cli.add_required(parser, "--shard", "--shard-size", type=int)
-    parser.add_argument("--seed", required=True, type=int, nargs=2, metavar=("SEED", "ITERATION"))
-    parser.add_argument("--output", required=True)
+    cli.add_required(parser, "--seed", type=int, nargs=2, metavar=("SEED", "ITERATION"))
+    cli.add_required(parser, "--output")
     arguments = parser.parse_args(argv)
     weigh(arguments, cli.parse_section(arguments, Weigh))
     inputs = [arguments.rows, arguments.generations, arguments.reference, *arguments.teacher]

@@ -18,7 +18,7 @@ def main(argv=None):
     parser.add_argument("--reference", required=True, help="the start model's log-probabilities, for their token ids")
     parser.add_argument("--given", required=True, help="JSONL file with the weights of every pair")
     parser.add_argument("--eos-weight", required=True, type=float, help="weight of EOS where the file has none")
-    parser.add_argument("--output", required=True)
+    cli.add_required(parser, "--output")
     weigh_given(parser.parse_args(argv))
 
 

@@ -15,6 +15,33 @@ from wspin.config.flags import add_flags, from_flags
 from wspin.errors import StudyError
 from wspin.storage import provenance
 
+# Help of required flags, the same in every program that has them
+HELP = {
+    "--eos": "end-of-answer token of the study",
+    "--heldout": "file of the held-out rows, to be written",
+    "--heldout-rows": "number of held-out rows",
+    "--heldout-split": "split of the held-out rows",
+    "--manifest": "manifest of the model: hashes of its files",
+    "--max-new-tokens": "longest answer, EOS included",
+    "--metrics": "training curve to be written, one line of JSON per step",
+    "--model": "folder of the model",
+    "--output": "file or folder to be written",
+    "--output-manifest": "manifest to be written",
+    "--prompts": "prompts.parquet",
+    "--rows": "table of the rows (prompts.parquet or preferences.parquet)",
+    "--samples": "documents with their answers, to be written (parquet)",
+    "--scores": "scores of the suite, to be written (JSON)",
+    "--seed": "seed of the study or arm, and the iteration",
+    "--shard": "number of the shard, counted from 0",
+    "--shard-size": "rows of a shard",
+    "--source": "folder of the fetched data set",
+    "--split": "split that the rows are drawn from",
+    "--state": "folder from which a killed job resumes",
+    "--suite": "name of the suite",
+    "--tasks": "folder of the suite's fetched tasks",
+    "--template": "template of the model's prompts",
+}
+
 
 def program_parser(program: str, description: str | None, *sections: type[Section]) -> argparse.ArgumentParser:
     """A parser with one flag for each key of the sections; the program adds the flags of its files."""
@@ -31,9 +58,9 @@ def program_parser(program: str, description: str | None, *sections: type[Sectio
 
 
 def add_required(parser: argparse.ArgumentParser, *flags: str, **options: Any) -> None:
-    """Add required flags that share the `options` of `add_argument`."""
+    """Add required flags that share the `options` of `add_argument`, with their help in `HELP`."""
     for flag in flags:
-        parser.add_argument(flag, required=True, **options)
+        parser.add_argument(flag, required=True, **{"help": HELP[flag], **options})
 
 
 def parse_section(arguments: argparse.Namespace, section: type[Section]) -> Any:
