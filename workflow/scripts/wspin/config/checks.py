@@ -71,8 +71,8 @@ def _registry(study: Study) -> Iterator[Complaint]:
             yield (*place, "scratch", "context"), f"shorter than dialogue.max_tokens {study.dialogue.max_tokens}"
     for loss in ("sft", "dpo"):
         if "loss" in getattr(study.train, loss):
-            found = f"this section holds the settings of loss {loss}; a model's loss is given beside `from`"
-            yield ("train", loss, "loss"), found
+            message = f"this section holds the settings of loss {loss}; a model's loss is given beside `from`"
+            yield ("train", loss, "loss"), message
 
 
 def _in_cycle(study: Study, name: str) -> bool:
@@ -122,8 +122,8 @@ def _generation(study: Study) -> Iterator[Complaint]:
     for key in settings.missing_keys():
         yield ("generate", key), f"missing key; engine {settings.engine} needs it"
     if settings.engine == "vllm" and 0 < settings.temperature < COLDEST:
-        found = f"vllm raises temperatures between 0 and {COLDEST} to {COLDEST}; give 0 or at least {COLDEST}"
-        yield ("generate", "temperature"), found
+        message = f"vllm raises temperatures between 0 and {COLDEST} to {COLDEST}; give 0 or at least {COLDEST}"
+        yield ("generate", "temperature"), message
 
 
 def _training(study: Study, place: Place, resolve: Callable[[], Train], iterations: int) -> Iterator[Complaint]:
@@ -139,8 +139,8 @@ def _training(study: Study, place: Place, resolve: Callable[[], Train], iteratio
     if train.global_batch < gpus:
         yield (*place, "global_batch"), f"{train.global_batch} pairs are too few for resources.train.gpu {gpus}"
     if train.alpha and train.parallel == "fsdp":
-        found = f"alpha {train.alpha} keeps a whole reference model on each GPU, which fsdp is to avoid; use ddp"
-        yield (*place, "parallel"), found
+        message = f"alpha {train.alpha} keeps a whole reference model on each GPU, which fsdp is to avoid; use ddp"
+        yield (*place, "parallel"), message
     for key, value in train:
         if not isinstance(value, list):
             continue
@@ -196,9 +196,9 @@ def _triplets(study: Study, name: str) -> Iterator[Complaint]:
     largest = min(arm.data_window or study.data_window, arm.iterations or study.iterations)
     for pairs in range(1, largest + 1):
         if train.triplets and train.global_batch % pairs:
-            found = f"found {train.global_batch}, expected a multiple of {pairs}"
+            message = f"found {train.global_batch}, expected a multiple of {pairs}"
             place = ("arms", name, "train", "global_batch")
-            yield place, f"{found}: triplets keeps the {pairs} pairs of a prompt in one step"
+            yield place, f"{message}: triplets keeps the {pairs} pairs of a prompt in one step"
 
 
 def _weights(study: Study) -> Iterator[Complaint]:
@@ -259,8 +259,8 @@ def _given(study: Study) -> Iterator[Complaint]:
     if study.weigh.given and not study.generate.given:
         yield ("weigh", "given"), "weights belong to the tokens of their answers; give generate.given too"
     if study.weigh.given and not study.given_weights():
-        found = f"no arm weighs as the study does, each sets one of {', '.join(sorted(OWN_WEIGHT_KEYS))}"
-        yield ("weigh", "given"), f"{found}; remove the key"
+        message = f"no arm weighs as the study does, each sets one of {', '.join(sorted(OWN_WEIGHT_KEYS))}"
+        yield ("weigh", "given"), f"{message}; remove the key"
 
 
 def _evaluation(study: Study) -> Iterator[Complaint]:

@@ -229,6 +229,6 @@ class Preflight(Section):
 class Report(Section):
     metrics: dict[str, str] = Field(description="task: its metric in the tables, in lm-eval's words (`acc_norm,none`)")
     baseline: str = Field(description="arm that every other arm is compared to, iteration by iteration")
-    examples: PositiveInt = Field(description="prompts shown with every model's answers and their weights")
+    examples: PositiveInt = Field(description="prompts shown with the opponents' answers and their weights")
     bootstrap: PositiveInt = Field(description="draws of the paired bootstrap over items")
     confidence: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(description="level of the intervals")

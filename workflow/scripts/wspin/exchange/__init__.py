@@ -1,1 +1,1 @@
-"""Files of SPIN's and TIS-DPO's code, into a study and out of one."""
+"""Import and export of SPIN's and TIS-DPO's JSONL."""

@@ -1,4 +1,4 @@
-"""Files of SPIN's and TIS-DPO's code, into a study and out of one."""
+"""Import and export of SPIN's and TIS-DPO's JSONL."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def add_card(model: str) -> None:
             raise StudyError(f"{model}: expected the config.yaml of a study above it, found none")
         write_card(StudyPaths(read_results(results)), str(folder.parent.relative_to(results)))
     except (StudyError, KeyError, OSError) as error:
-        print(f"no card yet, `snakemake cards` writes it: {error}", flush=True)
+        print(f"no card yet, `snakemake --profile local cards` writes it: {error}", flush=True)
 
 
 def is_finished(paths: StudyPaths, name: str) -> bool:

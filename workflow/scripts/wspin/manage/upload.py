@@ -1,4 +1,4 @@
-"""Uploads a model to the hub: the files of `from_pretrained`, its card, and what reproduces it of its record.
+"""Uploads a model to the hub: its files, its card, and the part of its record needed to reproduce it.
 
 HF_TOKEN is read by the hub's library alone. Nothing about this machine is uploaded: no host, no command, no path.
 """

@@ -30,7 +30,7 @@ def estimate_table(estimates: list[Estimate], estimator: Estimator) -> str:
 def merged(estimates: Iterable[Estimate]) -> list[Estimate]:
     """The estimates, neighbours of equal jobs as one: `spin/ite1 ... spin/ite3`."""
     rows = []
-    for _, equal in groupby(estimates, key=lambda one: replace(one, name="", jobs=0)):
+    for _, equal in groupby(estimates, key=lambda estimate: replace(estimate, name="", jobs=0)):
         first, *others = equal
         name = f"{first.name} ... {others[-1].name}" if others else first.name
         work = first.petaflop + sum(estimate.petaflop for estimate in others)

@@ -1,1 +1,1 @@
-"""Files: written whole, locked, described by schema and metadata, with a record of how they were computed."""
+"""Files: atomic writes, locks, tables with schema and metadata, provenance records."""

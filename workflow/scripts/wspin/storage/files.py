@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and hashes of files."""
+"""Atomic writes of files and folders, and hashes of files."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The study as a graph: who descends from whom, which files belong to it, and the flags of every rule."""
+"""The study as a graph: model lineage, file paths, and the flags of every rule."""

@@ -61,11 +61,11 @@ def train(
 def stop_requests() -> Iterator[Callable[[], bool]]:
     """Within, SIGURG is a request to save and stop; yields a function that returns whether one has been received."""
     received: list[int] = []
-    before = signal.signal(signal.SIGURG, lambda number, frame: received.append(number))
+    previous_handler = signal.signal(signal.SIGURG, lambda number, frame: received.append(number))
     try:
         yield lambda: bool(received)
     finally:
-        signal.signal(signal.SIGURG, before)
+        signal.signal(signal.SIGURG, previous_handler)
 
 
 def items_per_step(items: Sequence[Item], settings: Train) -> int:

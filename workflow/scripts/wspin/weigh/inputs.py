@@ -1,4 +1,4 @@
-"""The study's files as what weights are computed from: each answer with the log-probabilities of both models, aligned.
+"""Reads the inputs of the weights: each answer with the log-probabilities of both models, aligned.
 
 The student is the model that generated this iteration's answers; its log-probabilities are the reference's. The teacher
 scored the same texts in its own tokenizer. Files that do not belong together are refused.
