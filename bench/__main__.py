@@ -6,8 +6,6 @@ python -m bench --quick            # a smoke test in a minute; writes nothing
 python -m bench --device cuda      # training and scoring of this library alone, on a GPU, in bfloat16
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 import time

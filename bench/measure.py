@@ -1,7 +1,5 @@
 """Measures contenders in turn, round after round, so that other load on the machine affects all of them alike."""
 
-from __future__ import annotations
-
 import gc
 import importlib
 import os
@@ -13,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from importlib import metadata
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "numpy")
 
@@ -36,7 +34,7 @@ class Clock:
         self.wall = self.cpu = 0.0
         self.on_gpu = device == "cuda"
 
-    def __enter__(self) -> Clock:
+    def __enter__(self) -> Self:
         self._synchronize()
         self.started = time.perf_counter(), time.process_time()
         return self

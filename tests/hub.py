@@ -1,7 +1,5 @@
 """A model hub on loopback with a test's repositories: as much of the real protocol as fetches and uploads need."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json
@@ -12,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Self
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 LARGE = 4096  # bytes; files of this size or more are in large storage
@@ -49,7 +48,7 @@ class Hub:
         self.repos[f"{kind}/{name}"] = Repo(files, **options)
         return self.repos[f"{kind}/{name}"]
 
-    def __enter__(self) -> Hub:
+    def __enter__(self) -> Self:
         hub = self
 
         class Handler(HubHandler):

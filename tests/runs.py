@@ -1,7 +1,5 @@
 """Runs of a study that can be watched and killed, and what they leave."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import os

@@ -5,8 +5,6 @@ An arrow leads from a room to one that it imports, wherever in a file it does so
 highest room that it imports. A circle is a set of files that import each other.
 """
 
-from __future__ import annotations
-
 import ast
 import sys
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Copies of the repository in which Snakemake runs, and what its dry runs plan."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil
@@ -10,7 +8,7 @@ import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 
@@ -55,7 +53,7 @@ class Repository:
     folder: Path
     configfiles: tuple[str, ...] = ()
 
-    def copy(self, to: Path) -> Repository:
+    def copy(self, to: Path) -> Self:
         """A copy with everything that was made in it, times included."""
         shutil.copytree(self.folder, to)
         return Repository(to, self.configfiles)
@@ -65,7 +63,7 @@ class Repository:
         for program in (self.folder / "workflow/scripts").glob("*.py"):
             shutil.copy(ROOT / "tests/stub.py", program)
 
-    def overlay(self, edit: dict[str, Any]) -> Repository:
+    def overlay(self, edit: dict[str, Any]) -> Self:
         """The same folder with one more configuration file, `edit.yaml`."""
         (self.folder / "edit.yaml").write_text(yaml.safe_dump(edit, sort_keys=False))
         return Repository(self.folder, (*self.configfiles, "edit.yaml"))

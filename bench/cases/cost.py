@@ -1,7 +1,5 @@
 """Cost of the study's stages on one H100, derived from the shapes of two published models; nothing is measured."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any

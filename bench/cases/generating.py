@@ -4,8 +4,6 @@ Random models do not generate EOS. The uniform numbers force it: zero draws the 
 number is small enough for that. So the answers have the lengths that the benchmark sets.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial

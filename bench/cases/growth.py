@@ -1,7 +1,5 @@
 """Growth of a training step's cost with its pairs, their length and the vocabulary, references included."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 

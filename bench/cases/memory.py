@@ -3,8 +3,6 @@
 Every contender runs in its own process, since the memory of a process never shrinks.
 """
 
-from __future__ import annotations
-
 import copy
 import tempfile
 from collections.abc import Callable, Iterator

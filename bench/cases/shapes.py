@@ -1,11 +1,9 @@
 """Models and conversations of the benchmarks: random weights, random tokens, lengths as in UltraChat."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import partial
 from statistics import NormalDist
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -65,7 +63,7 @@ class Lengths:
             low, high = (middle, high) if np.minimum(middle * raw, self.most).mean() < self.mean else (low, middle)
         return rng.permutation(np.minimum(low * raw, self.most).round().astype(int).clip(min=2))
 
-    def scaled(self, factor: float) -> Lengths:
+    def scaled(self, factor: float) -> Self:
         return Lengths(self.mean * factor, self.spread, max(2, round(self.most * factor)))
 
 

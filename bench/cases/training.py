@@ -4,15 +4,13 @@ All contenders take the same steps: same pairs in the same order, optimiser, cli
 line per step and no checkpoints. Loss and gradient norm of every step are asserted to agree.
 """
 
-from __future__ import annotations
-
 import copy
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -115,7 +113,7 @@ class Task:
     first_steps: list[tuple[float, float]] | None = None  # loss and gradient norm of the first contender
 
     @classmethod
-    def of(cls, case: TrainingCase, device: str) -> Task:
+    def of(cls, case: TrainingCase, device: str) -> Self:
         return cls(
             case=case,
             model=shapes.model(case.shape, device=device),
@@ -177,6 +175,7 @@ class Task:
             self.settings,
             self.precision,
             items,
+            stop_requested=lambda: False,
             model=model,
             args=self.arguments(),
             train_dataset=self.steps,

@@ -4,8 +4,6 @@ Our passes are measured in parts, which the page adds up to iterations: the teac
 iterations, and the student's scores are the reference that training needs anyway.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any

@@ -4,8 +4,6 @@ Trainings log them in their curves, other programs in the records beside their f
 every set of answers once; scoring a set with the same model a second time is not needed.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path

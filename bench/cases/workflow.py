@@ -4,8 +4,6 @@ The study is that of config.yaml in smaller shards. In the finished one, placeho
 itself records them, and so compares inputs and flags of every job as after a real run.
 """
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """The figure: seconds and FLOPs of a training step against pairs, length and vocabulary."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

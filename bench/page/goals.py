@@ -1,7 +1,5 @@
 """Goals of the benchmarks, and whether they are met."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

@@ -1,13 +1,11 @@
 """Raw numbers by name, and their totals, ratios within a round, and medians."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Self
 
 from ..measure import Row
 
@@ -49,14 +47,14 @@ class Spread:
     def __bool__(self) -> bool:
         return bool(self.rounds)
 
-    def __truediv__(self, other: Spread) -> Spread:
+    def __truediv__(self, other: Self) -> Self:
         """Round by round: what slowed the machine down in a round affected both."""
         return Spread(tuple(a / b for a, b in zip(self.rounds, other.rounds, strict=False)))
 
-    def __add__(self, other: Spread) -> Spread:
+    def __add__(self, other: Self) -> Self:
         return Spread(tuple(a + b for a, b in zip(self.rounds, other.rounds, strict=True)))
 
-    def __mul__(self, factor: float) -> Spread:
+    def __mul__(self, factor: float) -> Self:
         return Spread(tuple(factor * value for value in self.rounds))
 
 

@@ -1,7 +1,5 @@
 """The page of results, docs/benchmarks.md, from the raw numbers alone: it can be rendered again at any time."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 

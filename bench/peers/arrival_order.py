@@ -4,8 +4,6 @@ transformers' `generate` on batches of prompts in their order, each of which run
 Tokens are drawn by the same uniform numbers as ours, so both generate the same answers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

@@ -6,8 +6,6 @@ vocabulary are computed at every position, and those of the answers are summed; 
 step. With `answers_only`, logits are computed only where an answer token is predicted.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -6,8 +6,6 @@ The published code loads both models in eight bits, rounds weights to two decima
 none of that is done here, so that the weights can be compared.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

@@ -4,8 +4,6 @@ Gradient checkpointing, bfloat16 and padding to a multiple are off, since they c
 it gets token ids, so its tokenisation is not timed.
 """
 
-from __future__ import annotations
-
 import tempfile
 import uuid
 from collections.abc import Sequence

@@ -9,8 +9,6 @@ There can be one such cluster at a time: `up` stops what an earlier one has left
 A GPU is a link to /dev/null: SLURM counts it, hands it out and sets CUDA_VISIBLE_DEVICES, and no program can use it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os
@@ -25,6 +23,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 ETC = Path("/etc/slurm")
 MARK = "# written by tests/slurm/cluster.py; safe to remove\n"
@@ -49,7 +48,7 @@ def foreign() -> bool:
     return file.exists() and not file.read_text().startswith(MARK)
 
 
-def present() -> Cluster | None:
+def present() -> "Cluster | None":
     """The cluster to which the configuration belongs, alive or not, if it was written here."""
     file = ETC / "slurm.conf"
     found = (
@@ -87,7 +86,7 @@ class Cluster:
     def names(self) -> list[str]:
         return [f"node{number}" for number in range(self.nodes)]
 
-    def up(self) -> Cluster:
+    def up(self) -> Self:
         """Start the daemons; returns when all nodes are idle. Raises `RuntimeError` if they are not within 30 s."""
         if reason := missing():
             raise RuntimeError(reason)

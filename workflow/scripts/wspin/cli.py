@@ -1,7 +1,5 @@
 """What every program does around its work: parse flags, write records, report a user's mistakes in one line each."""
 
-from __future__ import annotations
-
 import argparse
 import gc
 import sys

@@ -1,9 +1,7 @@
 """The name of an iteration, `{arm}/ite{k}`: written and parsed here, and nowhere else."""
 
-from __future__ import annotations
-
 import re
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 
 class Iteration(NamedTuple):
@@ -23,7 +21,7 @@ class Iteration(NamedTuple):
         return rf"(?:{arms})/ite\d+"
 
     @classmethod
-    def parse(cls, model: str) -> Iteration | None:
+    def parse(cls, model: str) -> Self | None:
         """The iteration of this name; None for a model of the registry."""
         match = re.fullmatch(r"(.+)/ite(\d+)", model)
         return cls(match[1], int(match[2])) if match else None

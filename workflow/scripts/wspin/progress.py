@@ -1,7 +1,5 @@
 """Progress of a long loop: now and then a line with the time left."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """Random numbers that belong to a row, not to a batch, a shard or a process."""
 
-from __future__ import annotations
-
 import hashlib
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Prompt templates that the configuration knows by name."""
 
-from __future__ import annotations
-
 TEMPLATES = {
     "human-assistant": "\n\n<Human>:{prompt}\n\n<Assistant>:",  # SWIFT's code
     "instruction-response": "### Instruction: {prompt}\n\n### Response: ",  # SPIN's code

@@ -1,7 +1,5 @@
 """The base class of configuration sections, the types of their values, and checks that several of them share."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, WithJsonSchema

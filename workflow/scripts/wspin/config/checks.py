@@ -1,7 +1,5 @@
 """Cross-field checks of the configuration: what must hold between the sections of a study."""
 
-from __future__ import annotations
-
 import posixpath
 from collections.abc import Callable, Iterator
 from pathlib import Path

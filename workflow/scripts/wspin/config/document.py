@@ -3,8 +3,6 @@
 Both are rewritten by `python tests/update.py`; a test fails while they differ from the definition.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path

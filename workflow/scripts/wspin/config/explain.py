@@ -1,7 +1,5 @@
 """Validation errors of pydantic in the words of a configuration file: place, what was found, the nearest key."""
 
-from __future__ import annotations
-
 import difflib
 import re
 from typing import Any

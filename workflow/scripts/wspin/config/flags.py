@@ -5,8 +5,6 @@ of keys, `0.10` for `0.1` or `5e-7` for `0.0000005` change nothing. The programs
 sections, so a flag exists if and only if its key does.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Collection, Iterator
 from functools import reduce

@@ -4,8 +4,6 @@ Snakemake merges the files, and the merged mapping is checked here. The files ar
 lost: line numbers, and keys that a file holds twice.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path

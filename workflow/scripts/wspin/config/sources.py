@@ -1,8 +1,6 @@
 """Sources of the study's models, rows and tasks (the hub, a package, a folder, or made here), and where models go."""
 
-from __future__ import annotations
-
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -47,7 +45,7 @@ class Model(Section):
     license: str | None = Field(None, min_length=1, description="its licence, for the cards of models trained from it")
 
     @model_validator(mode="after")
-    def _one_source(self) -> Model:
+    def _one_source(self) -> Self:
         kind = source_key(self, "hub", "path", "package", "scratch", "from_")
         trained = self.loss is not None and self.data is not None
         if (kind == "from_") != trained or (kind != "from_" and (self.loss or self.data or self.train)):
@@ -95,7 +93,7 @@ class Sft(Source):
     shard: PositiveInt = Field(description="prompts per file of generations and log-probabilities")
 
     @model_validator(mode="after")
-    def _one_source(self) -> Sft:
+    def _one_source(self) -> Self:
         source_key(self, "hub", "path", "package", "reasoning_gym")
         return self
 
@@ -121,7 +119,7 @@ class Preferences(Source):
     shard: PositiveInt = Field(description="pairs per file of log-probabilities")
 
     @model_validator(mode="after")
-    def _one_source(self) -> Preferences:
+    def _one_source(self) -> Self:
         source_key(self, "hub", "path", "from_")
         return self
 
@@ -149,7 +147,7 @@ class TaskSource(Section):
     heldout: bool = Field(False, description="the task files read the study's held-out rows")
 
     @model_validator(mode="after")
-    def _one_source(self) -> TaskSource:
+    def _one_source(self) -> Self:
         if self.hub and self.path:
             if self.revision or self.package:
                 raise ValueError("hub with path: the data set's files lie there; remove revision and package")

@@ -1,8 +1,6 @@
 """The sections of the configuration, one class for each stage, and the resources of jobs."""
 
-from __future__ import annotations
-
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, FiniteFloat, PositiveFloat, PositiveInt, model_validator
 
@@ -21,7 +19,7 @@ class Dialogue(Section):
     eos_on_cut: bool = Field(description="append EOS to a truncated answer, as the published code does")
 
     @model_validator(mode="after")
-    def _fits(self) -> Dialogue:
+    def _fits(self) -> Self:
         if self.max_prompt_tokens >= self.max_tokens:
             raise ValueError(
                 f"max_prompt_tokens {self.max_prompt_tokens} leaves no room for answers in max_tokens {self.max_tokens}"

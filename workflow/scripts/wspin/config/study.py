@@ -1,7 +1,5 @@
 """The whole study: all sections, the arms, and the settings of each training."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from pydantic import Field, PositiveInt

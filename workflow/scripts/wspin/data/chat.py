@@ -5,8 +5,6 @@ study's one EOS. Prompt and response are tokenised apart and joined: the ids tha
 the ids it is trained on.
 """
 
-from __future__ import annotations
-
 import itertools
 import re
 from dataclasses import dataclass

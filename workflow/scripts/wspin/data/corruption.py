@@ -1,7 +1,5 @@
 """Plausible wrong answers for preference pairs and multiple choice: a real answer with a typo."""
 
-from __future__ import annotations
-
 import string
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Rows of the published data sets, parsed as first turns or preference pairs."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Selects the study's rows: drawn once by the seed. Rows that do not fit every model are dropped here, never later."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

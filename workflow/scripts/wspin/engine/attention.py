@@ -6,8 +6,6 @@ another answer or another item. No model code changes: transformers dispatches t
 would build a mask that joins the conversations.)
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache

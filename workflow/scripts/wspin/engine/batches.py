@@ -3,8 +3,6 @@
 Steps depend on the number of items and the seed alone, never on the number of processes or the token budget.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

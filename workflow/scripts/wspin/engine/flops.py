@@ -4,13 +4,11 @@ Only matrix products count, a multiplication and an addition each; the rest is s
 twice its forward pass. Models are dense: of a mixture of experts only the shared layers are counted.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -29,7 +27,7 @@ class Cost:
     per_prediction: int
 
     @classmethod
-    def of(cls, model: Any) -> Cost:
+    def of(cls, model: Any) -> Self:
         config, head = model.config.get_text_config(), model.get_output_embeddings()
         # GPT-2 has its own class of linear layers, with transposed weights.
         modules = model.base_model.modules()

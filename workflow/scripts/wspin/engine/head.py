@@ -1,7 +1,5 @@
 """Log-probabilities from hidden states, a chunk of rows at a time: the whole matrix of logits never exists."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

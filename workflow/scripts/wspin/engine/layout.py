@@ -1,11 +1,9 @@
 """The layout of a packed row: which tokens attend to which, grouped into buckets for the attention kernels."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -38,13 +36,13 @@ class Bucket:
     square: bool  # queries are the keys: plain causal attention is the rule
 
     @classmethod
-    def of(cls, stretches: Sequence[Stretch]) -> Bucket:
+    def of(cls, stretches: Sequence[Stretch]) -> Self:
         queries, keys = (_padded([getattr(stretch, part) for stretch in stretches]) for part in ("queries", "keys"))
         lengths = torch.tensor([len(stretch.keys) for stretch in stretches])
         padding = torch.arange(keys.shape[1]) >= lengths[:, None]
         return cls(queries, keys, padding, square=all(stretch.is_square for stretch in stretches))
 
-    def to(self, device: torch.device) -> Bucket:
+    def to(self, device: torch.device) -> Self:
         return Bucket(self.queries.to(device), self.keys.to(device), self.padding.to(device), self.square)
 
     def mask(self, positions: Tensor, window: int | None) -> Tensor | None:
@@ -73,7 +71,7 @@ class PackedLayout:
     masks: dict[Any, Any] = field(default_factory=dict)  # cache by sliding window, shared by all layers
 
     @classmethod
-    def of(cls, lengths: Sequence[Sequence[int]]) -> PackedLayout:
+    def of(cls, lengths: Sequence[Sequence[int]]) -> Self:
         """Layout of items, each given by the input tokens of its prompt and of each answer."""
         parts = [(item, branch, n) for item, sizes in enumerate(lengths) for branch, n in enumerate(sizes)]
         counts = [n for *_, n in parts]
@@ -88,7 +86,7 @@ class PackedLayout:
             output_index=torch.from_numpy(_output_index(groups, len(positions))),
         )
 
-    def to(self, device: torch.device) -> PackedLayout:
+    def to(self, device: torch.device) -> Self:
         tensors = (value.to(device) for value in (self.items, self.branches, self.positions))
         return PackedLayout(*tensors, tuple(bucket.to(device) for bucket in self.buckets), self.output_index.to(device))
 

@@ -1,7 +1,5 @@
 """Log-probabilities of a batch's answer tokens, and the forward pass that training differentiates."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial

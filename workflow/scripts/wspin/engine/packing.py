@@ -8,10 +8,9 @@ The positions of each answer continue from the end of its prompt. Its last token
 follows it. Per-token values (log-probabilities, references, weights) are flat vectors, answer by answer.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import torch
@@ -70,7 +69,7 @@ class Batch:
     reference: torch.Tensor | None
     weights: torch.Tensor | None
 
-    def to(self, device: torch.device) -> Batch:
+    def to(self, device: torch.device) -> Self:
         return replace(self, **{name: part.to(device) for name, part in vars(self).items() if hasattr(part, "to")})
 
 

@@ -1,7 +1,5 @@
 """Which models the shared-prefix engine supports; all others are refused."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

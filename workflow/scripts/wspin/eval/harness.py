@@ -5,8 +5,6 @@ local folder `./{org}/{name}` to the hub, so lm-eval's own tasks run unchanged o
 task files find their data beside them. Tasks with equal numbers of shots run together, all on the same loaded model.
 """
 
-from __future__ import annotations
-
 import contextlib
 import difflib
 import json

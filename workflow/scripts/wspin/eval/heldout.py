@@ -1,7 +1,5 @@
 """The study's held-out rows as documents of lm-eval's tasks."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from wspin.data import chat

@@ -1,7 +1,5 @@
 """lm-eval's results in the study's files: scores by task, and a row per document."""
 
-from __future__ import annotations
-
 import json
 import math
 import numbers

@@ -1,7 +1,5 @@
 """Answers and weights from files, in place of those that iteration 0 would compute."""
 
-from __future__ import annotations
-
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path

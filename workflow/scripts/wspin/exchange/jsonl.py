@@ -1,7 +1,5 @@
 """Import and export of SPIN's and TIS-DPO's JSONL."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field

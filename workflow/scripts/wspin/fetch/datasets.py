@@ -1,7 +1,5 @@
 """Fetches data sets: one `{split}.parquet` per split, with the columns of the source."""
 
-from __future__ import annotations
-
 import json
 import tempfile
 from fnmatch import fnmatch

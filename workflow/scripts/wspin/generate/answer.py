@@ -1,7 +1,5 @@
 """The contract of all engines: where a prompt's random numbers come from, and what comes back."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

@@ -3,8 +3,6 @@
 Works with every causal model of transformers that has a KV cache; masks are the library's own.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial

@@ -4,8 +4,6 @@ An answer depends on its prompt and its own random numbers alone, so resuming gi
 the remaining prompts now stand in other batches.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import time

@@ -1,7 +1,5 @@
 """Continuous batching with transformers: a finished sequence frees its slot for a waiting prompt."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass

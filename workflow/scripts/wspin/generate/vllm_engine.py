@@ -5,8 +5,6 @@ leaves no process behind. Its CPU build, which the tests use, has no chunked pre
 Generator does not use offset"), so there a prompt is prefilled at once.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -4,11 +4,9 @@ Token ids are computed once and kept: real answers are tokenized when they are s
 the engine sampled. A teacher with another tokenizer tokenizes their text.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +22,7 @@ class Tokens(NamedTuple):
     ids: list[int]
     ends: list[int]
 
-    def truncated(self, limit: int) -> Tokens:
+    def truncated(self, limit: int) -> Self:
         """The first tokens, at most `limit`, without those that hold only some bytes of their last character."""
         while 0 < limit < len(self.ids) and self.ends[limit - 1] == self.ends[limit]:
             limit -= 1

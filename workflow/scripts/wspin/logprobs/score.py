@@ -1,7 +1,5 @@
 """Scores packed items with a model."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

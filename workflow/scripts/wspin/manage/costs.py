@@ -3,8 +3,6 @@
 A record is counted once: a job leaves the same one beside each of its outputs, and what arms share lies in one place.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 from itertools import chain

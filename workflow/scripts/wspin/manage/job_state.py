@@ -16,8 +16,6 @@ Locks may not be visible from another node. Then a job that a run has marked is 
 Nothing is written. A lock is tested by taking it for a moment; a file that vanishes meanwhile counts as absent.
 """
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import fcntl

@@ -4,8 +4,6 @@ A card is `README.md` in the model's folder, in the form of the model hub. No ma
 re-runs nothing. Its text is the template `model_card.md.j2`.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

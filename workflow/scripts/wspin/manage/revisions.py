@@ -1,7 +1,5 @@
 """Pins what a study takes from the hub to commits."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 

@@ -4,8 +4,6 @@ An edit of the code re-runs nothing by itself: a changed comment must not cost G
 hash of the code that made it, comments and docstrings left out.
 """
 
-from __future__ import annotations
-
 import functools
 import json
 import re

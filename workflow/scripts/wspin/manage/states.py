@@ -1,7 +1,5 @@
 """Resumable states that no process holds: what an interrupted job would have continued from."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from pathlib import Path

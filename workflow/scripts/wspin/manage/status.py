@@ -1,7 +1,5 @@
 """The progress of a study: a table with a row for each model, and the jobs that run or were interrupted."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 

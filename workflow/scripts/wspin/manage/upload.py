@@ -3,8 +3,6 @@
 HF_TOKEN is read by the hub's library alone. Nothing about this machine is uploaded: no host, no command, no path.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Model folders: load, fingerprint, publish with a manifest."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

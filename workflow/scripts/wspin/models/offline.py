@@ -3,8 +3,6 @@
 Every job of the study is a process of its own, so even a small study pays for an import a hundred times.
 """
 
-from __future__ import annotations
-
 import gc
 import os
 import sys

@@ -1,7 +1,5 @@
 """Small models made from scratch: random weights, and a tokenizer trained on the study's text."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

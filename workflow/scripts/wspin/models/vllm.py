@@ -1,7 +1,5 @@
 """Imports vLLM, which has its own environment."""
 
-from __future__ import annotations
-
 import logging
 import os
 import warnings

@@ -1,7 +1,5 @@
 """Problems that would stop a study: memory, time, disk, access."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import shutil

@@ -5,8 +5,6 @@ times that for a training step, at an assumed share of the GPU's peak; generatio
 weights from memory. Jobs are counted by the study's lineage, so an arm, a fork or a replicate costs what it adds.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path

@@ -3,8 +3,6 @@
 Modules are built on torch's meta device; what a forward pass keeps for the backward pass is counted on fake tensors.
 """
 
-from __future__ import annotations
-
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -18,25 +16,6 @@ from wspin.engine.flops import Cost
 from wspin.study.paths import StudyPaths
 
 SHIPPED = Path("config/architectures")  # configs of the study's models, until they are fetched
-
-
-def known_sizes(paths: StudyPaths) -> dict[str, Size]:
-    """The sizes of the fetched models whose configs exist: fetched, at a local path, from scratch, or shipped."""
-    configs = {name: _config(paths, name, paths.study.models[name]) for name in paths.fetched_models}
-    return {name: Size(config) for name, config in configs.items() if config is not None}
-
-
-def _config(paths: StudyPaths, name: str, model: Model) -> Any:
-    from transformers import AutoConfig
-
-    from wspin.models.scratch import scratch_config
-
-    if model.scratch:
-        return scratch_config(model.scratch)
-    for folder in (paths.model(name), model.path, model.hub and SHIPPED / model.hub):
-        if folder and (Path(folder) / "config.json").exists():
-            return AutoConfig.from_pretrained(folder, local_files_only=True)
-    return None
 
 
 FEW, MANY = 61, 127  # tokens of the passes that are counted: no width of a model is one of them
@@ -120,3 +99,22 @@ def _kept(config: Any, layers: int, tokens: int, precision: str) -> int:
         with hooks, torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
             _states = model(ids, use_cache=False).last_hidden_state  # alive while what it keeps is counted
     return sum(storage.nbytes() for storage in kept.values())
+
+
+def known_sizes(paths: StudyPaths) -> dict[str, Size]:
+    """The sizes of the fetched models whose configs exist: fetched, at a local path, from scratch, or shipped."""
+    configs = {name: _config(paths, name, paths.study.models[name]) for name in paths.fetched_models}
+    return {name: Size(config) for name, config in configs.items() if config is not None}
+
+
+def _config(paths: StudyPaths, name: str, model: Model) -> Any:
+    from transformers import AutoConfig
+
+    from wspin.models.scratch import scratch_config
+
+    if model.scratch:
+        return scratch_config(model.scratch)
+    for folder in (paths.model(name), model.path, model.hub and SHIPPED / model.hub):
+        if folder and (Path(folder) / "config.json").exists():
+            return AutoConfig.from_pretrained(folder, local_files_only=True)
+    return None

@@ -1,7 +1,5 @@
 """The estimates as a table, with what they assume."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import groupby

@@ -9,8 +9,6 @@ item by item before anything is resampled, so what two models have in common on 
 Bars to Evals (2024), arXiv 2411.00640.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """The commands of `report.py`: each returns the content of its outputs and names the files that it read."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple

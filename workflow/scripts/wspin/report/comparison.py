@@ -4,8 +4,6 @@ Every interval is drawn with the same random numbers: models with equal answers 
 or arm changes none of them.
 """
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Iterable
 from pathlib import Path

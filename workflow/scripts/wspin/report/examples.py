@@ -1,7 +1,5 @@
 """A page for readers: the answers of the study's models to the same prompts, and the weights of the answers' tokens."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 

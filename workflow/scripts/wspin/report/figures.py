@@ -4,8 +4,6 @@ Figures use neither matplotlib's global state (`pyplot`) nor the user's style. T
 colour vision deficiencies too (arXiv 2107.02270); arms differ by marker as well.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 from collections.abc import Iterator, Sequence

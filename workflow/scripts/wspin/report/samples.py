@@ -3,8 +3,6 @@
 A leaf task (a task, or a subtask of a group) is one stratum of the bootstrap; see `bootstrap`.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterable, Sequence

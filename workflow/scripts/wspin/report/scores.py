@@ -3,11 +3,9 @@
 Values are fractions, in the files and here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
@@ -27,10 +25,10 @@ class TaskScores(BaseModel):
     prompt_hash: str
     metrics: dict[str, float]
     stderr: dict[str, float | None]
-    subtasks: dict[str, TaskScores] = {}
+    subtasks: dict[str, "TaskScores"] = {}
 
     @model_validator(mode="after")
-    def _same_keys(self) -> TaskScores:
+    def _same_keys(self) -> Self:
         if self.metrics.keys() != self.stderr.keys():
             expected = ", ".join(self.metrics)
             raise ValueError(f"stderr holds {', '.join(self.stderr)}; expected {expected}, as in metrics")

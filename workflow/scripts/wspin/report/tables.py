@@ -1,7 +1,5 @@
 """The tables of scores and differences: CSV with every number, and Markdown and LaTeX for readers."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple

@@ -4,8 +4,6 @@ EOS is left out: its weight is a setting. Shares are of tokens, except `mismatch
 the two models have different numbers of tokens, where the mean forms are biased.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping, Sequence

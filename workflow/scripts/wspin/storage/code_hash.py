@@ -1,7 +1,5 @@
 """Which code computed a result: a hash of a program and of the library modules that it imports."""
 
-from __future__ import annotations
-
 import ast
 import hashlib
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """Locks on state folders: one writer at a time, released however the writer ends."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os

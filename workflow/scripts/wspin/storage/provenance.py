@@ -4,8 +4,6 @@ They are kept out of the results, so that equal work gives equal bytes: a model'
 by the manifest), a file's beside it as `{name}.provenance.json`. The target `stale` reads these records.
 """
 
-from __future__ import annotations
-
 import contextlib
 import datetime
 import importlib.metadata

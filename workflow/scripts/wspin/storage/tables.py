@@ -5,8 +5,6 @@ computed from (tokenizer, model, template, settings), but no times or hosts: equ
 passes the entries that it expects, and any other value is an error of one line.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """Tables as text: aligned columns for the terminal, Markdown and LaTeX, and CSV."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """The jobs of a study: the output files of each, its log, its states. Pure strings, no file is touched."""
 
-from __future__ import annotations
-
 from pathlib import PurePath
 from typing import NamedTuple
 

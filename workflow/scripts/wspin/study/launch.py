@@ -7,10 +7,8 @@
 A machine without GPUs runs the same number of processes on its CPU.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from wspin.errors import StudyError
 
@@ -27,7 +25,7 @@ class Launch:
     mpi: str = ""
 
     @classmethod
-    def of(cls, resources: Any, threads: int) -> Launch:
+    def of(cls, resources: Any, threads: int) -> Self:
         """From a job's resources: `gpu` on one node; `nodes`, `gres: gpu:N` of each and `mpi: srun` on several.
 
         Raises `StudyError` unless they give the GPUs of a node and the program that starts a task on each.

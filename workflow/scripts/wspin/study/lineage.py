@@ -5,8 +5,6 @@
   the arms share, and the iteration's own folder after that.
 """
 
-from __future__ import annotations
-
 from functools import cache, cached_property
 
 from wspin.config.study import Study

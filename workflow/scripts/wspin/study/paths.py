@@ -1,7 +1,5 @@
 """The files of a study, the inputs of its rules, and the settings that their programs take."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
 from functools import cache

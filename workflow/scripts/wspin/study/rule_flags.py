@@ -4,8 +4,6 @@ They hold the sections a job depends on, per-iteration values resolved, and noth
 what stands here is what re-runs a job, and what does not (GPUs, threads, memory, the name of an arm) is free to change.
 """
 
-from __future__ import annotations
-
 import json
 from functools import cache
 

@@ -4,8 +4,6 @@
 processes run on the CPU (gloo). Only rank 0 writes files.
 """
 
-from __future__ import annotations
-
 import os
 import warnings
 from collections.abc import Iterator

@@ -4,8 +4,6 @@ By torch's `fully_shard`: each layer is a unit, and the rest (embedding, last no
 weight is used without a call of the head. Saved states are unsharded, so any number of processes can resume them.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

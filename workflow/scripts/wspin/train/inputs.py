@@ -3,8 +3,6 @@
 The rows, token ids, models and tokenizers of the files are checked against each other; nothing is tokenised twice.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from itertools import groupby

@@ -3,8 +3,6 @@
 The curve holds only what is the same in every run of a training. Its speed goes to the log and the model's record.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Sequence

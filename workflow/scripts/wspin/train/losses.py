@@ -5,8 +5,6 @@ one EOS included, nothing normalised by length; h = M(chosen) - M(rejected), the
 token weights w, constants without gradient, M_W(y) is the sum of w_i Delta_i and h_W its difference.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -4,8 +4,6 @@ SLURM can send a signal ahead of a job's time limit (slurm/config.yaml), so that
 that reaches every process of the job and by default no process reacts to it.
 """
 
-from __future__ import annotations
-
 import math
 import signal
 from collections.abc import Callable, Iterator, Sequence

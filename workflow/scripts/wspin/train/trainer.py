@@ -6,15 +6,13 @@ step is the same on any number of devices and with any amount of memory, and res
 index with the Trainer's own state.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 import operator
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -46,7 +44,7 @@ class StepTotals:
     stop_requested: bool
 
     @classmethod
-    def over_ranks(cls, ranks: Sequence[StepTotals]) -> StepTotals:
+    def over_ranks(cls, ranks: Sequence[Self]) -> Self:
         return cls(
             loss=torch.stack([totals.loss for totals in ranks]).sum(),
             answer_sums=concatenated([totals.answer_sums for totals in ranks if totals.answer_sums]),
@@ -63,9 +61,7 @@ class PlannedTrainer(Trainer):
     def __init__(
         self, settings: Train, precision: str, items: Sequence[Item], stop_requested: Callable[[], bool], **more: Any
     ):
-        optimizer, implementation = OPTIMIZERS[settings.optimizer]
-        options = {"lr": settings.learning_rate, **implementation}
-        super().__init__(optimizer_cls_and_kwargs=(optimizer, options), **more)
+        super().__init__(optimizer_cls_and_kwargs=optimizer(settings), **more)
         self.settings, self.precision, self.items, self.stop_requested = settings, precision, items, stop_requested
         self.lengths = [item.lengths for item in items]
         self.token_budget = settings.token_budget
@@ -199,6 +195,12 @@ class PlannedTrainer(Trainer):
 
     def floating_point_ops(self, inputs: Any) -> int:
         return 0  # the Trainer's estimate expects a dictionary of padded inputs
+
+
+def optimizer(settings: Train) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
+    """The optimiser with torch's defaults, over all tensors at once where torch can, and its options."""
+    kind, implementation = OPTIMIZERS[settings.optimizer]
+    return kind, {"lr": settings.learning_rate, **implementation}
 
 
 def concatenated(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -5,8 +5,6 @@ So a side's tokens tile the text up to the last of them, whichever token holds t
 hold some bytes of one character share its end, and a token without characters belongs to the character before it.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

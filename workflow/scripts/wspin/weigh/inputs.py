@@ -4,8 +4,6 @@ The student is the model that generated this iteration's answers; its log-probab
 scored the same texts in its own tokenizer. Files that do not belong together are refused.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple

@@ -5,8 +5,6 @@ order of operations is fixed: log-ratios, shape with the side's mu, control, nor
 constants of the training: they multiply the policy's and the reference's log-probabilities alike.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
