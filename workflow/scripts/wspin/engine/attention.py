@@ -83,8 +83,8 @@ AttentionInterface.register(FLEX, _flex_attention)
 @contextmanager
 def shared_prefix(model: Any) -> Iterator[None]:
     """Within, the model expects packed rows (`layout=` in its call). Raises `StudyError` for other attention code."""
-    before = model.config._attn_implementation
-    if before in (BUCKETED, FLEX):
+    previous = model.config._attn_implementation
+    if previous in (BUCKETED, FLEX):
         yield
         return
     name = FLEX if _flex_compiles(model.device) else BUCKETED
@@ -95,7 +95,7 @@ def shared_prefix(model: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        model.set_attn_implementation(before)
+        model.set_attn_implementation(previous)
 
 
 @cache

@@ -109,11 +109,11 @@ def markers(folder: Path) -> Iterator[tuple[str, float]]:
     Long names are split into folders whose names begin with @.
     """
     for place, _, names in os.walk(folder):
-        before = "".join(Path(place).relative_to(folder).parts).replace("@", "")
+        prefix = "".join(Path(place).relative_to(folder).parts).replace("@", "")
         for name in names:
             when = changed(f"{place}/{name}")
             with contextlib.suppress(ValueError):  # a file of another kind
-                output = base64.urlsafe_b64decode(before + name).decode()
+                output = base64.urlsafe_b64decode(prefix + name).decode()
                 if when is not None:
                     yield output, when
 

@@ -74,7 +74,7 @@ def context_length(folder: str | Path) -> int:
 
 
 def publish(model: Any, tokenizer: Any, output: str | Path, manifest: str | Path, weights: Any = None) -> None:
-    """Write a trained model in float32, whole or not at all, and its manifest.
+    """Publish a trained model in float32 atomically, and write its manifest.
 
     `weights`: the full state dict, where `model` holds only a shard of it.
     """

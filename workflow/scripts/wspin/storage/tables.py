@@ -52,7 +52,7 @@ def schema(kind: str, replays: int = 0) -> dict[str, pa.DataType]:
 def write(
     path: str | Path, kind: str, columns: dict[str, Sequence[Any]], metadata: dict[str, Any], replays: int = 0
 ) -> None:
-    """Write one file of the study, whole or not at all.
+    """Write one file of the study atomically.
 
     `columns` holds `prompt_id` and the columns of the kind, `metadata` all that a reader may have to check.
     Raises `StudyError` if the ids are not unique.

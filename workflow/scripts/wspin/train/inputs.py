@@ -101,8 +101,8 @@ def _pair_weights(paths: Paths, scored: pa.Table, side: str, expected: Metadata)
     for name, answers in zip(tables.SIDES, ("chosen", side), strict=True):
         weights, ids = tables.row_arrays(table, f"{name}_weights"), tables.row_arrays(scored, f"{answers}_token_ids")
         if list(map(len, weights)) != list(map(len, ids)):
-            found = "expected one per token, found another number; weigh the answers again"
-            raise StudyError(f"{paths[0]}: {name}_weights: {found}")
+            message = "expected one per token, found another number; weigh the answers again"
+            raise StudyError(f"{paths[0]}: {name}_weights: {message}")
         by_side.append(weights)
     return list(zip(*by_side, strict=True))
 
