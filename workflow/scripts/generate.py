@@ -20,8 +20,7 @@ from wspin.storage.locks import locked, remove_state
 
 def main(argv=None):
     parser = cli.program_parser("generate", __doc__, Generate, Dialogue)
-    cli.add_required(parser, "--model", "--manifest", "--prompts", "--output")
-    parser.add_argument("--state", required=True, help="folder from which a killed job resumes")
+    cli.add_required(parser, "--model", "--manifest", "--prompts", "--state", "--output")
     cli.add_required(parser, "--shard", "--shard-size", type=int)
     cli.add_required(parser, "--seed", type=int, nargs=2, metavar=("SEED", "ITERATION"))
     arguments = parser.parse_args(argv)
