@@ -1,7 +1,10 @@
 """Wrong values and contradictions between sections, and what the arms make of their settings."""
 
+from pathlib import Path
+
 import pytest
-from configuration import BASE, SCRATCH, load, refusal
+import yaml
+from configuration import BASE, CONFIG, SCRATCH, load, refusal
 
 from wspin.config.flags import flags
 from wspin.config.stages import Weigh, at_iteration
@@ -105,18 +108,17 @@ def test_names_are_one_set_beside_the_folders_of_the_results():
     assert "arms.sft: 'sft' is a model of the registry too" in refusal({"arms": {"sft": {}}})
 
 
-def test_a_study_and_the_arms_of_another_one_never_share_a_folder(tmp_path):
-    results = str(tmp_path)
-    for name in ("nested", "spin"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "nested/config.yaml").touch()
-    assert load({"results": results})
-    for section, entry in (("arms", {}), ("models", {"path": "here"})):
-        found = f"{section}.nested: '{results}/nested' holds another study's results"
-        assert found in refusal({"results": results, section: {"nested": entry}})
-    assert load({"results": f"{results}/spin"})
-    (tmp_path / "spin/ite0").mkdir()
-    assert f"results: '{results}/spin' is a model's or an arm's folder" in refusal({"results": f"{results}/spin"})
+def test_an_overlays_results_are_no_arm_of_the_study():
+    """Whether the overlay has run or not: two studies must never share a folder."""
+    folders = [yaml.safe_load(file.read_text())["results"] for file in (CONFIG / "overlays").glob("*.yaml")]
+    assert {Path(folder).name for folder in folders} >= {"demo", "smollm2", "swift_paper"}
+    for name in (Path(folder).name for folder in folders):
+        assert f"arms.{name}: '{name}' is the name of a folder of the results" in refusal({"arms": {name: {}}})
+
+
+def test_a_study_takes_its_own_results_for_its_own(tmp_path):
+    (tmp_path / "iterative/ite0").mkdir(parents=True)
+    assert load({"results": str(tmp_path), "arms": {"iterative": {}}})
 
 
 @pytest.mark.parametrize(

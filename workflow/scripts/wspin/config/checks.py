@@ -2,7 +2,6 @@
 
 import posixpath
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from pydantic import ValidationError
 
@@ -34,19 +33,14 @@ def _unknown_arm(study: Study, place: Place, name: str) -> Iterator[Complaint]:
 
 def _names(study: Study) -> Iterator[Complaint]:
     """One spelling of the results' folder, and in it one folder for each name."""
-    results = Path(study.results)
     if study.results != posixpath.normpath(study.results):
         expected = posixpath.normpath(study.results)
         spelling = "one spelling, so that Snakemake knows its files"
         yield ("results",), f"found {study.results!r}, expected {expected!r}: {spelling}"
-    if (results / "manifest.json").exists() or any(results.glob("ite*")):
-        yield ("results",), f"{study.results!r} is a model's or an arm's folder of another study; choose another"
     for section, names in (("models", study.models), ("arms", study.arms)):
         for name in names:
             if name in RESERVED:
                 yield (section, name), f"{name!r} is the name of a folder of the results; choose another"
-            if (results / name / "config.yaml").exists():
-                yield (section, name), f"{str(results / name)!r} holds another study's results; choose another name"
     for name in study.arms:
         if name in study.models:
             yield ("arms", name), f"{name!r} is a model of the registry too; arms and models share one set of names"

@@ -9,10 +9,10 @@ from .base import Name, Section
 from .sources import Data, Model, Push
 from .stages import Train, Weigh
 
-# Folders of the results, and the response set of the real answers: no names for models or arms
+# No names for models or arms: folders of the results, the response set of the real answers, the overlays' results
 RESERVED = frozenset(
     ("data", "fetched", "logprobs", "logs", "benchmarks", "tables", "figures", "pages", "gold", "preferences")
-) | {"config.yaml"}
+) | {"config.yaml", "demo", "smollm2", "spin_settings", "swift_paper"}
 
 # An arm that sets one of these keys has weights of its own at iteration 0
 OWN_WEIGHT_KEYS = {"weigh", "teacher", "start", "seed", "fork"}
