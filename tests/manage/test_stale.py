@@ -58,6 +58,15 @@ def test_stale_results_are_named_with_what_makes_them_again(results, capsys):
     ]
 
 
+def test_the_record_of_an_upload_is_no_job(results, capsys):
+    """It holds what reproduces the model and no command."""
+    upload = results / ".state/push/spin--ite3"
+    upload.mkdir(parents=True)
+    (upload / "provenance.json").write_text(json.dumps({"program": "train", "code": "0" * 16}))
+    manage.main(["stale", "--results", str(results)])
+    assert capsys.readouterr().out == EVERYTHING_PRESENT
+
+
 # Every program of a rule that has outputs, with its sub-command
 JOBS = {
     name: (program, [f"workflow/scripts/{program}.py", *([command] if command else []), "--output", "x"])
@@ -197,6 +206,8 @@ def scripts(tmp_path, monkeypatch):
         ("study/rule_flags", set()),
         ("config/study", set()),
         ("report/bootstrap", {"report"}),
+        ("progress", set()),
+        ("errors", set()),
     ],
 )
 def test_a_module_is_the_code_of_the_programs_that_compute_with_it(hashes, scripts, module, programs):

@@ -82,9 +82,10 @@ def _commit() -> str:
 
 
 def records(results: Path) -> Iterator[Path]:
-    """Paths of the records below a folder of results, without those of studies nested in it."""
+    """Paths of the records below a folder of results, without those of nested studies and of interrupted uploads."""
     for folder, below, names in os.walk(results):
-        below[:] = sorted(name for name in below if not (Path(folder) / name / "config.yaml").exists())
+        nested = {name for name in below if (Path(folder) / name / "config.yaml").exists()}
+        below[:] = sorted(set(below) - nested - {".state"})
         yield from (Path(folder) / name for name in sorted(names) if name.endswith("provenance.json"))
 
 
