@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import jinja2
 import pytest
 import results as made
 from huggingface_hub import ModelCard
@@ -128,9 +129,10 @@ def test_a_card_is_left_with_a_model_that_has_just_been_made(results, tmp_path, 
     assert "no card yet" in capsys.readouterr().out
 
 
-def test_a_card_that_cannot_be_written_does_not_fail_the_job(results, monkeypatch, capsys):
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), jinja2.UndefinedError("no such name")])
+def test_a_card_that_cannot_be_written_does_not_fail_the_job(results, monkeypatch, capsys, error):
     def full(path):
-        raise OSError(28, "No space left on device", str(path))
+        raise error
 
     monkeypatch.setattr(model_card, "whole_file", full)
     model_card.add_card(str(results / MODEL / "model"))

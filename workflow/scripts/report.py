@@ -30,8 +30,8 @@ def main(argv=None):
             report = commands.weights(flags.prompts, shards, flags.output)
         case "examples":
             shards = iteration_shards(flags.iterations, flags.shards, flags.weights, flags.reference, flags.generations)
-            answers = dict(zip(flags.opponents, flags.answers, strict=True))
-            report = commands.examples(flags.prompts, flags.count, answers, shards, flags.output)
+            answers = (flags.opponents, flags.answers)
+            report = commands.examples(flags.prompts, flags.count, *answers, shards, flags.output)
         case "figure":
             report = commands.figure(flags.averages, flags.confidence, flags.output)
     for path, content in report.outputs.items():

@@ -49,11 +49,17 @@ def weights(prompts: str, shards: Mapping[str, Sequence[Shard]], output: Sequenc
 
 
 def examples(
-    prompts: str, count: int, answers: Mapping[str, str], shards: Mapping[str, Sequence[Shard]], output: Sequence[str]
+    prompts: str,
+    count: int,
+    opponents: Sequence[str],
+    answers: Sequence[str],
+    shards: Mapping[str, Sequence[Shard]],
+    output: Sequence[str],
 ) -> Report:
     """The first prompts with every opponent's answers and the token weights of every iteration's first shard."""
-    page = examples_page(prompts, answers, {iteration: first for iteration, (first, *_) in shards.items()}, count)
-    return Report(by_suffix(output, {".md": page}), [prompts, *answers.values(), *_files(shards)])
+    answers_of = dict(zip(opponents, answers, strict=True))
+    page = examples_page(prompts, answers_of, {iteration: first for iteration, (first, *_) in shards.items()}, count)
+    return Report(by_suffix(output, {".md": page}), list(dict.fromkeys([prompts, *answers, *_files(shards)])))
 
 
 def figure(averages: str, confidence: float, output: Sequence[str]) -> Report:
