@@ -42,6 +42,13 @@ def here(study, monkeypatch):
     return study
 
 
+@pytest.fixture
+def frozen(monkeypatch):
+    """The clock stands still."""
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+
+
 def layout(*overlays):
     return StudyPaths(read_study(["config/config.yaml", *overlays]))
 
@@ -283,7 +290,7 @@ def test_where_locks_are_not_seen_the_log_tells(here):
     assert told()[0]["spin/ite2"]["generations"] == "1/2, interrupted"
 
 
-def test_a_lock_of_this_node_is_believed_and_one_of_another_is_not(here):
+def test_a_lock_of_this_node_is_believed_and_one_of_another_is_not(here, frozen):
     remove(MODEL)
     run_began(ago=900)
     mark(MODEL, ago=800)

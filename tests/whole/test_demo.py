@@ -32,6 +32,7 @@ def test_models_have_the_same_bytes_whatever_the_processor(tmp_path):
     assert {model: digest(repository.folder, model) for model in DIGESTS} == DIGESTS
 
 
+@pytest.mark.demo
 @pytest.mark.skipif(not_amd(), reason="no AMD processor: on others MKL multiplies matrices with other kernels")
 def test_the_demo_of_this_checkout_has_the_same_bytes():
     if not (workflow.ROOT / DEMO / "tables/scores.md").exists():

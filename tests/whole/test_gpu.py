@@ -1,4 +1,4 @@
-"""pytest -m gpu tests/test_gpu.py: what holds on the CPU holds on CUDA. Skipped where there is none."""
+"""What holds on the CPU holds on CUDA. Skipped where there is none."""
 
 import copy
 import json

@@ -87,8 +87,8 @@ class PlannedTrainer(Trainer):
                 return self._step(model, inputs)
             except torch.OutOfMemoryError:
                 if self.in_collective:
-                    found = f"found {self.token_budget} tokens too many in a pass of all processes; lower it"
-                    raise StudyError(f"train.token_budget: expected what fits into memory, {found}") from None
+                    found = f"found too little for {self.token_budget} tokens in a pass of all processes; lower it"
+                    raise StudyError(f"train.token_budget: expected memory for every pass, {found}") from None
                 self.token_budget = halved_budget(self.token_budget, [self.lengths[i] for i in inputs])
                 print(f"train: out of memory; continuing with token_budget {self.token_budget}", flush=True)
             model.zero_grad()
