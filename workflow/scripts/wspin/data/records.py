@@ -22,6 +22,8 @@ class Split(Sequence):
         return self.table.num_rows
 
     def __getitem__(self, index: int) -> Any:
+        if not 0 <= index < len(self):  # a table without columns has rows wherever it is sliced
+            raise IndexError(index)
         return self.parse_row(self.table.slice(index, 1).to_pylist()[0])
 
 
