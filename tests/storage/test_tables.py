@@ -150,7 +150,8 @@ def test_a_damaged_file(path, damage):
     path.write_bytes(
         {"half": whole[: len(whole) // 2], "empty": b"", "text": b"a,b\n1,2\n", "no footer": whole[:-8]}[damage]
     )
-    stops(path, "expected a parquet file, found", "delete it and run again")
+    expected = "the bytes of its checksum, found others" if damage in ("half", "no footer") else "a parquet file, found"
+    stops(path, f"expected {expected}", "delete it and run again")
 
 
 def rewritten(path, change):

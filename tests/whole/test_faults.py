@@ -132,7 +132,7 @@ def test_a_broken_shard_is_one_line(jobs):
     (folder / "answers.parquet").write_bytes(whole[: len(whole) // 2])
     code, lines = run_job(jobs, "logprobs")
     assert (code, len(lines)) == (1, 1), lines
-    assert lines[0].startswith("logprobs.py: error: answers.parquet: expected a parquet file, found ")
+    assert lines[0].startswith("logprobs.py: error: answers.parquet: expected ")
 
 
 # Whole studies

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from wspin.errors import StudyError
 from wspin.storage import tables
@@ -23,7 +22,7 @@ def write_samples(path: str | Path, rows: list[Row], metadata: dict[str, Any]) -
     header = json.dumps({"format": tables.FORMAT, "kind": "samples", **metadata}, sort_keys=True)
     schema = pa.schema([pa.field(name, kind, nullable=False) for name, kind in fields.items()], {"wspin": header})
     with whole_file(path) as temporary:
-        pq.write_table(pa.Table.from_pylist(rows, schema), temporary, compression="zstd")
+        tables.write_parquet(temporary, pa.Table.from_pylist(rows, schema))
 
 
 def task_scores(name: str, shots: int, results: Row) -> Row:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from wspin.errors import StudyError, first_line
@@ -171,7 +170,7 @@ def excerpt(value: Any) -> str:
 def write_rows(path: str | Path, pairs: Sequence[Pair]) -> None:
     """Write prompts and real answers as one split of a data set that a study reads (`data.sft.path`)."""
     columns = {"prompt": [pair.prompt for pair in pairs], "response": [pair.chosen for pair in pairs]}
-    pq.write_table(pa.table(columns), path, compression="zstd")
+    tables.write_parquet(path, pa.table(columns))
 
 
 def study_pairs(rows: pa.Table, generations: pa.Table, weights: pa.Table | None) -> Iterator[Pair]:

@@ -6,7 +6,6 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from wspin.config.sources import PackagedRows, ReasoningGym
 from wspin.data.records import Row, first_turn
@@ -35,6 +34,7 @@ def from_hub(name: str, revision: str, splits: list[str], folder: Path, state: s
                 with tempfile.TemporaryDirectory(prefix="datasets-") as cache:
                     rows = load_dataset(file_format, data_files={split: files}, split=split, cache_dir=cache)
                     rows.to_parquet(folder / f"{split}.parquet")
+                tables.add_checksum(folder / f"{split}.parquet")
             except Exception as error:  # of datasets itself, or of any of its readers
                 message = f"expected rows in split {split!r}, found {type(error).__name__}: {first_line(error)}"
                 raise StudyError(f"{repository}: {message}") from error
@@ -76,7 +76,7 @@ def from_folder(path: str, splits: list[str], folder: Path) -> None:
     for split in splits:
         parquet, jsonl = (Path(path) / f"{split}.{suffix}" for suffix in ("parquet", "jsonl"))
         if parquet.exists():
-            table = tables.read_parquet(parquet)
+            table = tables.read_parquet(parquet, remedy="correct the file")
         elif jsonl.exists():
             try:
                 table = pyarrow.json.read_json(jsonl)
@@ -84,7 +84,7 @@ def from_folder(path: str, splits: list[str], folder: Path) -> None:
                 raise StudyError(f"{jsonl}: expected one JSON object a line, found {first_line(error)}") from None
         else:
             raise StudyError(f"{path}: expected {split}.parquet or {split}.jsonl, found neither")
-        pq.write_table(table, folder / f"{split}.parquet", compression="zstd")
+        tables.write_parquet(folder / f"{split}.parquet", table)
 
 
 def from_reasoning_gym(settings: ReasoningGym, seed: int, folder: Path) -> None:
@@ -130,4 +130,4 @@ def _write_splits(rows: dict[str, Row], share: float, folder: Path) -> None:
     in_test = [row_generator("heldout", prompt).random() < share for prompt in rows]
     for split, wanted in (("train", False), ("test", True)):
         selected = [row for row, test in zip(rows.values(), in_test, strict=True) if test is wanted]
-        pq.write_table(pa.Table.from_pylist(selected), folder / f"{split}.parquet", compression="zstd")
+        tables.write_parquet(folder / f"{split}.parquet", pa.Table.from_pylist(selected))

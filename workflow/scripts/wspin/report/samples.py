@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from wspin.errors import StudyError, first_line
+from wspin.errors import StudyError
 from wspin.storage import tables
 
 from .bootstrap import Floats
@@ -68,9 +68,6 @@ def _read_table(file: ScoreFile) -> pa.Table:
         table = tables.read_parquet(path, COLUMNS)  # without those that the file lacks
     except FileNotFoundError:
         raise StudyError(f"{path}: expected the samples of {file.path}, found no file; evaluate again") from None
-    except (pa.ArrowInvalid, OSError) as error:
-        message = f"expected a parquet file, found {first_line(error)}; evaluate the model again"
-        raise StudyError(f"{path}: {message}") from None
     metadata, scores = tables.metadata(table), file.scores
     expected = {"format": tables.FORMAT, "kind": "samples", "suite": scores.suite, "model": scores.model}
     for key, value in expected.items():

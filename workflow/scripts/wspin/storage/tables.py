@@ -2,11 +2,13 @@
 
 One row per prompt, `prompt_id` first and unique, rows in prompt order, zstd. The metadata of a file holds what it was
 computed from (tokenizer, model, template, settings), but no times or hosts: equal work gives equal bytes. A reader
-passes the entries that it expects, and any other value is an error of one line.
+passes the entries that it expects, and any other value is an error of one line. Every file holds a checksum of its
+bytes (`checksums`), ahead of the footer: the format lets readers pass over what no offset points to.
 """
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -18,7 +20,8 @@ import pyarrow.parquet as pq
 
 from wspin.errors import StudyError, first_line
 
-from .files import digest, whole_file
+from . import checksums
+from .files import digest, sha256, whole_file
 
 FORMAT = 1
 SIDES = ("chosen", "rejected")
@@ -63,24 +66,39 @@ def write(
     typed = [pa.field(name, datatype, nullable=False) for name, datatype in fields.items()]
     table = pa.table({name: columns[name] for name in fields}, schema=pa.schema(typed, metadata={"wspin": entries}))
     with whole_file(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+        write_parquet(temporary, table)
 
 
-def read(path: str | Path, kind: str, replays: int = 0, **expected: Any) -> pa.Table:
-    """Read one file of the study.
+def write_parquet(path: str | Path, table: pa.Table) -> None:
+    """Write any table with zstd and a checksum; not atomically."""
+    pq.write_table(table, path, compression="zstd")
+    add_checksum(path)
 
-    Raises `StudyError` if it is missing, of another kind, format or schema, or if an entry of its metadata differs from
-    the one `expected` under that name.
+
+def add_checksum(path: str | Path) -> None:
+    """Put a checksum ahead of the footer of a parquet file that has none."""
+    entry = checksums.entry(sha256(path))
+    with open(path, "r+b") as file:
+        file.seek(-8, os.SEEK_END)  # the length of the footer in four bytes, and the format's name
+        file.seek(-8 - int.from_bytes(file.read(4), "little"), os.SEEK_END)
+        start, footer = file.tell(), file.read()
+        file.seek(start)
+        file.write(entry + footer)
+
+
+def read(path: str | Path, kind: str, replays: int | None = 0, **expected: Any) -> pa.Table:
+    """Read one file of the study; `replays`: of a reference, None for as many as it holds.
+
+    Raises `StudyError` if it is missing, damaged, of another kind, format or schema, or if an entry of its metadata
+    differs from the one `expected` under that name.
     """
     try:
         table = read_parquet(path)
     except FileNotFoundError:
         raise StudyError(f"{path}: expected a file of {kind}, found none; is a shard missing?") from None
-    except (pa.ArrowInvalid, OSError) as error:
-        raise StudyError(
-            f"{path}: expected a parquet file, found {first_line(error)}; delete it and run again"
-        ) from None
     check_metadata(path, table, format=FORMAT, kind=kind, **expected)
+    if replays is None:
+        replays = sum(name.startswith("replayed") and name.endswith("_token_ids") for name in table.column_names)
     fields = {"prompt_id": pa.string(), **schema(kind, replays)}
     present = dict(zip(table.column_names, table.schema.types, strict=True))
     if list(present.items()) != list(fields.items()):
@@ -92,10 +110,27 @@ def read(path: str | Path, kind: str, replays: int = 0, **expected: Any) -> pa.T
     return table
 
 
-def read_parquet(path: str | Path, columns: list[str] | None = None) -> pa.Table:
-    """A parquet file as a table. `pyarrow.parquet.read_table` reads folders too, and imports pandas for it."""
-    with pq.ParquetFile(path) as file:
-        return file.read(columns)
+def read_parquet(
+    path: str | Path, columns: list[str] | None = None, remedy: str = "delete it and run again"
+) -> pa.Table:
+    """A parquet file as a table. `pyarrow.parquet.read_table` reads folders too, and imports pandas for it.
+
+    Raises `StudyError` if it is none, or damaged, and FileNotFoundError.
+    """
+    try:
+        with pq.ParquetFile(pa.BufferReader(checksums.read_checked(path))) as file:
+            table = file.read(columns)
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        raise StudyError(f"{path}: expected a parquet file, found {first_line(error)}; {remedy}") from None
+    try:
+        entries = metadata(table)
+    except ValueError as error:
+        entries = first_line(error)
+    if not isinstance(entries, dict):
+        raise StudyError(f"{path}: metadata: expected a JSON object under `wspin`, found {entries}; {remedy}")
+    return table
 
 
 def check_metadata(path: str | Path, table: pa.Table, **expected: Any) -> None:
@@ -117,12 +152,7 @@ def read_shards(paths: Iterable[str | Path], kind: str, replays: int = 0, **expe
 
 def read_reference(path: str | Path, **expected: Any) -> pa.Table:
     """Read a file of reference log-probabilities with as many replayed sides as it holds. Raises as `read`."""
-    try:
-        names = pq.read_schema(path).names
-    except (OSError, pa.ArrowInvalid):
-        names = []  # `read` reports the error
-    replays = sum(name.startswith("replayed") and name.endswith("_token_ids") for name in names)
-    return read(path, "reference", replays, **expected)
+    return read(path, "reference", None, **expected)
 
 
 def row_arrays(table: pa.Table, column: str) -> list[np.ndarray]:

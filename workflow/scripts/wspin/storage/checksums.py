@@ -1,0 +1,34 @@
+"""Checksums within files: what is read back is what was written, or one line names the file.
+
+A file of the study holds one entry `wspin-sha256:{digest}:wspin`, the sha256 of all its other bytes, where its format
+allows any: between the pages and the footer of a parquet file, as a value of a JSON object, in a comment of YAML.
+Files without an entry, those of earlier versions and of other programs, are read as they are. As the entry has a mark
+at each end, no changed byte makes a file with one look like a file without.
+"""
+
+import hashlib
+from pathlib import Path
+
+from wspin.errors import StudyError
+
+START, END, DIGITS = b"wspin-sha256:", b":wspin", 64
+
+
+def entry(digest: str) -> bytes:
+    """The entry of a file whose other bytes have this sha256 in hex."""
+    return START + digest.encode() + END
+
+
+def read_checked(path: str | Path) -> bytes:
+    """The bytes of a file, compared with its checksum if it holds one. Raises `StudyError` if they differ."""
+    content = Path(path).read_bytes()
+    start, end = content.rfind(START), content.rfind(END)
+    if (start, end) == (-1, -1):
+        return content
+    digest = content[start + len(START) : end]
+    others = hashlib.sha256(memoryview(content)[: max(start, 0)])
+    others.update(memoryview(content)[end + len(END) :])
+    if min(start, end) < 0 or len(digest) != DIGITS or others.hexdigest().encode() != digest:
+        difference = "expected the bytes of its checksum, found others: it is damaged or cut off"
+        raise StudyError(f"{path}: {difference}; delete it and run again")
+    return content
