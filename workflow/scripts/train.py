@@ -58,10 +58,10 @@ def train(arguments, settings, dialogue, state):
 
     distributed.check_launch(arguments.processes)
     with distributed.locked_state(state):
-        tokenizer = folders.load_tokenizer(arguments.model)
-        chat = ChatTokenizer(tokenizer, dialogue)
-        expected = {"tokenizer": folders.tokenizer_hash(tokenizer), "model": folders.manifest_hash(arguments.manifest)}
-        expected |= {"template": dialogue.template, "autocast": arguments.autocast, "layout": PACKING_FORMAT}
+        chat = ChatTokenizer(folders.load_tokenizer(arguments.model), dialogue)
+        expected = {"tokenizer": folders.tokenizer_hash(chat.tokenizer), "template": dialogue.template}
+        expected |= {"model": folders.manifest_hash(arguments.manifest), "layout": PACKING_FORMAT}
+        expected |= {"autocast": arguments.autocast}
         scored = (arguments.rows, arguments.reference, inputs.by_folder(arguments.weights), arguments.replays)
         sets = inputs.training_sets(settings.loss, *scored, chat, expected)
         items = inputs.group_by_prompt(sets) if settings.triplets else [item for pairs in sets for item in pairs]
@@ -70,7 +70,7 @@ def train(arguments, settings, dialogue, state):
         speed = run.train(model, items, settings, arguments.autocast, arguments.seed, state)
         weights = distributed.full_state_dict(model)
         if distributed.rank() == 0:
-            folders.publish(model, tokenizer, arguments.output, arguments.output_manifest, weights)
+            folders.publish(model, arguments.model, arguments.output, arguments.output_manifest, weights)
             with files.whole_file(arguments.metrics) as temporary:
                 temporary.write_bytes((state / "metrics.jsonl").read_bytes())
     return speed

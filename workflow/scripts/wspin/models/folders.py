@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,9 @@ from wspin.errors import StudyError
 from wspin.storage.files import digest, sha256, whole_folder, write_json, writing
 
 # Files that `from_pretrained` reads. Cards, provenance and pickles beside them are not part of a model.
-MODEL_FILES = (
-    *("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json"),
-    *("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "chat_template*"),
-)
+TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json")
+TOKENIZER_FILES += ("chat_template*",)
+MODEL_FILES = ("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json", *TOKENIZER_FILES)
 
 
 def write_manifest(folder: str | Path, path: str | Path) -> None:
@@ -73,14 +73,16 @@ def context_length(folder: str | Path) -> int:
     raise StudyError(f"{folder}/config.json: expected max_position_embeddings, found none")
 
 
-def publish(model: Any, tokenizer: Any, output: str | Path, manifest: str | Path, weights: Any = None) -> None:
-    """Publish a trained model in float32 atomically, and write its manifest.
+def publish(model: Any, start: str | Path, output: str | Path, manifest: str | Path, weights: Any = None) -> None:
+    """Publish a model trained from the folder `start` in float32 atomically, and write its manifest.
 
+    The files of the tokenizer are copied, because `save_pretrained` drops settings that decide ids (Llama's `legacy`).
     `weights`: the full state dict, where `model` holds only a shard of it.
     """
     with whole_folder(output) as folder, writing(output, Exception):
         model.save_pretrained(folder, state_dict=weights)
-        tokenizer.save_pretrained(folder)
+        for file in sorted({file for pattern in TOKENIZER_FILES for file in Path(start).glob(pattern)}):
+            shutil.copyfile(file, folder / file.name)
     write_manifest(output, manifest)
 
 
