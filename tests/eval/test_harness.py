@@ -5,19 +5,26 @@ import importlib
 import json
 import os
 import random
+import re
+import shutil
 import socket
+import sys
 from collections import Counter
 from pathlib import Path
 from statistics import mean
+from types import SimpleNamespace
+from unittest import mock
 
 import pyarrow.parquet as pq
 import pytest
+import torch
+from lm_eval.api.instance import Instance
 
 from wspin.config.sources import Scratch, TaskSource
 from wspin.config.stages import Dialogue
 from wspin.data import chat
 from wspin.errors import StudyError
-from wspin.eval import harness, heldout
+from wspin.eval import harness, heldout, lengths
 from wspin.fetch import tasks
 from wspin.models import folders
 from wspin.models.scratch import make_scratch
@@ -87,6 +94,7 @@ def run_program(made, out, suite="demo", shots=("spell_backward=0", "spell_backw
         **changes,
     }
     given = [text for flag, value in flags.items() if value is not None for text in (flag, str(value))]
+    given = [text for text in given if text != "True"]  # a flag alone
     more = [] if flags["--heldout"] else ["--default-tasks", "--heldout"]  # an input that is empty leaves a bare flag
     importlib.import_module("eval").main([*given, "--seeds", *map(str, SEEDS), "--shots", *shots, *more])
     return json.loads((out / f"{suite}.json").read_text()), pq.read_table(out / f"{suite}.samples.parquet").to_pylist()
@@ -311,3 +319,144 @@ def test_task_files_are_copied_with_what_they_name(tmp_path):
     assert copied == ["_default_yaml", "a.yaml", "below/utils.py", "data.jsonl"]
     with pytest.raises(StudyError, match=r"expected a folder with \*.yaml, found none"):
         tasks.fetch(TaskSource(path=str(tmp_path / "missing")), tmp_path / "other", "nowhere")
+
+
+# Requests longer than the context
+
+
+@pytest.fixture(scope="module")
+def short(made, tmp_path_factory):
+    """The model with a context of 128 tokens, and its files."""
+    folder = tmp_path_factory.mktemp("short")
+    shutil.copytree(made, folder, dirs_exist_ok=True)
+    path = folder / "model/config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "max_position_embeddings": 128}))
+    folders.write_manifest(folder / "model", folder / "manifest.json")
+    return folder
+
+
+def message_of(short, out, *shots, **changes):
+    """The message of a refused evaluation, which wrote no scores and ran no model."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(StudyError) as error:
+        patch.setattr("transformers.Qwen2ForCausalLM.forward", lambda *_, **__: pytest.fail("a forward pass"))
+        run_program(short, out, shots=shots, **changes)
+    assert not (out / "demo.json").exists()
+    return str(error.value)
+
+
+def test_few_shot_prompts_that_lm_eval_would_cut_are_refused(short, tmp_path):
+    message = message_of(short, tmp_path, "spell_backward_choice=7", "spell_backward=0")
+    found = re.fullmatch(
+        r"eval.suites.demo: spell_backward_choice: expected requests of at most 128 tokens, the model's context, "
+        r"found 160 of 160 longer, up to (\d+) with 7 shots; "
+        "give fewer shots, or set eval.too_long to cut, which keeps the end of each and counts them in the scores",
+        message,
+    )
+    assert int(found[1]) > 400
+
+
+def test_answers_without_room_behind_their_prompts_are_refused(short, tmp_path):
+    tasks.fetch(TaskSource(path=str(TASKS), heldout=True), tmp_path / "tasks", "nowhere")
+    for room in (100, 128):
+        text = (
+            f"include: spell_backward.yaml\ntask: long{room}\ngeneration_kwargs: {{max_gen_toks: {room}, until: []}}\n"
+        )
+        (tmp_path / f"tasks/long{room}.yaml").write_text(text)
+    changes = {"--tasks": tmp_path / "tasks"}
+    assert "long100: expected requests of at most 128 tokens" in message_of(short, tmp_path, "long100=0", **changes)
+    cut = {**changes, "--cut": True}
+    message = message_of(short, tmp_path, "long128=0", **cut)
+    assert "found 40 of 40 that leave no room for a prompt" in message
+    scores, _ = run_program(short, tmp_path, shots=["long100=0"], **cut)
+    assert 0 < scores["tasks"]["long100"]["cut"] <= 40
+
+
+def test_cut_requests_are_counted_in_the_scores_and_no_other_entry_changes(short, made, tmp_path):
+    (tmp_path / "uncut").mkdir()
+    shots = ["spell_backward_choice=7", "spell_backward=0"]
+    scores, _ = run_program(short, tmp_path, shots=shots, **{"--cut": True})
+    whole, _ = run_program(made, tmp_path / "uncut", shots=shots, **{"--cut": True})
+    cut, uncut = (of["tasks"]["spell_backward_choice"] for of in (scores, whole))
+    assert cut["cut"] == 160
+    assert cut["prompt_hash"] == uncut["prompt_hash"]
+    assert cut.keys() - uncut.keys() == {"cut"}
+    assert "cut" not in scores["tasks"]["spell_backward"]
+
+
+def test_a_text_of_rolling_likelihood_is_divided_not_cut(short, tmp_path):
+    """Longer than the context, and every token of it is scored once."""
+    text = "dataset_path: json\ndataset_kwargs: {data_files: {test: rolling.jsonl}}\ntest_split: test\n"
+    text += "task: rolling\noutput_type: loglikelihood_rolling\ndoc_to_text: ''\ndoc_to_target: text\n"
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks/rolling.yaml").write_text(text + "metric_list: [{metric: byte_perplexity}]\n")
+    (tmp_path / "tasks/rolling.jsonl").write_text(json.dumps({"text": "a dog " * 200}) + "\n")
+    scored = []
+    with pytest.MonkeyPatch.context() as patch:
+        from lm_eval.models.huggingface import HFLM
+
+        run = HFLM._loglikelihood_tokens
+        patch.setattr(
+            HFLM,
+            "_loglikelihood_tokens",
+            lambda lm, requests, **more: (scored.extend(ids for *_, ids in requests), run(lm, requests, **more))[1],
+        )
+        scores, _ = run_program(short, tmp_path, shots=["rolling=0"], **{"--tasks": tmp_path / "tasks"})
+    assert scores["tasks"]["rolling"]["metrics"]["byte_perplexity,none"] > 1
+    tokens = folders.load_tokenizer(short / "model").encode("a dog " * 200)
+    assert [token for ids in scored for token in ids] == tokens
+    assert max(map(len, scored)) <= 128 < len(tokens)
+
+
+def backend(engine, model, patch):
+    """lm-eval's backend, whose model answers nothing; vLLM's without vLLM."""
+    if engine == "transformers":
+        lm = harness.language_model(model, 1, EOS)
+        patch.setattr(lm, "_model_call", lambda ids, **_: torch.zeros(*ids.shape, 300))
+        patch.setattr(lm, "_model_generate", lambda context, **_: context)
+        return lm
+    for name in ("vllm", "vllm.lora.request", "vllm.tokenizers"):
+        patch.setitem(sys.modules, name, mock.MagicMock())
+    with mock.patch("importlib.metadata.version", return_value="0.1"):
+        from lm_eval.models import vllm_causallms
+
+    lm = object.__new__(vllm_causallms.VLLM)
+    for name in ("add_bos_token", "custom_prefix_token_id", "think_end_token", "enable_thinking"):
+        setattr(lm, name, None)
+    lm._max_length, lm._max_gen_toks, lm.batch_size, lm.truncation_side = 128, 256, 1, "left"
+    lm._rank, lm._world_size, lm.tokenizer, lm.cache_hook = 0, 1, folders.load_tokenizer(model), mock.MagicMock()
+    patch.setattr(lm, "_parse_logprobs", lambda **_: (0.0, False))
+    output = SimpleNamespace(outputs=[SimpleNamespace(text="")])
+    patch.setattr(lm, "_model_generate", lambda requests, **_: [output] * len(requests))
+    return lm
+
+
+@pytest.mark.parametrize("engine", ["transformers", "vllm"])
+@pytest.mark.parametrize("kind", ["loglikelihood", "generate_until"])
+def test_what_is_counted_is_what_lm_eval_cuts(short, engine, kind, monkeypatch, caplog):
+    """Around the context's length, lm-eval warns of exactly those requests that are counted as longer."""
+    lm = backend(engine, short / "model", monkeypatch)
+    second = " q" * 3 if kind == "loglikelihood" else {"max_gen_toks": 24, "until": []}
+    cut = []
+    for length in range(90, 135):
+        prompt = lm.tokenizer.decode(lm.tokenizer.encode("q z " * 100)[:length])
+        request = Instance(kind, {}, (prompt, second), 0, ("task", 0, 1))
+        (need,) = lengths.request_needs(lm, SimpleNamespace(instances=[request]), engine)
+        caplog.clear()
+        getattr(lm, kind)([request], disable_tqdm=True)
+        warned = any("uncat" in record.getMessage() for record in caplog.records)
+        assert (need.whole > 128) == warned
+        cut.append(warned)
+    assert 5 < sum(cut) < 40
+
+
+def test_an_answer_without_tokens_is_refused(made, tmp_path):
+    choices = """doc_to_choice: '{{["a", "b", "c", "" if prompt_id == "test-3" else "d"]}}'"""
+    tasks.fetch(TaskSource(path=str(TASKS), heldout=True), tmp_path / "tasks", "nowhere")
+    (tmp_path / "tasks/empty.yaml").write_text(f"include: spell_backward_choice.yaml\ntask: empty\n{choices}\n")
+    message = message_of(made, tmp_path, "empty=0", **{"--tasks": tmp_path / "tasks"})
+    assert message == "empty, document 3: expected an answer of a token or more, found ''; correct the task or its data"
+
+
+def test_more_shots_than_documents_are_refused(made, tmp_path):
+    message = message_of(made, tmp_path, "spell_backward_choice=41")
+    assert message.startswith("eval.suites.demo: spell_backward_choice: expected documents that make requests with 41")

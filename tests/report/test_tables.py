@@ -17,6 +17,7 @@ from score_files import (
     check_records,
     command,
     put,
+    put_both,
     read_items,
     score_texts,
 )
@@ -67,6 +68,17 @@ def test_markdown_shows_points_with_one_standard_error(results):
     assert "gsm8k: exact_match,strict-match, 5 shots, n = 1319" in legend
     assert "± is one standard error over items" in legend
     assert "**" not in text
+
+
+def test_the_note_counts_requests_that_were_cut(compared):
+    """In both tables, and only where there are any."""
+    put_both(compared, "sft", of_scores=lambda scores: scores["tasks"]["gsm8k"].update(cut=7))
+    note = "Requests cut on the left to fit the model's context: sft gsm8k 7."
+    assert score_texts(compared, COMPARED, CHOSEN)[1].rstrip().endswith(note)
+    assert note not in score_texts(compared, COMPARED[1:], CHOSEN)[1]
+    draws = ["--bootstrap", "100", "--seed", "1", "--confidence", "0.9", "--averages", compared / "averages.csv"]
+    program.main(command("differences", compared, *draws, metrics=CHOSEN, models=COMPARED))
+    assert (compared / "tables/differences.md").read_text().rstrip().endswith(note)
 
 
 def test_average_of_tasks_without_a_standard_error_has_none(results):

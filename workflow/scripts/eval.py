@@ -32,6 +32,7 @@ def main(argv=None):
         "--shots", required=True, nargs="+", type=task_and_shots, metavar="TASK=N", help="shots of every task"
     )
     parser.add_argument("--default-tasks", action="store_true", help="lm-eval's own tasks, on the data in --tasks")
+    parser.add_argument("--cut", action="store_true", help="let lm-eval cut requests longer than the context; counted")
     arguments = parser.parse_args(argv)
     settings = cli.parse_section(arguments, EvalSettings)
     versions = provenance.versions(("lm_eval", "transformers", "torch", *ENGINE_PACKAGES[settings.engine]))
@@ -58,7 +59,7 @@ def score(flags, settings, metadata):
     documents = None
     if flags.heldout:
         documents = heldout.heldout_documents(flags.heldout, flags.template, flags.eos, flags.model)
-    suite = harness.Suite(flags.suite, Path(flags.tasks), dict(flags.shots), flags.default_tasks, documents)
+    suite = harness.Suite(flags.suite, Path(flags.tasks), dict(flags.shots), flags.default_tasks, documents, flags.cut)
     scores, rows = harness.evaluate(suite, flags.model, settings, flags.eos)
     write_samples(flags.samples, rows, metadata)
     write_json(flags.scores, {**metadata, "tasks": scores})

@@ -184,6 +184,10 @@ class Eval(EvalSettings):
         min_length=1, description="suite: {task: shots}; a suite is one job"
     )
     sources: dict[str, TaskSource] = Field(description="suite: where its tasks come from")
+    too_long: Literal["refuse", "cut"] = Field(
+        description="requests longer than a model's context: stop before the first forward pass, or let lm-eval cut "
+        "their beginning and keep their number with the scores"
+    )
 
 
 def at_iteration(train: Train, k: int) -> Train:

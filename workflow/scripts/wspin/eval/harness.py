@@ -2,7 +2,8 @@
 
 Tasks read their data from the working directory, which holds the files fetched for the suite: `datasets` prefers a
 local folder `./{org}/{name}` to the hub, so lm-eval's own tasks run unchanged on a pinned snapshot, and the study's
-task files find their data beside them. Tasks with equal numbers of shots run together, all on the same loaded model.
+task files find their data beside them. Tasks with equal numbers of shots run together, all on the same loaded model,
+after the requests of all have been built and measured.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import os
 import random
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +23,8 @@ from wspin.config.stages import EvalSettings
 from wspin.errors import StudyError, first_line
 from wspin.models import folders
 
-from .results import Row, sample_rows, task_scores
+from .lengths import complaints, request_needs
+from .results import Row, leaves, sample_rows, task_scores
 
 # Draws for standard errors without a closed form (no metric of the study needs them); 0 would switch off all errors.
 BOOTSTRAP = 1000
@@ -36,32 +39,40 @@ class Suite:
     shots: dict[str, int]  # by task
     default_tasks: bool  # tasks of lm-eval's own registry; else the task files in `folder`
     documents: list[Row] | None = None  # rows of `heldout.jsonl`, for tasks that read it
+    cut: bool = False  # whether requests may be longer than the context: lm-eval cuts them on the left
+
+    def names(self, shots: int) -> list[str]:
+        """The tasks that have these shots."""
+        return [name for name, task_shots in self.shots.items() if task_shots == shots]
 
 
 def evaluate(suite: Suite, model: str | Path, settings: EvalSettings, eos: str) -> tuple[Row, list[Row]]:
     """(scores by task, sample rows) of a model folder.
 
-    Raises `StudyError` if a task is unknown, has no data, or gives no score.
+    Raises `StudyError` if a task is unknown, has no data, or gives no score; and before the first forward pass if a
+    request is longer than the context and the suite allows no cuts.
     """
+    from lm_eval.evaluator import evaluate as run
     from lm_eval.tasks import TaskManager
 
     if settings.engine == "vllm":
         lm = vllm_model(model, settings.batch_size)
     else:
         lm = language_model(model, settings.batch_size, eos if suite.documents else None)
-    scores, rows = {}, {}
+    scores, rows, loaded = {}, {}, {}
     with working_folder(suite) as folder:
         defaults = suite.default_tasks
         manager = TaskManager(include_path=None if defaults else str(folder), include_defaults=defaults)
         _check_names(suite, manager.all_tasks)
         for shots in sorted(set(suite.shots.values())):
-            names = [name for name, task_shots in suite.shots.items() if task_shots == shots]
-            results, tasks = _run(lm, manager, suite, names, shots, settings.seeds)
-            if repeated := rows.keys() & tasks.keys():
-                found = f"found {min(repeated)} with other shots"
-                raise StudyError(f"eval.suites.{suite.name}: expected a task once, {found}")
-            scores |= {name: task_scores(name, shots, results) for name in names}
-            rows |= {name: sample_rows(task, results["samples"][name]) for name, task in tasks.items()}
+            loaded[shots] = _load(manager, suite, shots, settings.seeds)
+        _check_once(suite, [name for tasks in loaded.values() for name in tasks["tasks"]])
+        cut = _count_cut(suite, lm, loaded, settings.engine)
+        for shots, tasks in loaded.items():
+            _seed(settings.seeds)
+            results = run(lm=lm, task_dict=tasks, bootstrap_iters=BOOTSTRAP, log_samples=True)
+            scores |= {name: task_scores(name, shots, results, cut) for name in suite.names(shots)}
+            rows |= {name: sample_rows(task, results["samples"][name]) for name, task in tasks["tasks"].items()}
     return scores, [{"task": name, **row} for name in sorted(rows) for row in rows[name]]
 
 
@@ -127,19 +138,25 @@ def _check_names(suite: Suite, tasks: list[str]) -> None:
             raise StudyError(f"{place}: expected task {name!r}, found {near}; correct eval.suites.{suite.name}")
 
 
-def _run(lm: Any, manager: Any, suite: Suite, names: list[str], shots: int, seeds: list[int]) -> tuple[Row, Row]:
-    """lm-eval's results of some tasks, and its task objects by name (a group's subtasks, not the group).
+def _check_once(suite: Suite, names: list[str]) -> None:
+    if repeated := sorted(name for name, count in Counter(names).items() if count > 1):
+        raise StudyError(f"eval.suites.{suite.name}: expected a task once, found {repeated[0]} with other shots")
 
-    `seeds`: of python, numpy, torch and of the few-shot examples.
-    """
+
+def _seed(seeds: list[int]) -> None:
+    """Seed python, numpy and torch; the fourth seed is the few-shot examples'."""
     import numpy as np
     import torch
-    from lm_eval.evaluator import evaluate as run
 
-    python, numpy, torch_seed, fewshot = seeds
-    random.seed(python)
-    np.random.seed(numpy)
-    torch.manual_seed(torch_seed)
+    random.seed(seeds[0])
+    np.random.seed(seeds[1])
+    torch.manual_seed(seeds[2])
+
+
+def _load(manager: Any, suite: Suite, shots: int, seeds: list[int]) -> Row:
+    """lm-eval's tasks of a suite that have these shots, with their requests."""
+    names = suite.names(shots)
+    _seed(seeds)
     try:
         loaded = manager.load(names)
     except Exception as error:  # of lm-eval, of `datasets` or of the task files
@@ -151,5 +168,27 @@ def _run(lm: Any, manager: Any, suite: Suite, names: list[str], shots: int, seed
         if task.get_config("num_fewshot") == 0 and shots:
             raise StudyError(f"eval.suites.{suite.name}: {name}: expected 0 shots, as the task says, found {shots}")
         task.set_config(key="num_fewshot", value=shots)
-        task.set_fewshot_seed(seed=fewshot)
-    return run(lm=lm, task_dict=loaded, bootstrap_iters=BOOTSTRAP, log_samples=True), loaded["tasks"]
+        task.set_fewshot_seed(seed=seeds[3])
+        try:
+            task.build_all_requests()
+        except Exception as error:  # of lm-eval or of the task's functions
+            raise StudyError(
+                f"eval.suites.{suite.name}: {name}: expected documents that make requests with {shots} shots, found "
+                f"{type(error).__name__}: {first_line(error)}; correct the task, its data or its shots"
+            ) from error
+        task.build_all_requests = lambda **_: None  # `evaluate` would draw other examples than those measured
+    return loaded
+
+
+def _count_cut(suite: Suite, lm: Any, loaded: dict[int, Row], engine: str) -> dict[str, int]:
+    """The requests of every task that lm-eval will cut. Raises `StudyError` with a line for each task of the suite."""
+    cut, mistakes = {}, []
+    for shots, tasks in loaded.items():
+        needs = {name: request_needs(lm, task, engine) for name, task in tasks["tasks"].items()}
+        cut |= {name: sum(need.whole > lm.max_length for need in of_task) for name, of_task in needs.items()}
+        for name in suite.names(shots):
+            of_name = [need for leaf in leaves(name, tasks["group_map"]) for need in needs.get(leaf, [])]
+            mistakes += complaints(f"eval.suites.{suite.name}: {name}", of_name, lm.max_length, shots, suite.cut)
+    if mistakes:
+        raise StudyError("\n".join(mistakes))
+    return cut

@@ -3,6 +3,7 @@
 import json
 import math
 import numbers
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,13 @@ def write_samples(path: str | Path, rows: list[Row], metadata: dict[str, Any]) -
         tables.write_parquet(temporary, pa.Table.from_pylist(rows, schema))
 
 
-def task_scores(name: str, shots: int, results: Row) -> Row:
-    """Scores of a task; of a group its aggregate, with those of its subtasks."""
-    leaves = sorted(_leaves(name, results["group_subtasks"]))
-    samples = [(leaf, sample) for leaf in leaves for sample in results["samples"].get(leaf, [])]
+def task_scores(name: str, shots: int, results: Row, cut: Mapping[str, int]) -> Row:
+    """Scores of a task; of a group its aggregate, with those of its subtasks.
+
+    `cut`: how many requests of a task were longer than the context; the entry `cut` is left out where it is 0.
+    """
+    names = sorted(leaves(name, results["group_subtasks"]))
+    samples = [(leaf, sample) for leaf in names for sample in results["samples"].get(leaf, [])]
     by_document = {(leaf, sample["doc_id"]): sample["prompt_hash"] for leaf, sample in samples}  # of all filters
     prompts = [by_document[document] for document in sorted(by_document)]
     metrics, stderr = _metrics(results["results"].get(name, {}))
@@ -37,12 +41,14 @@ def task_scores(name: str, shots: int, results: Row) -> Row:
         raise StudyError(f"{name}: expected samples and scores, found no {missing}")
     version = str(results["versions"][name])  # lm-eval has numbers for tasks, texts for groups
     entry = {"shots": shots, "version": version, "n": len(prompts), "prompt_hash": digest(prompts)}
-    subtasks = {} if leaves == [name] else {"subtasks": {leaf: task_scores(leaf, shots, results) for leaf in leaves}}
-    return {**entry, "metrics": metrics, "stderr": stderr, **subtasks}
+    cuts = {"cut": number} if (number := sum(cut[leaf] for leaf in names)) else {}
+    subtasks = {} if names == [name] else {"subtasks": {leaf: task_scores(leaf, shots, results, cut) for leaf in names}}
+    return {**entry, **cuts, "metrics": metrics, "stderr": stderr, **subtasks}
 
 
-def _leaves(name: str, children: dict[str, list[str]]) -> list[str]:
-    return [leaf for child in children[name] for leaf in _leaves(child, children)] if name in children else [name]
+def leaves(name: str, children: dict[str, list[str]]) -> list[str]:
+    """The tasks of a group, or the task itself; `children` of every group."""
+    return [leaf for child in children[name] for leaf in leaves(child, children)] if name in children else [name]
 
 
 def _metrics(measured: Row) -> tuple[dict[str, float | None], dict[str, float | None]]:

@@ -10,7 +10,7 @@ from . import comparison
 from .comparison import Draws
 from .examples import examples_page
 from .samples import input_paths, read_samples
-from .scores import ScoreFile, split_pairs
+from .scores import ScoreFile, cut_note, split_pairs
 from .tables import average_csv, difference_tables, score_tables
 from .weights import Shard, weight_tables
 
@@ -38,7 +38,7 @@ def differences(
 ) -> Report:
     """Models compared document by document, `against` as MODEL=BASELINE, and every model's average."""
     models = read_samples(files, dict(split_pairs("TASK=METRIC", metrics)))
-    tables = difference_tables(models, split_pairs("MODEL=BASELINE", against), draws)
+    tables = difference_tables(models, split_pairs("MODEL=BASELINE", against), draws, cut_note(files))
     outputs = {**by_suffix(output, tables), averages: average_csv(models, draws).encode()}
     return Report(outputs, input_paths(files))
 

@@ -23,6 +23,7 @@ class TaskScores(BaseModel):
     version: int | float | str
     n: int
     prompt_hash: str
+    cut: int = 0  # requests longer than the model's context, which lost their beginning
     metrics: dict[str, float]
     stderr: dict[str, float | None]
     subtasks: dict[str, "TaskScores"] = {}
@@ -134,6 +135,17 @@ def _conditions(file: ScoreFile) -> Iterator[tuple[str, Any]]:
         yield f"tasks.{task} (suite)", scores.suite
         for key in ("shots", "version", "n", "prompt_hash"):
             yield f"tasks.{task}.{key}", getattr(result, key)
+
+
+def cut_note(files: Iterable[ScoreFile]) -> str:
+    """A sentence about the scores behind which requests were cut to fit a context; empty where none was."""
+    cuts = [
+        f"{file.model} {task} {result.cut}"
+        for file in files
+        for task, result in sorted(file.scores.tasks.items())
+        if result.cut
+    ]
+    return f" Requests cut on the left to fit the model's context: {', '.join(cuts)}." if cuts else ""
 
 
 # The chosen metrics

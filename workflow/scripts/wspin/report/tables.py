@@ -8,7 +8,7 @@ from wspin.storage.text_tables import csv_text, text_table
 
 from . import comparison
 from .comparison import AVERAGE, Average, Difference, Draws, Models
-from .scores import Score, ScoreFile, arm_columns, chosen_scores
+from .scores import Score, ScoreFile, arm_columns, chosen_scores, cut_note
 
 
 class ScoreRow(NamedTuple):
@@ -35,10 +35,13 @@ def score_tables(files: Sequence[ScoreFile], metrics: dict[str, str]) -> dict[st
     return {".csv": csv_text(ScoreRow._fields, score_rows(files)), **rendered}
 
 
-def difference_tables(models: Models, pairs: Iterable[tuple[str, str]], draws: Draws) -> dict[str, str]:
-    """By suffix: the differences as CSV, Markdown and LaTeX. Raises `StudyError` as `comparison.differences`."""
+def difference_tables(models: Models, pairs: Iterable[tuple[str, str]], draws: Draws, note: str = "") -> dict[str, str]:
+    """By suffix: the differences as CSV, Markdown and LaTeX, the latter with a `note` behind the legend.
+
+    Raises `StudyError` as `comparison.differences`.
+    """
     rows = comparison.differences(models, pairs, draws)
-    return {".csv": csv_text(Difference._fields, rows), **difference_texts(rows, draws)}
+    return {".csv": csv_text(Difference._fields, rows), **difference_texts(rows, draws, note)}
 
 
 def average_csv(models: Models, draws: Draws) -> str:
@@ -81,22 +84,22 @@ def in_points(score: Score) -> str:
     return f"{value:.2f}" + ("" if stderr is None else f" ± {stderr:.2f}")
 
 
-def _score_legend(files: Iterable[ScoreFile], metrics: dict[str, str]) -> str:
+def _score_legend(files: Sequence[ScoreFile], metrics: dict[str, str]) -> str:
     results = {task: result for file in files for task, result in file.scores.tasks.items()}
     tasks = [f"{task}: {key}, {results[task].shots} shots, n = {results[task].n}" for task, key in metrics.items()]
     return (
         f"{'; '.join(tasks)}. Points; ± is one standard error over items. The average is the plain mean of the tasks; "
-        "its standard error takes them as independent: sqrt(sum of squares) / number of tasks."
+        f"its standard error takes them as independent: sqrt(sum of squares) / number of tasks.{cut_note(files)}"
     )
 
 
 # Differences
 
 
-def difference_texts(rows: Sequence[Difference], draws: Draws) -> dict[str, str]:
+def difference_texts(rows: Sequence[Difference], draws: Draws, note: str = "") -> dict[str, str]:
     """Markdown and LaTeX of pairs of models by tasks, in points with the bounds of the interval."""
     if not rows:
-        legend = "There is no arm to compare: no arm shares an iteration with the baseline arm."
+        legend = f"There is no arm to compare: no arm shares an iteration with the baseline arm.{note}"
         return {".md": f"{legend}\n", ".tex": f"% {legend}\n"}
     by_pair: dict[str, dict[str, str]] = {}
     for row in rows:
@@ -104,7 +107,7 @@ def difference_texts(rows: Sequence[Difference], draws: Draws) -> dict[str, str]
         by_pair.setdefault(f"{row.model} - {row.baseline}", {})[row.task] = f"{difference} [{low}, {high}]"
     sizes = {row.task: row.n for row in rows}
     lines = [[pair, *by_task.values()] for pair, by_task in by_pair.items()]
-    return _rendered(["model - baseline", *sizes], lines, _difference_legend(sizes, draws))
+    return _rendered(["model - baseline", *sizes], lines, f"{_difference_legend(sizes, draws)}{note}")
 
 
 def _signed(value: float) -> str:

@@ -93,8 +93,9 @@ class RuleFlags:
         shots = [f"{task}={shots}" for task, shots in sorted(settings.suites[suite].items())]
         tasks = ["--suite", suite, "--shots", *shots]
         default = ["--default-tasks"] if settings.sources[suite].hub else []
+        cut = ["--cut"] if settings.too_long == "cut" else []
         dialogue = flags(self._dialogue(model), only=("template", "eos"))
-        return [*tasks, *flags(settings, only=EvalSettings.model_fields), *default, *dialogue]
+        return [*tasks, *flags(settings, only=EvalSettings.model_fields), *default, *cut, *dialogue]
 
     def report_scores(self) -> list[str]:
         metrics = [f"{task}={metric}" for task, metric in sorted(self.study.report.metrics.items())]

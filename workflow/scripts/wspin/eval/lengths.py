@@ -1,0 +1,75 @@
+"""Requests that are longer than a model's context, counted before the first forward pass.
+
+lm-eval cuts them on the left and goes on: a few-shot prompt loses its first examples, and the score is that of another
+prompt. Texts whose log-likelihood is rolling are never cut: lm-eval divides them into windows.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from wspin.errors import StudyError
+
+# Positions of the context beside prompt and answer: the last token of an answer is no input of a model in
+# transformers, while vLLM samples one token more.
+EXTRA = {"transformers": -1, "vllm": 1}
+
+
+class Need(NamedTuple):
+    """Tokens that a request takes of the context."""
+
+    whole: int
+    least: int  # if all but one token of its prompt is cut
+
+
+def request_needs(lm: Any, task: Any, engine: str) -> list[Need]:
+    """The need of every request of an lm-eval task whose requests are built, in the tokens of the backend `lm`.
+
+    Raises `StudyError` at an answer without a token, whose log-likelihood lm-eval cannot measure.
+    """
+    from lm_eval.models.utils import normalize_gen_kwargs
+
+    needs = []
+    for request in task.instances:
+        if request.request_type == "loglikelihood":
+            prompt, answer = _pair(lm, *request.args)
+            if not answer:
+                place = f"{task.config.task}, document {request.doc_id}"
+                expected = f"{place}: expected an answer of a token or more"
+                raise StudyError(f"{expected}, found {request.args[1]!r}; correct the task or its data")
+            needs.append(_need(len(prompt), len(answer) + EXTRA[engine]))
+        elif request.request_type == "generate_until":
+            text, options = request.args
+            needs.append(
+                _need(len(lm.tok_encode(text)), normalize_gen_kwargs(options, lm.max_gen_toks)["max_gen_toks"])
+            )
+    return needs
+
+
+def _pair(lm: Any, context: str, continuation: str) -> tuple[list[int], list[int]]:
+    """Prompt and answer in tokens, as lm-eval's `loglikelihood` encodes them."""
+    if context:
+        return lm._encode_pair(context, continuation)
+    return [lm.prefix_token_id], lm.tok_encode(continuation, add_special_tokens=False)
+
+
+def _need(prompt: int, behind: int) -> Need:
+    return Need(prompt + behind, 1 + behind)
+
+
+def complaints(place: str, needs: Sequence[Need], context: int, shots: int, cut: bool) -> list[str]:
+    """What is wrong with the requests of a task in `place`, if any is longer than the context: a line, or none.
+
+    With `cut` it is only wrong if a request leaves no room for a token of its prompt.
+    """
+    longer = [need.whole for need in needs if need.whole > context]
+    full = [need.least for need in needs if need.least > context]
+    if full:
+        found = f"{len(full)} of {len(needs)} that leave no room for a prompt, up to {max(full)} tokens without it"
+        remedy = "leave the task out, or lower its max_gen_toks"
+    elif longer and not cut:
+        found = f"{len(longer)} of {len(needs)} longer, up to {max(longer)} with {shots} shots"
+        fewer = "give fewer shots" if shots else "leave the task out"
+        remedy = f"{fewer}, or set eval.too_long to cut, which keeps the end of each and counts them in the scores"
+    else:
+        return []
+    return [f"{place}: expected requests of at most {context} tokens, the model's context, found {found}; {remedy}"]
