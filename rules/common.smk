@@ -5,6 +5,7 @@ that takes `resources` is left out of these re-run checks.
 """
 
 import gc
+import glob
 import os
 import sys
 from inspect import signature
@@ -39,7 +40,7 @@ ITERATION = Iteration.pattern(alternatives(STUDY.arms))
 wildcard_constraints:
     shard=r"\d+",
     suite=alternatives(STUDY.eval.suites),
-    dataset="sft|preferences",
+    dataset="sft|heldout|preferences",
 
 
 def stage_resources(stage):
@@ -66,9 +67,14 @@ def inputs(method):
     return with_signature(lambda wildcards: method(**{name: wildcards[name] for name in names}))
 
 
-def local_files(path):
+def local_files(path, pattern="**/*"):
     """The files of a local source, so that an edit of them triggers a re-run; nothing for other sources."""
-    return sorted(str(file) for file in Path(path).rglob("*") if file.is_file()) if path else []
+    return sorted(str(file) for file in Path(path).glob(pattern) if file.is_file()) if path else []
+
+
+def local_split(dataset):
+    """The file of a data set's split, if it comes from a local folder; other splits beside it trigger nothing."""
+    return local_files(PATHS.source(dataset).path, f"{glob.escape(getattr(STUDY.data, dataset).split)}.*")
 
 
 def launcher(wildcards, threads, resources):

@@ -2,18 +2,19 @@
 
 in:  <results>/fetched/{dataset}/, the models of data.fits
 out: <results>/data/prompts.parquet, heldout.parquet, preferences.parquet
+     beside each a digest of its rows (.json), which later stages track: equal rows re-run nothing
 """
 
 
 rule data:
-    """Draw prompts with real answers, and held-out rows."""
+    """Draw prompts with real answers."""
     input:
         source="<results>/fetched/sft",
         fits=ancient(PATHS.fits_models()),
         manifests=PATHS.fits_manifests(),
     output:
-        prompts="<results>/data/prompts.parquet",
-        heldout="<results>/data/heldout.parquet",
+        rows="<results>/data/prompts.parquet",
+        digest="<results>/data/prompts.json",
     log:
         "<logs>/data/prompts.log",
     benchmark:
@@ -29,18 +30,47 @@ rule data:
         r"""
         exec &> >(tee {log:q})
         python workflow/scripts/data.py prompts --source {input.source:q} --fits {input.fits:q} {params.flags:q} \
-            --output {output.prompts:q} --heldout {output.heldout:q}
+            --output {output.rows:q} --output-digest {output.digest:q}
+        """
+
+
+rule data_heldout:
+    """Draw held-out rows, for evaluation alone."""
+    input:
+        source="<results>/fetched/heldout",
+        fits=ancient(PATHS.fits_models()),
+        manifests=PATHS.fits_manifests(),
+    output:
+        rows="<results>/data/heldout.parquet",
+        digest="<results>/data/heldout.json",
+    log:
+        "<logs>/data/heldout.log",
+    benchmark:
+        "<benchmarks>/data/heldout.tsv"
+    conda:
+        "../envs/torch.yaml"
+    threads: STUDY.resources.data.threads
+    resources:
+        **stage_resources("data"),
+    params:
+        flags=flags(FLAGS.data_heldout),
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+        python workflow/scripts/data.py heldout --source {input.source:q} --fits {input.fits:q} {params.flags:q} \
+            --output {output.rows:q} --output-digest {output.digest:q}
         """
 
 
 rule data_preferences:
     """Draw preference pairs for the baselines."""
     input:
-        source=PATHS.fetched(STUDY.data.preferences.from_ or "preferences"),
+        source="<results>/fetched/preferences",
         fits=ancient(PATHS.fits_models()),
         manifests=PATHS.fits_manifests(),
     output:
-        "<results>/data/preferences.parquet",
+        rows="<results>/data/preferences.parquet",
+        digest="<results>/data/preferences.json",
     log:
         "<logs>/data/preferences.log",
     benchmark:
@@ -56,5 +86,5 @@ rule data_preferences:
         r"""
         exec &> >(tee {log:q})
         python workflow/scripts/data.py preferences --source {input.source:q} --fits {input.fits:q} {params.flags:q} \
-            --output {output:q}
+            --output {output.rows:q} --output-digest {output.digest:q}
         """

@@ -11,7 +11,8 @@ rule eval:
         model=ancient("<results>/{model}/model"),
         manifest="<results>/{model}/manifest.json",
         tasks="<results>/fetched/tasks/{suite}",
-        heldout=inputs(PATHS.heldout),
+        heldout=ancient(inputs(PATHS.heldout)),
+        digest=inputs(PATHS.heldout_digest),
     output:
         scores="<results>/{model}/scores/{suite}.json",
         samples="<results>/{model}/scores/{suite}.samples.parquet",

@@ -40,7 +40,7 @@ rule fetch:
 rule fetch_data:
     """Fetch the splits of a data set."""
     input:
-        files=lambda wildcards: local_files(getattr(STUDY.data, wildcards.dataset).path),
+        files=lambda wildcards: local_split(wildcards.dataset),
     output:
         directory("<results>/fetched/{dataset}"),
     log:

@@ -11,7 +11,8 @@ rule generate:
     input:
         model=ancient(inputs(PATHS.generator_model)),
         manifest=inputs(PATHS.generator_manifest),
-        prompts="<results>/data/prompts.parquet",
+        prompts=ancient("<results>/data/prompts.parquet"),
+        digest="<results>/data/prompts.json",
     output:
         "<results>/{responses}/generations/{shard}.parquet",
     log:
@@ -43,7 +44,8 @@ rule generate_given:
     input:
         model=ancient(inputs(PATHS.generator_model)),  # for its tokenizer: the file holds text
         manifest=inputs(PATHS.generator_manifest),
-        prompts="<results>/data/prompts.parquet",
+        prompts=ancient("<results>/data/prompts.parquet"),
+        digest="<results>/data/prompts.json",
         given=STUDY.generate.given or [],
     output:
         "<results>/{responses}/generations/{shard}.parquet",

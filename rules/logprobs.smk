@@ -12,7 +12,8 @@ rule logprobs_reference:
     input:
         model=ancient(inputs(PATHS.generator_model)),
         manifest=inputs(PATHS.generator_manifest),
-        prompts="<results>/data/prompts.parquet",
+        prompts=ancient("<results>/data/prompts.parquet"),
+        digest="<results>/data/prompts.json",
         generations=inputs(PATHS.scored_answers),
         replayed=inputs(PATHS.replayed_answers),
     output:
@@ -44,7 +45,8 @@ rule logprobs_teacher:
     input:
         model=ancient("<results>/{scorer}/model"),
         manifest="<results>/{scorer}/manifest.json",
-        prompts="<results>/data/prompts.parquet",
+        prompts=ancient("<results>/data/prompts.parquet"),
+        digest="<results>/data/prompts.json",
         generations=inputs(PATHS.teacher_answers),  # [] for the real answers
     output:
         "<results>/logprobs/{scorer}/{responses}/{shard}.parquet",
@@ -75,7 +77,8 @@ rule logprobs_preferences:
     input:
         model=ancient("<results>/{scorer}/model"),
         manifest="<results>/{scorer}/manifest.json",
-        pairs="<results>/data/preferences.parquet",
+        pairs=ancient("<results>/data/preferences.parquet"),
+        digest="<results>/data/preferences.json",
     output:
         "<results>/{scorer}/preferences/{shard}.parquet",
     log:

@@ -68,7 +68,8 @@ rule report_weights:
     """Describe the token weights of every iteration."""
     input:
         PATHS.weight_files(),
-        prompts="<results>/data/prompts.parquet",
+        prompts=ancient("<results>/data/prompts.parquet"),
+        digest="<results>/data/prompts.json",
     output:
         csv="<results>/tables/weights.csv",
         markdown=report("<results>/tables/weights.md", caption="../workflow/report/weights.rst", category="Weights"),
@@ -93,7 +94,8 @@ rule report_examples:
     """Show some prompts, the answers of the models that served as opponents, and the weights of their tokens."""
     input:
         PATHS.example_files(),
-        prompts="<results>/data/prompts.parquet",
+        prompts=ancient("<results>/data/prompts.parquet"),
+        digest="<results>/data/prompts.json",
     output:
         report("<results>/tables/examples.md", caption="../workflow/report/examples.rst", category="Answers"),
     log:

@@ -11,7 +11,8 @@ rule train:
     input:
         model=ancient(inputs(PATHS.parent_model)),  # the opponent of the iteration, or the model a baseline starts from
         parent=inputs(PATHS.parent_manifest),  # small and checksum-aware: this is what triggers a re-run
-        rows=inputs(PATHS.training_rows),
+        rows=ancient(inputs(PATHS.training_rows)),
+        digest=inputs(PATHS.training_digest),  # of the rows, likewise
         reference=inputs(PATHS.training_reference),  # the start model's log-probabilities of the pairs; [] for sft
         weights=inputs(PATHS.training_weights),  # [] for losses without token weights
     output:

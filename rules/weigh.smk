@@ -9,7 +9,8 @@ out: <results>/{arm}/ite{k}/weights/{shard}.parquet for arms with a weighted los
 rule weigh:
     """Compute the final token weights of one shard's answers from their log-probabilities."""
     input:
-        prompts="<results>/data/prompts.parquet",
+        prompts=ancient("<results>/data/prompts.parquet"),
+        digest="<results>/data/prompts.json",
         generations=inputs(PATHS.weighted_answers),
         reference=inputs(PATHS.weighted_reference),  # the student's log-probabilities; training uses them as reference
         teacher=inputs(PATHS.teacher_logprobs),  # of real and generated answers; [] if all weights are equal
@@ -40,7 +41,8 @@ rule weigh:
 rule weigh_given:
     """Take the token weights of one shard of iteration 0 from a file."""
     input:
-        prompts="<results>/data/prompts.parquet",
+        prompts=ancient("<results>/data/prompts.parquet"),
+        digest="<results>/data/prompts.json",
         generations=inputs(PATHS.weighted_answers),
         reference=inputs(PATHS.weighted_reference),  # for the token ids
         given=STUDY.weigh.given or [],

@@ -3,11 +3,9 @@
 import sys
 from pathlib import Path
 
-FILES = ["--output", "--output-manifest", "--metrics", "--scores", "--samples"]
-if sys.argv[1] == "prompts":
-    FILES.append("--heldout")  # an input of other programs
+FILES = ["--output", "--output-digest", "--output-manifest", "--metrics", "--scores", "--samples"]
 if sys.argv[1] == "differences":
-    FILES.append("--averages")  # likewise
+    FILES.append("--averages")  # an input of another program
 
 flag = ""
 for word in sys.argv[1:]:

@@ -4,6 +4,7 @@ import json
 import re
 from collections import Counter
 
+import inputs
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -349,3 +350,32 @@ def test_random_numbers_belong_to_their_key():
     pinned = [0.3122565462255169, 0.2936542893973966, 0.594027782863381]
     assert row_generator(42, 0, "generate", "train-0000000").random(3).tolist() == pinned
     assert row_generator(1, 23).random() != row_generator(12, 3).random()
+
+
+# The program
+
+
+def draw_rows(folder, model, *changes):
+    """Run the program on eight prompts; returns the file of the rows and their digest."""
+    rows = [{"prompt": f"Spell {i}", "response": str(i)} for i in range(8)]
+    folder.mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), folder / "train.parquet")
+    flags = ["prompts", "--source", str(folder), "--split", "train", "--rows", "4", "--seed", "1", "--fits", str(model)]
+    flags += ["--templates", "human-assistant", "--template", "human-assistant", "--eos", "<|endoftext|>"]
+    flags += ["--max-prompt-tokens", "64", "--max-tokens", "96", "--eos-on-cut", "false", "--max-new-tokens", "8"]
+    flags += ["--output", str(folder / "prompts.parquet"), "--output-digest", str(folder / "prompts.json"), *changes]
+    code, _, errors = inputs.run("data", flags)
+    assert code == 0, errors
+    return folder / "prompts.parquet", (folder / "prompts.json").read_text()
+
+
+def test_the_digest_depends_on_the_rows_alone(tmp_path, scratch_model):
+    """Not on the limits that they fit, which the file records."""
+    file, digest = draw_rows(tmp_path / "a", scratch_model)
+    assert json.loads(digest).keys() == {"rows", "sha256"}
+    limited, same = draw_rows(tmp_path / "b", scratch_model, "--max-prompt-tokens", "60", "--cut")
+    assert limited.read_bytes() != file.read_bytes()
+    assert same == digest
+    _, fewer = draw_rows(tmp_path / "c", scratch_model, "--rows", "3")
+    _, others = draw_rows(tmp_path / "d", scratch_model, "--seed", "2")
+    assert len({digest, fewer, others}) == 3

@@ -193,6 +193,28 @@ def test_a_setting_of_the_evaluation_trains_nothing(finished):
     assert planned.counts == {"eval": 24, **COMPARED, "all": 1}
 
 
+@pytest.mark.parametrize("edit", [{"prompts": 1}, {"split": "validation"}], ids=["fewer", "of another split"])
+def test_other_heldout_rows_train_nothing(finished, edit):
+    planned = finished.overlay({"data": {"heldout": edit}}).plan("all")
+    fetched = {"fetch_data": 1} if "split" in edit else {}
+    assert planned.counts == {**fetched, "data_heldout": 1, "eval": 12, **COMPARED, "all": 1}
+    assert all("scores/slow." in output for output in planned.made("eval"))
+
+
+def test_other_rows_are_followed_and_equal_ones_written_otherwise_are_not(study):
+    """It is the digest of the rows that later jobs track: the file also records how they were drawn."""
+    for name in ("prompts", "heldout"):
+        (study.folder / RESULTS / f"data/{name}.parquet").write_text("the same rows, drawn otherwise")
+    assert study.plan("all").jobs == []
+    (study.folder / RESULTS / "data/prompts.json").write_text("other rows")
+    planned = study.plan("models")
+    assert {rule: planned.counts[rule] for rule in ("train", "generate", "logprobs_reference")} == {
+        "train": 10,
+        "generate": 14,
+        "logprobs_reference": 14,
+    }
+
+
 def test_shots_of_a_suite_score_that_suite_alone(finished):
     planned = finished.overlay({"eval": {"suites": {"slow": {"two": 1}}}}).plan("all")
     assert planned.counts == {"eval": 12, **COMPARED, "all": 1}

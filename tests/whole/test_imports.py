@@ -38,6 +38,7 @@ IMPORTED = {
     "fetch tasks": set(),
     "fetch model": MODELS,
     "data prompts": MODELS | TABLES,
+    "data heldout": MODELS | TABLES,
     "generate": MODELS | TABLES,
     "logprobs reference": MODELS | TABLES,
     "weigh": TABLES,
@@ -124,7 +125,7 @@ def commands(folder):
     base, model = ["--model", folder / "base", "--manifest", folder / "base.json"], folder / "sft"
     answers, reference = ["--generations", folder / "sft/generations/00.parquet"], folder / "sft/reference/00.parquet"
     weights = folder / "equal/ite0/weights/00.parquet"
-    heldout, averages = ["--heldout", folder / "heldout.parquet"], ["--averages", folder / "averages.csv"]
+    heldout, averages = folder / "heldout.parquet", ["--averages", folder / "averages.csv"]
     tables = ["--output", *(folder / f"table.{suffix}" for suffix in ("csv", "md", "tex"))]
     scored = folder / "sft/scores/demo"
     shard = {"responses": "sft", "shard": "00"}
@@ -132,7 +133,9 @@ def commands(folder):
     yield "fetch tasks", [*flags.fetch_tasks("demo"), "--output", folder / "tasks"]
     made = ["--output", folder / "base", "--output-manifest", folder / "base.json"]
     yield "fetch model", [*flags.fetch("base"), "--text", raw, *made]
-    yield "data prompts", ["--source", raw, "--fits", folder / "base", *flags.data(), *heldout, "--output", rows]
+    fits, digest = ["--fits", folder / "base"], ["--output-digest", folder / "rows.json"]
+    yield "data prompts", ["--source", raw, *fits, *flags.data(), *digest, "--output", rows]
+    yield "data heldout", ["--source", raw, *fits, *flags.data_heldout(), *digest, "--output", heldout]
     made = ["--state", folder / ".state/generate", "--output", answers[1]]
     yield "generate", [*base, "--prompts", rows, *flags.generate(**shard), *made]
     read = [*base, "--rows", rows, *answers, *flags.logprobs_reference(**shard)]
@@ -152,7 +155,8 @@ def commands(folder):
         "train",
         [*base, "--rows", rows, *flags.train("sft"), *flags.untracked_train_flags("sft"), "--processes", 1, *made],
     )
-    read = ["--model", model / "model", "--manifest", model / "manifest.json", "--tasks", folder / "tasks", *heldout]
+    read = ["--model", model / "model", "--manifest", model / "manifest.json", "--tasks", folder / "tasks"]
+    read += ["--heldout", heldout]
     made = ["--scores", f"{scored}.json", "--samples", f"{scored}.samples.parquet"]
     yield "eval", [*read, *flags.eval("sft", "demo"), *made]
     yield "report scores", [*flags.report_scores(), "--models", "sft", *tables]

@@ -1,9 +1,8 @@
-"""Select the study's rows that fit every model: prompts with real answers and held-out rows, or preference pairs.
+"""Select the study's rows that fit every model: prompts with real answers, held-out rows, or preference pairs.
 
     python workflow/scripts/data.py prompts --source results/fetched/sft --split train_sft --rows 50000 --seed 42 \
         --fits results/base/model results/teacher/model --templates human-assistant zephyr --max-new-tokens 512 \
-        --heldout-split test_sft --heldout-rows 500 --heldout results/data/heldout.parquet \
-        --output results/data/prompts.parquet --template human-assistant ...
+        --output results/data/prompts.parquet --output-digest results/data/prompts.json --template human-assistant ...
 """
 
 from wspin import cli
@@ -12,16 +11,18 @@ from wspin.data import corruption, records, selection
 from wspin.models import offline
 from wspin.rng import row_generator
 from wspin.storage import tables
+from wspin.storage.files import digest, write_json
 
 
 def main(argv=None):
     parser = cli.program_parser("data", __doc__)
-    commands = parser.add_subparsers(required=True, metavar="prompts|preferences")
-    for name, action in (("prompts", write_prompts), ("preferences", write_preferences)):
+    actions = {"prompts": write_prompts, "heldout": write_prompts, "preferences": write_preferences}
+    commands = parser.add_subparsers(required=True, metavar="|".join(actions))
+    for name, action in actions.items():
         command = commands.add_parser(name, help=action.__doc__)
         cli.add_flags(command, Dialogue)
         command.set_defaults(action=action)
-        cli.add_required(command, "--source", "--split", "--output")
+        cli.add_required(command, "--source", "--split", "--output", "--output-digest")
         cli.add_required(command, "--max-new-tokens", type=int)
         cli.add_required(command, "--seed", type=int, help="seed of the study")
         cli.add_required(command, "--rows", type=int, help="number of rows")
@@ -29,8 +30,6 @@ def main(argv=None):
         command.add_argument("--templates", nargs="+", required=True, help="template of each of these models")
         cut = "truncate over-long prompts instead of dropping their rows; rows with over-long answers are still dropped"
         command.add_argument("--cut", action="store_true", help=cut)
-    cli.add_required(commands.choices["prompts"], "--heldout", "--heldout-split")
-    cli.add_required(commands.choices["prompts"], "--heldout-rows", type=int)
     commands.choices["preferences"].add_argument("--corrupt", action="store_true", help="rejected: a corrupted answer")
     arguments = parser.parse_args(argv)
     dialogue = cli.parse_section(arguments, Dialogue)
@@ -42,13 +41,11 @@ def main(argv=None):
 
 
 def write_prompts(arguments, limits, metadata):
-    """prompts with real answers, and held-out rows"""
-    for_training = (arguments.output, arguments.split, arguments.rows)
-    for path, split, count in (for_training, (arguments.heldout, arguments.heldout_split, arguments.heldout_rows)):
-        turns = records.read_split(arguments.source, split, records.first_turn)
-        selected = selection.select(turns, count, arguments.seed, limits, arguments.cut)
-        columns = dict(zip(("prompt", "response"), selected.columns, strict=True))
-        write(arguments, path, "prompts", split, selected, columns, metadata)
+    """prompts with real answers: to train on, or held out for evaluation"""
+    turns = records.read_split(arguments.source, arguments.split, records.first_turn)
+    selected = selection.select(turns, arguments.rows, arguments.seed, limits, arguments.cut)
+    columns = dict(zip(("prompt", "response"), selected.columns, strict=True))
+    write(arguments, "prompts", selected, columns, metadata)
 
 
 def write_preferences(arguments, limits, metadata):
@@ -62,13 +59,16 @@ def write_preferences(arguments, limits, metadata):
         generators = (row_generator(seed, "corruption", selection.prompt_id(split, i)) for i in selected.indices)
         rejected = [corruption.corrupt(answer, rng) for answer, rng in zip(chosen, generators, strict=True)]
     columns = {"prompt": prompts, "chosen": chosen, "rejected": rejected}
-    write(arguments, arguments.output, "preferences", split, selected, columns, {**metadata, "corrupted": corrupt})
+    write(arguments, "preferences", selected, columns, {**metadata, "corrupted": corrupt})
 
 
-def write(arguments, path, kind, split, selected, columns, metadata):
-    """Write one table, and print how many rows were passed over."""
+def write(arguments, kind, selected, columns, metadata):
+    """Write the table and the digest of its rows, and print how many rows were passed over."""
+    path, split = arguments.output, arguments.split
     ids = [selection.prompt_id(split, i) for i in selected.indices]
-    tables.write(path, kind, {"prompt_id": ids, **columns, "split": [split] * len(ids)}, metadata | selected.metadata)
+    columns = {"prompt_id": ids, **columns, "split": [split] * len(ids)}
+    tables.write(path, kind, columns, metadata | selected.metadata)
+    write_json(arguments.output_digest, {"rows": len(ids), "sha256": digest(columns)})
     passed_over = ", ".join(f"{number} {reason}" for reason, number in sorted(selected.metadata["passed_over"].items()))
     truncated = f"; {selected.metadata['cut']} prompts truncated on the left" if arguments.cut else ""
     print(f"{path}: {len(ids)} rows of split {split}; passed over: {passed_over or 'none'}{truncated}", flush=True)

@@ -16,14 +16,12 @@ from wspin.storage import provenance
 # Help of required flags, the same in every program that has them
 HELP = {
     "--eos": "end-of-answer token of the study",
-    "--heldout": "file of the held-out rows, to be written",
-    "--heldout-rows": "number of held-out rows",
-    "--heldout-split": "split of the held-out rows",
     "--manifest": "manifest of the model: hashes of its files",
     "--max-new-tokens": "longest answer, EOS included",
     "--metrics": "training curve to be written, one line of JSON per step",
     "--model": "folder of the model",
     "--output": "file or folder to be written",
+    "--output-digest": "digest of the rows, to be written (JSON)",
     "--output-manifest": "manifest to be written",
     "--prompts": "prompts.parquet",
     "--rows": "table of the rows (prompts.parquet or preferences.parquet)",

@@ -34,12 +34,14 @@ def rows(paths: StudyPaths) -> dict[str, dict[str, list[Job]]]:
 
 def other_jobs(paths: StudyPaths) -> dict[str, list[Job]]:
     """The jobs that belong to no model: data, tables and figures."""
-    data, sources = paths.study.data, ["sft"]
-    prepared = [Job((paths.data("prompts"), paths.data("heldout")), paths.log("data", "prompts"))]
+    rows = {"sft": "prompts"}
+    if any(paths.heldout(suite) for suite in paths.study.eval.suites):
+        rows["heldout"] = "heldout"
     if paths.preference_references:
-        sources += [] if data.preferences.from_ else ["preferences"]
-        prepared.append(Job((paths.data("preferences"),), paths.log("data", "preferences")))
-    fetched = [Job((paths.fetched(name),), paths.log("fetch/data", name)) for name in sources]
+        rows["preferences"] = "preferences"
+    files = {name: (paths.data(name), paths.rows_digest(name)) for name in rows.values()}
+    prepared = [Job(outputs, paths.log("data", name)) for name, outputs in files.items()]
+    fetched = [Job((paths.fetched(name),), paths.log("fetch/data", name)) for name in rows]
     suites = paths.study.eval.suites
     fetched += [Job((paths.fetched(f"tasks/{name}"),), paths.log("fetch/tasks", name)) for name in suites]
     return {"data": [*fetched, *prepared], "tables and figures": _report(paths)}

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import cache
 
+from wspin.config.sources import Source
 from wspin.config.stages import Train, at_iteration
 from wspin.config.study import Study
 from wspin.iteration import Iteration
@@ -56,8 +57,17 @@ class StudyPaths(Lineage):
     def fetched(self, dataset: str) -> str:
         return f"{self.results}/fetched/{dataset}"
 
+    def source(self, dataset: str) -> Source:
+        """Where a data set comes from; one whose rows are `from` another has that one's source."""
+        entry = getattr(self.study.data, dataset)
+        return getattr(self.study.data, getattr(entry, "from_", None) or dataset)
+
     def data(self, name: str) -> str:
         return f"{self.results}/data/{name}.parquet"
+
+    def rows_digest(self, name: str) -> str:
+        """What tracks the rows of `data(name)`: another file with equal rows re-runs nothing."""
+        return f"{self.results}/data/{name}.json"
 
     def log(self, *place: str) -> str:
         """The log of a job, by its stage, what the job is about and its shard."""
@@ -139,8 +149,14 @@ class StudyPaths(Lineage):
         return self.manifest(self.parent(model))
 
     def training_rows(self, model: str) -> str:
+        return self.data(self._training_data(model))
+
+    def training_digest(self, model: str) -> str:
+        return self.rows_digest(self._training_data(model))
+
+    def _training_data(self, model: str) -> str:
         entry = self.study.models.get(model)
-        return self.data("preferences" if entry and entry.data == "preferences" else "prompts")
+        return "preferences" if entry and entry.data == "preferences" else "prompts"
 
     def training_reference(self, model: str) -> list[str]:
         """Shards of the start model's log-probabilities of the pairs; sft needs none."""
@@ -188,6 +204,9 @@ class StudyPaths(Lineage):
 
     def heldout(self, suite: str) -> list[str]:
         return [self.data("heldout")] if self.study.eval.sources[suite].heldout else []
+
+    def heldout_digest(self, suite: str) -> list[str]:
+        return [self.rows_digest("heldout")] if self.study.eval.sources[suite].heldout else []
 
     # Settings of the programs
 

@@ -30,24 +30,22 @@ class RuleFlags:
         return ["--scratch", settings, *text, "--seed", str(self.study.seed)]
 
     def fetch_data(self, dataset: str) -> list[str]:
-        data = self.study.data
-        if dataset == "preferences":
-            return [*_source(data.preferences), "--splits", data.preferences.split]
-        splits = sorted(
-            {data.sft.split, data.heldout.split} | ({data.preferences.split} if data.preferences.from_ else set())
-        )
-        if data.sft.reasoning_gym:
-            settings = json.dumps(data.sft.reasoning_gym.model_dump(), sort_keys=True)
-            return ["--reasoning-gym", settings, "--splits", *splits, "--seed", str(self.study.seed)]
-        return [*_source(data.sft), "--splits", *splits]
+        source, split = self.paths.source(dataset), ["--splits", getattr(self.study.data, dataset).split]
+        if getattr(source, "reasoning_gym", None):
+            settings = json.dumps(source.reasoning_gym.model_dump(), sort_keys=True)
+            return ["--reasoning-gym", settings, *split, "--seed", str(self.study.seed)]
+        return [*_source(source), *split]
 
     def fetch_tasks(self, suite: str) -> list[str]:
         return _source(self.study.eval.sources[suite])
 
     def data(self) -> list[str]:
-        sft, heldout = self.study.data.sft, self.study.data.heldout
-        rows = ["--split", sft.split, "--rows", str(sft.prompts)]
-        return [*rows, "--heldout-split", heldout.split, "--heldout-rows", str(heldout.prompts), *self._fits()]
+        rows = self.study.data.sft
+        return ["--split", rows.split, "--rows", str(rows.prompts), *self._fits()]
+
+    def data_heldout(self) -> list[str]:
+        rows = self.study.data.heldout
+        return ["--split", rows.split, "--rows", str(rows.prompts), *self._fits()]
 
     def data_preferences(self) -> list[str]:
         source = self.study.data.preferences
