@@ -22,7 +22,8 @@ from lm_eval.api.instance import Instance
 
 from wspin.config.sources import Scratch, TaskSource
 from wspin.config.stages import Dialogue
-from wspin.data import chat
+from wspin.data.chat import ChatTokenizer
+from wspin.data.rendering import Template
 from wspin.errors import StudyError
 from wspin.eval import harness, heldout, lengths
 from wspin.fetch import tasks
@@ -139,7 +140,7 @@ def test_scores_and_rows_agree(demo, made):
 
 def test_prompt_hashes_are_of_the_rendered_prompts(demo, words):
     _, scores, rows = demo
-    rendered = [chat.render("human-assistant", SPELL + word) for word in words[:40]]
+    rendered = [Template("human-assistant").render(SPELL + word).text for word in words[:40]]
     expected = [hashlib.sha256(text.encode()).hexdigest() for text in rendered]
     assert [row["prompt_hash"] for row in rows if row["task"] == "spell_backward"] == expected
     entries = scores["tasks"].values()
@@ -178,7 +179,7 @@ def test_equal_runs_give_equal_bytes_and_leave_nothing(demo, made, tmp_path, mon
 def test_lm_eval_reads_what_training_reads(made, words, template):
     """Prompts, and prompts with a choice, have the ids that the model is trained on; no token crosses the border."""
     room = {"max_prompt_tokens": 64, "max_tokens": 128, "eos_on_cut": False}
-    said = chat.ChatTokenizer(folders.load_tokenizer(made / "model"), Dialogue(template=template, eos=EOS, **room))
+    said = ChatTokenizer(folders.load_tokenizer(made / "model"), Dialogue(template=template, eos=EOS, **room))
     lm = harness.language_model(made / "model", 8, EOS)
     own = harness.language_model(made / "model", 8, None)  # lm-eval's encoding, untouched
     documents = heldout.heldout_documents(made / "heldout.parquet", template, EOS, made / "model")

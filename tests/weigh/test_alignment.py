@@ -13,7 +13,8 @@ from tokenizers.models import BPE, Unigram, WordLevel, WordPiece
 from transformers import PreTrainedTokenizerFast
 
 from wspin.config.stages import Dialogue
-from wspin.data.chat import ChatTokenizer, render
+from wspin.data.chat import ChatTokenizer
+from wspin.data.rendering import Template
 from wspin.weigh.alignment import align, align_ids
 
 SPACES = [" ", "  ", "   ", "\n", "\n\n", "\r\n", "\t", "\t ", "\n ", "\u00a0", "\u3000", "\u2028"]
@@ -483,7 +484,7 @@ def test_an_answer_has_the_ids_that_it_has_in_the_whole_conversation(speakers, k
     """The template ends a line, so nothing joins the answer's first token to it."""
     speaker = speakers[kind]
     asked = speaker.prompt_ids("the river")
-    whole = speaker.tokenizer(render(TEMPLATE, "the river") + text, add_special_tokens=False)["input_ids"]
+    whole = speaker.tokenizer(Template(TEMPLATE).render("the river").text + text, add_special_tokens=False)["input_ids"]
     assert [*asked, *speaker.tokenize_response(text)[0]] == whole
 
 

@@ -6,65 +6,48 @@ the ids it is trained on.
 """
 
 import itertools
-import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 from wspin.config.stages import Dialogue
 from wspin.errors import StudyError
-from wspin.templates import CHAT, TEMPLATES, known_templates
 
-
-def render(template: str, prompt: str, tokenizer: Any = None) -> str:
-    """The text of a prompt, template included.
-
-    `template`: a name of `TEMPLATES`, a text with {prompt} once, or `chat`, which needs the model's tokenizer.
-    """
-    return template_text(template, tokenizer).replace("{prompt}", prompt)
-
-
-def template_text(template: str, tokenizer: Any = None) -> str:
-    """A template with {prompt} in place of the user's text. Raises `StudyError` if there is no such template."""
-    text = _chat_template(tokenizer) if template == CHAT else TEMPLATES.get(template, template)
-    if text.count("{prompt}") != 1:
-        raise StudyError(f"template {template!r}: expected {known_templates()}")
-    return text
-
-
-def _chat_template(tokenizer: Any) -> str:
-    """The tokenizer's chat template around one user turn. It is rendered without the user's text, which some trim.
-
-    Raises `StudyError` if the tokenizer has none, or one that contains the date and so would change from day to day.
-    """
-    remedy = "write the template's text out in the config, with {prompt} in it"
-    source = getattr(tokenizer, "chat_template", None)
-    if not isinstance(source, str):
-        raise StudyError(f"template {CHAT!r}: expected a tokenizer with one chat template, found none; {remedy}")
-    if "strftime_now" in source:
-        raise StudyError(f"template {CHAT!r}: expected a template without the date, found strftime_now; {remedy}")
-    turn = {"role": "user", "content": "{prompt}"}
-    return tokenizer.apply_chat_template([turn], tokenize=False, add_generation_prompt=True)
-
+from .rendering import Rendering, Template
+from .reserved import free_mark, marked, marked_copy
 
 ANCHORS = ("\n", "a", ".")  # texts to put before a response, one of which ends at a token boundary
 
 
 @dataclass(frozen=True)
 class ChatTokenizer:
-    """One template with one fast tokenizer of transformers: conversations to token ids and back."""
+    """One template with one fast tokenizer of transformers: conversations to token ids and back.
+
+    Raises `StudyError` if the template cannot be used with the tokenizer.
+    """
 
     tokenizer: Any
     settings: Dialogue
 
+    def __post_init__(self) -> None:
+        _ = self.template
+
+    @cached_property
+    def template(self) -> Template:
+        return Template(self.settings.template, self.tokenizer)
+
     @cached_property
     def eos(self) -> int:
-        """Id of the end-of-answer token. Raises `StudyError` if it is not a single token of the tokenizer."""
+        """Id of the end-of-answer token. Raises `StudyError` if it is not an added token of the tokenizer."""
         token = self.settings.eos
-        eos = self.tokenizer.convert_tokens_to_ids(token)
-        if eos is None or self.tokenizer.convert_ids_to_tokens(eos) != token:
-            raise StudyError(f"dialogue.eos: expected one token of the tokenizer, found {token!r}, which is none")
-        return eos
+        for i, added in self.tokenizer.added_tokens_decoder.items():
+            if added.content == token:
+                return i
+        i = self.tokenizer.convert_tokens_to_ids(token)
+        is_token = i is not None and self.tokenizer.convert_ids_to_tokens(i) == token
+        found = f"{token!r}, which is {'a piece of ordinary text' if is_token else 'none'}"
+        raise StudyError(f"dialogue.eos: expected one token of the tokenizer, found {found}")
 
     @cached_property
     def special_tokens(self) -> dict[str, int]:
@@ -73,19 +56,65 @@ class ChatTokenizer:
         return added | dict(zip(self.tokenizer.all_special_tokens, self.tokenizer.all_special_ids, strict=True))
 
     @cached_property
-    def _template_pieces(self) -> list[str]:
-        """The template split at its special tokens: only these become special tokens, never the user's text."""
-        longest_first = sorted(self.special_tokens, key=len, reverse=True)
-        pattern = "|".join(map(re.escape, longest_first)) or r"(?!)"
-        pieces = re.split(f"({pattern})", template_text(self.settings.template, self.tokenizer))
-        return [piece for piece in pieces if piece]
+    def _reserved(self) -> dict[int, str]:
+        """Tokens that no text of a user becomes, by id: the special ones, and EOS even if it is not special."""
+        added = self.tokenizer.added_tokens_decoder.items()
+        eos = {i: token.content for i, token in added if token.content == self.settings.eos}
+        return eos | {i: token for token, i in self.special_tokens.items()}
+
+    @cached_property
+    def unknown(self) -> int | None:
+        """Id of the token for characters that the vocabulary cannot spell; None if it spells them all."""
+        model = self.tokenizer.backend_tokenizer.model
+        token = getattr(model, "unk_token", self.tokenizer.unk_token)  # the model of a Unigram keeps it to itself
+        return None if token is None else model.token_to_id(token)
+
+    @cached_property
+    def template_ids(self) -> list[int]:
+        """Ids of the template alone: those of a prompt that leaves no trace."""
+        return self._encoding(self.template.before + self.template.after, split_special_tokens=False).ids
 
     def prompt_ids(self, prompt: str) -> list[int]:
-        """Ids of the rendered prompt. No BOS is added: a template that needs one contains it."""
-        ids = []
-        for piece in self._template_pieces:
-            is_special = piece in self.special_tokens
-            ids += [self.special_tokens[piece]] if is_special else self._text_ids(piece.replace("{prompt}", prompt))
+        """Ids of the rendered prompt as the tokenizer itself encodes it, but for special tokens in the user's text.
+
+        Those are tokenized as text, and everything around them as if they were not there. No BOS is added: a template
+        that needs one contains it. Raises `StudyError` as `Template.render`.
+        """
+        rendered = self.template.render(prompt)
+        encoding = self._encoding(rendered.text, split_special_tokens=False)
+        special = self._special_spans(encoding, rendered.text)
+        in_prompt = any(end > rendered.begin and begin < rendered.end for begin, end, _ in special)
+        return self._escaped_ids(rendered) if in_prompt else encoding.ids
+
+    def _special_spans(self, encoding: Any, text: str) -> list[tuple[int, int, int]]:
+        """(begin, end, id) of the reserved tokens of a text by their strings, in characters."""
+        spans = []
+        for position, token in enumerate(encoding.ids):
+            if token in self._reserved:
+                begin, end = _without_space(text, encoding.token_to_chars(position))
+                if self._must_be_text(token, text[begin:end]):
+                    spans.append((begin, end, token))
+        return spans
+
+    def _escaped_ids(self, rendered: Rendering) -> list[int]:
+        """Ids of a rendered prompt in which only the template has special tokens.
+
+        Which of its strings are special can depend on the characters beside them, so on those at the ends of the user's
+        text. Raises `StudyError` if the two cannot be told apart.
+        """
+        text, (before, prompt, after) = rendered.text, rendered.parts
+        ends = prompt[:1] + prompt[-1:]
+        short = before + ends + after
+        special = self._special_spans(self._encoding(short, split_special_tokens=False), short)
+        mark = free_mark(text)
+        for begin, end, token in reversed(special):
+            shift = 0 if end <= rendered.begin else len(prompt) - len(ends)
+            text = text[: begin + shift] + marked(self._reserved[token], mark) + text[end + shift :]
+        ids = self._copies(mark).encode(text, add_special_tokens=False).ids
+        found = [i for i in ids if i in self._reserved and i != self.unknown]
+        if found != [i for *_, i in special if i != self.unknown]:
+            difference = "expected special tokens that differ from the user's text, found a text that ends inside one"
+            raise StudyError(f"template {self.settings.template!r}: {difference}: {prompt[-40:]!r}")
         return ids
 
     def response_ids(self, response: str) -> list[int]:
@@ -103,12 +132,12 @@ class ChatTokenizer:
         before the response takes that space, provided that a token ends where the response begins.
         """
         for anchor in (*ANCHORS, "") if self._prepends_space else ("",):
-            encoding = self._encode(anchor + response, return_offsets_mapping=True)
-            spans = [(begin - len(anchor), end - len(anchor)) for begin, end in encoding["offset_mapping"]]
+            encoding = self._encode(anchor + response)
+            spans = [(begin - len(anchor), end - len(anchor)) for begin, end in encoding.offsets]
             skipped = sum(end <= 0 for _, end in spans) if anchor else 0
             if skipped and spans[skipped - 1][1] == 0 and all(begin >= 0 for begin, _ in spans[skipped:]):
                 break
-        return encoding["input_ids"][skipped:], _monotone_ends(response, spans[skipped:])
+        return encoding.ids[skipped:], _monotone_ends(response, spans[skipped:])
 
     @cached_property
     def _prepends_space(self) -> bool:
@@ -148,14 +177,38 @@ class ChatTokenizer:
         return ids[:-1] if len(ids) and ids[-1] == self.eos else ids
 
     def _text_ids(self, text: str) -> list[int]:
-        return self._encode(text)["input_ids"]
+        return self._encode(text).ids
 
-    def _encode(self, text: str, **options: bool) -> Any:
-        """The tokenizer's encoding of a text, in which the strings of special tokens are plain text."""
-        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True, **options)
+    def _encode(self, text: str) -> Any:
+        """The tokenizer's encoding of a text, in which the strings of reserved tokens are plain text."""
+        encoding = self._encoding(text, split_special_tokens=True)
+        reserved = self._reserved.keys() & encoding.ids
+        if any(self._must_be_text(token, text) for token in reserved):  # the vocabulary itself holds its string
+            return self._copies(free_mark(text)).encode(text, add_special_tokens=False)
+        return encoding
+
+    def _encoding(self, text: str, split_special_tokens: bool) -> Any:
+        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=split_special_tokens).encodings[0]
+
+    def _must_be_text(self, token: int, text: str) -> bool:
+        """Whether a reserved token that stands for `text` is its string; else it stands for unknown characters."""
+        return token != self.unknown or self._reserved[token] in text
+
+    @cached_property
+    def _copies(self) -> Callable[[str], Any]:
+        """By mark: a copy of the tokenizer that finds reserved tokens by marked strings only."""
+        backend, tokens = self.tokenizer.backend_tokenizer, list(self._reserved.values())
+        return cache(lambda mark: marked_copy(backend, tokens, mark))
 
     def _decode(self, ids: list[int]) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+
+def _without_space(text: str, span: tuple[int, int]) -> tuple[int, int]:
+    """A token's span without white space, which a special token takes along if it strips it."""
+    begin, end = span
+    covered = text[begin:end]
+    return begin + len(covered) - len(covered.lstrip()), end - len(covered) + len(covered.rstrip())
 
 
 def _monotone_ends(text: str, spans: list[tuple[int, int]]) -> list[int]:

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from wspin.data import chat
 from wspin.data.corruption import corrupt
+from wspin.data.rendering import Template
 from wspin.errors import StudyError
 from wspin.models import folders
 from wspin.rng import row_generator
@@ -22,8 +22,8 @@ def heldout_documents(path: str | Path, template: str, eos: str, model: str | Pa
     """
     documents = tables.read(path, "prompts").select(["prompt_id", "prompt", "response"]).to_pylist()
     tokenizer = folders.load_tokenizer(model)
-    template_text = chat.template_text(template, tokenizer)
-    if special := [token for token in tokenizer.all_special_tokens if token in template_text]:
+    rendering = Template(template, tokenizer)
+    if special := [token for token in tokenizer.all_special_tokens if token in rendering.before + rendering.after]:
         raise StudyError(
             "dialogue.template: expected a template without special tokens for tasks on held-out rows, "
             f"found {', '.join(special)}; leave these tasks out, or choose another template"
@@ -31,7 +31,7 @@ def heldout_documents(path: str | Path, template: str, eos: str, model: str | Pa
     for row in documents:
         texts, row["label"] = choices(row["prompt_id"], row["response"])
         row["choices"] = [text + eos for text in texts]
-        row["text"] = chat.render(template, row.pop("prompt"), tokenizer)
+        row["text"] = rendering.render(row.pop("prompt")).text
     if not documents:
         raise StudyError(f"{path}: expected held-out rows, found none; make the file again")
     return documents
