@@ -138,6 +138,14 @@ def test_no_pair_is_said_in_a_sentence(compared):
     assert average_csv(models, DRAWS).count("\n") == 1 + len(COMPARED)
 
 
+def test_arms_without_a_baseline_of_their_seed_are_named(compared):
+    draws = ["--bootstrap", "100", "--seed", "1", "--confidence", "0.9", "--averages", compared / "averages.csv"]
+    pairs = ["--against", "wspin/ite0=spin/ite0", "--uncompared", "wspin.s43=43", "a.s44=44"]
+    program.main(command("differences", compared, *draws, *pairs, metrics=CHOSEN, models=COMPARED))
+    note = "Without a row, as the baseline arm has no replicate with their seed: wspin.s43 (43), a.s44 (44)."
+    assert (compared / "tables/differences.md").read_text().rstrip().endswith(note)
+
+
 def test_latex_is_whole(results, compared):
     names = {"truthfulqa_mc2": "spell", "gsm8k": "gsm8k"}
     for model in MODELS:

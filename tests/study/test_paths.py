@@ -260,6 +260,35 @@ def test_every_arm_is_compared_to_the_baseline_where_both_have_an_iteration():
     ]
 
 
+ROUND = {"iterations": 1, "train": {"learning_rate": 5e-7, "beta": 0.1}}
+
+
+def test_arms_are_compared_at_equal_seed():
+    """A replicate is compared with the baseline's replicate of its seed; without one it is in no pair."""
+    arms = {"wspin": {"train": {"loss": "wspin"}}, "wspin.s43": {"train": {"loss": "wspin"}, "seed": 43}}
+    alone = study_paths(arms, **ROUND)
+    assert alone.comparisons() == [("wspin/ite0", "spin/ite0")]
+    assert alone.uncompared() == ["wspin.s43=43"]
+    beta = {"train": {"beta": 0.5}, "seed": 43}
+    both = study_paths({**arms, "other.s43": beta, "spin.s43": {"seed": 43, "train": {"beta": 0.1}}}, **ROUND)
+    assert both.comparisons() == [
+        ("other.s43/ite0", "spin.s43/ite0"),
+        ("wspin/ite0", "spin/ite0"),
+        ("wspin.s43/ite0", "spin.s43/ite0"),
+    ]
+    assert both.uncompared() == []
+    fork = {"from": "spin.s43", "at": 1}
+    late = {"late": {"fork": fork, "seed": 43}, "spin.s43": {"seed": 43}, "spin": {"seed": 42}}
+    assert ("late/ite1", "spin.s43/ite1") in study_paths(late, iterations=2, train=ROUND["train"]).comparisons()
+
+
+def test_a_replicate_hides_no_answers_of_the_examples():
+    """One model that answered with two seeds has two entries, answers with one seed have one."""
+    study = study_paths({"spin.s43": {"seed": 43}, "wspin.s43": {"seed": 43}}, **ROUND)
+    assert study.opponents() == {"sft": "sft", "sft, seed 43": "spin.s43/ite0"}
+    assert names(study.example_answers()) == ["sft/generations/00.parquet", "spin.s43/ite0/generations/00.parquet"]
+
+
 def test_tables_show_the_baseline_first_and_the_others_by_name():
     """Whatever the order of the files, so that it makes no table again."""
     study = study_paths({"b": {}, "a": {}, "tail": {}}, report={"baseline": "tail"})

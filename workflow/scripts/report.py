@@ -24,7 +24,8 @@ def main(argv=None):
         case "differences":
             files = read_scores(flags.results, flags.models, flags.suites)
             draws = Draws(flags.bootstrap, flags.confidence, flags.seed)
-            report = commands.differences(files, flags.metrics, flags.against, draws, flags.output, flags.averages)
+            pairs = (flags.against, flags.uncompared)
+            report = commands.differences(files, flags.metrics, *pairs, draws, flags.output, flags.averages)
         case "weights":
             shards = iteration_shards(flags.iterations, flags.shards, flags.weights, flags.reference, flags.generations)
             report = commands.weights(flags.prompts, shards, flags.output)
@@ -55,6 +56,7 @@ def parse(argv):
         command.add_argument("--suites", required=True, nargs="+", metavar="SUITE", help="suites to show")
         command.add_argument("--metrics", required=True, nargs="+", metavar="TASK=METRIC", help="metric to show")
     differences.add_argument("--against", nargs="*", default=[], metavar="MODEL=BASELINE", help="pairs to compare")
+    differences.add_argument("--uncompared", nargs="*", default=[], metavar="ARM=SEED", help="arms without a baseline")
     differences.add_argument("--bootstrap", required=True, type=int, help="bootstrap draws per interval")
     differences.add_argument("--seed", required=True, type=int, help="seed of the bootstrap")
     for command in (differences, figure):

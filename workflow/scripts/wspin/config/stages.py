@@ -230,7 +230,10 @@ class Preflight(Section):
 
 class Report(Section):
     metrics: dict[str, str] = Field(description="task: its metric in the tables, in lm-eval's words (`acc_norm,none`)")
-    baseline: str = Field(description="arm that every other arm is compared to, iteration by iteration")
+    baseline: str = Field(
+        description="arm that every other arm of its seed is compared to, iteration by iteration; arms of another seed "
+        "are compared to the arm that differs from it in the seed alone"
+    )
     examples: PositiveInt = Field(description="prompts shown with the opponents' answers and their weights")
     bootstrap: PositiveInt = Field(description="draws of the paired bootstrap over items")
     confidence: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(description="level of the intervals")

@@ -11,7 +11,7 @@ from .comparison import Draws
 from .examples import examples_page
 from .samples import input_paths, read_samples
 from .scores import ScoreFile, cut_note, split_pairs
-from .tables import average_csv, difference_tables, score_tables
+from .tables import average_csv, difference_tables, score_tables, uncompared_note
 from .weights import Shard, weight_tables
 
 
@@ -32,13 +32,18 @@ def differences(
     files: Sequence[ScoreFile],
     metrics: Sequence[str],
     against: Sequence[str],
+    uncompared: Sequence[str],
     draws: Draws,
     output: Sequence[str],
     averages: str,
 ) -> Report:
-    """Models compared document by document, `against` as MODEL=BASELINE, and every model's average."""
+    """Models compared document by document, `against` as MODEL=BASELINE, and every model's average.
+
+    `uncompared`: the arms without a baseline arm of their seed, as ARM=SEED.
+    """
     models = read_samples(files, dict(split_pairs("TASK=METRIC", metrics)))
-    tables = difference_tables(models, split_pairs("MODEL=BASELINE", against), draws, cut_note(files))
+    note = uncompared_note(split_pairs("ARM=SEED", uncompared)) + cut_note(files)
+    tables = difference_tables(models, split_pairs("MODEL=BASELINE", against), draws, note)
     outputs = {**by_suffix(output, tables), averages: average_csv(models, draws).encode()}
     return Report(outputs, input_paths(files))
 
@@ -57,6 +62,9 @@ def examples(
     output: Sequence[str],
 ) -> Report:
     """The first prompts with every opponent's answers and the token weights of every iteration's first shard."""
+    if len(set(opponents)) != len(answers) or len(opponents) != len(answers):
+        found = f"{len(opponents)} names ({', '.join(opponents)}) for {len(answers)} files"
+        raise StudyError(f"--opponents: expected a name of its own for every file of answers, found {found}")
     answers_of = dict(zip(opponents, answers, strict=True))
     page = examples_page(prompts, answers_of, {iteration: first for iteration, (first, *_) in shards.items()}, count)
     return Report(by_suffix(output, {".md": page}), list(dict.fromkeys([prompts, *answers, *_files(shards)])))

@@ -110,6 +110,13 @@ def difference_texts(rows: Sequence[Difference], draws: Draws, note: str = "") -
     return _rendered(["model - baseline", *sizes], lines, f"{_difference_legend(sizes, draws)}{note}")
 
 
+def uncompared_note(arms: Iterable[tuple[str, str]]) -> str:
+    """A sentence about the (arm, seed) that are compared with nothing; empty where there is none."""
+    names = [f"{arm} ({seed})" for arm, seed in arms]
+    reason = "as the baseline arm has no replicate with their seed"
+    return f" Without a row, {reason}: {', '.join(names)}." if names else ""
+
+
 def _signed(value: float) -> str:
     return f"{round(round(100 * value, 8), 2) + 0.0:+.2f}"  # + 0.0: no negative zero
 

@@ -6,6 +6,7 @@
 """
 
 from functools import cache, cached_property
+from typing import Any
 
 from wspin.config.study import Study
 from wspin.iteration import Iteration
@@ -176,8 +177,28 @@ class Lineage:
         return list(dict.fromkeys(map(self.response_set, self.all_iterations())))
 
     def comparisons(self) -> list[tuple[str, str]]:
-        """(iteration, the baseline arm's same iteration) of every other arm."""
+        """(iteration, the same iteration of its baseline arm) of every other arm."""
+        pairs = [(iteration, self.baseline(iteration.arm)) for iteration in self.all_iterations()]
+        return [
+            (iteration.name, Iteration(arm, iteration.k).name)
+            for iteration, arm in pairs
+            if arm not in (None, iteration.arm) and Iteration(arm, iteration.k) in self.iterations(arm)
+        ]
+
+    def uncompared(self) -> list[str]:
+        """ARM=SEED of every arm without a baseline arm."""
+        return [f"{arm}={self.seed(arm)}" for arm in self.arms if self.baseline(arm) is None]
+
+    @cache
+    def baseline(self, arm: str) -> str | None:
+        """The baseline arm of an arm's seed: `report.baseline` or a replicate of it; None where there is neither."""
         baseline = self.study.report.baseline
-        others = [iteration for iteration in self.all_iterations() if iteration.arm != baseline]
-        pairs = [(iteration.name, Iteration(baseline, iteration.k)) for iteration in others]
-        return [(name, same.name) for name, same in pairs if same in self.iterations(baseline)]
+        alike = [other for other in self.arms if self._recipe(other) == self._recipe(baseline)]  # the baseline first
+        return next((other for other in alike if self.seed(other) == self.seed(arm)), None)
+
+    def _recipe(self, arm: str) -> tuple[Any, ...]:
+        """What determines an arm's models besides its seed and the number of its iterations."""
+        fork = self.study.arms[arm].fork
+        weigh = self.study.arm_weigh(arm) if self.study.weighted(arm) else None
+        above = (fork.at, self._recipe(fork.from_)) if fork else None
+        return self.start(arm), self.window(arm), self.study.arm_train(arm), self.teacher(arm), weigh, above

@@ -103,8 +103,16 @@ class StudyPaths(Lineage):
         folders = dict.fromkeys(folder for kind in self.weight_folders().values() for folder in kind)
         return [f"{folder}/{shard}.parquet" for folder in folders for shard in shards or self.shards()]
 
+    def opponents(self) -> dict[str, str]:
+        """A name for every opponent's response set, with the seed where the model answered with an earlier one too."""
+        named: dict[str, str] = {}
+        for responses in self.response_sets():
+            model = self.generator(responses)
+            named.setdefault(f"{model}, seed {self.draw_seed(responses)[0]}" if model in named else model, responses)
+        return named
+
     def example_answers(self) -> list[str]:
-        return [self.file(responses, "generations", self.shards()[0]) for responses in self.response_sets()]
+        return [self.file(responses, "generations", self.shards()[0]) for responses in self.opponents().values()]
 
     def example_files(self) -> list[str]:
         """The first shards of all answers, and of the files in `weight_folders`."""

@@ -103,6 +103,8 @@ class RuleFlags:
     def report_differences(self) -> list[str]:
         settings = self.study.report
         against = ["--against", *(f"{model}={baseline}" for model, baseline in self.paths.comparisons())]
+        if uncompared := self.paths.uncompared():
+            against += ["--uncompared", *uncompared]
         draws = ["--bootstrap", str(settings.bootstrap), "--seed", str(self.study.seed)]
         return [*self.report_scores(), *against, *draws, "--confidence", str(settings.confidence)]
 
@@ -113,8 +115,7 @@ class RuleFlags:
         return ["--shards", *self.paths.shards(), *self._weighted_iterations()]
 
     def report_examples(self) -> list[str]:
-        opponents = [self.paths.generator(responses) for responses in self.paths.response_sets()]
-        answers = ["--opponents", *opponents, "--answers", *self.paths.example_answers()]
+        answers = ["--opponents", *self.paths.opponents(), "--answers", *self.paths.example_answers()]
         shown = ["--count", str(self.study.report.examples), "--shards", self.paths.shards()[0]]
         return [*shown, *answers, *self._weighted_iterations()]
 
