@@ -386,6 +386,8 @@ def test_arms_in_another_order_plan_nothing(weighed, tmp_path):
 def test_a_deleted_model_is_made_again_only_for_who_asks_for_it(study):
     shutil.rmtree(study.folder / RESULTS / "spin/ite2/model")
     assert study.plan(f"{RESULTS}/spin/ite3").jobs == []
+    together = study.plan("all")  # what follows from a model is planned before its bytes are known
+    assert together.counts == {"train": 2, "generate": 2, "logprobs_reference": 2, "eval": 4, **ANSWERED, "all": 1}
     target = f"{RESULTS}/spin/ite2"
     planned = study.plan(target)
     assert planned.counts == {"train": 1, "eval": 2, target: 1}
@@ -393,6 +395,12 @@ def test_a_deleted_model_is_made_again_only_for_who_asks_for_it(study):
     assert all(output.startswith(f"{target}/") for output in planned.made())
     study.make(target)
     assert (study.folder / RESULTS / "spin/ite2/model").is_dir()
+    assert study.plan("all").jobs == []
+
+
+def test_a_missing_file_between_models_plans_nothing(study):
+    """All asks for models and tables; status shows the file as missing (`tests/manage/test_status.py`)."""
+    shutil.rmtree(study.folder / RESULTS / "sft/generations")
     assert study.plan("all").jobs == []
 
 
