@@ -1,6 +1,5 @@
 """Which formats of rows are parsed, which rows are drawn, and why others are passed over."""
 
-import json
 import re
 from collections import Counter
 
@@ -133,8 +132,9 @@ def test_every_answer_of_a_pair_must_fit(chat):
 
 
 def test_a_row_without_prompt_or_answer(chat):
-    assert selection.why_passed_over(None, [limits_of(chat)]) == "without prompt or answer"
-    assert selection.why_passed_over(None, []) == "without prompt or answer"
+    row = records.first_turn({})
+    assert selection.why_passed_over(row, [limits_of(chat)]) == "without prompt or answer"
+    assert selection.why_passed_over(row, []) == "without prompt or answer"
 
 
 # Truncation
@@ -157,7 +157,7 @@ def test_a_prompt_is_truncated_on_the_left(chat, prompt):
 def test_what_fits_is_left_alone(chat):
     row = ("x" * 58, "y")
     assert selection.truncate_prompt(row, [limits_of(chat)]) == row
-    assert selection.truncate_prompt(None, [limits_of(chat)]) is None
+    assert selection.truncate_prompt(records.INCOMPLETE, [limits_of(chat)]) == records.INCOMPLETE
 
 
 def test_a_prompt_is_truncated_for_the_narrowest_model(chat):
@@ -186,7 +186,7 @@ def test_an_answer_that_is_too_long_is_not_truncated(chat):
 
 def test_truncated_prompts_are_selected_and_counted(chat):
     limits = [limits_of(chat)]
-    rows = [("x" * 80, "y"), ("x" * 10, "y"), ("x", "y" * 100), None]
+    rows = [("x" * 80, "y"), ("x" * 10, "y"), ("x", "y" * 100), records.INCOMPLETE]
     selected = selection.select(rows, 2, 1, limits, truncate=True)
     assert {i: len(prompt) for i, prompt in zip(selected.indices, selected.columns[0], strict=True)} == {0: 58, 1: 10}
     assert selected.metadata["cut"] == 1
@@ -203,98 +203,6 @@ def test_limits_come_from_model_folders(scratch_model, chat):
         (128, 7, other),
     ]
     assert [model.chat.token_counts("x", "")[0] for model in limits] == [len(chat.prompt_ids("x")), 3]
-
-
-# Sources
-
-
-def messages(*turns):
-    return [{"role": role, "content": content} for role, content in turns]
-
-
-def test_first_turn_of_messages():
-    conversation = messages(
-        ("system", "be kind"), ("user", "hi"), ("assistant", "hello"), ("user", "and?"), ("assistant", "no")
-    )
-    assert records.first_turn({"prompt": "ignored", "messages": conversation}) == ("hi", "hello")
-
-
-@pytest.mark.parametrize(
-    "turns",
-    [
-        [("user", "hi")],
-        [("assistant", "hello"), ("user", "hi")],
-        [("user", "hi"), ("user", "hi?"), ("assistant", "hello")],
-        [("system", "be kind")],
-        [("user", ""), ("assistant", "hello")],
-        [("user", None), ("assistant", "hello")],
-        [("user", "hi"), ("assistant", None)],
-    ],
-)
-def test_messages_without_a_first_turn(turns):
-    assert records.first_turn({"messages": messages(*turns)}) is None
-
-
-def test_first_turn_of_a_plain_row():
-    assert records.first_turn({"prompt": "hi", "response": "hello", "task": "x"}) == ("hi", "hello")
-    assert records.first_turn({"prompt": "hi", "response": "", "messages": None}) == ("hi", "")
-    for row in ({}, {"prompt": "hi"}, {"prompt": "", "response": "hello"}, {"prompt": "hi", "response": None}):
-        assert records.first_turn(row) is None
-
-
-def test_preference_pairs_of_texts_and_conversations():
-    chosen, rejected = (messages(("user", "hi"), ("assistant", answer)) for answer in ("good", "bad"))
-    assert records.preference_pair({"prompt": "hi", "chosen": chosen, "rejected": rejected}) == ("hi", "good", "bad")
-    assert records.preference_pair({"prompt": "hi", "chosen": "good", "rejected": ""}) == ("hi", "good", "")
-
-
-@pytest.mark.parametrize(
-    "change",
-    [{"prompt": ""}, {"prompt": None}, {"chosen": None}, {"rejected": []}, {"rejected": messages(("user", "hi"))}],
-)
-def test_pairs_that_lack_a_side(change):
-    row = {"prompt": "hi", "chosen": "good", "rejected": "bad"}
-    assert records.preference_pair(row) is not None
-    assert records.preference_pair({**row, **change}) is None
-
-
-def test_a_pair_without_a_rejected_answer():
-    assert records.chosen_only({"prompt": "hi", "response": "hello"}) == ("hi", "hello", None)
-    assert records.chosen_only({"prompt": "hi"}) is None
-
-
-def test_local_folders_keep_their_rows(tmp_path):
-    """From JSON lines to parquet, and from there to parquet."""
-    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
-    for folder in (first, second, third):
-        folder.mkdir()
-    rows = [{"prompt": "hi", "response": "日本"}, {"prompt": "x", "response": ""}, {"prompt": "", "response": "y"}]
-    (first / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    datasets.from_folder(str(first), ["train"], second)
-    datasets.from_folder(str(second), ["train"], third)
-    for folder in (second, third):
-        assert list(records.read_split(folder, "train", dict)) == rows
-        assert list(records.split_texts(folder, "train")) == ["hi", "日本", "x", ""]
-
-
-def test_a_split_is_read_row_by_row(tmp_path):
-    pq.write_table(pa.table({"prompt": ["a", "b", ""], "response": ["x", "y", "z"]}), tmp_path / "train.parquet")
-    split = records.read_split(tmp_path, "train", records.first_turn)
-    assert [split[i] for i in (2, 0, 1)] == [None, ("a", "x"), ("b", "y")]
-    assert len(split) == 3
-    for index in (-1, 3):
-        with pytest.raises(IndexError):
-            split[index]
-
-
-def test_a_missing_split_names_what_there_is(tmp_path):
-    with pytest.raises(StudyError, match=r"expected test\.parquet or test\.jsonl, found neither"):
-        datasets.from_folder(str(tmp_path), ["test"], tmp_path)
-    with pytest.raises(StudyError, match=r"test\.parquet: expected split 'test', found nothing; fetch"):
-        records.read_split(tmp_path, "test", dict)
-    pq.write_table(pa.table({"a": [1]}), tmp_path / "train.parquet")
-    with pytest.raises(StudyError, match="expected split 'test', found train; fetch"):
-        records.read_split(tmp_path, "test", dict)
 
 
 # Generated tasks

@@ -12,7 +12,7 @@ CASES = [
     Case(
         "a data set's folder without its splits",
         no_rows,
-        "source: expected train.parquet or train.jsonl, found neither",
+        "source: expected train.parquet or train.jsonl, found nothing",
     ),
 ]
 

@@ -12,8 +12,8 @@ from wspin.errors import StudyError
 from wspin.models import folders
 
 from .chat import ChatTokenizer
+from .records import Record
 
-Record = Sequence[str | None] | None  # a prompt and its responses; None where a source row has none
 Reason = str | None  # why a record is passed over; None if it is not
 
 
@@ -68,8 +68,8 @@ def model_limits(
 
 def why_passed_over(record: Record, limits: Sequence[LengthLimits]) -> Reason:
     """Why a record is passed over; None if its prompt and every response fit every model."""
-    if record is None:
-        return "without prompt or answer"
+    if isinstance(record, str):
+        return record
     prompt, *responses = record
     answers = [response for response in responses if response is not None]
     return next(filter(None, (model.why_too_long(prompt, answer) for model in limits for answer in answers)), None)
@@ -77,8 +77,8 @@ def why_passed_over(record: Record, limits: Sequence[LengthLimits]) -> Reason:
 
 def truncate_prompt(record: Record, limits: Sequence[LengthLimits]) -> Record:
     """The record with its prompt truncated on the left until it fits every model."""
-    if record is None:
-        return None
+    if isinstance(record, str):
+        return record
     prompt, before = record[0], None
     while prompt != before:  # truncation for one model can change the tokens of another
         before = prompt

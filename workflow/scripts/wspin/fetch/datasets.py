@@ -70,21 +70,55 @@ def _card_patterns(repository: hub.Repository, state: str) -> dict[str, list[str
 
 
 def from_folder(path: str, splits: list[str], folder: Path) -> None:
-    """Copy splits from `{split}.parquet` or `{split}.jsonl` in a local folder."""
+    """Copy splits from `{split}.parquet` or `{split}.jsonl` in a local folder.
+
+    Raises `StudyError` if a split has not exactly one of the two, or if it cannot be read.
+    """
+    for split in splits:
+        parquet, jsonl = paths = [Path(path) / f"{split}.{suffix}" for suffix in ("parquet", "jsonl")]
+        if parquet.exists() == jsonl.exists():
+            files = ", ".join(sorted(file.name for file in Path(path).glob("*"))[:8]) or "nothing"
+            expected = f"expected {' or '.join(file.name for file in paths)}"
+            raise StudyError(f"{path}: {expected}, found {files if not jsonl.exists() else 'both; remove one'}")
+        is_jsonl = jsonl.exists()
+        table = _read_lines(jsonl) if is_jsonl else tables.read_parquet(parquet, remedy="correct the file")
+        tables.write_parquet(folder / f"{split}.parquet", table)
+
+
+def _read_lines(path: Path) -> pa.Table:
+    """The rows of a JSONL file; what looks like a time stays text. Raises `StudyError` if a line holds no object."""
     import pyarrow.json
 
-    for split in splits:
-        parquet, jsonl = (Path(path) / f"{split}.{suffix}" for suffix in ("parquet", "jsonl"))
-        if parquet.exists():
-            table = tables.read_parquet(parquet, remedy="correct the file")
-        elif jsonl.exists():
-            try:
-                table = pyarrow.json.read_json(jsonl)
-            except pa.ArrowInvalid as error:
-                raise StudyError(f"{jsonl}: expected one JSON object a line, found {first_line(error)}") from None
-        else:
-            raise StudyError(f"{path}: expected {split}.parquet or {split}.jsonl, found neither")
-        tables.write_parquet(folder / f"{split}.parquet", table)
+    longest = pyarrow.json.ReadOptions(block_size=2**28)  # bytes of a row
+    try:
+        table = pyarrow.json.read_json(path, longest)
+        schema = pa.schema([pa.field(field.name, _without_times(field.type)) for field in table.schema])
+        if schema != table.schema:
+            table = pyarrow.json.read_json(path, longest, pyarrow.json.ParseOptions(explicit_schema=schema))
+    except pa.ArrowException as error:
+        for number, line in enumerate(path.read_bytes().splitlines(), 1):
+            if line.strip() and not _is_object(line):
+                found = line.decode(errors="replace")[:60]
+                raise StudyError(f"{path}:{number}: expected one JSON object a line, found {found}") from None
+        found = f"found {first_line(error)}; correct that row"
+        raise StudyError(f"{path}: expected rows of one form, {found}") from None
+    return table
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
+def _without_times(datatype: pa.DataType) -> pa.DataType:
+    """A type that pyarrow inferred from JSON, with text in place of times."""
+    if pa.types.is_list(datatype):
+        return pa.list_(_without_times(datatype.value_type))
+    if pa.types.is_struct(datatype):
+        return pa.struct([(field.name, _without_times(field.type)) for field in datatype])
+    return pa.string() if pa.types.is_timestamp(datatype) else datatype
 
 
 def from_reasoning_gym(settings: ReasoningGym, seed: int, folder: Path) -> None:
@@ -117,7 +151,8 @@ def from_package(settings: PackagedRows, folder: Path) -> None:
         message = f"expected a JSON array, or one object a line, found {first_line(error)}"
         raise StudyError(f"{settings.file}: {message}") from None
     rows: dict[str, Row] = {}
-    for prompt, response in filter(None, map(first_turn, records)):
+    turns = [first_turn(record) for record in records if isinstance(record, dict)]
+    for prompt, response in (turn for turn in turns if isinstance(turn, tuple)):
         rows.setdefault(prompt, {"prompt": prompt, "response": response})
     if not rows:
         found = f"none in {len(records)} rows"
