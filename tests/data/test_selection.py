@@ -1,5 +1,6 @@
 """Which formats of rows are parsed, which rows are drawn, and why others are passed over."""
 
+import json
 import re
 from collections import Counter
 
@@ -203,6 +204,60 @@ def test_limits_come_from_model_folders(scratch_model, chat):
         (128, 7, other),
     ]
     assert [model.chat.token_counts("x", "")[0] for model in limits] == [len(chat.prompt_ids("x")), 3]
+
+
+# Duplicates, templates and ends
+
+
+def test_equal_rows_are_kept_once_and_counted(chat):
+    rows = [("x", "y"), ("x", "y"), ("x", "z"), ("u", "v")]
+    selected = selection.select(rows, 3, 1, [limits_of(chat)], truncate=False)
+    assert sorted(zip(*selected.columns, strict=True)) == [("u", "v"), ("x", "y"), ("x", "z")]
+    assert selected.metadata == {"passed_over": {"duplicate": 1}, "repeated": 1}
+    assert str(selected) == "passed over: 1 duplicate; 1 prompts repeated with another answer"
+
+
+def test_prompts_of_the_training_split_are_not_held_out(chat):
+    rows = [("x", "y"), ("u", "v"), ("w", "v")]
+    selected = selection.select(rows, 1, 1, [limits_of(chat)], False, excluded={"x", "w"})
+    assert selected.columns == [("u",), ("v",)]
+    with pytest.raises(StudyError, match=r"found 0 of 3 \(3 with a prompt of the training split\); choose"):
+        selection.select(rows, 1, 1, [limits_of(chat)], False, excluded={"x", "w", "u"})
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "\n\n<Human>:hi\n\n<Assistant>:",
+        "\n\nHuman: hi\n\nAssistant:",
+        "### Instruction: hi\n\n### Response: ",
+        "<|user|>\nhi</s>\n<|assistant|>\n",
+        "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n",
+        "<s>[INST] hi [/INST]",
+        "Question: hi\nSolution:",  # the model's own
+    ],
+)
+def test_a_prompt_in_a_template_is_not_put_into_another(chat, prompt):
+    limits = limits_of(chat, template="Question: {prompt}\nSolution:")
+    assert selection.why_passed_over((prompt, "y"), [limits]) == "with a template in the prompt"
+    bare = limits_of(chat, template="{prompt}")
+    assert selection.why_passed_over((prompt, "y"), [bare]) is None
+    remedy = 'write "{prompt}" as template of the models, or remove the template from the prompts'
+    with pytest.raises(StudyError, match=re.escape(remedy)):
+        selection.select([(prompt, "y")], 1, 1, [limits], False)
+
+
+@pytest.mark.parametrize("prompt", ["Question: hi", "hi\nSolution:", "[INST]", "What does <|user|> mean?"])
+def test_parts_of_a_template_are_text(chat, prompt):
+    limits = limits_of(chat, template="Question: {prompt}\nSolution:")
+    assert selection.why_passed_over((prompt, "y"), [limits]) is None
+
+
+def test_an_answer_with_an_end_gets_no_second_one(chat):
+    limits = [limits_of(chat)]
+    for answers in (["y<|endoftext|>"], ["y", "z<|endoftext|>\n"]):
+        assert selection.why_passed_over(("x", *answers), limits) == "with a special token at the end of an answer"
+    assert selection.why_passed_over(("x", "the token <|endoftext|> ends it"), limits) is None
 
 
 # Generated tasks

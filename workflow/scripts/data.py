@@ -69,9 +69,7 @@ def write(arguments, kind, selected, columns, metadata):
     columns = {"prompt_id": ids, **columns, "split": [split] * len(ids)}
     tables.write(path, kind, columns, metadata | selected.metadata)
     write_json(arguments.output_digest, {"rows": len(ids), "sha256": digest(columns)})
-    passed_over = ", ".join(f"{number} {reason}" for reason, number in sorted(selected.metadata["passed_over"].items()))
-    truncated = f"; {selected.metadata['cut']} prompts truncated on the left" if arguments.cut else ""
-    print(f"{path}: {len(ids)} rows of split {split}; passed over: {passed_over or 'none'}{truncated}", flush=True)
+    print(f"{path}: {len(ids)} rows of split {split}; {selected}", flush=True)
     cli.write_records(arguments, [path], [])
 
 

@@ -1,4 +1,6 @@
-"""Prompt templates that the configuration knows by name."""
+"""Prompt templates that the configuration knows by name, and those that rows may stand in already."""
+
+from collections.abc import Iterable
 
 TEMPLATES = {
     "human-assistant": "\n\n<Human>:{prompt}\n\n<Assistant>:",  # SWIFT's code
@@ -14,3 +16,20 @@ CHAT = "chat"  # in place of a template: the chat template of the model's own to
 def known_templates() -> str:
     """The valid values of a template, for messages."""
     return f"one of {', '.join(TEMPLATES)}, {CHAT} (the model's own), or a text that holds {{prompt}} once"
+
+
+# What the templates of published rows put before and after a prompt; the study's own are added to these.
+MARKERS = (
+    ("<Human>:", "<Assistant>:"),
+    ("Human:", "Assistant:"),  # transcripts, TIS-DPO's rows
+    ("### Instruction:", "### Response:"),
+    ("<|user|>", "<|assistant|>"),
+    ("<|im_start|>user", "<|im_start|>assistant"),
+    ("[INST]", "[/INST]"),
+    ("USER:", "ASSISTANT:"),
+)
+
+
+def is_rendered(prompt: str, markers: Iterable[tuple[str, str]] = MARKERS) -> bool:
+    """Whether a prompt stands in a template already: it holds what comes before one, and ends with what follows it."""
+    return any(before in prompt and prompt.rstrip().endswith(after) for before, after in markers)

@@ -1,8 +1,9 @@
 """Selects the study's rows: drawn once by the seed. Rows that do not fit every model are dropped here, never later."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,26 @@ import numpy as np
 from wspin.config.stages import Dialogue
 from wspin.errors import StudyError
 from wspin.models import folders
+from wspin.templates import MARKERS, is_rendered
 
 from .chat import ChatTokenizer
-from .records import Record
+from .records import SEVERAL_TURNS, SYSTEM, Record
 
 Reason = str | None  # why a record is passed over; None if it is not
+Check = Callable[["LengthLimits", str, str], Reason]  # of a model, a prompt and a response
+
+RENDERED = "with a template in the prompt"
+ENDED = "with a special token at the end of an answer"
+DUPLICATE = "duplicate"
+IN_TRAINING = "with a prompt of the training split"
+
+REMEDIES = {  # for a source whose rows are mostly passed over for this reason
+    RENDERED: 'write "{prompt}" as template of the models, or remove the template from the prompts',
+    ENDED: "remove it from the answers: every answer gets its end later",
+    SYSTEM: "templates have no place for it; write it into the prompts, or remove it",
+    SEVERAL_TURNS: "choose a source of answers to first turns",
+    IN_TRAINING: "choose another split",
+}
 
 
 @dataclass(frozen=True)
@@ -39,6 +55,23 @@ class LengthLimits:
     def max_prompt_tokens(self) -> int:
         """Longest prompt that leaves the generation its budget."""
         return min(self.chat.settings.max_prompt_tokens, self.max_tokens - self.max_new_tokens)
+
+    @cached_property
+    def markers(self) -> list[tuple[str, str]]:
+        """Beginnings and ends of templates in which a prompt must not stand yet; none if this one opens no answer."""
+        before, after = self.chat.template.before.strip(), self.chat.template.after.strip()
+        return [*MARKERS, *([(before, after)] if before and len(after) > 1 else [])] if after else []
+
+    @cached_property
+    def special_tokens(self) -> tuple[str, ...]:
+        """Texts that end no answer: the study's EOS and the model's special tokens."""
+        return (self.chat.settings.eos, *filter(str.strip, self.chat.special_tokens))
+
+    def why_marked(self, prompt: str, response: str) -> Reason:
+        """Why the texts would get a second template or end."""
+        if is_rendered(prompt, self.markers):
+            return RENDERED
+        return ENDED if response.rstrip().endswith(self.special_tokens) else None
 
     def why_too_long(self, prompt: str, response: str) -> Reason:
         prompt_tokens, response_tokens = self.chat.token_counts(prompt, response)
@@ -66,13 +99,17 @@ def model_limits(
     return limits
 
 
-def why_passed_over(record: Record, limits: Sequence[LengthLimits]) -> Reason:
+CHECKS = (LengthLimits.why_marked, LengthLimits.why_too_long)
+
+
+def why_passed_over(record: Record, limits: Sequence[LengthLimits], checks: Sequence[Check] = CHECKS) -> Reason:
     """Why a record is passed over; None if its prompt and every response fit every model."""
     if isinstance(record, str):
         return record
     prompt, *responses = record
     answers = [response for response in responses if response is not None]
-    return next(filter(None, (model.why_too_long(prompt, answer) for model in limits for answer in answers)), None)
+    reasons = (check(model, prompt, answer) for check in checks for model in limits for answer in answers)
+    return next(filter(None, reasons), None)
 
 
 def truncate_prompt(record: Record, limits: Sequence[LengthLimits]) -> Record:
@@ -98,23 +135,60 @@ class Selection:
 
     indices: list[int]
     columns: list[tuple[Any, ...]]
-    metadata: dict[str, Any]  # how many rows were passed over, by reason, and how many prompts were truncated
+    passed_over: Counter[str]  # by reason
+    truncated: int | None = None  # prompts; None if none may be
+
+    @property
+    def repeated(self) -> int:
+        """Rows whose prompt an earlier row has with another answer."""
+        return len(self.indices) - len(set(self.columns[0]))
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What the table's metadata records of the selection."""
+        truncated = {} if self.truncated is None else {"cut": self.truncated}
+        return {"passed_over": self.passed_over, **truncated, **({"repeated": self.repeated} if self.repeated else {})}
+
+    def __str__(self) -> str:
+        truncated = "" if self.truncated is None else f"; {self.truncated} prompts truncated on the left"
+        repeated = f"; {self.repeated} prompts repeated with another answer" if self.repeated else ""
+        return f"passed over: {_listed(self.passed_over)}{truncated}{repeated}"
 
 
 def select(
-    records: Sequence[Record], count: int, seed: int, limits: Sequence[LengthLimits], truncate: bool
+    records: Sequence[Record],
+    count: int,
+    seed: int,
+    limits: Sequence[LengthLimits],
+    truncate: bool,
+    excluded: Collection[str] = (),
 ) -> Selection:
-    """Draw `count` rows that fit; `truncate` shortens prompts that are too long. Raises `StudyError` if too few fit."""
+    """Draw `count` rows that fit, equal rows once; `truncate` shortens prompts that are too long.
+
+    `excluded`: prompts that no drawn row may have. Raises `StudyError` if too few rows fit.
+    """
+    drawn: set[Record] = set()
 
     def fitted(record: Record) -> Record:
         return truncate_prompt(record, limits) if truncate else record
 
-    indices, passed_over = draw(records, count, seed, lambda record: why_passed_over(fitted(record), limits))
+    def reason(record: Record) -> Reason:
+        if why := why_passed_over(record, limits, (LengthLimits.why_marked,)):  # truncation may remove a template
+            return why
+        if record[0] in excluded:
+            return IN_TRAINING
+        record = fitted(record)
+        if record in drawn:
+            return DUPLICATE
+        if (why := why_passed_over(record, limits)) is None:
+            drawn.add(record)
+        return why
+
+    indices, passed_over = draw(records, count, seed, reason)
     selected = [fitted(records[i]) for i in indices]
-    metadata = {"passed_over": passed_over}
-    if truncate:
-        metadata["cut"] = sum(records[i][0] != record[0] for i, record in zip(indices, selected, strict=True))
-    return Selection(indices, list(zip(*selected, strict=True)), metadata)
+    pairs = zip(indices, selected, strict=True)
+    truncated = sum(records[i][0] != record[0] for i, record in pairs) if truncate else None
+    return Selection(indices, list(zip(*selected, strict=True)), passed_over, truncated)
 
 
 def draw(
@@ -131,7 +205,13 @@ def draw(
         else:
             passed_over[reason] += 1
     if len(indices) < count:
-        reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(passed_over.items()))
-        found = f"found {len(indices)} of {len(records)} ({reasons or 'none passed over'})"
-        raise StudyError(f"data: expected {count} rows that fit, {found}; reduce the number of rows")
+        listed = _listed(passed_over) if passed_over else "none passed over"
+        remedies = ["reduce the number of rows"] if indices else []
+        remedies += [REMEDIES[reason] for reason, _ in passed_over.most_common(1) if reason in REMEDIES]
+        found = f"found {len(indices)} of {len(records)} ({listed}); {' or '.join(remedies) or 'choose other rows'}"
+        raise StudyError(f"data: expected {count} rows that fit, {found}")
     return indices, passed_over
+
+
+def _listed(passed_over: Counter[str]) -> str:
+    return ", ".join(f"{number} {reason}" for reason, number in sorted(passed_over.items())) or "none"
