@@ -21,9 +21,9 @@ CASES = [
         written("train:\n  beta:\n"),
         """\
 config/config.yaml:20: models.dpo.train.beta: missing key; loss dpo needs it, and nothing is defaulted silently
-config/config.yaml:119: arms.spin.train.beta: missing key; loss spin needs it, and nothing is defaulted silently
-config/config.yaml:120: arms.wspin.train.beta: missing key; loss wspin needs it, and nothing is defaulted silently
-config/config.yaml:121: arms.wspin.paper.train.beta: missing key; loss wspin needs it, and nothing is defaulted silently""",
+config/config.yaml:120: arms.spin.train.beta: missing key; loss spin needs it, and nothing is defaulted silently
+config/config.yaml:121: arms.wspin.train.beta: missing key; loss wspin needs it, and nothing is defaulted silently
+config/config.yaml:122: arms.wspin.paper.train.beta: missing key; loss wspin needs it, and nothing is defaulted silently""",
     ),
 ]
 
