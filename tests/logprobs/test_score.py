@@ -1,10 +1,13 @@
 """Scoring: every answer's log-probabilities, in the order of the items."""
 
+import numpy as np
 import pytest
 import torch
 import transformers
 from forwards import CPU, SMALL, by_answer, close, mixed, plain, policy
 
+from wspin.engine.packing import Item
+from wspin.errors import StudyError
 from wspin.logprobs.score import score_items
 from wspin.models import folders
 
@@ -45,3 +48,17 @@ def test_dropout_is_off_whatever_the_model_says(name, make_items, tmp_path):
     transformers.AutoModelForCausalLM.from_config(settings).save_pretrained(tmp_path)
     model = folders.load_model(tmp_path, CPU)
     assert torch.equal(policy(model, make_items(4), "float32"), policy(model, make_items(4), "float32"))
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_log_probability_that_is_not_finite_names_model_and_prompt(model, scratch_model, number):
+    """One token's embedding is damaged; a prompt that has it stops the scoring, not the training three stages later."""
+    with torch.no_grad():
+        model.get_input_embeddings().weight[200] = number
+        model.lm_head.weight = torch.nn.Parameter(torch.zeros_like(model.lm_head.weight))
+    items = [Item(np.array([token, 1]), (np.array([2]),)) for token in (5, 200, 6)]
+    with pytest.raises(StudyError) as error:
+        score_items(model, items, 1, "float32", ids=["t-0", "t-1", "t-2"])
+    found = "t-1: expected finite log-probabilities, found nan"
+    remedy = "look for NaN among the model's weights, or for an overflow in float32 (logprobs.autocast)"
+    assert str(error.value) == f"{scratch_model}: {found}; {remedy}"

@@ -280,3 +280,21 @@ def test_a_write_that_fails_names_the_file(path, message, reason):
 def test_missing_folders_are_made(tmp_path):
     write_json(tmp_path / "a/b/c.json", {"z": 1, "a": ["é"]})
     assert (tmp_path / "a/b/c.json").read_text() == '{\n  "a": [\n    "é"\n  ],\n  "z": 1\n}\n'
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_numbers_that_are_not_finite_are_neither_written_nor_read(tmp_path, number):
+    """The line names the first prompt that has one."""
+    content, _ = columns("reference")
+    path, tail = tmp_path / "a.parquet", f"expected finite numbers, found {number}; make the file again, from finite"
+    wrong = {**content, "rejected_logprobs": [[-0.5, -1.25], [0.0], [number]]}
+    with pytest.raises(StudyError, match=f"^{path}: t-1: rejected_logprobs: {tail}"):
+        tables.write(path, "reference", wrong, METADATA)
+    assert not path.exists()
+    tables.write(path, "reference", content, METADATA)
+    table = tables.read(path, "reference")
+    place = table.schema.get_field_index("rejected_logprobs")
+    changed = pa.array(wrong["rejected_logprobs"], type=tables.FLOATS)
+    pq.write_table(table.set_column(place, table.schema.field(place), changed), path)
+    with pytest.raises(StudyError, match=f"^{path}: t-1: rejected_logprobs: {tail}"):
+        tables.read(path, "reference")

@@ -67,7 +67,8 @@ def score(arguments, settings, dialogue_settings):
     items = answers.items(chat)
     model = folders.load_model(arguments.model, folders.best_device())
     progress = progress_printer("logprobs", len(items))
-    scores = score_items(model, items, settings.token_budget, settings.autocast, progress)
+    ids = rows["prompt_id"].to_pylist()
+    scores = score_items(model, items, settings.token_budget, settings.autocast, progress, ids)
     made_with = {**scorer, **answers.metadata, "dtype": "float32", "autocast": settings.autocast}
     made_with |= {"layout": PACKING_FORMAT, "attention": model.config._attn_implementation}
     kind = "logprobs" if arguments.kind == "teacher" else "reference"

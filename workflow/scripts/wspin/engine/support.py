@@ -30,7 +30,10 @@ def check_model(model: Any) -> None:
     item = Item(ids[:3], (ids[3:7], ids[7:]))
     with torch.no_grad():
         packed, separate = token_logprobs(model, pack([item]).to(model.device)), _separate_logprobs(model, item)
-    if not torch.allclose(packed, separate, rtol=1e-3, atol=1e-3, equal_nan=True):
+    if packed.isnan().any() or separate.isnan().any():
+        remedy = "look for NaN among its weights, or for an overflow"
+        raise StudyError(f"{model.name_or_path or name}: expected finite log-probabilities, found nan; {remedy}")
+    if not torch.allclose(packed, separate, rtol=1e-3, atol=1e-3):
         found = f"found a difference of {(packed - separate).abs().max():.2g} nat; this architecture is not supported"
         raise StudyError(f"{name}: expected packed answers to have the log-probabilities of separate ones, {found}")
 

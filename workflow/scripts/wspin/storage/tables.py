@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from wspin.errors import StudyError, first_line
@@ -58,13 +59,14 @@ def write(
     """Write one file of the study atomically.
 
     `columns` holds `prompt_id` and the columns of the kind, `metadata` all that a reader may have to check.
-    Raises `StudyError` if the ids are not unique.
+    Raises `StudyError` if the ids are not unique, or a number is not finite.
     """
     fields = {"prompt_id": pa.string(), **schema(kind, replays)}
     _unique(path, columns["prompt_id"])
     entries = json.dumps({"format": FORMAT, "kind": kind, **metadata}, sort_keys=True)
     typed = [pa.field(name, datatype, nullable=False) for name, datatype in fields.items()]
     table = pa.table({name: columns[name] for name in fields}, schema=pa.schema(typed, metadata={"wspin": entries}))
+    _check_finite(path, table)
     with whole_file(path) as temporary:
         write_parquet(temporary, table)
 
@@ -89,8 +91,8 @@ def add_checksum(path: str | Path) -> None:
 def read(path: str | Path, kind: str, replays: int | None = 0, **expected: Any) -> pa.Table:
     """Read one file of the study; `replays`: of a reference, None for as many as it holds.
 
-    Raises `StudyError` if it is missing, damaged, of another kind, format or schema, or if an entry of its metadata
-    differs from the one `expected` under that name.
+    Raises `StudyError` if it is missing, damaged, of another kind, format or schema, if a number is not finite, or if
+    an entry of its metadata differs from the one `expected` under that name.
     """
     try:
         table = read_parquet(path)
@@ -107,6 +109,7 @@ def read(path: str | Path, kind: str, replays: int | None = 0, **expected: Any) 
             f"{path}: columns: expected {', '.join(fields)}; wrong: {', '.join(dict.fromkeys(wrong)) or 'order'}"
         )
     _unique(path, table["prompt_id"].to_pylist())
+    _check_finite(path, table)
     return table
 
 
@@ -236,3 +239,14 @@ def _unique(path: str | Path, ids: Sequence[str]) -> None:
     if len(set(ids)) != len(ids):
         duplicate = next(prompt_id for prompt_id in ids if list(ids).count(prompt_id) > 1)
         raise StudyError(f"{path}: prompt_id: expected every id once, found {duplicate!r} more than once")
+
+
+def _check_finite(path: str | Path, table: pa.Table) -> None:
+    """Raises `StudyError` with the first prompt that has a log-probability or weight which is no finite number."""
+    for name in (field.name for field in table.schema if field.type == FLOATS):
+        if pc.all(pc.is_finite(pc.list_flatten(table[name])), min_count=0).as_py():
+            continue
+        for prompt_id, values in zip(table["prompt_id"].to_pylist(), row_arrays(table, name), strict=True):
+            if not np.isfinite(values).all():
+                found = f"expected finite numbers, found {values[~np.isfinite(values)][0]}"
+                raise StudyError(f"{path}: {prompt_id}: {name}: {found}; make the file again, from finite numbers")
