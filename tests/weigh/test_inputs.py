@@ -73,7 +73,7 @@ def test_weights_tell_what_made_them(study, tmp_path):
     assert {key: told[key] for key in ("model", "tokenizer")} == {key: generated[key] for key in ("model", "tokenizer")}
     far = tables.metadata(reading(study, "far", "chosen")[0])
     assert told["teacher"] == {key: far[key] for key in ("model", "tokenizer", "template", "autocast")}
-    assert told["settings"] == Weigh(**{**SETTINGS, "lower": -0.25}).model_dump()
+    assert told["settings"] == Weigh(**{**SETTINGS, "lower": -0.25}).model_dump(exclude={"uniform"})
     assert told["seed"] == [7, 3]
     tokens = {side: sum(map(len, student(study, side)["logprobs"])) for side in tables.SIDES}
     assert {side: told["counts"][side]["tokens"] for side in tables.SIDES} == tokens
@@ -109,7 +109,7 @@ def test_a_special_token_is_neutral_and_counted_for_another_tokenizer_alone(stud
 @pytest.mark.parametrize("form", ["paper_mean", "log_mean", "sum_spread"])
 def test_a_teacher_that_is_the_student_makes_every_weight_k(study, tmp_path, form):
     """Exactly, though the two readings were batched differently; in another template it is another teacher."""
-    table = weighed(study, tmp_path / "a.parquet", "same", segment_agg=form, eos_weight=0.5)
+    table = weighed(study, tmp_path / "a.parquet", "same", segment_agg=form, eos_weight=0.5, uniform="allow")
     for side, found in by_side(table).items():
         own = student(study, side)["logprobs"]
         assert [one[: len(of)].tolist() for one, of in zip(found, own, strict=True)] == [
@@ -191,6 +191,11 @@ def refused(study, tmp_path, path, words, **changes):
     assert str(error.value).startswith(f"{path}: ")
     assert "\n" not in str(error.value)
     assert not (tmp_path / "a.parquet").exists()
+
+
+def test_a_teacher_that_is_the_student_is_refused_unless_it_is_allowed(study, tmp_path):
+    refused(study, tmp_path, study / "same-gold.parquet", "as from a copy of the student", teacher="same")
+    weighed(study, tmp_path / "a.parquet", "same", uniform="allow")
 
 
 def renamed(ids):

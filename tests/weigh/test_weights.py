@@ -47,7 +47,7 @@ def answer(count, ratios=None, closed=True, prompt_id="train-0"):
 
 
 def of_side(answers, side="chosen", seed=SEED, **changes):
-    return weights.weight_side(side, answers, weigh(**changes), seed)
+    return weights.weight_side(side, answers, weigh(**changes), seed)[:2]
 
 
 def of_one(one, side="chosen", **changes):
@@ -507,3 +507,48 @@ def test_weights_are_float32(control):
     made, counts = of_side([answer(5), answer(0, closed=False)], control=control)
     assert {one.dtype for one in made} == {np.dtype("f4")}
     assert all(isinstance(count, int | float) for count in counts.values())
+
+
+# A teacher that tells no tokens apart
+
+
+def alike(ratios, count=8, read=10, **changes):
+    """Weigh the same answers of ten tokens on both sides, with log-ratios that broadcast to them."""
+    ratios = np.broadcast_to(ratios, (count, 10))
+    answers = [
+        AlignedAnswer(f"{i}", True, np.zeros(10), own[:read], align_ids(10, read)) for i, own in enumerate(ratios)
+    ]
+    settings = weigh(**changes)
+    sides = {side: weights.weight_side(side, answers, settings, SEED) for side in tables.SIDES}
+    weights.check_varied(sides, settings, "teacher.parquet")
+
+
+@pytest.mark.parametrize(
+    ("ratios", "read", "cause"),
+    [
+        (0.0, 10, "as from a copy of the student or an untrained model; take another teacher"),
+        (np.linspace(0.2, 0.2005, 10), 10, "as from a copy of the student or an untrained model; take another teacher"),
+        (np.linspace(-9, -0.5, 10), 10, "160 at weigh.lower, 0 at weigh.upper; take a teacher that is trained on such"),
+        (9.0, 10, "0 at weigh.lower, 160 at weigh.upper; take a teacher that is trained on such text, in its own"),
+        (1.0, 0, "all neutral: 160 unread, 0 unclear; take a teacher with a context for the study's prompts"),
+    ],
+)
+@pytest.mark.parametrize("control", ["none", "noise", "one_minus"])
+def test_log_ratios_that_are_all_alike_are_refused(ratios, read, cause, control):
+    """Whatever the cause, and before any control."""
+    with pytest.raises(StudyError) as error:
+        alike(ratios, read=read, control=control)
+    found = f"found one for all 160 tokens of this shard, {cause}"
+    assert str(error.value).startswith(f"teacher.parquet: expected log-ratios that differ from token to token, {found}")
+    assert str(error.value).endswith("; or set weigh.uniform to allow")
+    alike(ratios, read=read, control=control, uniform="allow")
+
+
+def test_log_ratios_may_be_alike_by_chance_or_by_the_settings():
+    """In a few answers, or as bounds and signs make them; and where one token differs they are not."""
+    alike(-9.0, count=3)
+    alike(-9.0, count=8, lower=0.0, upper=0.0)
+    alike(-9.0, count=8, mu_chosen=0.0, mu_rejected=0.0)
+    with pytest.raises(StudyError, match="expected log-ratios that differ"):
+        alike(-9.0, count=8, mu_chosen=0.0)
+    alike(np.append(np.full(9, -9.0), 0.0))

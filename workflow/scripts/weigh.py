@@ -36,13 +36,18 @@ def weigh(arguments, settings):
     texts = {"chosen": rows["response"].to_pylist(), "rejected": answers["response"].to_pylist()}
     teacher = read_teacher_logprobs(arguments.teacher, rows, texts) if settings.source == "teacher" else {}
 
-    columns, counts = {"prompt_id": ids, "ids_hash": tables.ids_hashes(reference, "rejected")}, {}
+    sides = {}
     for side in tables.SIDES:
         aligned = aligned_answers(side, texts[side], reference, teacher.get(side))
-        columns[f"{side}_weights"], counts[side] = weights.weight_side(side, aligned, settings, arguments.seed)
+        sides[side] = weights.weight_side(side, aligned, settings, arguments.seed)
+    if teacher:
+        weights.check_varied(sides, settings, teacher["chosen"].path)
+    columns = {"prompt_id": ids, "ids_hash": tables.ids_hashes(reference, "rejected")}
+    columns |= {f"{side}_weights": weighted.weights for side, weighted in sides.items()}
+    counts = {side: weighted.counts for side, weighted in sides.items()}
     made_with = {
         **tables.metadata(answers, "model", "tokenizer"),
-        "settings": settings.model_dump(),
+        "settings": settings.model_dump(exclude={"uniform"}),
         "seed": arguments.seed,
         "counts": counts,
         "teacher": teacher["chosen"].scorer if teacher else None,

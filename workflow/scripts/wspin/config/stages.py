@@ -75,6 +75,9 @@ class Weigh(Section):
     segment_agg: Literal["paper_mean", "log_mean", "sum_spread"] | None = Field(
         None, description="source teacher: how a word's tokens share its weight where the tokenizers differ"
     )
+    uniform: Literal["allow"] | None = Field(
+        None, description="source teacher: `allow` log-ratios that are all alike, which are refused without this key"
+    )
     control: Literal["none", "one_minus", "inverse", "permuted", "random", "random_matched", "noise"] = Field(
         description="transform of the weights that tests whether they matter (docs/token-weights.md)"
     )
@@ -87,6 +90,7 @@ class Weigh(Section):
     @property
     def required_keys(self) -> frozenset[str]:
         teacher = ("form", "k", "mu_chosen", "mu_rejected", "lower", "upper", "segment_agg")
+        teacher += ("uniform",) if self.uniform else ()
         total = ("normalise_to",) if self.normalise == "sum_to" else ()
         return frozenset((*(teacher if self.source == "teacher" else ()), *total))
 

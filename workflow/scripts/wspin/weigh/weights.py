@@ -22,6 +22,8 @@ from .inputs import AlignedAnswer
 
 RANDOM = (-0.5, 1.5)  # SWIFT's table 3: random weights
 NOISE = 0.2  # SWIFT's table 9: largest deviation from the true weight
+ROUNDING = 1e-3  # nat; log-ratios of equal models differ by less, in batches of their own
+FEW_ANSWERS, FEW_TOKENS = 4, 32  # of both sides; fewer can be alike by chance: beyond a context, or all at a bound
 
 Floats = NDArray[np.float64]
 
@@ -32,6 +34,15 @@ class TokenWeights(NamedTuple):
     weights: Floats
     at_lower: Floats
     at_upper: Floats
+
+
+class SideWeights(NamedTuple):
+    """Final weights of each answer of a side, `WEIGHT_COUNTS`, and the range of its weights before any control."""
+
+    weights: list[NDArray[np.float32]]
+    counts: dict[str, float]
+    lowest: float
+    highest: float
 
 
 def shape(ratios: Floats, mu: float, settings: Weigh) -> Floats:
@@ -125,17 +136,16 @@ def finalize(weights: Floats, has_eos: bool, settings: Weigh) -> NDArray[np.floa
         factor = (count if settings.normalise == "mean_one" else settings.normalise_to) / total
     if settings.normalise == "sum_to":
         mean = settings.normalise_to / max(count, 1)  # eos_weight is relative to the mean of the others
-    final = np.append(weights * factor, [settings.eos_weight * mean] * has_eos).astype(np.float32)
+    with np.errstate(over="ignore"):  # refused below
+        final = np.append(weights * factor, [settings.eos_weight * mean] * has_eos).astype(np.float32)
     if not np.isfinite(final).all():
         wrong = final[~np.isfinite(final)][0]
         raise StudyError(f"expected finite weights, found {wrong}; narrow weigh.lower and weigh.upper")
     return final
 
 
-def weight_side(
-    side: str, answers: Iterable[AlignedAnswer], settings: Weigh, seed: Sequence[int]
-) -> tuple[list[NDArray[np.float32]], dict[str, float]]:
-    """(final weights of each answer, `WEIGHT_COUNTS`) of one side, `chosen` or `rejected`.
+def weight_side(side: str, answers: Iterable[AlignedAnswer], settings: Weigh, seed: Sequence[int]) -> SideWeights:
+    """The weights of one side, `chosen` or `rejected`.
 
     Counts, without EOS: tokens; at_lower, at_upper (tokens with log-ratios at a bound, as shares added up); unread,
     unclear (neutral tokens); segments with a log-ratio; mismatched (those with unequal numbers of tokens). Raises
@@ -143,6 +153,7 @@ def weight_side(
     """
     mu = settings.mu_chosen if side == "chosen" else settings.mu_rejected
     weights, counts = [], Counter(dict.fromkeys(WEIGHT_COUNTS, 0))
+    lowest, highest = np.inf, -np.inf
     for answer in answers:
         unfinished = np.ones(len(answer.student))  # source equal: the weighted loss is the unweighted one, bit for bit
         counts["tokens"] += len(unfinished)
@@ -150,12 +161,44 @@ def weight_side(
             tokens = teacher_weights(answer.alignment, answer.student, answer.teacher, mu, settings)
             unfinished = tokens.weights
             counts.update(_counts(tokens, answer.alignment))
+        lowest, highest = unfinished.min(initial=lowest), unfinished.max(initial=highest)
         controlled = apply_control(unfinished, settings.control, row_generator(*seed, "weigh", side, answer.prompt_id))
         try:
             weights.append(finalize(controlled, answer.has_eos, settings))
         except StudyError as error:
             raise StudyError(f"{answer.prompt_id}, {side}: {error}") from None
-    return weights, dict(counts)
+    return SideWeights(weights, dict(counts), float(lowest), float(highest))
+
+
+def check_varied(sides: dict[str, SideWeights], settings: Weigh, teacher: str) -> None:
+    """Raise `StudyError` if the teacher's log-ratios are one number on each side: its weights tell no tokens apart.
+
+    Not where the settings allow or cause it, nor for few answers. `teacher`: the file to name.
+    """
+    mus = {"chosen": settings.mu_chosen, "rejected": settings.mu_rejected}
+    caused = settings.lower == settings.upper or not any(mus.values())
+    counts: Counter[str] = Counter()
+    for side in sides.values():
+        counts.update(side.counts)
+    few = min(len(side.weights) for side in sides.values()) < FEW_ANSWERS or counts["tokens"] < FEW_TOKENS
+    if settings.uniform == "allow" or caused or few:
+        return
+    if all(side.highest <= side.lowest * np.exp(ROUNDING * abs(mus[name])) for name, side in sides.items()):
+        expected = "expected log-ratios that differ from token to token"
+        found = f"found one for all {counts['tokens']} tokens of this shard, {_uniform_cause(counts)}"
+        raise StudyError(f"{teacher}: {expected}, {found}; or set weigh.uniform to allow")
+
+
+def _uniform_cause(counts: dict[str, float]) -> str:
+    """What the log-ratios of all tokens have in common, and the remedy."""
+    tokens, unread, unclear = counts["tokens"], counts["unread"], counts["unclear"]
+    if unread + unclear == tokens:
+        return f"all neutral: {unread} unread, {unclear} unclear; take a teacher with a context for the study's prompts"
+    low, high = round(counts["at_lower"]), round(counts["at_upper"])
+    if low + high == tokens:
+        bounds = f"{low} at weigh.lower, {high} at weigh.upper"
+        return f"{bounds}; take a teacher that is trained on such text, in its own template"
+    return "as from a copy of the student or an untrained model; take another teacher"
 
 
 def _counts(tokens: TokenWeights, alignment: Alignment) -> dict[str, float]:
