@@ -1,22 +1,26 @@
 """Pairs of the published codes go into a study and come out as they were."""
 
 import json
+import shutil
 import unicodedata
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import exchange as program
 import generate_given
 import weigh_given
 from wspin.config.flags import flags
+from wspin.config.stages import Dialogue
+from wspin.data.chat import ChatTokenizer
 from wspin.errors import StudyError
 from wspin.exchange import given as given_files
 from wspin.exchange import jsonl
-from wspin.models.folders import tokenizer_hash
+from wspin.models.folders import load_tokenizer, tokenizer_hash
 from wspin.report.weights import Shard, weight_rows
 from wspin.storage import tables
 from wspin.train.inputs import training_sets
@@ -97,8 +101,10 @@ def test_weights_are_written_short(tmp_path):
 GOOD = {"prompt": "a", "chosen": "b", "rejected": "c", "chosen_weight": [1.0], "rejected_weight": [1.0]}
 SPINS = message_pairs([GOOD])[0]
 BAD = {
-    "{": ("expected a JSON object", None),
-    "[1]": ("expected a JSON object, found [1]", None),
+    "{": ("expected a JSON object on one line, found Expecting property name", None),
+    "[" * 100_000 + "]" * 100_000: ("expected a JSON object on one line, found maximum recursion depth exceeded", None),
+    json.dumps({"question": "a", "answer": "b"}): ("real, generated (spin), found question, answer; rename", None),
+    "[1]": ("expected a JSON object, found a list; write every row as an object on its own line", None),
     '"\udc80"': ("expected a JSON object", None),
     json.dumps({"prompt": "a", "chosen": "b"}): ("rejected: expected a text, found nothing", None),
     json.dumps({**GOOD, "prompt": 3}): ("prompt: expected a text, found 3", None),
@@ -124,7 +130,9 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("line", "told", "form"), [(line, *expected) for line, expected in BAD.items()])
+@pytest.mark.parametrize(
+    ("line", "told", "form"), [(line, *expected) for line, expected in BAD.items()], ids=lambda text: str(text)[:40]
+)
 def test_a_bad_row_is_one_line_with_its_place(tmp_path, line, told, form):
     path = tmp_path / "a.jsonl"
     good = SPINS if form == "spin" else GOOD
@@ -145,25 +153,40 @@ def study(tmp_path, scratch_model, chat):
     return Study(tmp_path, scratch_model, chat)
 
 
+@pytest.fixture(scope="module")
+def wide_model(scratch_model, tmp_path_factory):
+    """The scratch model with twenty more rows in its embedding than its tokenizer has ids, as published models."""
+    folder = tmp_path_factory.mktemp("wide") / "model"
+    shutil.copytree(scratch_model, folder)
+    shutil.copyfile(scratch_model.parent / f"{scratch_model.name}.json", folder.with_suffix(".json"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "vocab_size": 290}))
+    tokenizer = load_tokenizer(folder)
+    dialogue = {"template": "human-assistant", "eos": "<|endoftext|>", "max_prompt_tokens": 64, "max_tokens": 96}
+    chats = {on: ChatTokenizer(tokenizer, Dialogue(**dialogue, eos_on_cut=on)) for on in (True, False)}
+    return SimpleNamespace(folder=folder, chat=chats.get)
+
+
 class Study:
-    def __init__(self, folder, model, chat):
-        self.folder, self.model, self.chat = folder, model, chat
+    def __init__(self, folder, model, chat, pairs=PAIRS):
+        self.folder, self.model, self.chat, self.pairs = folder, model, chat, pairs
         random = np.random.default_rng(0)
-        self.rows = [dict(zip(jsonl.TEXTS, pair, strict=True)) for pair in PAIRS]
+        self.rows = [dict(zip(jsonl.TEXTS, pair, strict=True)) for pair in pairs]
         for row in self.rows:
             for side in tables.SIDES:
                 made = random.normal(size=len(chat.tokenize_response(row[side])[0])).astype(np.float32)
                 row[f"{side}_weight"] = jsonl.shortest(made)
-        rows = {"prompt": [one[0] for one in PAIRS], "response": [one[1] for one in PAIRS], "split": ["train"] * 4}
-        self.ids = [f"train-{i}" for i in range(len(PAIRS))]
+        rows = {"prompt": [one[0] for one in pairs], "response": [one[1] for one in pairs], "split": ["train"] * 4}
+        self.ids = [f"train-{i}" for i in range(len(pairs))]
         tables.write(self.path("prompts"), "prompts", {"prompt_id": self.ids, **rows}, {})
 
     def path(self, name):
         return str(self.folder / f"{name}.parquet")
 
-    def answers(self, rows, name="generations", longest=64):
+    def answers(self, rows, name="generations", longest=64, reverse=True):
         """Run the program that stands in for `generate`; the file has its rows in another order than the study."""
-        told = ["--given", write(self.folder / f"{name}.jsonl", rows[::-1]), "--max-new-tokens", longest]
+        ordered = rows[::-1] if reverse else rows
+        told = ["--given", write(self.folder / f"{name}.jsonl", ordered), "--max-new-tokens", longest]
         told += ["--model", self.model, "--manifest", self.model.parent / f"{self.model.name}.json"]
         self.run(generate_given, name, *told, *flags(self.chat.settings))
         return tables.read(self.path(name), "generations")
@@ -175,13 +198,14 @@ class Study:
 
     def read_by_student(self, generations):
         """Its log-probabilities, which are zero: only the tokens matter here."""
-        chosen = [self.chat.response_ids(real) for _, real, _ in PAIRS]
-        said = {"chosen": chosen, "rejected": generations["token_ids"].to_pylist()}
+        chosen = [self.chat.response_ids(real) for _, real, _ in self.pairs]
+        generated = zip(generations["token_ids"].to_pylist(), generations["finish_reason"].to_pylist(), strict=True)
+        said = {"chosen": chosen, "rejected": [self.chat.generated_ids(*answer) for answer in generated]}
         columns = {}
         for side, ids in said.items():
             columns |= {f"{side}_token_ids": ids, f"{side}_ends": list(map(self.chat.token_ends, ids))}
             columns[f"{side}_logprobs"] = [[0.0] * len(one) for one in ids]
-        texts = tables.texts_hash(*([one[i] for one in PAIRS] for i in (0, 1)))
+        texts = tables.texts_hash(*([one[i] for one in self.pairs] for i in (0, 1)))
         made_with = {**tables.metadata(generations, "model", "tokenizer"), "eos": self.chat.eos, "texts": texts}
         tables.write(self.path("reference"), "reference", {"prompt_id": self.ids, **columns}, made_with)
 
@@ -194,6 +218,7 @@ class Study:
 
     def export(self, form="tis-dpo", generations="generations", weights=()):
         path = self.folder / f"{form}.jsonl"
+        path.unlink(missing_ok=True)
         told = ["--rows", self.path("prompts"), "--generations", self.path(generations), "--output", str(path)]
         program.main(["export", "--format", form, *told, "--weights", *map(self.path, weights)])
         return loaded(path)
@@ -214,27 +239,40 @@ def test_weights_go_through_a_study_bit_for_bit(study):
             assert ours[:-1].tobytes() == np.array(row[f"{side}_weight"], np.float32).tobytes()
 
 
-def test_an_iteration_goes_out_and_comes_back(study):
-    """Sampled ids that are not those of their text, an answer that was cut, and weights of EOS of its own."""
-    spelled = study.chat.tokenizer.convert_tokens_to_ids([*"backward"])
-    ids = [[*spelled, study.chat.eos], spelled[:2], *map(study.chat.response_ids, ("", "x"))]
-    said = {"response": list(map(study.chat.decode_response, ids)), "token_ids": ids}
-    said["finish_reason"] = ["stop", "length", "stop", "stop"]
-    assert study.chat.response_ids("backward") != ids[0]
-    made_with = {"tokenizer": tokenizer_hash(study.chat.tokenizer), "model": manifest(study.model)["model"]}
+SAMPLED = st.lists(st.integers(0, 289).filter(lambda i: i != 0), max_size=6)  # beyond the tokenizer's 270 ids too
+
+
+@settings(max_examples=4)  # each runs five programs
+@given(
+    st.lists(st.tuples(SAMPLED, st.booleans()), min_size=4, max_size=4),
+    st.lists(st.sampled_from(PAIRS), min_size=4, max_size=4),
+    st.booleans(),
+    st.integers(0, 2**32),
+)
+@example([([289], True), ([270, 271], False), ([5], True), ([5, 6], True)], [PAIRS[0]] * 4, True, 0)
+def test_every_export_is_taken_back(tmp_path_factory, wide_model, pairs_of, rows, eos_on_cut, seed):
+    """Sampled ids that no text or tokenizer has, repeated rows, truncated answers with EOS or without."""
+    chat = wide_model.chat(eos_on_cut)
+    assert chat.eos == 0
+    study = Study(tmp_path_factory.mktemp("study"), wide_model.folder, chat, rows)
+    ids = [[*ids, chat.eos] if stopped or not ids else ids for ids, stopped in pairs_of]
+    reasons = ["stop" if one[-1] == chat.eos else "length" for one in ids]
+    said = {"response": list(map(chat.decode_response, ids)), "token_ids": ids, "finish_reason": reasons}
+    made_with = {"tokenizer": tokenizer_hash(chat.tokenizer), "model": manifest(study.model)["model"]}
     tables.write(study.path("sampled"), "generations", {"prompt_id": study.ids, **said}, made_with)
     study.read_by_student(tables.read(study.path("sampled"), "generations"))
     reference = tables.read(study.path("reference"), "reference")
     weights = {"ids_hash": tables.ids_hashes(reference, "rejected")}
+    random = np.random.default_rng(seed)
     for side in tables.SIDES:
         counts = map(len, tables.row_arrays(reference, f"{side}_token_ids"))
-        weights[f"{side}_weights"] = [np.random.default_rng(n).random(n, np.float32) for n in counts]
+        weights[f"{side}_weights"] = [random.normal(size=n).astype(np.float32) for n in counts]
     tables.write(study.path("drawn"), "weights", {"prompt_id": study.ids, **weights}, made_with)
-    rows = study.export("tis-dpo", "sampled", ["drawn"])
-    assert columns(study.answers(rows)) == columns(tables.read(study.path("sampled"), "generations"))
-    assert columns(study.weights(rows)) == columns(tables.read(study.path("drawn"), "weights"))
-    assert columns(study.answers(study.export("spin", "sampled"))) == columns(study.answers(rows))
-    assert [row["finish_reason"] for row in rows] == said["finish_reason"]
+    exported = study.export("tis-dpo", "sampled", ["drawn"])
+    assert columns(study.answers(exported, reverse=False)) == columns(tables.read(study.path("sampled"), "generations"))
+    assert columns(study.weights(exported)) == columns(tables.read(study.path("drawn"), "weights"))
+    spins = study.answers(study.export("spin", "sampled"), "spins", reverse=False)
+    assert columns(spins) == columns(tables.read(study.path("sampled"), "generations"))
 
 
 def manifest(model):
@@ -342,11 +380,11 @@ def test_answers_of_another_model_are_not_exported_with_these_weights(study):
 @example("e\u0301")
 def test_any_text_becomes_tokens_that_spell_it(chat, text):
     """As the tokenizer reads it: composed, as Qwen's. The tokens then stand for themselves."""
-    made = given_files.answers([jsonl.Pair("a:1", "x", "y", text)], chat, limit=1000)
+    made = given_files.answers([jsonl.Pair("a:1", "x", "y", text)], chat, limit=1000, vocabulary=270)
     (said,), (ids,) = made["response"], made["token_ids"]
     assert said == unicodedata.normalize("NFC", text)
     assert ids == chat.response_ids(text)
-    assert jsonl.Pair("a:1", "x", "y", said, token_ids=ids).generated_ids(chat, 1000) == ids
+    assert jsonl.Pair("a:1", "x", "y", said, token_ids=ids).generated_ids(chat, 1000, 270) == ids
 
 
 # Import

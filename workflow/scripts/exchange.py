@@ -58,6 +58,8 @@ def import_files(arguments):
 
 def export(arguments):
     """write the pairs of an iteration, with their weights if --weights names them"""
+    if Path(arguments.output).exists():
+        raise StudyError(f"{arguments.output}: expected no such file, found one; name another, nothing is replaced")
     if arguments.weights and arguments.format == "spin":
         raise StudyError("export: --weights: SPIN's rows hold no weights; leave them out, or use --format tis-dpo")
     rows = tables.read(arguments.rows, "prompts")

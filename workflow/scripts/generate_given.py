@@ -28,10 +28,12 @@ def main(argv=None):
 def generate_given(arguments, settings):
     """Tokenize the file's answers with the start model's tokenizer and write them as generations."""
     offline.import_transformers_offline()
-    rows = tables.shard(tables.read(arguments.prompts, "prompts"), arguments.shard, arguments.shard_size)
-    pairs = given.find(arguments.given, rows)
+    prompts = tables.read(arguments.prompts, "prompts")
+    rows = tables.shard(prompts, arguments.shard, arguments.shard_size)
+    pairs = given.find(arguments.given, prompts, arguments.shard, arguments.shard_size)
     chat = ChatTokenizer(folders.load_tokenizer(arguments.model), settings)
-    columns = {"prompt_id": rows["prompt_id"].to_pylist(), **given.answers(pairs, chat, arguments.max_new_tokens)}
+    answers = given.answers(pairs, chat, arguments.max_new_tokens, folders.vocabulary_size(arguments.model))
+    columns = {"prompt_id": rows["prompt_id"].to_pylist(), **answers}
     made_with = {
         "tokenizer": folders.tokenizer_hash(chat.tokenizer),
         "model": folders.manifest_hash(arguments.manifest),

@@ -24,8 +24,9 @@ def main(argv=None):
 
 def weigh_given(arguments):
     """Match the file's weights with the tokens of one shard and write them."""
-    rows = tables.shard(tables.read(arguments.rows, "prompts"), arguments.shard, arguments.shard_size)
-    pairs = given.find(arguments.given, rows)
+    prompts = tables.read(arguments.rows, "prompts")
+    rows = tables.shard(prompts, arguments.shard, arguments.shard_size)
+    pairs = given.find(arguments.given, prompts, arguments.shard, arguments.shard_size)
     answers, reference = tables.read_scored_answers(arguments.rows, rows, arguments.generations, arguments.reference)
     weights = given.weights(pairs, answers, reference, arguments.eos_weight)
     made_with = {

@@ -1,6 +1,7 @@
 """Answers and weights from files, in place of those that iteration 0 would compute."""
 
 import unicodedata
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,32 +21,42 @@ def source(path: str) -> dict[str, str]:
     return {"file": Path(path).name, "sha256": sha256(path)}
 
 
-def find(path: str, rows: pa.Table) -> list[Pair]:
-    """The pairs with the prompts and real answers of `rows`, in their order.
+def find(path: str, prompts: pa.Table, shard: int, size: int) -> list[Pair]:
+    """The pairs with the prompts and real answers of a shard of the study's rows, in their order.
 
-    Raises `StudyError` unless the file holds each exactly once.
+    Equal rows share a pair, or take as many in the order of the file. Raises `StudyError` unless the file holds each
+    prompt with its real answer once, or as often as the study does.
     """
-    keys = list(zip(rows["prompt"].to_pylist(), rows["response"].to_pylist(), strict=True))
-    wanted: set[tuple[str, str]] = set(keys)
-    pairs: dict[tuple[str, str], Pair] = {}
+    keys = list(zip(prompts["prompt"].to_pylist(), prompts["response"].to_pylist(), strict=True))
+    places = range(len(keys))[shard * size : (shard + 1) * size]
+    wanted, counts, found = {keys[i] for i in places}, Counter(keys), defaultdict(list)
     for pair in jsonl.read(path):
-        if pair.key in wanted and pairs.setdefault(pair.key, pair) is not pair:
-            line = pairs[pair.key].place.rpartition(":")[2]
-            difference = f"expected a prompt with its real answer once, found it in line {line} too"
-            raise StudyError(f"{pair.place}: {difference}; remove one, or import the file")
-    for prompt, response in keys:
-        if (prompt, response) not in pairs:
+        if pair.key in wanted:
+            found[pair.key].append(pair)
+    for prompt, response in keys[shard * size : (shard + 1) * size]:
+        if (prompt, response) not in found:
             missing = f"expected prompt {excerpt(prompt)} with its real answer {excerpt(response)}, found no such row"
             raise StudyError(f"{path}: {missing}; the study's rows and this file must come from one source")
-    return [pairs[key] for key in keys]
+    for key, pairs in found.items():
+        if len(pairs) not in (1, counts[key]):
+            lines = " and ".join(pair.place.rpartition(":")[2] for pair in pairs[:-1])
+            often = "once" if counts[key] == 1 else f"once or {counts[key]} times"
+            difference = f"expected a prompt with its real answer {often}, found it in line {lines} too"
+            raise StudyError(f"{pairs[-1].place}: {difference}; remove one, or import the file")
+    before: Counter[tuple[str, str]] = Counter(keys[: shard * size])
+    taken = []
+    for key in (keys[i] for i in places):
+        taken.append(found[key][min(before[key], len(found[key]) - 1)])
+        before[key] += 1
+    return taken
 
 
-def answers(pairs: Sequence[Pair], chat: Any, limit: int) -> Row:
+def answers(pairs: Sequence[Pair], chat: Any, limit: int, vocabulary: int) -> Row:
     """Columns of generations: ids, and the text that they spell, which may be normalised.
 
     Raises as `Pair.generated_ids`.
     """
-    ids = [pair.generated_ids(chat, limit) for pair in pairs]
+    ids = [pair.generated_ids(chat, limit, vocabulary) for pair in pairs]
     reasons = [pair.finish_reason for pair in pairs]
     return {"response": list(map(chat.decode_response, ids)), "token_ids": ids, "finish_reason": reasons}
 

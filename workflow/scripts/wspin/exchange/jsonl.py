@@ -1,7 +1,7 @@
 """Import and export of SPIN's and TIS-DPO's JSONL."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,12 @@ FORMATS = ("spin", "tis-dpo")
 TEXTS = ("prompt", "chosen", "rejected")
 REASONS = ("stop", "length")
 ROLES = ["user", "assistant"]
+
+# What a file begins with that holds its rows in another way
+OTHER_FILES = {b"\x1f\x8b": "gzip data", b"BZh": "bzip2 data", b"\xfd7zXZ": "xz data", b"\x28\xb5\x2f\xfd": "zstd data"}
+OTHER_FILES |= {b"PK\x03\x04": "a zip archive", b"PAR1": "parquet", b"ARROW1": "arrow data"}
+OTHER_FILES |= {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
+REMEDY = "unpack or convert it, for example by the method to_json of datasets"
 
 Row = dict[str, Any]
 Floats = NDArray[np.float32]
@@ -40,18 +46,18 @@ class Pair:
         """Prompt and real answer, by which a study finds the pair."""
         return self.prompt, self.chosen
 
-    def generated_ids(self, chat: Any, limit: int) -> list[int]:
+    def generated_ids(self, chat: Any, limit: int, vocabulary: int) -> list[int]:
         """Ids of the generated answer under the study's tokenizer (`chat.ChatTokenizer`), with EOS unless truncated.
 
-        Raises `StudyError` if the file's ids do not spell its text, or if there are none or more than `limit` ids:
-        later stages truncate nothing.
+        `vocabulary`: ids that the model can generate, of which its tokenizer may know fewer. Raises `StudyError` if the
+        file's ids do not spell its text, or if there are none or more than `limit` ids: later stages truncate nothing.
         """
         stopped = self.finish_reason == "stop"
         ids = self.token_ids
         if ids is None:
             ids = [*chat.tokenize_response(self.rejected)[0], *[chat.eos] * stopped]
         else:
-            has_unknown, has_eos = max(ids, default=0) >= len(chat.tokenizer), ids[-1:] == [chat.eos]
+            has_unknown, has_eos = max(ids, default=0) >= vocabulary, ids[-1:] == [chat.eos]
             if has_unknown or has_eos != stopped or chat.decode_response(ids) != self.rejected:
                 difference = "expected ids that spell the answer's text and end, found others"
                 raise StudyError(f"{self.place}: token_ids: {difference}; leave them out")
@@ -78,6 +84,10 @@ class Pair:
 def read(path: str, form: str | None = None) -> Iterator[Pair]:
     """The pairs of a file; without `form`, each row's is detected. Raises `StudyError` with file and line."""
     with open(path, "rb") as file:
+        begin = file.peek(8)
+        for mark, kind in OTHER_FILES.items():
+            if begin.startswith(mark):
+                raise StudyError(f"{path}: expected JSON lines as text, found {kind}; {REMEDY}")
         for number, line in enumerate(file, 1):
             if line.strip():
                 yield _parse(f"{path}:{number}", line, form)
@@ -94,10 +104,17 @@ def distinct(pairs: Iterable[Pair]) -> list[Pair]:
 def _parse(place: str, line: bytes, form: str | None) -> Pair:
     try:
         row = json.loads(line)
-    except ValueError as error:
-        raise StudyError(f"{place}: expected a JSON object, found {first_line(error)}") from None
+    except (ValueError, RecursionError) as error:
+        expected = f"{place}: expected a JSON object on one line"
+        raise StudyError(f"{expected}, found {first_line(error)}; correct the line, or copy the file again") from None
     if not isinstance(row, dict):
-        raise StudyError(f"{place}: expected a JSON object, found {excerpt(row)}")
+        found = "a list" if isinstance(row, list) else excerpt(row)
+        raise StudyError(
+            f"{place}: expected a JSON object, found {found}; write every row as an object on its own line"
+        )
+    if not row.keys() & {*TEXTS, "real", "generated"}:
+        expected = "expected the keys prompt, chosen, rejected (tis-dpo) or real, generated (spin)"
+        raise StudyError(f"{place}: {expected}, found {', '.join(row) or 'none'}; rename the columns")
     form = form or ("spin" if "real" in row else "tis-dpo")
     texts = _message_texts(place, row) if form == "spin" else {key: row.get(key) for key in TEXTS}
     for key, text in texts.items():
@@ -163,7 +180,10 @@ def _floats(place: str, key: str, values: Any) -> Floats:
 
 def excerpt(value: Any) -> str:
     """The beginning of a value as JSON, on one line."""
-    text = json.dumps(value)
+    try:
+        text = json.dumps(value)
+    except RecursionError:
+        text = "brackets inside each other"
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
@@ -173,8 +193,13 @@ def write_rows(path: str | Path, pairs: Sequence[Pair]) -> None:
     tables.write_parquet(path, pa.table(columns))
 
 
-def study_pairs(rows: pa.Table, generations: pa.Table, weights: pa.Table | None) -> Iterator[Pair]:
-    """The pairs of an iteration from its tables, which hold the same rows: prompts, answers and, if any, weights."""
+def study_pairs(
+    rows: pa.Table, generations: pa.Table, weights: pa.Table | None, render: Callable[[str], str] = str
+) -> Iterator[Pair]:
+    """The pairs of an iteration from its tables, which hold the same rows: prompts, answers and, if any, weights.
+
+    `render` makes the prompt that is written from the study's.
+    """
     columns = [rows["prompt"], rows["response"], *map(generations.column, ("response", "finish_reason", "token_ids"))]
     final = {side: tables.row_arrays(weights, f"{side}_weights") for side in tables.SIDES} if weights else {}
     for row, values in enumerate(zip(*(column.to_pylist() for column in columns), strict=True)):
@@ -186,7 +211,7 @@ def study_pairs(rows: pa.Table, generations: pa.Table, weights: pa.Table | None)
             token_weights[side] = answers[row][:count]
             if len(answers[row]) > count:
                 eos_weights[side] = shortest(answers[row][count:])[0]
-        yield Pair(f"row {row}", prompt, chosen, rejected, reason, ids, token_weights, eos_weights)
+        yield Pair(f"row {row}", render(prompt), chosen, rejected, reason, ids, token_weights, eos_weights)
 
 
 def write(path: str | Path, pairs: Iterable[Pair], form: str) -> None:

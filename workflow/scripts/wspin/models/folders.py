@@ -73,6 +73,13 @@ def context_length(folder: str | Path) -> int:
     raise StudyError(f"{folder}/config.json: expected max_position_embeddings, found none")
 
 
+def vocabulary_size(folder: str | Path) -> int:
+    """Ids that a model can generate; its tokenizer may know fewer."""
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config().vocab_size
+
+
 def publish(model: Any, start: str | Path, output: str | Path, manifest: str | Path, weights: Any = None) -> None:
     """Publish a model trained from the folder `start` in float32 atomically, and write its manifest.
 
