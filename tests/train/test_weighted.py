@@ -1,6 +1,7 @@
 """Token weights, the KL term, and pairs of one prompt that share a forward pass."""
 
 import copy
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -60,6 +61,23 @@ def test_a_weighted_step_is_the_formula(fresh, pairs, train_settings, tmp_path, 
     for item in (items[i] for i in steps[0]):
         total = total + torch.log1p(torch.exp(-0.5 * plain_weighted_margin(exact, fresh().double(), item, alpha)))
     assert_agree(found, plain_gradient(exact, total / 4), 1.0)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5])
+def test_rewards_hold_the_kl_term_as_the_loss_does(fresh, pairs, train_settings, tmp_path, alpha):
+    """Their margin, pair by pair, is what the loss is a function of: here of one pair, of which both are known."""
+    settings = train_settings(loss="wspin", alpha=alpha, margin_bound=UNBOUND, global_batch=1)
+    items, policy = with_weights(shifted(pairs))[:1], fresh()
+    with torch.no_grad():
+        for weight in policy.parameters():
+            weight.mul_(1.05)
+    unstarted, steps = planned(fresh(), items, settings, tmp_path)
+    loss = unstarted.training_step(policy, steps[0]).item()
+    metrics = unstarted.step_metrics
+    assert loss == pytest.approx(math.log1p(math.exp(-metrics["rewards/margin"])), rel=1e-5)
+    assert metrics["rewards/margin"] == pytest.approx(metrics["rewards/chosen"] - metrics["rewards/rejected"], rel=1e-5)
+    if alpha:
+        assert abs(metrics["kl/chosen"]) > 1e-3
 
 
 def test_weights_of_one_are_spin_bit_for_bit(fresh, pairs, train_settings, tmp_path):

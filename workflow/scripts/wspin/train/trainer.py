@@ -167,12 +167,14 @@ class PlannedTrainer(Trainer):
         """Weighted and unweighted rewards and sequence log-probabilities; checks the first margin of a training."""
         if self.settings.loss == "sft":
             return {}
-        logratios = sums["logratios"]
+        logratios, rewards = sums["logratios"], sums["weighted_logratios"]
+        if "weighted_kl" in sums:
+            rewards = rewards - self.settings.alpha * sums["weighted_kl"]
         largest = float((logratios[0::2] - logratios[1::2]).abs().max())
         if self.state.global_step == 0:
             check_first_margin(largest, self.settings, self.precision)
         metrics = {
-            **reward_metrics("rewards", sums["weighted_logratios"], self.settings.beta),
+            **reward_metrics("rewards", rewards, self.settings.beta),
             **reward_metrics("unweighted", logratios, self.settings.beta),
             "margin/largest": largest,
             **side_means("logprobs", sums["logprobs"]),
@@ -209,7 +211,10 @@ def concatenated(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def reward_metrics(name: str, logratios: Tensor, beta: float) -> dict[str, float]:
-    """Mean rewards beta M and margins in nats, from M (2 B,) of chosen and rejected in turn; share of margins > 0."""
+    """Mean rewards beta M and margins in nats, from M (2 B,) of chosen and rejected in turn; share of margins > 0.
+
+    For the rewards of the loss M is M_W - alpha KL_W, see `losses.wspin`.
+    """
     margin = logratios[0::2] - logratios[1::2]
     return {
         **side_means(name, logratios, beta),
