@@ -17,6 +17,7 @@ import weigh_given
 from wspin.config.flags import flags
 from wspin.config.stages import Dialogue
 from wspin.data.chat import ChatTokenizer
+from wspin.data.rendering import Template
 from wspin.errors import StudyError
 from wspin.exchange import given as given_files
 from wspin.exchange import jsonl
@@ -55,6 +56,10 @@ def message_pairs(rows):
         return [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row[side]}]
 
     return [{"real": turns(row, "chosen"), "generated": turns(row, "rejected")} for row in rows]
+
+
+def render(template, prompt):
+    return Template(template).render(prompt).text
 
 
 def plain(rows):
@@ -216,11 +221,11 @@ class Study:
         self.run(weigh_given, name, *told, "--reference", self.path("reference"), "--eos-weight", EOS_WEIGHT)
         return tables.read(self.path(name), "weights")
 
-    def export(self, form="tis-dpo", generations="generations", weights=()):
+    def export(self, form="tis-dpo", generations="generations", weights=(), more=()):
         path = self.folder / f"{form}.jsonl"
         path.unlink(missing_ok=True)
         told = ["--rows", self.path("prompts"), "--generations", self.path(generations), "--output", str(path)]
-        program.main(["export", "--format", form, *told, "--weights", *map(self.path, weights)])
+        program.main(["export", "--format", form, *told, "--weights", *map(self.path, weights), *more])
         return loaded(path)
 
 
@@ -422,3 +427,41 @@ def test_a_bad_file_leaves_no_folder(study):
     told = ["import", "--format", "tis-dpo", "--train", bad, "--output", str(study.folder / "given")]
     assert ":2: chosen: expected a text" in refused(program.main, told)
     assert not (study.folder / "given").exists()
+
+
+# Templates and EOS
+
+
+def test_an_export_can_hold_the_prompts_that_the_model_saw(study):
+    """And the import takes such prompts only if they are meant, so that no study puts them in a second template."""
+    study.answers(study.rows)
+    more = ["--rendered", str(study.model)]
+    for form in jsonl.FORMATS:
+        plain_rows, rows = study.export(form), study.export(form, more=more)
+        rendered = [render("human-assistant", pair[0]) for pair in PAIRS]
+        prompts = [row["prompt"] if form == "tis-dpo" else row["real"][0]["content"] for row in rows]
+        assert prompts == rendered
+        assert [row | {"prompt": "", "real": 0, "generated": 0} for row in rows] == [
+            row | {"prompt": "", "real": 0, "generated": 0} for row in plain_rows
+        ]
+
+
+def test_prompts_in_a_template_are_imported_only_if_they_are_meant(study, capsys):
+    rows = [{**row, "prompt": render("human-assistant", row["prompt"])} for row in study.rows[:2]]
+    told = ["import", "--format", "tis-dpo", "--train", write(study.folder / "a.jsonl", [*rows, study.rows[2]])]
+    told += ["--output", str(study.folder / "given")]
+    message = refused(program.main, told)
+    assert "a.jsonl:1: prompt: expected texts without a template, found one in 2 of 3 rows; remove it, or" in message
+    program.main([*told, "--rendered"])
+    assert "train: 3 pairs; 0 duplicates dropped; 2 prompts in a template" in capsys.readouterr().out
+
+
+def test_eos_at_the_ends_of_answers_is_removed_if_it_is_named(study, capsys):
+    rows = [{**row, "chosen": row["chosen"] + "</s>", "rejected": row["rejected"] + "</s>"} for row in study.rows]
+    told = ["import", "--format", "tis-dpo", "--train", write(study.folder / "a.jsonl", rows)]
+    told += ["--output", str(study.folder / "given")]
+    expected = "a.jsonl:1: chosen: expected answers without the text of EOS, found </s> at the end of 8 of 8; add --eos"
+    assert expected in refused(program.main, told)
+    program.main([*told, "--eos", "</s>"])
+    assert "train: 4 pairs; 0 duplicates dropped; </s> removed from 8 answers" in capsys.readouterr().out
+    assert plain(loaded(study.folder / "given/pairs.jsonl")) == study.rows

@@ -9,9 +9,11 @@
 from pathlib import Path
 
 from wspin import cli
+from wspin.data.rendering import renderer
 from wspin.errors import StudyError
 from wspin.exchange import jsonl
-from wspin.storage import tables
+from wspin.exchange.exporting import read_iteration, study_pairs
+from wspin.exchange.importing import read_pairs
 from wspin.storage.files import whole_file, whole_folder
 
 
@@ -27,52 +29,49 @@ def parser():
     importer, exporter = commands.choices["import"], commands.choices["export"]
     importer.add_argument("--train", required=True, nargs="+", help="JSONL files with the pairs of iteration 0")
     importer.add_argument("--test", nargs="*", default=[], help="JSONL files with held-out rows")
+    importer.add_argument("--rendered", action="store_true", help="the prompts stand in a template already")
+    importer.add_argument("--eos", help="text of EOS at the ends of answers, which is removed")
     exporter.add_argument("--rows", required=True, help="prompts.parquet")
     exporter.add_argument("--generations", required=True, nargs="+", help="answers of the iteration, shard by shard")
     exporter.add_argument("--weights", nargs="*", default=[], help="their token weights, shard by shard")
+    exporter.add_argument(
+        "--rendered", metavar="MODEL", help="write prompts in the template of the model that answered"
+    )
     return exchange_parser
 
 
 def main(argv=None):
     arguments = parser().parse_args(argv)
+    if Path(arguments.output).exists():
+        raise StudyError(
+            f"{arguments.output}: expected nothing of that name, found it; name another, nothing is replaced"
+        )
     arguments.action(arguments)
 
 
 def import_files(arguments):
     """write rows that a study reads, and pairs.jsonl, for `generate.given` and `weigh.given`"""
-    if Path(arguments.output).exists():
-        raise StudyError(f"{arguments.output}: expected no such folder, found one; name another, nothing is replaced")
     with whole_folder(arguments.output) as folder:
         (folder / "rows").mkdir()
         for split, paths in (("train", arguments.train), ("test", arguments.test)):
-            pairs = [pair for path in paths for pair in jsonl.read(path, arguments.format)]
-            distinct = jsonl.distinct(pairs)
-            if paths and not distinct:
-                raise StudyError(f"{paths[0]}: expected pairs, found none")
             if paths:
-                jsonl.write_rows(folder / "rows" / f"{split}.parquet", distinct)
-                print(f"{split}: {len(distinct)} pairs; {len(pairs) - len(distinct)} duplicates dropped", flush=True)
+                pairs, summary = read_pairs(paths, arguments.format, arguments.rendered, arguments.eos)
+                jsonl.write_rows(folder / "rows" / f"{split}.parquet", pairs)
+                print(f"{split}: {summary}", flush=True)
             if split == "train":
-                jsonl.write(folder / "pairs.jsonl", distinct, "tis-dpo")
+                jsonl.write(folder / "pairs.jsonl", pairs, "tis-dpo")
 
 
 def export(arguments):
     """write the pairs of an iteration, with their weights if --weights names them"""
-    if Path(arguments.output).exists():
-        raise StudyError(f"{arguments.output}: expected no such file, found one; name another, nothing is replaced")
     if arguments.weights and arguments.format == "spin":
         raise StudyError("export: --weights: SPIN's rows hold no weights; leave them out, or use --format tis-dpo")
-    rows = tables.read(arguments.rows, "prompts")
-    ids = rows["prompt_id"].to_pylist()
-    generations = tables.read_shards(arguments.generations, "generations")
-    tables.check_same_rows(arguments.rows, ids, arguments.generations[0], generations["prompt_id"].to_pylist())
-    student = tables.metadata(tables.read(arguments.generations[0], "generations"), "model", "tokenizer")
-    weights = tables.read_shards(arguments.weights, "weights", **student) if arguments.weights else None
-    if weights:
-        tables.check_same_rows(arguments.rows, ids, arguments.weights[0], weights["prompt_id"].to_pylist())
+    iteration = read_iteration(arguments.rows, arguments.generations, arguments.weights)
+    render = renderer(arguments.rendered, arguments.generations[0]) if arguments.rendered else str
     with whole_file(arguments.output) as path:
-        jsonl.write(path, jsonl.study_pairs(rows, generations, weights), arguments.format)
-    print(f"{arguments.output}: {rows.num_rows} pairs{' with weights' * bool(weights)}", flush=True)
+        jsonl.write(path, study_pairs(*iteration, render), arguments.format)
+    with_weights = " with weights" * bool(arguments.weights)
+    print(f"{arguments.output}: {iteration[0].num_rows} pairs{with_weights}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
 """Puts a user's text into a template of the study, or into the chat template of a model's tokenizer."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from wspin.errors import StudyError, first_line
+from wspin.models import folders, offline
+from wspin.storage import tables
 from wspin.templates import CHAT, TEMPLATES, known_templates
 
 PLACE = "{prompt}"
@@ -94,3 +97,15 @@ class Template:
         folder = getattr(self.tokenizer, "name_or_path", "")
         place = f"{folder}: " if folder else ""
         return StudyError(f"{place}template {CHAT!r}: expected a chat template {expected}, found {found}; {REMEDY}")
+
+
+def renderer(model: str, generations: str) -> Callable[[str], str]:
+    """Puts a prompt in the template that the model in a folder saw when it generated the answers of a file.
+
+    Raises `StudyError` if another model generated them.
+    """
+    offline.import_transformers_offline()
+    tokenizer, answers = folders.load_tokenizer(model), tables.read(generations, "generations")
+    tables.check_metadata(generations, answers, tokenizer=folders.tokenizer_hash(tokenizer))
+    template = Template(tables.metadata(answers, "template")["template"], tokenizer)
+    return lambda prompt: template.render(prompt).text

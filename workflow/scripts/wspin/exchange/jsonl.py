@@ -1,7 +1,7 @@
 """Import and export of SPIN's and TIS-DPO's JSONL."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -191,27 +191,6 @@ def write_rows(path: str | Path, pairs: Sequence[Pair]) -> None:
     """Write prompts and real answers as one split of a data set that a study reads (`data.sft.path`)."""
     columns = {"prompt": [pair.prompt for pair in pairs], "response": [pair.chosen for pair in pairs]}
     tables.write_parquet(path, pa.table(columns))
-
-
-def study_pairs(
-    rows: pa.Table, generations: pa.Table, weights: pa.Table | None, render: Callable[[str], str] = str
-) -> Iterator[Pair]:
-    """The pairs of an iteration from its tables, which hold the same rows: prompts, answers and, if any, weights.
-
-    `render` makes the prompt that is written from the study's.
-    """
-    columns = [rows["prompt"], rows["response"], *map(generations.column, ("response", "finish_reason", "token_ids"))]
-    final = {side: tables.row_arrays(weights, f"{side}_weights") for side in tables.SIDES} if weights else {}
-    for row, values in enumerate(zip(*(column.to_pylist() for column in columns), strict=True)):
-        prompt, chosen, rejected, reason, ids = values
-        token_weights, eos_weights = {}, {}
-        for side, answers in final.items():
-            # A real answer always has EOS; a truncated one may have EOS beyond its ids (`eos_on_cut`).
-            count = len(answers[row]) - 1 if side == "chosen" else len(ids) - (reason == "stop")
-            token_weights[side] = answers[row][:count]
-            if len(answers[row]) > count:
-                eos_weights[side] = shortest(answers[row][count:])[0]
-        yield Pair(f"row {row}", render(prompt), chosen, rejected, reason, ids, token_weights, eos_weights)
 
 
 def write(path: str | Path, pairs: Iterable[Pair], form: str) -> None:
