@@ -116,3 +116,14 @@ def test_a_template_that_changes_around_some_prompts_is_one_line(tokenizer):
 def test_a_text_template_needs_no_tokenizer():
     assert Template("human-assistant").render(" Hi. ").text == "\n\n<Human>: Hi. \n\n<Assistant>:"
     assert Template("Q {x}: {prompt} A:").render("{prompt} {x} \\1").parts == ("Q {x}: ", "{prompt} {x} \\1", " A:")
+
+
+def test_a_tokenizer_that_draws_its_tokens_is_one_line(tokenizer):
+    """Where the same text has other tokens in every stage."""
+    tokenizer.backend_tokenizer.model.dropout = 0.1
+    with pytest.raises(StudyError) as error:
+        chat_of(tokenizer, "<s>" + CONTENT)
+    assert str(error.value) == (
+        "results/base/model/tokenizer.json: model.dropout: expected none, "
+        "found 0.1, which draws a text's tokens; write null there"
+    )

@@ -8,6 +8,9 @@ import inputs
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
 
 from wspin.config.sources import ReasoningGym
 from wspin.data import records, selection
@@ -138,6 +141,53 @@ def test_a_row_without_prompt_or_answer(chat):
     assert selection.why_passed_over(row, []) == "without prompt or answer"
 
 
+def test_lengths_need_no_eos_in_the_tokenizer(chat):
+    """A teacher has another."""
+    assert selection.why_passed_over(("x" * 10, "y" * 77), [limits_of(chat, eos="<|im_end|>")]) is None
+    assert selection.why_passed_over(("x" * 10, "y" * 78), [limits_of(chat, eos="<|im_end|>")]) == "answer too long"
+
+
+# Texts that a model would not read
+
+
+@pytest.fixture
+def narrow():
+    """A tokenizer of lower-case words alone, which drops what is no letter and knows few of them."""
+    backend = Tokenizer(WordLevel({"<unk>": 0, "</s>": 1, "q": 2, "a": 3, "river": 4, "</": 5}, unk_token="<unk>"))
+    strip = normalizers.Replace(Regex(r"[^a-z</> \u0416]"), "")
+    backend.normalizer, backend.pre_tokenizer = strip, pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>", unk_token="<unk>")
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        (("a river", "river"), None),
+        (("a river", ""), None),
+        (("\u200b\u00ad!", "river"), "without a token for prompt or answer"),
+        (("  ", "river"), "without a token for prompt or answer"),
+        (("a river", "\u200b"), "without a token for prompt or answer"),
+        (("a \u0416 river", "river"), "with unknown characters"),
+        (("a river", "river \u0416"), "with unknown characters"),
+        (("a river", "river", "\u0416"), "with unknown characters"),
+        (("a river", "river </s> a"), "with unknown characters"),  # no token spells the text of EOS
+    ],
+)
+def test_a_row_whose_text_a_model_would_not_read(chat, narrow, record, reason):
+    """Where the template itself has a character that is unknown, the text may have no other."""
+    for template in ("q {prompt} a", "\u0416 {prompt} a"):
+        limits = limits_of(chat, tokenizer=narrow, template=template, eos="</s>")
+        assert selection.why_passed_over(record, [limits]) == reason
+
+
+def test_a_prompt_that_the_chat_template_trims_to_nothing(chat):
+    tokenizer = folders.load_tokenizer(chat.tokenizer.name_or_path)
+    tokenizer.chat_template = "Q{{ messages[0].content | trim }}A"
+    limits = limits_of(chat, tokenizer=tokenizer, template="chat")
+    assert selection.why_passed_over((" \n", "y"), [limits]) == "without a token for prompt or answer"
+    assert selection.why_passed_over((" \n", "y"), [limits_of(chat)]) is None
+
+
 # Truncation
 
 
@@ -203,7 +253,7 @@ def test_limits_come_from_model_folders(scratch_model, chat):
         (128, 7, "human-assistant"),
         (128, 7, other),
     ]
-    assert [model.chat.token_counts("x", "")[0] for model in limits] == [len(chat.prompt_ids("x")), 3]
+    assert [len(model.chat.prompt_ids("x")) for model in limits] == [len(chat.prompt_ids("x")), 3]
 
 
 # Duplicates, templates and ends

@@ -17,6 +17,9 @@ from wspin.errors import StudyError
 from .rendering import Rendering, Template
 from .reserved import free_mark, marked, marked_copy
 
+NO_TOKEN = "without a token for prompt or answer"  # a text that the tokenizer, or the chat template, leaves out
+UNKNOWN = "with unknown characters"
+
 ANCHORS = ("\n", "a", ".")  # texts to put before a response, one of which ends at a token boundary
 
 
@@ -24,13 +27,17 @@ ANCHORS = ("\n", "a", ".")  # texts to put before a response, one of which ends 
 class ChatTokenizer:
     """One template with one fast tokenizer of transformers: conversations to token ids and back.
 
-    Raises `StudyError` if the template cannot be used with the tokenizer.
+    Raises `StudyError` if the template cannot be used with the tokenizer, or if the tokenizer draws its tokens.
     """
 
     tokenizer: Any
     settings: Dialogue
 
     def __post_init__(self) -> None:
+        if dropout := getattr(self.tokenizer.backend_tokenizer.model, "dropout", None):
+            place = f"{self.tokenizer.name_or_path}/tokenizer.json: model.dropout"
+            found = f"found {dropout:.3g}, which draws a text's tokens; write null there"
+            raise StudyError(f"{place}: expected none, {found}")
         _ = self.template
 
     @cached_property
@@ -47,7 +54,8 @@ class ChatTokenizer:
         i = self.tokenizer.convert_tokens_to_ids(token)
         is_token = i is not None and self.tokenizer.convert_ids_to_tokens(i) == token
         found = f"{token!r}, which is {'a piece of ordinary text' if is_token else 'none'}"
-        raise StudyError(f"dialogue.eos: expected one token of the tokenizer, found {found}")
+        own = f"its own EOS is {self.tokenizer.eos_token!r}"
+        raise StudyError(f"dialogue.eos: expected one token of the tokenizer, found {found}; {own}")
 
     @cached_property
     def special_tokens(self) -> dict[str, int]:
@@ -144,9 +152,12 @@ class ChatTokenizer:
         alone, after_newline = self._text_ids("a"), self._text_ids("\na")
         return len(alone) > 1 or alone != after_newline[-1:]
 
-    def token_counts(self, prompt: str, response: str) -> tuple[int, int]:
-        """Tokens of the rendered prompt, and of the response with EOS, which the tokenizer need not have."""
-        return len(self.prompt_ids(prompt)), len(self.tokenize_response(response)[0]) + 1
+    def why_unread(self, prompt_ids: list[int], response: str, response_ids: list[int]) -> str | None:
+        """Why the ids of a prompt or of a response, without EOS, stand for other texts; None if they do not."""
+        if prompt_ids == self.template_ids or (response and not response_ids):
+            return NO_TOKEN
+        is_unknown = prompt_ids.count(self.unknown) > self.template_ids.count(self.unknown)
+        return UNKNOWN if is_unknown or self.unknown in response_ids else None
 
     def decode_response(self, ids: list[int]) -> str:
         """Text of a response, without its final EOS."""

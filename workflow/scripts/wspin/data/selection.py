@@ -13,7 +13,7 @@ from wspin.errors import StudyError
 from wspin.models import folders
 from wspin.templates import MARKERS, is_rendered
 
-from .chat import ChatTokenizer
+from .chat import UNKNOWN, ChatTokenizer
 from .records import SEVERAL_TURNS, SYSTEM, Record
 
 Reason = str | None  # why a record is passed over; None if it is not
@@ -30,6 +30,7 @@ REMEDIES = {  # for a source whose rows are mostly passed over for this reason
     SYSTEM: "templates have no place for it; write it into the prompts, or remove it",
     SEVERAL_TURNS: "choose a source of answers to first turns",
     IN_TRAINING: "choose another split",
+    UNKNOWN: "take a model whose tokenizer spells them, or remove them from the texts",
 }
 
 
@@ -73,11 +74,14 @@ class LengthLimits:
             return RENDERED
         return ENDED if response.rstrip().endswith(self.special_tokens) else None
 
-    def why_too_long(self, prompt: str, response: str) -> Reason:
-        prompt_tokens, response_tokens = self.chat.token_counts(prompt, response)
-        if prompt_tokens > self.max_prompt_tokens:
+    def why_unfit(self, prompt: str, response: str) -> Reason:
+        """Why a conversation does not fit the model; its EOS is counted, which the tokenizer need not have."""
+        prompt_ids, response_ids = self.chat.prompt_ids(prompt), self.chat.tokenize_response(response)[0]
+        if len(prompt_ids) > self.max_prompt_tokens:
             return "prompt too long"
-        return "answer too long" if prompt_tokens + response_tokens > self.max_tokens else None
+        if len(prompt_ids) + len(response_ids) + 1 > self.max_tokens:
+            return "answer too long"
+        return self.chat.why_unread(prompt_ids, response, response_ids)
 
     def truncate(self, prompt: str) -> str:
         """The longest end of a prompt that fits, the template whole; empty if the template alone is too long."""
@@ -99,7 +103,7 @@ def model_limits(
     return limits
 
 
-CHECKS = (LengthLimits.why_marked, LengthLimits.why_too_long)
+CHECKS = (LengthLimits.why_marked, LengthLimits.why_unfit)
 
 
 def why_passed_over(record: Record, limits: Sequence[LengthLimits], checks: Sequence[Check] = CHECKS) -> Reason:
