@@ -17,7 +17,7 @@ from wspin.config.load import load_study
 from wspin.errors import StudyError
 from wspin.iteration import Iteration
 from wspin.study.rule_flags import RuleFlags
-from wspin.storage.files import write_yaml
+from wspin.storage.files import digest, sha256, write_yaml
 from wspin.storage.locks import show_alive
 from wspin.study.launch import Launch
 from wspin.study.paths import GOLD, StudyPaths, alternatives
@@ -70,6 +70,11 @@ def inputs(method):
 def local_files(path, pattern="**/*"):
     """The files of a local source, so that an edit of them triggers a re-run; nothing for other sources."""
     return sorted(str(file) for file in Path(path).glob(pattern) if file.is_file()) if path else []
+
+
+def contents(files):
+    """Digest of local files, read at every run: small ones that lie in the repository, whose clones have new times."""
+    return digest([sha256(file) for file in files])
 
 
 def local_split(dataset):

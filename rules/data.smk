@@ -9,7 +9,8 @@ out: <results>/data/prompts.parquet, heldout.parquet, preferences.parquet
 rule data:
     """Draw prompts with real answers."""
     input:
-        source="<results>/fetched/sft",
+        source=ancient("<results>/fetched/sft"),
+        source_manifest="<results>/fetched/sft.json",
         fits=ancient(PATHS.fits_models()),
         manifests=PATHS.fits_manifests(),
     output:
@@ -37,7 +38,8 @@ rule data:
 rule data_heldout:
     """Draw held-out rows, for evaluation alone."""
     input:
-        source="<results>/fetched/heldout",
+        source=ancient("<results>/fetched/heldout"),
+        source_manifest="<results>/fetched/heldout.json",
         fits=ancient(PATHS.fits_models()),
         manifests=PATHS.fits_manifests(),
     output:
@@ -65,7 +67,8 @@ rule data_heldout:
 rule data_preferences:
     """Draw preference pairs for the baselines."""
     input:
-        source="<results>/fetched/preferences",
+        source=ancient("<results>/fetched/preferences"),
+        source_manifest="<results>/fetched/preferences.json",
         fits=ancient(PATHS.fits_models()),
         manifests=PATHS.fits_manifests(),
     output:

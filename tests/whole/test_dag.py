@@ -1,6 +1,7 @@
 """What Snakemake plans for every target, and what an edit makes it plan again."""
 
 import json
+import os
 import shutil
 import subprocess
 
@@ -377,6 +378,28 @@ def test_arms_in_another_order_plan_nothing(weighed, tmp_path):
     for name in ("config/config.yaml", *study.configfiles):
         file = study.folder / name
         file.write_text(yaml.safe_dump(backwards(yaml.safe_load(file.read_text())), sort_keys=False))
+    assert study.plan("all").jobs == []
+
+
+# Copies
+
+
+def test_a_copy_with_new_times_plans_nothing(finished, tmp_path):
+    """Contents count: of models, rows and fetched folders by what lies beside them, of other files by a checksum."""
+    copy = shutil.copytree(finished.folder, tmp_path / "study", copy_function=shutil.copyfile)
+    for age, path in enumerate(sorted((copy / "results").rglob("*"), reverse=True)):
+        os.utime(path, (1.7e9 + age, 1.7e9 + age))  # as if the last were written first
+    assert workflow.Repository(copy, finished.configfiles).plan("all").jobs == []
+
+
+def test_task_files_of_a_fresh_clone_plan_nothing(study):
+    (study.folder / "given/tasks").mkdir(parents=True)
+    (study.folder / "given/tasks/one.yaml").write_text("task: one")
+    study.make(*(f"{RESULTS}/fetched/tasks/{suite}" for suite in ("quick", "slow")))
+    shutil.rmtree(study.folder / ".snakemake")
+    for path in (study.folder / RESULTS).rglob("*"):
+        os.utime(path, (1.7e9, 1.7e9))
+    os.utime(study.folder / "given/tasks/one.yaml", (4e9, 4e9))
     assert study.plan("all").jobs == []
 
 

@@ -13,7 +13,7 @@ from wspin.data import records
 from wspin.fetch import datasets, models, tasks
 from wspin.manage import model_card
 from wspin.models import folders, offline, scratch
-from wspin.storage.files import whole_folder
+from wspin.storage.files import whole_folder, write_digests
 
 
 def main(argv=None):
@@ -28,25 +28,25 @@ def main(argv=None):
         command.add_argument("--seed", type=int, help="for generated data and models from scratch")
         command.add_argument("--state", help="folder for unfinished downloads from the hub")
         cli.add_required(command, "--output")
+        command.add_argument("--output-manifest", required=name == "model", help=cli.HELP["--output-manifest"])
         command.set_defaults(action=action)
     model, data = commands.choices["model"], commands.choices["data"]
     model.add_argument("--scratch", type=json.loads, help="settings of a model made from scratch (JSON)")
     model.add_argument("--text", nargs="?", help="fetched data set to train its tokenizer on")
     model.add_argument("--split", help="split of that data set")
     model.add_argument("--eos", help="end-of-answer token of the study")
-    cli.add_required(model, "--output-manifest")
     data.add_argument("--reasoning-gym", type=json.loads, help="tasks to generate (JSON)")
     data.add_argument("--splits", nargs="+", required=True, help="splits to fetch or generate")
     arguments = parser.parse_args(argv)
     arguments.source = {key: getattr(arguments, key) for key in ("hub", "revision", "path", "package")}
     with whole_folder(arguments.output) as folder:
         arguments.action(arguments, folder)
+    if manifest := arguments.output_manifest:
+        write_manifest = folders.write_manifest if arguments.action is fetch_model else write_digests
+        write_manifest(arguments.output, manifest)
+    cli.write_records(arguments, [arguments.output], [manifest] if manifest else [])
     if arguments.action is fetch_model:
-        folders.write_manifest(arguments.output, arguments.output_manifest)
-        cli.write_records(arguments, [arguments.output], [arguments.output_manifest])
         model_card.add_card(arguments.output)
-    else:
-        cli.write_records(arguments, [arguments.output], [])
 
 
 def fetch_model(arguments, folder):

@@ -22,7 +22,7 @@ HELP = {
     "--model": "folder of the model",
     "--output": "file or folder to be written",
     "--output-digest": "digest of the rows, to be written (JSON)",
-    "--output-manifest": "manifest to be written",
+    "--output-manifest": "manifest to be written: hashes of the files",
     "--prompts": "prompts.parquet",
     "--rows": "table of the rows (prompts.parquet or preferences.parquet)",
     "--samples": "documents with their answers, to be written (parquet)",

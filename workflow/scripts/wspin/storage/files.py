@@ -89,6 +89,12 @@ def sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def write_digests(folder: str | Path, path: str | Path) -> None:
+    """Write the sha256 of every file in a folder: what jobs track in its place, as copying it changes its times."""
+    files = sorted(file for file in Path(folder).rglob("*") if file.is_file())
+    write_json(path, {"files": {file.relative_to(folder).as_posix(): sha256(file) for file in files}})
+
+
 def digest(value: Any) -> str:
     """Hex digest of a JSON value, independent of the order of keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

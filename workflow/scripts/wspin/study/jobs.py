@@ -41,9 +41,9 @@ def other_jobs(paths: StudyPaths) -> dict[str, list[Job]]:
         rows["preferences"] = "preferences"
     files = {name: (paths.data(name), paths.rows_digest(name)) for name in rows.values()}
     prepared = [Job(outputs, paths.log("data", name)) for name, outputs in files.items()]
-    fetched = [Job((paths.fetched(name),), paths.log("fetch/data", name)) for name in rows]
-    suites = paths.study.eval.suites
-    fetched += [Job((paths.fetched(f"tasks/{name}"),), paths.log("fetch/tasks", name)) for name in suites]
+    logs = {name: ("fetch/data", name) for name in rows}
+    logs |= {f"tasks/{name}": ("fetch/tasks", name) for name in paths.study.eval.suites}
+    fetched = [Job((paths.fetched(name), paths.fetched_manifest(name)), paths.log(*log)) for name, log in logs.items()]
     return {"data": [*fetched, *prepared], "tables and figures": _report(paths)}
 
 

@@ -57,6 +57,9 @@ class StudyPaths(Lineage):
     def fetched(self, dataset: str) -> str:
         return f"{self.results}/fetched/{dataset}"
 
+    def fetched_manifest(self, dataset: str) -> str:
+        return f"{self.fetched(dataset)}.json"
+
     def source(self, dataset: str) -> Source:
         """Where a data set comes from; one whose rows are `from` another has that one's source."""
         entry = getattr(self.study.data, dataset)
@@ -149,6 +152,10 @@ class StudyPaths(Lineage):
         """The raw text that trains a scratch model's tokenizer; nothing for other models."""
         scratch = self.study.models[model].scratch
         return [self.fetched(scratch.text)] if scratch else []
+
+    def scratch_text_manifest(self, model: str) -> list[str]:
+        scratch = self.study.models[model].scratch
+        return [self.fetched_manifest(scratch.text)] if scratch else []
 
     def parent_model(self, model: str) -> str:
         return self.model(self.parent(model))
