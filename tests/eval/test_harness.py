@@ -34,7 +34,7 @@ from wspin.storage import tables
 EOS = "<|endoftext|>"
 SEEDS = [0, 1234, 1234, 1234]
 TASKS = Path(__file__).parents[2] / "config/tasks/demo"
-KEYS = {"suite", "model", "engine", "batch_size", "seeds", "versions", "template", "tasks"}
+KEYS = {"checksum", "suite", "model", "engine", "batch_size", "seeds", "versions", "template", "tasks"}
 SPELL = "Spell this word backward (example: sun -> nus): "
 
 

@@ -38,7 +38,7 @@ def results(tmp_path):
 
 
 def rows(results):
-    return {(row.stage, row.arm): row for row in costs.table(costs.job_records(results, ARMS))}
+    return {(row.stage, row.arm): row for row in costs.table(costs.job_records(results, ARMS)[0])}
 
 
 def test_hours_are_summed_by_stage_and_arm(results):
@@ -107,3 +107,15 @@ def test_the_program_writes_both_tables(root, results, capsys):
     assert lines[-1] | {"stage": "total", "jobs": "7", "gpu_hours": "4.000000"} == lines[-1]
     manage.main(["cost", "--results", str(results)])  # its own tables cost nothing
     assert told == (results / "tables/cost.md").read_text()
+
+
+def test_a_record_that_cannot_be_read_is_listed_and_the_others_count(root, results):
+    made.study(root, results)
+    before = rows(results)["total", ""].jobs
+    record = provenance.record_path(results / "sft/generations/00.parquet")
+    record.write_text("")
+    put(results, "data/prompts.parquet", "data", "ten", 8)
+    text = costs.write_tables(results)
+    assert f"Not counted: {record}: expected a record, found no JSON (" in text
+    assert "prompts.parquet.provenance.json: seconds: expected a number, found 'ten'; make the result again\n" in text
+    assert rows(results)["total", ""].jobs == before - 1

@@ -35,8 +35,8 @@ def results(tmp_path):
 
 
 def make_old(output):
-    record = provenance.record_path(output)
-    record.write_text(json.dumps({**json.loads(record.read_text()), "code": "0" * 16}))
+    record = provenance.read_record(provenance.record_path(output))
+    provenance.write_record(output, {**record, "code": "0" * 16})
 
 
 def test_results_of_the_present_code_are_not_stale(results, capsys):
@@ -55,6 +55,27 @@ def test_stale_results_are_named_with_what_makes_them_again(results, capsys):
         f"{model}: made by other code of train.py",
         "2 stale; add `-R` and the paths of results to your command to make these again, or `-R data train` to re-run "
         "these rules",
+    ]
+
+
+def test_a_record_that_cannot_be_read_is_listed_and_the_others_go_on(results, capsys):
+    """Truncated by a full disk, empty, of another type, or damaged."""
+    make_old(results / "data/prompts.parquet")
+    record = provenance.record_path(results / "sft/model")
+    whole = record.read_text()
+    for text in (whole[:40], ""):
+        record.write_text(text)
+        manage.main(["stale", "--results", str(results)])
+        first, second, _ = capsys.readouterr().out.splitlines()
+        assert first.startswith(f"{record}: expected {'the bytes of its checksum' if text else 'a record'}, found ")
+        assert first.endswith("; make the result again")
+        assert second == f"{results}/data/prompts.parquet: made by other code of data.py"
+    record.write_text('{"program": 1, "code": "x"}')
+    provenance.write_record(results / "data/prompts.parquet", {"program": "data", "code": stale.present_hash("data")})
+    manage.main(["stale", "--results", str(results)])
+    assert capsys.readouterr().out.splitlines() == [
+        f"{record}: program: expected a text, found 1; make the result again",
+        "every other result was made by the present code",
     ]
 
 

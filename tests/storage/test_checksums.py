@@ -1,15 +1,24 @@
 """A stored file is read back as it was written, or refused: no single bit of it may change without a word."""
 
+import inspect
+import json
 import random
+import re
+import shutil
 from functools import partial
 
 import pandas
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from results import SCORES
 
+from wspin.data import selection
 from wspin.errors import StudyError
-from wspin.storage import tables
+from wspin.models import folders
+from wspin.report.scores import read_scores
+from wspin.storage import code_hash, provenance, tables
+from wspin.storage.files import write_checked_json
 
 ROWS = {"prompt_id": [f"t-{i}" for i in range(40)], "response": ["x"] * 40, "token_ids": [[i, 7] for i in range(40)]}
 
@@ -75,3 +84,73 @@ def test_metadata_that_is_no_object(generations):
         pq.write_table(table.replace_schema_metadata({"wspin": text}), generations)
         with pytest.raises(StudyError, match=rf"metadata: expected a JSON object under `wspin`, found {found}.*; del"):
             tables.read(generations, "generations")
+
+
+# Models and their manifests
+
+
+@pytest.fixture
+def model(scratch_model, tmp_path):
+    """(folder, manifest) of a model of the test's own."""
+    folder, manifest = tmp_path / "model", tmp_path / "manifest.json"
+    shutil.copytree(scratch_model, folder)
+    folders.write_manifest(folder, manifest)
+    return folder, manifest
+
+
+def test_no_bit_of_a_model_changes_unnoticed(model):
+    folder, manifest = model
+    read = partial(folders.verified_hash, folder, manifest)
+    files = sorted(folder.iterdir())
+    assert {file.name for file in files} >= {"model.safetensors", "tokenizer.json", "config.json"}
+    assert {file.name: unnoticed(file, read, drawn_bits(file, 8)) for file in files} == {f.name: [] for f in files}
+
+
+def test_no_bit_of_a_manifest_changes_unnoticed(model):
+    read = partial(folders.read_manifest, model[1])
+    assert unnoticed(model[1], read, range(0, 8 * model[1].stat().st_size, 7)) == []
+
+
+def test_a_model_with_another_file_than_its_manifest(model):
+    """`from_pretrained` would read it."""
+    folder, manifest = model
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    count = len(json.loads(manifest.read_text())["files"])
+    expected = f"{folder}: expected the {count} files of {manifest}, found "
+    with pytest.raises(StudyError) as error:
+        folders.verified_hash(folder, manifest)
+    assert str(error.value) == f"{expected}another file chat_template.jinja; make the model again"
+    (folder / "chat_template.jinja").unlink()
+    (folder / "config.json").unlink()
+    with pytest.raises(StudyError) as error:
+        folders.verified_hash(folder, manifest)
+    assert str(error.value) == f"{expected}no file config.json; make the model again"
+
+
+def test_every_program_that_loads_a_model_compares_it_first():
+    """Before the line that loads anything of it."""
+    loads = "load_tokenizer(arguments.model)|load_model|load_engine|heldout_documents|harness.evaluate"
+    for program in sorted(code_hash.SCRIPTS.glob("*.py")):
+        text = program.read_text()
+        if first := re.search(loads.replace("(", r"\(").replace(")", r"\)"), text):
+            assert 0 < text.find("folders.verified_hash(") < first.start(), program.name
+    assert "folders.verify_tokenizer" in inspect.getsource(selection.model_limits)
+
+
+# Scores and records
+
+
+def test_no_bit_of_a_score_file_changes_unnoticed(tmp_path):
+    path = tmp_path / "sft/scores/demo.json"
+    write_checked_json(path, {**SCORES, "model": "aa"})
+    assert read_scores(tmp_path, ["sft"], ["demo"])[0].scores.model == "aa"
+    read = partial(read_scores, tmp_path, ["sft"], ["demo"])
+    assert unnoticed(path, read, range(0, 8 * path.stat().st_size, 11)) == []
+
+
+def test_no_bit_of_a_record_changes_unnoticed(tmp_path):
+    entry = {"program": "train", "code": "c0de", "command": ["train.py", "é"], "seconds": 1.5, "inputs": {}}
+    provenance.write_record(tmp_path / "00.parquet", entry)
+    path = provenance.record_path(tmp_path / "00.parquet")
+    assert provenance.read_record(path) == entry
+    assert unnoticed(path, partial(provenance.read_record, path), range(0, 8 * path.stat().st_size, 5)) == []

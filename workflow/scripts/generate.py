@@ -35,10 +35,11 @@ def generate(arguments, settings, dialogue_settings):
 
     rows = tables.shard(tables.read(arguments.prompts, "prompts"), arguments.shard, arguments.shard_size)
     ids = rows["prompt_id"].to_pylist()
+    model = folders.verified_hash(arguments.model, arguments.manifest)
     chat = ChatTokenizer(folders.load_tokenizer(arguments.model), dialogue_settings)
     made_with = {
         "tokenizer": folders.tokenizer_hash(chat.tokenizer),
-        "model": folders.manifest_hash(arguments.manifest),
+        "model": model,
         "template": dialogue_settings.template,
         "seed": arguments.seed,
         "settings": settings.model_dump(exclude_none=True),

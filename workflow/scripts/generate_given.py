@@ -31,12 +31,13 @@ def generate_given(arguments, settings):
     prompts = tables.read(arguments.prompts, "prompts")
     rows = tables.shard(prompts, arguments.shard, arguments.shard_size)
     pairs = given.find(arguments.given, prompts, arguments.shard, arguments.shard_size)
+    model = folders.verified_hash(arguments.model, arguments.manifest, weights=False)
     chat = ChatTokenizer(folders.load_tokenizer(arguments.model), settings)
     answers = given.answers(pairs, chat, arguments.max_new_tokens, folders.vocabulary_size(arguments.model))
     columns = {"prompt_id": rows["prompt_id"].to_pylist(), **answers}
     made_with = {
         "tokenizer": folders.tokenizer_hash(chat.tokenizer),
-        "model": folders.manifest_hash(arguments.manifest),
+        "model": model,
         "template": settings.template,
         "given": given.source(arguments.given),
     }

@@ -58,10 +58,10 @@ def train(arguments, settings, dialogue, state):
 
     distributed.check_launch(arguments.processes)
     with distributed.locked_state(state):
+        fingerprint = folders.verified_hash(arguments.model, arguments.manifest)
         chat = ChatTokenizer(folders.load_tokenizer(arguments.model), dialogue)
-        expected = {"tokenizer": folders.tokenizer_hash(chat.tokenizer), "template": dialogue.template}
-        expected |= {"model": folders.manifest_hash(arguments.manifest), "layout": PACKING_FORMAT}
-        expected |= {"autocast": arguments.autocast}
+        expected = {"tokenizer": folders.tokenizer_hash(chat.tokenizer), "model": fingerprint}
+        expected |= {"template": dialogue.template, "autocast": arguments.autocast, "layout": PACKING_FORMAT}
         scored = (arguments.rows, arguments.reference, inputs.by_folder(arguments.weights), arguments.replays)
         sets = inputs.training_sets(settings.loss, *scored, chat, expected)
         items = inputs.group_by_prompt(sets) if settings.triplets else [item for pairs in sets for item in pairs]

@@ -98,6 +98,7 @@ def model_limits(
     """The limits of the models in these folders, each with its own template."""
     limits = []
     for folder, template in zip(models, templates, strict=True):
+        folders.verify_tokenizer(folder)
         chat = ChatTokenizer(folders.load_tokenizer(folder), settings.model_copy(update={"template": template}))
         limits.append(LengthLimits(chat, folders.context_length(folder), max_new_tokens))
     return limits

@@ -3,21 +3,22 @@
 A record is counted once: a job leaves the same one beside each of its outputs, and what arms share lies in one place.
 """
 
-import json
 from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from wspin.config.load import read_results
+from wspin.errors import StudyError
 from wspin.storage.files import whole_file
-from wspin.storage.provenance import record_output, records
+from wspin.storage.provenance import check_entries, read_record, record_output, records
 from wspin.storage.text_tables import csv_text, text_table
 
 Record = dict[str, Any]
 
 STAGES = ("fetch", "data", "train", "generate", "logprobs", "weigh", "eval", "report")  # in running order
 SHARED = "all arms"
+COUNTED = ("started", "command", "cpu_seconds", "peak_memory_mb")  # of a record with a time
 LEGEND = (
     "Wall hours are summed over jobs, whether they ran side by side or not, and over all attempts of a training. "
     "GPU-hours are a job's wall hours times its GPUs; a record without GPUs counts as none. CPU-hours are those of "
@@ -41,11 +42,12 @@ class Row(NamedTuple):
 
 def write_tables(results: Path) -> str:
     """Write `tables/cost.csv` and `tables/cost.md` of a folder of results; returns the latter."""
-    jobs = job_records(results, set(read_results(results).arms))
+    jobs, unreadable = job_records(results, set(read_results(results).arms))
     rows, header = table(jobs), [name.replace("_", " ") for name in Row._fields]
     gpus = sorted({record["gpus"]["name"] for record, _ in jobs if record.get("gpus")})
     lines = text_table(header, [_cells(row, digits=3) for row in rows], "ll" + "r" * (len(header) - 2))
     markdown = f"{lines}\n\n{LEGEND} GPUs: {', '.join(gpus) or 'none'}.\n"
+    markdown += "".join(f"\nNot counted: {error}\n" for error in unreadable)
     csv = csv_text(Row._fields, [_cells(row, digits=6) for row in rows])  # a second is 0.00028 hours
     for kind, text in (("csv", csv), ("md", markdown)):
         with whole_file(results / f"tables/cost.{kind}") as temporary:
@@ -57,15 +59,23 @@ def _cells(row: Row, digits: int) -> list[str]:
     return [f"{value:.{digits}f}" if isinstance(value, float) else str(value) for value in row]
 
 
-def job_records(results: Path, arms: set[str]) -> list[tuple[Record, str]]:
-    """(record, owner) of every job, once, as far as its result still exists."""
+def job_records(results: Path, arms: set[str]) -> tuple[list[tuple[Record, str]], list[StudyError]]:
+    """(record, owner) of every job, once, as far as its result still exists; errors of records that cannot be read."""
     jobs: dict[tuple[str, ...], tuple[Record, str]] = {}
+    unreadable = []
     for path in records(results):
-        record, output = json.loads(path.read_text()), record_output(path)
-        if "seconds" in record and output.exists():
-            job = (record["program"], record["started"], *record["command"])
-            jobs.setdefault(job, (record, owner(output.relative_to(results), arms)))
-    return list(jobs.values())
+        output = record_output(path)
+        if not output.exists():
+            continue
+        try:
+            record = read_record(path)
+            if "seconds" in record:
+                check_entries(path, record, COUNTED)
+                job = (record["program"], record["started"], *map(str, record["command"]))
+                jobs.setdefault(job, (record, owner(output.relative_to(results), arms)))
+        except StudyError as error:
+            unreadable.append(error)
+    return list(jobs.values()), unreadable
 
 
 def owner(output: Path, arms: set[str]) -> str:

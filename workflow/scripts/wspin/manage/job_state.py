@@ -3,7 +3,7 @@
 A job is the first of these that holds:
 
 * *done* if all its files exist and no marker of Snakemake's calls them incomplete; *stale* if other code than the
-  present made them;
+  present made them, or if their record cannot be read;
 * *running* if a process holds the lock of its training's state, or if a live run has marked its files and its log has
   been written to since;
 * *queued* if a live run has marked its files: Snakemake marked them during a run that has not ended, and a Snakemake
@@ -27,6 +27,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from wspin.errors import StudyError
 from wspin.storage import provenance
 from wspin.study.jobs import Job
 
@@ -61,7 +62,11 @@ class Snapshot:
     def state(self, job: Job) -> JobState:
         marked = max((self.markers[path] for path in job.outputs if path in self.markers), default=None)
         if marked is None and all(map(os.path.exists, job.outputs)):
-            return JobState("stale" if stale.stale_record(provenance.record_path(job.outputs[0])) else "done")
+            try:
+                record = stale.stale_record(provenance.record_path(job.outputs[0]))
+            except StudyError:  # `stale` shows the reason
+                return JobState("stale")
+            return JobState("stale" if record else "done")
         word = self._unfinished(job, marked)
         return self._progress(job) if word == "running" else JobState(word)
 

@@ -16,8 +16,8 @@ from wspin.errors import StudyError
 from wspin.iteration import Iteration
 from wspin.report.scores import chosen_scores, read_scores
 from wspin.report.tables import average_score, in_points
-from wspin.storage.files import whole_file
-from wspin.storage.provenance import record_path
+from wspin.storage.files import read_json, whole_file
+from wspin.storage.provenance import read_record, record_path
 from wspin.study.paths import StudyPaths
 from wspin.templates import CHAT, TEMPLATES
 
@@ -72,7 +72,7 @@ def card(paths: StudyPaths, name: str, note: str = "") -> str:
     """The card of a finished model; `note` stands under its title."""
     import jinja2
 
-    record, prompt = json.loads(record_path(paths.model(name)).read_text()), paths.template(name)
+    record, prompt = read_record(record_path(paths.model(name))), paths.template(name)
     models, iteration, ancestry = paths.study.models, Iteration.parse(name), [name, *paths.ancestors(name)]
     base = ancestry[-1]  # not trained in this study; may be the model itself
     teacher = paths.teacher(iteration.arm) if iteration else None
@@ -167,7 +167,7 @@ def _evaluation(paths: StudyPaths, name: str) -> dict[str, Any] | None:
     """What the template shows of the scores of the present model; None if it has none."""
     suites = dict(zip(paths.study.eval.suites, paths.scores(name), strict=True))
     existing = [suite for suite, path in suites.items() if Path(path).exists()]
-    manifest = json.loads(Path(paths.manifest(name)).read_text())
+    manifest = read_json(paths.manifest(name), "a model's manifest", "make the model again")
     files = [file for file in read_scores(paths.results, [name], existing) if file.scores.model == manifest["model"]]
     if not files:
         return None

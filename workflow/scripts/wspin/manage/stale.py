@@ -5,7 +5,6 @@ hash of the code that made it, comments and docstrings left out.
 """
 
 import functools
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,34 +12,50 @@ from typing import Any
 
 from wspin.errors import StudyError
 from wspin.storage.code_hash import SCRIPTS, code_hash
-from wspin.storage.provenance import record_output, records
+from wspin.storage.provenance import read_record, record_output, records
 
 
 def list_stale(results: Path) -> Iterator[str]:
-    """A line for every stale result, and how to make them again. Raises `StudyError` without a folder of results."""
+    """A line for every stale result and every record that cannot be read, and how to make the results again.
+
+    Raises `StudyError` without a folder of results.
+    """
     if not results.is_dir():
         raise StudyError(f"{results}: expected a folder of results, found none; give the config's `results`")
-    stale = stale_results(results)
+    stale, unreadable = stale_results(results)
+    yield from map(str, unreadable)
     for output, record in stale:
         yield f"{output}: made by other code of {record['program']}.py"
     if not stale:
-        yield "every result was made by the present code"
+        yield f"every {'other ' if unreadable else ''}result was made by the present code"
         return
     rules = sorted({rule(record) for _, record in stale} - {None})
     every = f", or `-R {' '.join(rules)}` to re-run these rules" if rules else ""
     yield f"{len(stale)} stale; add `-R` and the paths of results to your command to make these again{every}"
 
 
-def stale_results(results: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """(output, record) of every result that other code made and that still exists."""
-    stale = {record_output(path): stale_record(path) for path in records(results)}
-    return [(output, record) for output, record in stale.items() if record and output.exists()]
+def stale_results(results: Path) -> tuple[list[tuple[Path, dict[str, Any]]], list[StudyError]]:
+    """(output, record) of every result that other code made and that still exists; errors of unreadable records."""
+    stale, unreadable = [], []
+    for path in records(results):
+        output = record_output(path)
+        try:
+            record = stale_record(path)
+        except StudyError as error:
+            unreadable += [error] * output.exists()
+            continue
+        if record and output.exists():
+            stale.append((output, record))
+    return stale, unreadable
 
 
 def stale_record(path: Path) -> dict[str, Any] | None:
-    """The record at `path` if other code than the present made its result; None if the present did, or without one."""
+    """The record at `path` if other code than the present made its result; None if the present did, or without one.
+
+    Raises `StudyError` if the record cannot be read.
+    """
     try:
-        record = json.loads(path.read_text())
+        record = read_record(path)
     except FileNotFoundError:  # removed meanwhile, with its result
         return None
     return record if record["code"] != present_hash(record["program"]) else None
@@ -55,7 +70,7 @@ def present_hash(program: str) -> str | None:
 def rule(record: dict[str, Any]) -> str | None:
     """The rule that runs the command of a record; None if there is no such rule any more."""
     program, rules = record["program"], _rules()
-    return rules.get((program, *record["command"][1:2])) or rules.get((program,))
+    return rules.get((program, *record.get("command", ())[1:2])) or rules.get((program,))
 
 
 @functools.cache

@@ -12,9 +12,9 @@ from wspin.config.load import read_results
 from wspin.config.sources import Push
 from wspin.errors import StudyError
 from wspin.fetch.hub import Repository, as_study_errors, client, link_or_copy
-from wspin.storage.files import sha256, write_json
+from wspin.storage.files import read_json, sha256, write_json
 from wspin.storage.locks import locked, remove_state
-from wspin.storage.provenance import record_path
+from wspin.storage.provenance import read_record, record_path
 from wspin.study.paths import StudyPaths
 
 from . import model_card
@@ -56,7 +56,7 @@ def check(paths: StudyPaths, settings: Push) -> None:
 def export(paths: StudyPaths, settings: Push, folder: Path) -> None:
     """Put what is uploaded into `folder`, anew."""
     source = Path(paths.model(settings.model))
-    manifest = json.loads(Path(paths.manifest(settings.model)).read_text())
+    manifest = read_json(paths.manifest(settings.model), "a model's manifest", "make the model again")
     shutil.rmtree(folder, ignore_errors=True)  # of an upload that failed
     folder.mkdir(parents=True)
     for name, expected in manifest["files"].items():
@@ -68,7 +68,7 @@ def export(paths: StudyPaths, settings: Push, folder: Path) -> None:
     if rounded:
         round_weights(folder)
     (folder / "README.md").write_text(model_card.card(paths, settings.model, ROUNDED if rounded else ""))
-    record = json.loads(record_path(source).read_text())
+    record = read_record(record_path(source))
     write_json(folder / "provenance.json", {**public(record, paths.results), "manifest": manifest})
 
 

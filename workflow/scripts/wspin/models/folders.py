@@ -1,13 +1,14 @@
 """Model folders: load, fingerprint, publish with a manifest."""
 
-import json
 import os
 import shutil
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from wspin.errors import StudyError
-from wspin.storage.files import digest, sha256, whole_folder, write_json, writing
+from wspin.storage.files import digest, read_json, sha256, whole_folder, write_json, writing
 
 # Files that `from_pretrained` reads. Cards, provenance and pickles beside them are not part of a model.
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json")
@@ -20,12 +21,61 @@ def write_manifest(folder: str | Path, path: str | Path) -> None:
 
     Raises `StudyError` if the folder holds no weights as safetensors.
     """
-    folder = Path(folder)
-    names = sorted({file.name for pattern in MODEL_FILES for file in folder.glob(pattern)})
+    names = _file_names(folder)
     if not any(name.endswith(".safetensors") for name in names):
         raise StudyError(f"{folder}: expected weights as safetensors, found none; convert the checkpoint")
-    files = {name: sha256(folder / name) for name in names}
+    files = _file_hashes(folder, names)
     write_json(path, {"model": digest(files), "files": files})
+
+
+def _file_names(folder: str | Path) -> list[str]:
+    return sorted({file.name for pattern in MODEL_FILES for file in Path(folder).glob(pattern)})
+
+
+def _file_hashes(folder: str | Path, names: Iterable[str]) -> dict[str, str]:
+    """sha256 of files, several at a time: hashing a large model takes as long as reading it."""
+    names = list(names)
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(names, pool.map(lambda name: sha256(Path(folder) / name), names), strict=True))
+
+
+def verified_hash(folder: str | Path, manifest: str | Path, weights: bool = True) -> str:
+    """Fingerprint of a model that is about to be loaded; every file is compared with its hash in the manifest.
+
+    `weights`: False leaves out the weights, for a program that loads the tokenizer alone. Raises `StudyError` if a file
+    is missing, damaged or another, or not in the manifest.
+    """
+    entries = read_manifest(manifest)
+    expected, present = entries["files"], _file_names(folder)
+    if names := sorted(expected.keys() ^ set(present)):
+        found = f"found {'another' if names[0] in present else 'no'} file {names[0]}"
+        raise StudyError(f"{folder}: expected the {len(expected)} files of {manifest}, {found}; make the model again")
+    compared = [name for name in present if weights or not name.endswith(".safetensors")]
+    for name, found in _file_hashes(folder, compared).items():
+        if found != expected[name]:
+            difference = f"expected sha256 {expected[name][:12]}... as in {manifest}, found {found[:12]}..."
+            raise StudyError(f"{folder}/{name}: {difference}; it is damaged or another: make the model again")
+    return entries["model"]
+
+
+def verify_tokenizer(folder: str | Path) -> None:
+    """Compare a model's files, its weights aside, with the `manifest.json` beside its folder, if there is one."""
+    manifest = Path(folder).with_name("manifest.json")
+    if manifest.exists():
+        verified_hash(folder, manifest, weights=False)
+
+
+def read_manifest(path: str | Path) -> dict[str, Any]:
+    """`model`, the fingerprint, and `files`, the hash of every file. Raises `StudyError` without a whole manifest."""
+    content, remedy = "a model's manifest", "make the model again"
+    try:
+        manifest = read_json(path, content, remedy)
+    except FileNotFoundError:
+        raise StudyError(f"{path}: expected {content}, found no file; {remedy}") from None
+    if not isinstance(manifest.get("files"), dict) or manifest.get("model") != digest(manifest["files"]):
+        found = "found another or none: it is damaged"
+        raise StudyError(f"{path}: model: expected the fingerprint of the manifest's files, {found}; {remedy}")
+    return manifest
 
 
 def load_tokenizer(folder: str | Path) -> Any:
@@ -115,9 +165,5 @@ def best_device() -> Any:
 
 
 def manifest_hash(path: str | Path) -> str:
-    """Fingerprint of a model from its manifest. Raises `StudyError` if there is no manifest."""
-    try:
-        return json.loads(Path(path).read_text())["model"]
-    except (OSError, ValueError, KeyError) as error:
-        found = type(error).__name__
-        raise StudyError(f"{path}: expected a model's manifest, found {found}; make the model again") from None
+    """Fingerprint of a model from its manifest. Raises `StudyError` as `read_manifest`."""
+    return read_manifest(path)["model"]

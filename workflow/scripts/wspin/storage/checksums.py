@@ -19,7 +19,7 @@ def entry(digest: str) -> bytes:
     return START + digest.encode() + END
 
 
-def read_checked(path: str | Path) -> bytes:
+def read_checked(path: str | Path, remedy: str = "delete it and run again") -> bytes:
     """The bytes of a file, compared with its checksum if it holds one. Raises `StudyError` if they differ."""
     content = Path(path).read_bytes()
     start, end = content.rfind(START), content.rfind(END)
@@ -30,5 +30,5 @@ def read_checked(path: str | Path) -> bytes:
     others.update(memoryview(content)[end + len(END) :])
     if min(start, end) < 0 or len(digest) != DIGITS or others.hexdigest().encode() != digest:
         difference = "expected the bytes of its checksum, found others: it is damaged or cut off"
-        raise StudyError(f"{path}: {difference}; delete it and run again")
+        raise StudyError(f"{path}: {difference}; {remedy}")
     return content

@@ -11,7 +11,9 @@ from typing import Any
 
 import yaml
 
-from wspin.errors import first_line
+from wspin.errors import StudyError, first_line
+
+from . import checksums
 
 
 @contextlib.contextmanager
@@ -76,6 +78,31 @@ def write_json(path: str | Path, value: Any) -> None:
     """Write a JSON file whose bytes depend on the value alone."""
     with whole_file(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def write_checked_json(path: str | Path, value: dict[str, Any]) -> None:
+    """Write a JSON object with a checksum of the file's bytes in its entry `checksum`."""
+    text = json.dumps({**value, "checksum": ""}, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    before, key, after = text.partition('\n  "checksum": "')
+    before += key
+    entry = checksums.entry(hashlib.sha256((before + after).encode()).hexdigest()).decode()
+    with whole_file(path) as temporary:
+        temporary.write_text(before + entry + after)
+
+
+def read_json(path: str | Path, content: str, remedy: str) -> dict[str, Any]:
+    """The object in a JSON file, without its checksum; `content` and `remedy` stand in the message if there is none.
+
+    Raises `StudyError` if the file is damaged or holds no object, and FileNotFoundError.
+    """
+    try:
+        value = json.loads(checksums.read_checked(path, remedy))
+    except (ValueError, RecursionError) as error:
+        raise StudyError(f"{path}: expected {content}, found no JSON ({first_line(error)}); {remedy}") from None
+    if not isinstance(value, dict):
+        raise StudyError(f"{path}: expected {content}, found a JSON {type(value).__name__}; {remedy}")
+    value.pop("checksum", None)
+    return value
 
 
 def write_yaml(path: str | Path, value: Any) -> None:

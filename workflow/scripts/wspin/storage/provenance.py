@@ -17,11 +17,23 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from wspin.errors import StudyError
+
 from .code_hash import SCRIPTS, code_hash
-from .files import sha256, write_json
+from .files import read_json, sha256, write_checked_json
 
 PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "datasets", "lm_eval", "reasoning-gym")
 PACKAGES += ("pyarrow", "numpy", "scipy", "matplotlib")
+
+NUMBER = (int, float)
+NAMES = {str: "a text", list: "a list", dict: "an object", NUMBER: "a number"}
+REMEDY = "make the result again"
+ENTRIES = {  # types of the entries that are read again
+    **dict.fromkeys(("program", "code", "started", "commit"), str),
+    **dict.fromkeys(("seconds", "cpu_seconds", "peak_memory_mb"), NUMBER),
+    **dict.fromkeys(("inputs", "versions", "settings", "gpus"), dict),
+    "command": list,
+}
 
 
 def record_path(output: str | Path) -> Path:
@@ -62,7 +74,24 @@ def _gpus() -> dict[str, Any]:
 
 
 def write_record(output: str | Path, entry: dict[str, Any]) -> None:
-    write_json(record_path(output), entry)
+    write_checked_json(record_path(output), entry)
+
+
+def read_record(path: str | Path) -> dict[str, Any]:
+    """The record in a file. Raises `StudyError` if it is none or an entry has another type, and FileNotFoundError."""
+    entries = read_json(path, "a record", REMEDY)
+    for key, kind in ENTRIES.items():
+        if key in entries and not isinstance(entries[key], kind):
+            found = f"expected {NAMES[kind]}, found {entries[key]!r:.60}"
+            raise StudyError(f"{path}: {key}: {found}; {REMEDY}")
+    check_entries(path, entries, ("program", "code"))
+    return entries
+
+
+def check_entries(path: Path, entries: dict[str, Any], keys: Iterable[str]) -> None:
+    """Raises `StudyError` unless a record has entries under all these keys."""
+    if missing := [key for key in keys if key not in entries]:
+        raise StudyError(f"{path}: expected the entries of a record, found no {', '.join(missing)}; {REMEDY}")
 
 
 def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:

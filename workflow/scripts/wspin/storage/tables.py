@@ -121,7 +121,7 @@ def read_parquet(
     Raises `StudyError` if it is none, or damaged, and FileNotFoundError.
     """
     try:
-        with pq.ParquetFile(pa.BufferReader(checksums.read_checked(path))) as file:
+        with pq.ParquetFile(pa.BufferReader(checksums.read_checked(path, remedy))) as file:
             table = file.read(columns)
     except FileNotFoundError:
         raise
