@@ -1,6 +1,7 @@
 """Answers that a killed job had finished are kept."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -60,6 +61,26 @@ def test_a_torn_line_is_asked_again(tmp_path):
         enumerate(whole)
     )  # nothing of the torn line is left
     assert work["kept"] == 6
+
+
+def test_no_bit_of_a_kept_answer_changes_unnoticed(tmp_path, capsys):
+    """The answers of damaged lines are sampled again, with a line; also after a full disk has left anything there."""
+    whole, _ = sampling.sample_answers(Engine(), PROMPTS, draws, tmp_path / "state")
+    path = tmp_path / "state" / "answers.jsonl"
+    content = path.read_bytes()
+    for bit in range(0, 8 * len(content), 3):
+        changed = bytearray(content)
+        changed[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(changed)
+        capsys.readouterr()
+        kept = sampling.AnswerStore(tmp_path / "state").answers
+        assert len(kept) < len(PROMPTS)
+        assert all(whole[index] == answer for index, answer in kept.items())
+        assert re.fullmatch(
+            rf"generate: {path}: [12] damaged lines; their answers are sampled again\n", capsys.readouterr().out
+        )
+    path.write_bytes(b"\0" * 50 + b"\n[1]\n" + content)
+    assert sampling.sample_answers(Engine(), PROMPTS, draws, tmp_path / "state")[0] == whole
 
 
 def test_settings_of_the_other_engine_are_left_out():

@@ -1,6 +1,7 @@
 """Trainings that are interrupted, short of memory, or stopped by an error."""
 
 import math
+import random
 import re
 from dataclasses import replace
 
@@ -73,9 +74,47 @@ def test_the_last_saved_state_is_the_one_of_the_highest_step(tmp_path):
     assert journal.last_saved(tmp_path) is None
     for name in ("checkpoint-2", "checkpoint-10", "checkpoint-9"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "complete").touch()
+        journal.mark_complete(tmp_path / name)
     (tmp_path / "checkpoint-12").mkdir()
     assert journal.last_saved(tmp_path).name == "checkpoint-10"
+
+
+def test_no_bit_of_a_saved_state_changes_unnoticed(monkeypatch, capsys, fresh, pairs, train_settings, tmp_path):
+    """Its steps are repeated from the state before it; without one, all of them."""
+    settings = train_settings(epochs=2)
+    expected = trained(fresh(), pairs, settings, tmp_path / "whole")
+    interrupted(monkeypatch, fresh, pairs, settings, tmp_path / "parts", 6)
+    first, last = tmp_path / "parts/checkpoint-2", tmp_path / "parts/checkpoint-4"
+    assert journal.last_saved(tmp_path / "parts") == last
+    files = {path.name for path in last.iterdir()}
+    assert files >= {"model.safetensors", "optimizer.pt", "trainer_state.json", "metrics.jsonl", "complete"}
+    for path in sorted(last.iterdir()):
+        whole = path.read_bytes()
+        for bit in random.Random(path.name).sample(range(8 * len(whole)), 5):
+            path.write_bytes(flipped(whole, bit))
+            assert journal.last_saved(tmp_path / "parts") == first, (path, bit)
+        path.write_bytes(whole)
+    (last / "optimizer.pt").write_bytes(flipped((last / "optimizer.pt").read_bytes(), 9999))
+    capsys.readouterr()
+    assert torch.equal(trained(fresh(), pairs, settings, tmp_path / "parts"), expected)
+    output = capsys.readouterr().out
+    assert output.startswith(f"train: {last}: damaged; its steps are repeated\ntrain: step 2 of 6, resumed")
+    assert curve(tmp_path / "parts") == curve(tmp_path / "whole")
+
+
+def flipped(content, bit):
+    changed = bytearray(content)
+    changed[bit // 8] ^= 1 << bit % 8
+    return changed
+
+
+@pytest.mark.parametrize("text", ["", '{"secon', "[1]", '{"seconds": "x"}'])
+def test_a_torn_time_spent_is_one_line(capsys, tmp_path, text):
+    (tmp_path / "spent.json").write_text(text)
+    assert journal.seconds_spent(tmp_path / "spent.json") == 0.0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"train: {tmp_path}/spent.json: ")
+    assert line.endswith("; counting from now")
 
 
 def test_a_torn_curve_does_not_keep_a_training_from_resuming(monkeypatch, fresh, pairs, train_settings, tmp_path):

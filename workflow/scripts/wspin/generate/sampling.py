@@ -4,18 +4,20 @@ An answer depends on its prompt and its own random numbers alone, so resuming gi
 the remaining prompts now stand in other batches.
 """
 
+import hashlib
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
 
 from wspin.config.stages import Generate
 from wspin.progress import progress_printer
-from wspin.storage.files import writing
+from wspin.storage.files import whole_file, writing
 
 from .answer import Answer, Prompts, RandomSource
 from .transformers_engine import TransformersEngine
+
+DIGITS = 16  # of a line's checksum, sha256 in hex
 
 
 def sample_answers(
@@ -40,23 +42,31 @@ def sample_answers(
 
 
 class AnswerStore:
-    """The finished answers in a state folder, by the index of their prompt."""
+    """The finished answers in a state folder, by the index of their prompt; every line begins with its checksum."""
 
     def __init__(self, state: Path):
         state.mkdir(parents=True, exist_ok=True)
         self.path = state / "answers.jsonl"
-        self.path.touch()
-        text = self.path.read_bytes()
-        complete = text.rfind(b"\n") + 1  # a kill may leave the last line incomplete
-        os.truncate(self.path, complete)
-        lines = map(json.loads, text[:complete].splitlines())
-        self.answers = {index: Answer(ids, finish_reason) for index, ids, finish_reason in lines}
+        lines = self.path.read_bytes().split(b"\n") if self.path.exists() else []
+        lines = [line for line in lines if line]
+        kept = [line for line in lines if line[:DIGITS] == _checksum(line[DIGITS:])]
+        with whole_file(self.path) as temporary:  # a kill or a full disk may have left the last line incomplete
+            temporary.write_bytes(b"".join(line + b"\n" for line in kept))
+        if dropped := len(lines) - len(kept):
+            print(f"generate: {self.path}: {dropped} damaged lines; their answers are sampled again", flush=True)
+        entries = (json.loads(line[DIGITS:]) for line in kept)
+        self.answers = {index: Answer(ids, finish_reason) for index, ids, finish_reason in entries}
 
     def add(self, index: int, answer: Answer) -> None:
         """Store an answer; a process killed after this keeps it."""
         self.answers[index] = answer
-        with writing(self.path), open(self.path, "a") as file:
-            file.write(json.dumps([index, answer.ids, answer.finish_reason]) + "\n")
+        text = b" " + json.dumps([index, answer.ids, answer.finish_reason]).encode()
+        with writing(self.path), open(self.path, "ab") as file:
+            file.write(_checksum(text) + text + b"\n")
+
+
+def _checksum(text: bytes) -> bytes:
+    return hashlib.sha256(text).hexdigest()[:DIGITS].encode()
 
 
 def load_engine(folder: str, settings: Generate, eos: int, context: int) -> Any:

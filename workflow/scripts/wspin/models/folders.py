@@ -2,13 +2,11 @@
 
 import os
 import shutil
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from wspin.errors import StudyError
-from wspin.storage.files import digest, read_json, sha256, whole_folder, write_json, writing
+from wspin.storage.files import digest, file_hashes, read_json, whole_folder, write_json, writing
 
 # Files that `from_pretrained` reads. Cards, provenance and pickles beside them are not part of a model.
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json")
@@ -24,19 +22,12 @@ def write_manifest(folder: str | Path, path: str | Path) -> None:
     names = _file_names(folder)
     if not any(name.endswith(".safetensors") for name in names):
         raise StudyError(f"{folder}: expected weights as safetensors, found none; convert the checkpoint")
-    files = _file_hashes(folder, names)
+    files = file_hashes(folder, names)
     write_json(path, {"model": digest(files), "files": files})
 
 
 def _file_names(folder: str | Path) -> list[str]:
     return sorted({file.name for pattern in MODEL_FILES for file in Path(folder).glob(pattern)})
-
-
-def _file_hashes(folder: str | Path, names: Iterable[str]) -> dict[str, str]:
-    """sha256 of files, several at a time: hashing a large model takes as long as reading it."""
-    names = list(names)
-    with ThreadPoolExecutor() as pool:
-        return dict(zip(names, pool.map(lambda name: sha256(Path(folder) / name), names), strict=True))
 
 
 def verified_hash(folder: str | Path, manifest: str | Path, weights: bool = True) -> str:
@@ -51,7 +42,7 @@ def verified_hash(folder: str | Path, manifest: str | Path, weights: bool = True
         found = f"found {'another' if names[0] in present else 'no'} file {names[0]}"
         raise StudyError(f"{folder}: expected the {len(expected)} files of {manifest}, {found}; make the model again")
     compared = [name for name in present if weights or not name.endswith(".safetensors")]
-    for name, found in _file_hashes(folder, compared).items():
+    for name, found in file_hashes(folder, compared).items():
         if found != expected[name]:
             difference = f"expected sha256 {expected[name][:12]}... as in {manifest}, found {found[:12]}..."
             raise StudyError(f"{folder}/{name}: {difference}; it is damaged or another: make the model again")

@@ -5,7 +5,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,13 @@ def write_digests(folder: str | Path, path: str | Path) -> None:
     """Write the sha256 of every file in a folder: what jobs track in its place, as copying it changes its times."""
     files = sorted(file for file in Path(folder).rglob("*") if file.is_file())
     write_json(path, {"files": {file.relative_to(folder).as_posix(): sha256(file) for file in files}})
+
+
+def file_hashes(folder: str | Path, names: Iterable[str]) -> dict[str, str]:
+    """sha256 of files in a folder by name, several at a time: a large file takes as long to hash as to read."""
+    names = list(names)
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(names, pool.map(lambda name: sha256(Path(folder) / name), names), strict=True))
 
 
 def digest(value: Any) -> str:

@@ -3,7 +3,9 @@
 The curve holds only what is the same in every run of a training. Its speed goes to the log and the model's record.
 """
 
+import contextlib
 import json
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,10 +13,13 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from wspin.storage.files import sync, write_json
+from wspin.errors import StudyError
+from wspin.storage.files import file_hashes, read_json, sync, write_checked_json, writing
+
+from .distributed import rank
 
 PROGRESS_STEPS = 10  # between two lines of progress
-COMPLETE = "complete"  # a file in a saved state all of whose files are on the disk
+COMPLETE = "complete"  # a file in a saved state all of whose files are on the disk, with their hashes
 
 
 class Journal(TrainerCallback):
@@ -23,12 +28,13 @@ class Journal(TrainerCallback):
     def __init__(self, state: Path, rate: float):
         self.curve, self.time_spent, self.rate = state / "metrics.jsonl", state / "spent.json", rate
         self.started = time.time()
-        self.earlier = json.loads(self.time_spent.read_text())["seconds"] if self.time_spent.exists() else 0.0
+        self.earlier = seconds_spent(self.time_spent)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Cut the curve back to the saved state."""
-        lines = self.curve.read_text().splitlines() if self.curve.exists() else []
-        self.curve.write_text("".join(f"{line}\n" for line in lines[: state.global_step]))  # the last may be torn
+        """Begin with the curve of the saved state."""
+        saved = saved_folder(args, state) / self.curve.name
+        with writing(self.curve):
+            self.curve.write_bytes(saved.read_bytes() if state.global_step else b"")
         self.first_step, self.lap_started, self.lap_steps = state.global_step, time.time(), []
         resumed = ", resumed" if state.global_step else ""
         print(f"train: step {state.global_step} of {state.max_steps}{resumed}", flush=True)
@@ -38,11 +44,11 @@ class Journal(TrainerCallback):
             return
         step = state.global_step
         entry = {"step": step, **{key: value for key, value in logs.items() if key != "epoch"}}
-        with open(self.curve, "a") as file:
+        with writing(self.curve), open(self.curve, "a") as file:
             file.write(json.dumps(entry) + "\n")
         self.lap_steps.append(logs)
         if step % PROGRESS_STEPS == 0 or step == state.max_steps:
-            write_json(self.time_spent, {"seconds": self.seconds()})
+            write_checked_json(self.time_spent, {"seconds": self.seconds()})
             lap = speed(self.lap_steps, time.time() - self.lap_started, self.rate)
             self.lap_started, self.lap_steps = time.time(), []
             left = (time.time() - self.started) / (step - self.first_step) * (state.max_steps - step)
@@ -52,11 +58,13 @@ class Journal(TrainerCallback):
             print(f"train: {progress}  {left:.0f} s left", flush=True)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        saved = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        for file in (*saved.iterdir(), self.curve):
-            sync(file)
-        write_json(self.time_spent, {"seconds": self.seconds()})
-        (saved / COMPLETE).touch()
+        saved = saved_folder(args, state)
+        with writing(saved):
+            shutil.copyfile(self.curve, saved / self.curve.name)
+            for file in saved.iterdir():
+                sync(file)
+        write_checked_json(self.time_spent, {"seconds": self.seconds()})
+        mark_complete(saved)
 
     def seconds(self) -> float:
         """Time over all attempts."""
@@ -74,7 +82,45 @@ def speed(steps: Sequence[dict[str, float]], seconds: float, rate: float) -> dic
     return {"tokens_per_second": round(tokens / seconds, 1), "utilisation": round(needed / seconds / rate, 4)}
 
 
+def seconds_spent(path: Path) -> float:
+    """The time of earlier attempts; zero, with a line, where the file is damaged."""
+    try:
+        spent = read_json(path, "the time spent", "counting from now").get("seconds")
+        if isinstance(spent, (int, float)):
+            return spent
+        raise StudyError(f"{path}: seconds: expected a number, found {spent!r}; counting from now")
+    except FileNotFoundError:
+        return 0.0
+    except StudyError as error:
+        print(f"train: {error}", flush=True)
+        return 0.0
+
+
+def saved_folder(args: Any, state: Any) -> Path:
+    """Where the Trainer saves its state."""
+    return Path(args.output_dir) / f"checkpoint-{state.global_step}"
+
+
+def mark_complete(saved: Path) -> None:
+    """Mark a saved state as complete, with the hashes of its files."""
+    names = sorted(file.name for file in saved.iterdir() if file.name != COMPLETE)
+    write_checked_json(saved / COMPLETE, {"files": file_hashes(saved, names)})
+
+
 def last_saved(state: Path) -> Path | None:
-    """The latest complete save; an interrupted one does not count."""
+    """The latest complete save whose files are those that were saved; a line for each damaged one."""
     saved = [path.parent for path in state.glob(f"checkpoint-*/{COMPLETE}")]
-    return max(saved, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    for folder in sorted(saved, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
+        if is_whole(folder):
+            return folder
+        if rank() == 0:
+            print(f"train: {folder}: damaged; its steps are repeated", flush=True)
+    return None
+
+
+def is_whole(saved: Path) -> bool:
+    """Whether the files of a saved state have the hashes in its mark."""
+    with contextlib.suppress(StudyError, OSError):
+        files = read_json(saved / COMPLETE, "hashes of the files", "").get("files")
+        return isinstance(files, dict) and file_hashes(saved, files) == files
+    return False

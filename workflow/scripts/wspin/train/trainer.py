@@ -194,6 +194,7 @@ class PlannedTrainer(Trainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         with writing(self.args.output_dir, Exception):
             super()._save_checkpoint(model, trial)
+        gather(None)  # rank 0 marks the state as complete: the files of all ranks are there
 
     def floating_point_ops(self, inputs: Any) -> int:
         return 0  # the Trainer's estimate expects a dictionary of padded inputs
