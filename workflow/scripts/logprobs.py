@@ -54,10 +54,9 @@ def score(arguments, settings, dialogue_settings):
     from wspin.models import folders
 
     rows = tables.shard(tables.read(arguments.rows, ROWS[arguments.kind]), arguments.shard, arguments.shard_size)
-    fingerprint = folders.verified_hash(arguments.model, arguments.manifest)
+    scorer = {"model": folders.verified_hash(arguments.model, arguments.manifest)}
     chat = ChatTokenizer(folders.load_tokenizer(arguments.model), dialogue_settings)
-    scorer = {"tokenizer": folders.tokenizer_hash(chat.tokenizer), "template": dialogue_settings.template}
-    scorer["model"] = fingerprint
+    scorer |= {"tokenizer": folders.tokenizer_hash(chat.tokenizer), "template": dialogue_settings.template}
     if arguments.kind == "teacher":
         context = folders.context_length(arguments.model)
         answers = teacher_answers(rows, arguments.generations, chat, scorer["tokenizer"], context)

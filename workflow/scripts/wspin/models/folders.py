@@ -153,8 +153,3 @@ def best_device() -> Any:
     import torch
 
     return torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu")
-
-
-def manifest_hash(path: str | Path) -> str:
-    """Fingerprint of a model from its manifest. Raises `StudyError` as `read_manifest`."""
-    return read_manifest(path)["model"]
