@@ -40,6 +40,8 @@ rule data_heldout:
     input:
         source=ancient("<results>/fetched/heldout"),
         source_manifest="<results>/fetched/heldout.json",
+        training=ancient("<results>/fetched/sft"),  # prompts that are trained on are left out
+        training_manifest="<results>/fetched/sft.json",
         fits=ancient(PATHS.fits_models()),
         manifests=PATHS.fits_manifests(),
     output:
@@ -59,8 +61,8 @@ rule data_heldout:
     shell:
         r"""
         exec &> >(tee {log:q})
-        python workflow/scripts/data.py heldout --source {input.source:q} --fits {input.fits:q} {params.flags:q} \
-            --output {output.rows:q} --output-digest {output.digest:q}
+        python workflow/scripts/data.py heldout --source {input.source:q} --training {input.training:q} \
+            --fits {input.fits:q} {params.flags:q} --output {output.rows:q} --output-digest {output.digest:q}
         """
 
 

@@ -368,14 +368,18 @@ def test_random_numbers_belong_to_their_key():
 # The program
 
 
+LIMITS = [
+    *("--templates", "human-assistant", "--template", "human-assistant", "--eos", "<|endoftext|>", "--seed", "1"),
+    *("--max-prompt-tokens", "64", "--max-tokens", "96", "--eos-on-cut", "false", "--max-new-tokens", "8"),
+]
+
+
 def draw_rows(folder, model, *changes):
     """Run the program on eight prompts; returns the file of the rows and their digest."""
     rows = [{"prompt": f"Spell {i}", "response": str(i)} for i in range(8)]
     folder.mkdir()
     pq.write_table(pa.Table.from_pylist(rows), folder / "train.parquet")
-    flags = ["prompts", "--source", str(folder), "--split", "train", "--rows", "4", "--seed", "1", "--fits", str(model)]
-    flags += ["--templates", "human-assistant", "--template", "human-assistant", "--eos", "<|endoftext|>"]
-    flags += ["--max-prompt-tokens", "64", "--max-tokens", "96", "--eos-on-cut", "false", "--max-new-tokens", "8"]
+    flags = ["prompts", "--source", str(folder), "--split", "train", "--rows", "4", "--fits", str(model), *LIMITS]
     flags += ["--output", str(folder / "prompts.parquet"), "--output-digest", str(folder / "prompts.json"), *changes]
     code, _, errors = inputs.run("data", flags)
     assert code == 0, errors
@@ -392,3 +396,30 @@ def test_the_digest_depends_on_the_rows_alone(tmp_path, scratch_model):
     _, fewer = draw_rows(tmp_path / "c", scratch_model, "--rows", "3")
     _, others = draw_rows(tmp_path / "d", scratch_model, "--seed", "2")
     assert len({digest, fewer, others}) == 3
+
+
+def test_rows_that_are_trained_on_are_not_held_out(tmp_path, scratch_model):
+    """Of a folder with two splits that have prompts in common."""
+    for split, numbers in (("train", range(8)), ("test", range(5, 10))):
+        rows = [{"prompt": f"Spell {i}", "response": f"{split} {i}"} for i in numbers]
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / f"{split}.parquet")
+    flags = [
+        "heldout",
+        "--source",
+        str(tmp_path),
+        "--split",
+        "test",
+        "--rows",
+        "2",
+        "--fits",
+        str(scratch_model),
+        *LIMITS,
+    ]
+    flags += ["--training", str(tmp_path), "--training-split", "train"]
+    file = tmp_path / "heldout.parquet"
+    code, output, errors = inputs.run(
+        "data", [*flags, "--output", str(file), "--output-digest", str(tmp_path / "x.json")]
+    )
+    assert code == 0, errors
+    assert sorted(pq.read_table(file)["prompt"].to_pylist()) == ["Spell 8", "Spell 9"]
+    assert re.search(r"passed over: [1-3] with a prompt of the training split\n", output)

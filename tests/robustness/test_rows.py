@@ -67,6 +67,15 @@ def in_lines(rows, count, command, more, folder):
     return data_flags(command, count, *more)
 
 
+def held_out(rows, folder):
+    """`data heldout`, where a row of the training split is `ROW`; `rows` in the order in which they are drawn."""
+    program, _, *flags = in_lines(rows, 1, "heldout", ["--training", "source", "--training-split", "train"], folder)
+    (folder / "source/train.parquet").rename(folder / "source/test.parquet")
+    pq.write_table(pa.Table.from_pylist([ROW]), folder / "source/train.parquet")
+    flags[flags.index("--split") + 1] = "test"
+    return [program, "heldout", *flags]
+
+
 def refused(kind, name, content, message):
     return Case(kind, partial(in_file, name, content), message)
 
@@ -361,6 +370,20 @@ COUNTED = [
     counted("the same pair twice", [PAIR, PAIR, {**PAIR, "prompt": "why?"}], "1 duplicate", 2, "preferences"),
 ]
 
+HELDOUT = [
+    Case(
+        "a held-out row whose prompt is trained on",
+        partial(held_out, [ROW, OTHER]),
+        "out.parquet: 1 rows of split test; passed over: 1 with a prompt of the training split",
+        0,
+    ),
+    Case(
+        "held-out rows all of whose prompts are trained on",
+        partial(held_out, [ROW, {**ROW, "response": "good day"}]),
+        "data: expected 1 rows that fit, found 0 of 2 (2 with a prompt of the training split); choose another split",
+    ),
+]
+
 READ = [
     counted("answers that look like dates", [{"prompt": "When?", "response": "2024-05-01"}], "none"),
     counted("a row of three megabytes", [{**ROW, "source": "a" * 3_000_000}], "none"),
@@ -402,6 +425,6 @@ READ = [
     ),
 ]
 
-CASES = [*REFUSED_FILES, *REFUSED_TABLES, *REFUSED_ROWS, *COUNTED, *READ]
+CASES = [*REFUSED_FILES, *REFUSED_TABLES, *REFUSED_ROWS, *COUNTED, *HELDOUT, *READ]
 
 test_rows = check_case(CASES)

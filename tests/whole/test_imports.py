@@ -135,7 +135,10 @@ def commands(folder):
     yield "fetch model", [*flags.fetch("base"), "--text", raw, *made]
     fits, digest = ["--fits", folder / "base"], ["--output-digest", folder / "rows.json"]
     yield "data prompts", ["--source", raw, *fits, *flags.data(), *digest, "--output", rows]
-    yield "data heldout", ["--source", raw, *fits, *flags.data_heldout(), *digest, "--output", heldout]
+    yield (
+        "data heldout",
+        ["--source", raw, "--training", raw, *fits, *flags.data_heldout(), *digest, "--output", heldout],
+    )
     made = ["--state", folder / ".state/generate", "--output", answers[1]]
     yield "generate", [*base, "--prompts", rows, *flags.generate(**shard), *made]
     read = [*base, "--rows", rows, *answers, *flags.logprobs_reference(**shard)]

@@ -31,6 +31,7 @@ def main(argv=None):
         cut = "truncate over-long prompts instead of dropping their rows; rows with over-long answers are still dropped"
         command.add_argument("--cut", action="store_true", help=cut)
     commands.choices["preferences"].add_argument("--corrupt", action="store_true", help="rejected: a corrupted answer")
+    cli.add_required(commands.choices["heldout"], "--training", "--training-split")
     arguments = parser.parse_args(argv)
     dialogue = cli.parse_section(arguments, Dialogue)
     offline.import_transformers_offline()
@@ -43,7 +44,9 @@ def main(argv=None):
 def write_prompts(arguments, limits, metadata):
     """prompts with real answers: to train on, or held out for evaluation"""
     turns = records.read_split(arguments.source, arguments.split, records.first_turn)
-    selected = selection.select(turns, arguments.rows, arguments.seed, limits, arguments.cut)
+    is_heldout = "training" in arguments
+    excluded = records.split_prompts(arguments.training, arguments.training_split) if is_heldout else ()
+    selected = selection.select(turns, arguments.rows, arguments.seed, limits, arguments.cut, excluded)
     columns = dict(zip(("prompt", "response"), selected.columns, strict=True))
     write(arguments, "prompts", selected, columns, metadata)
 

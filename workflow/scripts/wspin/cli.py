@@ -36,6 +36,8 @@ HELP = {
     "--suite": "name of the suite",
     "--tasks": "folder of the suite's fetched tasks",
     "--template": "template of the model's prompts",
+    "--training": "folder of the fetched data set that is trained on",
+    "--training-split": "split of that data set; rows with a prompt of it are left out",
 }
 
 

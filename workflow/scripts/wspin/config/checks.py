@@ -96,6 +96,8 @@ def _templates(study: Study) -> Iterator[Complaint]:
 def _data(study: Study) -> Iterator[Complaint]:
     if study.data.heldout.split == study.data.sft.split:
         yield ("data", "heldout", "split"), f"{study.data.sft.split!r} is the training split; name another one"
+    if study.data.preferences.from_ and study.data.heldout.split == study.data.preferences.split:
+        yield ("data", "preferences", "split"), f"{study.data.heldout.split!r} is held out; name another one"
     for name in study.data.fits:
         yield from _unknown_model(study, ("data", "fits"), name)
         if name in study.models and study.models[name].trained:

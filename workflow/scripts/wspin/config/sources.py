@@ -102,7 +102,7 @@ class Heldout(Section):
     """Rows that no training sees."""
 
     from_: Literal["sft"] = Field(alias="from", description="data set of the held-out rows")
-    split: str = Field(description="split they are drawn from")
+    split: str = Field(description="split they are drawn from; prompts of the training split are left out")
     prompts: PositiveInt = Field(description="number of rows")
 
 

@@ -121,6 +121,11 @@ def split_texts(folder: str | Path, split: str) -> Iterator[str]:
             yield from turn
 
 
+def split_prompts(folder: str | Path, split: str) -> set[str]:
+    """The prompts of a split."""
+    return {turn[0] for turn in read_split(folder, split, first_turn) if isinstance(turn, tuple)}
+
+
 def first_turn(row: Row) -> Record:
     """(prompt, response): the first user turn and the answer to it, of a row of one of the forms `TURNS`.
 

@@ -45,7 +45,8 @@ class RuleFlags:
 
     def data_heldout(self) -> list[str]:
         rows = self.study.data.heldout
-        return ["--split", rows.split, "--rows", str(rows.prompts), *self._fits()]
+        training = ["--training-split", self.study.data.sft.split]
+        return ["--split", rows.split, "--rows", str(rows.prompts), *training, *self._fits()]
 
     def data_preferences(self) -> list[str]:
         source = self.study.data.preferences
