@@ -19,6 +19,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from lm_eval.api.instance import Instance
+from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers.models import Unigram
+from transformers import PreTrainedTokenizerFast
 
 from wspin.config.sources import Scratch, TaskSource
 from wspin.config.stages import Dialogue
@@ -191,6 +194,25 @@ def test_lm_eval_reads_what_training_reads(made, words, template):
             assert lm._encode_pair(document["text"], choice) == (prompt, answer)
             if template == "human-assistant":
                 assert own._encode_pair(document["text"], choice) == (prompt, answer)
+
+
+def test_answers_have_the_ids_of_training_where_a_tokenizer_puts_a_space_before_a_text(scratch_model, monkeypatch):
+    """As sentencepiece does. The text of EOS stays text, which here is a piece of the vocabulary."""
+    pieces = [
+        ("</s>", 0.0),
+        ("<unk>", 0.0),
+        *((character, -2.0) for character in "\u2581abcdefghijklmnopqrstuvwxyz<>/:\n"),
+    ]
+    backend = Tokenizer(Unigram(pieces, unk_id=1))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>", unk_token="<unk>")
+    monkeypatch.setattr(folders, "load_tokenizer", lambda folder: tokenizer)
+    lm = harness.language_model(scratch_model, 8, "</s>")
+    room = {"max_prompt_tokens": 64, "max_tokens": 128, "eos_on_cut": False}
+    trained = ChatTokenizer(tokenizer, Dialogue(template="q: {prompt}\na:", eos="</s>", **room))
+    for text in ("stone", "a </s> b"):
+        expected = trained.prompt_ids(text), trained.response_ids(text)
+        assert lm._encode_pair(f"q: {text}\na:", text + "</s>") == expected
 
 
 def test_special_tokens_around_heldout_prompts_are_refused(made):

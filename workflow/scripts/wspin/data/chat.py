@@ -90,9 +90,12 @@ class ChatTokenizer:
         """
         rendered = self.template.render(prompt)
         encoding = self._encoding(rendered.text, split_special_tokens=False)
+        ids = encoding.ids
+        if self._reserved.keys().isdisjoint(ids):
+            return ids
         special = self._special_spans(encoding, rendered.text)
         in_prompt = any(end > rendered.begin and begin < rendered.end for begin, end, _ in special)
-        return self._escaped_ids(rendered) if in_prompt else encoding.ids
+        return self._escaped_ids(rendered) if in_prompt else ids
 
     def _special_spans(self, encoding: Any, text: str) -> list[tuple[int, int, int]]:
         """(begin, end, id) of the reserved tokens of a text by their strings, in characters."""
@@ -149,7 +152,7 @@ class ChatTokenizer:
 
     @cached_property
     def _prepends_space(self) -> bool:
-        alone, after_newline = self._text_ids("a"), self._text_ids("\na")
+        alone, after_newline = self.text_ids("a"), self.text_ids("\na")
         return len(alone) > 1 or alone != after_newline[-1:]
 
     def why_unread(self, prompt_ids: list[int], response: str, response_ids: list[int]) -> str | None:
@@ -187,7 +190,8 @@ class ChatTokenizer:
     def _without_eos(self, ids: list[int]) -> list[int]:
         return ids[:-1] if len(ids) and ids[-1] == self.eos else ids
 
-    def _text_ids(self, text: str) -> list[int]:
+    def text_ids(self, text: str) -> list[int]:
+        """Ids of a text without special tokens."""
         return self._encode(text).ids
 
     def _encode(self, text: str) -> Any:

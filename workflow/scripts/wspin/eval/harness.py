@@ -19,7 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wspin.config.stages import EvalSettings
+from wspin.config.stages import Dialogue, EvalSettings
+from wspin.data.chat import ChatTokenizer
+from wspin.data.rendering import PLACE
 from wspin.errors import StudyError, first_line
 from wspin.models import folders
 
@@ -84,7 +86,7 @@ def language_model(folder: str | Path, batch_size: int, eos: str | None) -> Any:
         def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
             """Tokenised apart, as in `data.chat`; by default lm-eval lets a token span the border between the two."""
             closed = [self.tokenizer.eos_token_id] if continuation.endswith(eos) else []
-            return self.tok_encode(context), [*self.tok_encode(continuation.removesuffix(eos)), *closed]
+            return chat.text_ids(context), [*chat.tokenize_response(continuation.removesuffix(eos))[0], *closed]
 
     model, tokenizer = folders.load_model(folder, folders.best_device()), folders.load_tokenizer(folder)
     if eos is None:
@@ -92,6 +94,7 @@ def language_model(folder: str | Path, batch_size: int, eos: str | None) -> Any:
     tokenizer.eos_token = eos  # lm-eval stops on it
     tokenizer.split_special_tokens = True  # as in `data.chat`: special tokens in a user's text stay text
     folders.check_eos(model, tokenizer.eos_token_id, folder)
+    chat = ChatTokenizer(tokenizer, Dialogue.model_construct(template=PLACE, eos=eos))
     return Conversation(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, add_bos_token=False)
 
 
