@@ -9,6 +9,8 @@ from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import BPE, Unigram
 from transformers import PreTrainedTokenizerFast
 
+from wspin.models import folders
+
 ALPHABET = [*"abcdefghijklmnopqrstuvwxyz<>/|_", "\u2581"]
 FLAGS = [
     *("--max-prompt-tokens", "64", "--max-tokens", "96", "--max-new-tokens", "8", "--eos-on-cut", "false"),
@@ -44,6 +46,7 @@ def data(backend, prompt="a river", response="the stone", *added, eos="</s>"):
         tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend(), eos_token="</s>", unk_token="<unk>")
         tokenizer.add_tokens(list(added))
         tokenizer.save_pretrained(folder / "model")
+        folders.write_manifest(folder / "model", folder / "model.json")
         (folder / "source").mkdir()
         pq.write_table(pa.table({"prompt": [prompt], "response": [response]}), folder / "source/train.parquet")
         return ["data", "prompts", *FLAGS, "--eos", eos]
