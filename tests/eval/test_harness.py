@@ -480,6 +480,17 @@ def test_an_answer_without_tokens_is_refused(made, tmp_path):
     assert message == "empty, document 3: expected an answer of a token or more, found ''; correct the task or its data"
 
 
+def test_examples_that_are_the_evaluated_documents_are_refused(made, tmp_path):
+    """Without a split for them, lm-eval drew examples from all documents: a prompt could hold its own answer."""
+    tasks.fetch(TaskSource(path=str(TASKS), heldout=True), tmp_path / "tasks", "nowhere")
+    (tmp_path / "tasks/same.yaml").write_text("include: spell_backward.yaml\ntask: same\nfewshot_split: null\n")
+    message = message_of(made, tmp_path, "same=2", **{"--tasks": tmp_path / "tasks"})
+    assert message.startswith(
+        "eval.suites.demo: same: expected examples of other documents, found 2 shots of the split"
+    )
+    run_program(made, tmp_path, shots=["same=0"], **{"--tasks": tmp_path / "tasks"})
+
+
 def test_more_shots_than_documents_are_refused(made, tmp_path):
     message = message_of(made, tmp_path, "spell_backward_choice=41")
     assert message.startswith("eval.suites.demo: spell_backward_choice: expected documents that make requests with 41")

@@ -106,6 +106,9 @@ def renderer(model: str, generations: str) -> Callable[[str], str]:
     """
     offline.import_transformers_offline()
     tokenizer, answers = folders.load_tokenizer(model), tables.read(generations, "generations")
-    tables.check_metadata(generations, answers, tokenizer=folders.tokenizer_hash(tokenizer))
-    template = Template(tables.metadata(answers, "template")["template"], tokenizer)
+    metadata = tables.metadata(answers, "tokenizer", "template")
+    if folders.tokenizer_hash(tokenizer) != metadata["tokenizer"]:
+        expected = f"{model}: expected the model that generated {generations}"
+        raise StudyError(f"{expected}, found one with another tokenizer; name its folder")
+    template = Template(metadata["template"], tokenizer)
     return lambda prompt: template.render(prompt).text

@@ -170,6 +170,8 @@ def _load(manager: Any, suite: Suite, shots: int, seeds: list[int]) -> Row:
     for name, task in loaded["tasks"].items():
         if task.get_config("num_fewshot") == 0 and shots:
             raise StudyError(f"eval.suites.{suite.name}: {name}: expected 0 shots, as the task says, found {shots}")
+        if shots:
+            _check_examples(f"eval.suites.{suite.name}: {name}", task, shots)
         task.set_config(key="num_fewshot", value=shots)
         task.set_fewshot_seed(seed=seeds[3])
         try:
@@ -181,6 +183,18 @@ def _load(manager: Any, suite: Suite, shots: int, seeds: list[int]) -> Row:
             ) from error
         task.build_all_requests = lambda **_: None  # `evaluate` would draw other examples than those measured
     return loaded
+
+
+def _check_examples(place: str, task: Any, shots: int) -> None:
+    """Refuse a task whose examples lm-eval draws from the documents that it evaluates, themselves included."""
+    splits, examples = task.config, task.fewshot_cfg
+    if splits.fewshot_config and examples.samples is not None:
+        return
+    source = examples.split or splits.training_split or splits.validation_split or splits.test_split
+    # lm-eval leaves out the document that is evaluated only if these two are equal.
+    if source == (splits.test_split or splits.validation_split) and examples.split != splits.test_split:
+        found = f"found {shots} shots of the split {source}, which is evaluated: a prompt could hold its own answer"
+        raise StudyError(f"{place}: expected examples of other documents, {found}; set fewshot_split in the task")
 
 
 def _count_cut(suite: Suite, lm: Any, loaded: dict[int, Row], engine: str) -> dict[str, int]:
