@@ -24,7 +24,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with writing(path):
+        with writing(path, temporary=temporary):
             yield temporary
             sync(temporary)
             os.replace(temporary, path)
@@ -41,7 +41,7 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)  # left by a killed process with the same id
     try:
-        with writing(path):
+        with writing(path, temporary=temporary):
             temporary.mkdir()
             yield temporary
             for file in sorted(temporary.rglob("*")):
@@ -55,12 +55,17 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def writing(path: str | Path, *library_errors: type[Exception]) -> Iterator[None]:
-    """Name the path in the error of a failed write; `library_errors`, raised in place of OSError, become one."""
+def writing(path: str | Path, *library_errors: type[Exception], temporary: str | Path | None = None) -> Iterator[None]:
+    """Name the path in the error of a failed write; `library_errors`, raised in place of OSError, become one.
+
+    A copy's target is named, not its source, and in place of anything in `temporary` what it becomes.
+    """
     try:
         yield
     except OSError as error:
-        error.filename = error.filename or str(path)
+        name = os.fspath(error.filename2 or error.filename or path)
+        error.filename = name.replace(str(temporary), str(path)) if temporary else name
+        error.filename2 = None
         raise
     except library_errors as error:
         raise OSError(None, f"cannot be written, is the disk full? {first_line(error)}", str(path)) from error

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
+from .files import writing
+
 
 @contextlib.contextmanager
 def locked(folder: Path, wait: bool = True) -> Iterator[bool]:
@@ -26,11 +28,20 @@ def locked(folder: Path, wait: bool = True) -> Iterator[bool]:
                 return
             if not _is_current(file, path):
                 continue
-            file.truncate(0)
-            file.write(f"{os.getpid()} on {os.uname().nodename}")
-            file.flush()
+            _write_holder(file, path)
             yield True
             return
+
+
+def _write_holder(file: TextIO, path: Path) -> None:
+    """Write this process into its lock file; on a full disk the file is removed."""
+    try:
+        with writing(path):
+            file.truncate(0)
+            os.write(file.fileno(), f"{os.getpid()} on {os.uname().nodename}".encode())
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def _is_current(file: TextIO, path: Path) -> bool:
