@@ -59,6 +59,7 @@ def generate(prepare, eos):
 
     def prepare_rows(folder):
         program, *flags = prepare(folder)
+        folders.write_manifest(folder / "model", folder / "model.json")
         code, _, errors = run(program, flags)
         assert code == 0, errors
         sampling = ["--engine", "transformers", "--temperature", "1.0", "--top-p", "1.0", "--max-new-tokens", "8"]
