@@ -39,6 +39,11 @@ FAMILIES = [
     ("SmolLM3", {}),
     ("Exaone4", {"sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"]}),
     ("Mixtral", EXPERTS),
+    *((name, {}) for name in ("Apertus", "Arcee", "BioGpt", "Ernie4_5", "Glm", "Glm4", "HunYuanDenseV1", "Jais2")),
+    *((name, {"sliding_window": 4}) for name in ("Cwm", "Ministral", "Ministral3", "Olmo3")),
+    *((name, EXPERTS) for name in ("GraniteMoe", "Phimoe")),
+    ("Olmo", {}),
+    ("Qwen3Moe", {"num_experts": 4, "num_experts_per_tok": 2, "use_sliding_window": True, "sliding_window": 4}),
 ]
 
 

@@ -30,6 +30,14 @@ REFUSED = [
         {"rotary_dim": 4},
         "gptj: expected attention by transformers' interface, found the model's own; not supported",
     ),
+    *(
+        (
+            "Phimoe",  # its masks alone have the window
+            {**EXPERTS, "sliding_window": window},
+            r"phimoe: expected packed answers .*, found a difference of .* nat with a sliding window of 3; this",
+        )
+        for window in (3, 8, 4096)
+    ),
     (
         "RecurrentGemma",
         {},
@@ -50,13 +58,14 @@ def test_a_scaled_or_capped_head_is_refused(model, make_items, key):
 def test_what_a_packed_row_cannot_read_is_refused(name, more, line):
     """In one line; and the model is left as it was."""
     model = make(name, more)
-    usual, ids = model.config._attn_implementation, torch.arange(1, 6)[None]
+    usual, ids, window = model.config._attn_implementation, torch.arange(1, 6)[None], more.get("sliding_window")
     with torch.no_grad():
         before = model(input_ids=ids, use_cache=False).logits
     with pytest.raises(StudyError, match=f"^{line}") as refused:
         check_model(model)
     assert "\n" not in str(refused.value)
     assert model.config._attn_implementation == usual
+    assert getattr(model.config, "sliding_window", window) == window or window is None
     with torch.no_grad():
         assert torch.equal(model(input_ids=ids, use_cache=False).logits, before)
 
@@ -95,3 +104,18 @@ def test_a_model_that_reads_packed_rows_otherwise_is_refused(model, monkeypatch)
     monkeypatch.setattr(support, "pack", counted)
     with pytest.raises(StudyError, match=r"^qwen2: expected packed answers .* found a difference of 0\.\d+"):
         check_model(model)
+
+
+@pytest.mark.parametrize(("name", "more"), [("Mistral", {}), ("Qwen3Moe", {"use_sliding_window": True}), ("Llama", {})])
+def test_a_window_of_any_length_is_tested_and_stays_as_it_is(name, more):
+    """Read from the config at every call, kept by the attention, or, in Llama, without a meaning."""
+    model = make(name, {**more, "sliding_window": 4096})
+    check_model(model)
+    assert model.config.sliding_window == 4096
+    assert {part.sliding_window for part in model.modules() if hasattr(part, "sliding_window")} <= {4096}
+
+
+def test_a_window_that_the_model_does_not_have_is_refused():
+    """OLMoE hands the attention what stands in the config, but its masks have no window."""
+    with pytest.raises(StudyError, match=r"^olmoe: expected packed answers .* nat with a sliding window of 3; this"):
+        check_model(make("Olmoe", {"num_experts": 4, "num_experts_per_tok": 2, "head_dim": 4, "sliding_window": 4096}))

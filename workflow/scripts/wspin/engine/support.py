@@ -1,5 +1,7 @@
 """Which models the shared-prefix engine supports; all others are refused."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from .packing import Item, pack
 # Scales and caps of logits: Gemma 2, Cohere, Granite, Falcon-H1.
 HEAD_SCALES = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
 ATTENTION_TYPES = {"full_attention", "sliding_attention"}
+SHORT_WINDOW = 3  # tokens; the answers of the test reach beyond it
 BATCH_ROTARY = {"dynamic", "longrope"}  # scaled by a batch's longest text: results would depend on the other texts
 
 
@@ -21,21 +24,44 @@ def check_model(model: Any) -> None:
     """Raise `StudyError` for a model whose log-probabilities the engine cannot compute.
 
     Logits must be head(hidden states), and attention must be causal and dispatched by transformers' attention
-    interface. As a test, two short answers packed after one prompt must have the log-probabilities of each alone.
+    interface. As a test, two short answers packed after one prompt must have the log-probabilities of each alone, with
+    a sliding window shorter than they are if the model has one.
     """
     config = model.config.get_text_config()
     name = config.model_type
     _check_config(name, config)
     ids = (np.arange(12) * 7 + 3) % config.vocab_size
     item = Item(ids[:3], (ids[3:7], ids[7:]))
-    with torch.no_grad():
+    with torch.no_grad(), _short_window(model, config) as window:
         packed, separate = token_logprobs(model, pack([item]).to(model.device)), _separate_logprobs(model, item)
     if packed.isnan().any() or separate.isnan().any():
         remedy = "look for NaN among its weights, or for an overflow"
         raise StudyError(f"{model.name_or_path or name}: expected finite log-probabilities, found nan; {remedy}")
     if not torch.allclose(packed, separate, rtol=1e-3, atol=1e-3):
-        found = f"found a difference of {(packed - separate).abs().max():.2g} nat; this architecture is not supported"
+        difference = f"{(packed - separate).abs().max():.2g} nat{f' with a sliding window of {window}' * bool(window)}"
+        found = f"found a difference of {difference}; this architecture is not supported"
         raise StudyError(f"{name}: expected packed answers to have the log-probabilities of separate ones, {found}")
+
+
+@contextmanager
+def _short_window(model: Any, config: Any) -> Iterator[int | None]:
+    """Within, the model's sliding window is short, in its masks and where its attention keeps it; yields the window.
+
+    So the test sees a window that only the masks have, which packed attention does not get. With `layer_types` every
+    call of the attention is checked, see `attention`.
+    """
+    window = getattr(config, "sliding_window", None)
+    if window is None or getattr(config, "layer_types", None):
+        yield None
+        return
+    owners = [config, *(part for part in model.modules() if getattr(part, "sliding_window", None) == window)]
+    for owner in owners:
+        owner.sliding_window = min(window, SHORT_WINDOW)
+    try:
+        yield config.sliding_window
+    finally:
+        for owner in owners:
+            owner.sliding_window = window
 
 
 def _check_config(name: str, config: Any) -> None:
