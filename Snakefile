@@ -1,9 +1,7 @@
-"""The SPIN-versus-WSPIN study.
+"""The SPIN-versus-WSPIN study: config/config.yaml describes it; the rules follow in the order in which they run.
 
-    snakemake --profile local all                    everything, on this machine
-    snakemake --profile slurm results/wspin/ite3     one iteration and what it needs, on a cluster
-
-config/config.yaml describes the study; the rules follow in the order in which they run.
+snakemake --profile local all                    everything, on this machine
+snakemake --profile slurm results/wspin/ite3     one iteration and what it needs, on a cluster
 """
 
 from snakemake.utils import min_version
@@ -11,16 +9,18 @@ from snakemake.utils import min_version
 min_version("9.27")
 
 
-configfile: "config/config.yaml"
+include: "rules/common.smk"  # reads and checks the configuration, before Snakemake does
+
+
+configfile: "config/config.yaml"  # for Snakemake's messages and report
 
 
 pathvars:
-    results=config["results"],
+    results=STUDY.results,
     logs="<results>/logs",
     benchmarks="<results>/benchmarks",
 
 
-include: "rules/common.smk"
 include: "rules/preflight.smk"
 include: "rules/fetch.smk"
 include: "rules/data.smk"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(workflow.basedir) / "workflow" / "scripts"))
 
-from wspin.config.load import load_study
+from wspin.config.load import read_study
 from wspin.errors import StudyError
 from wspin.iteration import Iteration
 from wspin.study.rule_flags import RuleFlags
@@ -28,7 +28,8 @@ gc.set_threshold(100_000)  # collecting in a large plan, which holds no garbage,
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))
 
 try:
-    STUDY = load_study(config, ["config/config.yaml", *(workflow.overwrite_configfiles or [])])
+    base = [] if workflow.config_settings.replace_workflow_config else ["config/config.yaml"]
+    STUDY = read_study([*base, *workflow.overwrite_configfiles], workflow.config_settings.config)
 except StudyError as error:
     sys.exit(str(error))
 PATHS = StudyPaths(STUDY)

@@ -83,10 +83,14 @@ def run(program: str, flags: list[str]) -> tuple[int, str, str]:
 
 
 def _load_config() -> None:
-    """Read the default configuration and overlays in order, as the Snakefile does; prints `valid`."""
+    """Read the default configuration, overlays in order and `--config key=value ...`, as Snakemake; prints `valid`."""
+    from snakemake.cli import parse_config
+
     from wspin.config.load import read_study
 
-    read_study(["config/config.yaml", *sys.argv[1:]])
+    given = sys.argv[1:]
+    cut = given.index("--config") if "--config" in given else len(given)
+    read_study(["config/config.yaml", *given[:cut]], parse_config(given[cut + 1 :]))
     print("valid")
 
 

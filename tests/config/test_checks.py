@@ -18,29 +18,29 @@ from wspin.config.stages import Weigh, at_iteration
         ({"data": {"sft": {"split": None}}}, "data.sft.split: missing key"),
         (
             {"train": {"beta": "x"}},
-            "train.beta: Input should be a valid number, unable to parse string as a number, found 'x'",
+            "train.beta: expected a number, found 'x'",
         ),
         (
             {"train": {"beta": [1, 2, "x", 4]}},
-            "train.beta.2: Input should be a valid number, unable to parse string as a number, found 'x'",
+            "train.beta.2: expected a number, found 'x'",
         ),
-        ({"train": {"epochs": 1.5}}, "train.epochs: Input should be a valid integer"),
-        ({"train": {"sft": {"bta": 1}}}, "models.sft.train.bta: unknown key; did you mean `beta`?"),
+        ({"train": {"epochs": 1.5}}, "train.epochs: expected a whole number, found 1.5"),
+        ({"train": {"sft": {"bta": 1}}}, "train.sft.bta: unknown key; did you mean `beta`?"),
         ({"models": {"base": {"revision": None}}}, "models.base: hub and revision belong together"),
         (
             {"models": {"base": {"revision": "main"}}},
-            "models.base.revision: String should match pattern '^[0-9a-f]{40}$', found 'main'",
+            "models.base.revision: expected the 40 hex digits of a commit, found 'main'",
         ),
         ({"data": {"sft": {"revision": None}}}, "data.sft: hub and revision belong together"),
         (
             {"eval": {"sources": {"arc": {"revision": "v1.0"}}}},
-            "eval.sources.arc.revision: String should match pattern",
+            "eval.sources.arc.revision: expected the 40 hex digits of a commit",
         ),
         (
             {"models": {"base": {"path": "here"}}},
-            "models.base: give exactly one of hub, path, package, scratch, from; found hub, path",
+            "models.base: expected exactly one of hub, path, package, scratch, from, found hub, path",
         ),
-        ({"models": {"Base": {"path": "here"}}}, "models.Base: String should match pattern"),
+        ({"models": {"Base": {"path": "here"}}}, "models.Base: expected a name of a-z"),
         ({"models": {"sft": {"data": None}}}, "models.sft: `from`, `loss` and `data` belong together"),
         (
             {"models": {"dpo": {"data": "sft"}}},
@@ -50,9 +50,9 @@ from wspin.config.stages import Weigh, at_iteration
         ({"dialogue": {"max_prompt_tokens": 2048}}, "dialogue: max_prompt_tokens 2048 leaves no room for answers"),
         (
             {"generate": {"max_new_tokens": 1025}},
-            "generate.max_new_tokens: with dialogue.max_prompt_tokens up to 2049 tokens, over dialogue.max_tokens 2048",
+            "generate.max_new_tokens: expected at most 1024 (dialogue.max_tokens 2048 less max_prompt_tokens 1024)",
         ),
-        ({"arms": {"spin": None, "wspin": None, "wspin.paper": None}}, "arms: Dictionary should have at least 1 item"),
+        ({"arms": {"spin": None, "wspin": None, "wspin.paper": None}}, "arms: expected 1 or more entries, found {}"),
     ],
 )
 def test_wrong_values_are_refused(overlay, message):
@@ -71,20 +71,29 @@ def test_an_arm_may_not_set_what_is_the_studys():
 @pytest.mark.parametrize(
     ("overlay", "message"),
     [
-        ({"train": {"learning_rate": [1e-7, 1e-7, 1e-7]}}, "train.learning_rate: 3 values for 4 iterations"),
-        ({"train": {"learning_rate": [1e-7] * 5}}, "train.learning_rate: 5 values for 4 iterations"),
-        ({"iterations": 3}, "train.learning_rate: 4 values for 3 iterations"),
+        (
+            {"train": {"learning_rate": [1e-7, 1e-7, 1e-7]}},
+            "train.learning_rate: expected one value or a list of 4",
+        ),
+        (
+            {"train": {"learning_rate": [1e-7] * 5}},
+            "train.learning_rate: expected one value or a list of 4",
+        ),
+        (
+            {"iterations": 3},
+            "train.learning_rate: expected one value or a list of 3",
+        ),
         (
             {"arms": {"spin": {"iterations": 5}}},
-            "arms.spin.train.learning_rate: learning_rate has 4 values for 5 iterations",
+            "arms.spin.train.learning_rate: expected one value or a list of 5",
         ),
         (
             {"arms": {"spin": {"train": {"beta": [0.1] * 3}}}},
-            "arms.spin.train.beta: beta has 3 values for 4 iterations",
+            "arms.spin.train.beta: expected one value or a list of 4",
         ),
         (
             {"arms": {"spin": {"train": {"beta": [0.1] * 5}}}},
-            "arms.spin.train.beta: beta has 5 values for 4 iterations",
+            "arms.spin.train.beta: expected one value or a list of 4",
         ),
         (
             {"train": {"dpo": {"learning_rate": None}}},
@@ -137,9 +146,9 @@ def test_a_study_takes_its_own_results_for_its_own(tmp_path):
             "models.base.scratch.context: shorter",
         ),
         ({"train": {"loss": "sft"}}, "arms.spin.train.loss: loss sft has no opponent"),
-        ({"eval": {"suites": {"new": {"piqa": 0}}}}, "eval.sources: suite 'new' has no source"),
-        ({"eval": {"suites": {"arc": {"piqa": 0}}}}, "report.metrics: task 'piqa' has no metric"),
-        ({"eval": {"suites": {"arc": {"mmlu": 0}}}}, "eval.suites: task 'mmlu' is in two suites"),
+        ({"eval": {"suites": {"new": {"piqa": 0}}}}, "eval.suites.new: no source; add one to eval.sources"),
+        ({"eval": {"suites": {"arc": {"piqa": 0}}}}, "eval.suites.arc.piqa: no metric; add one to report.metrics"),
+        ({"eval": {"suites": {"arc": {"mmlu": 0}}}}, "eval.suites.arc.mmlu: task 'mmlu' is in two suites"),
         ({"eval": {"sources": {"new": {"path": "here"}}}}, "eval.sources.new: no suite 'new'"),
         ({"report": {"metrics": {"piqa": "acc,none"}}}, "report.metrics.piqa: no task 'piqa' in eval.suites"),
         ({"arms": {"b": {"fork": {"from": "nobody", "at": 1}}}}, "arms.b.fork.from: no arm 'nobody'"),
@@ -163,10 +172,10 @@ def test_a_study_takes_its_own_results_for_its_own(tmp_path):
         ({"dialogue": {"template": "humanassistant"}}, "dialogue.template: found 'humanassistant'; expected"),
         (
             {"train": {"sft": {"reduction": None}, "reduction": None}},
-            "models.sft.train.reduction: missing key; loss sft",
+            "train.reduction: missing key; needed by loss sft",
         ),
-        ({"train": {"beta": None}}, "arms.spin.train.beta: missing key; loss spin needs it"),
-        ({"train": {"alpha": None}}, "arms.wspin.train.alpha: missing key; loss wspin needs it"),
+        ({"train": {"beta": None}}, "train.beta: missing key; needed by loss dpo, spin, wspin"),
+        ({"train": {"alpha": None}}, "train.alpha: missing key; needed by loss wspin"),
         ({"generate": {"dtype": None}}, ": generate.dtype: missing key; engine vllm needs it"),
         (
             {"generate": {"temperature": 0.005}},
@@ -195,7 +204,7 @@ def test_a_study_takes_its_own_results_for_its_own(tmp_path):
             "arms.wspin.teacher: source equal uses no teacher",
         ),
         ({"arms": {"wspin": {"weigh": {"uper": 1.0}}}}, "arms.wspin.weigh.uper: unknown key; did you mean `upper`?"),
-        ({"arms": {"wspin": {"weigh": {"k": -1}}}}, "arms.wspin.weigh.k: Input should be greater than 0, found -1"),
+        ({"arms": {"wspin": {"weigh": {"k": -1}}}}, "arms.wspin.weigh.k: expected a number above 0, found -1"),
         ({"weigh": {"given": "a.jsonl"}}, ": weigh.given: weights belong to the tokens of their answers"),
         (
             {
@@ -210,9 +219,9 @@ def test_a_study_takes_its_own_results_for_its_own(tmp_path):
         ),
         ({"arms": {"wspin": {"weigh": {"given": "a.jsonl"}}}}, "arms.wspin.weigh.given: unknown key"),
         ({"weigh": {"mu_rejected": None}}, ": weigh.mu_rejected: missing key; source teacher"),
-        ({"weigh": {"lower": 2.0}}, ": weigh.lower: found 2.0, above upper 1.5"),
+        ({"weigh": {"lower": 2.0}}, ": weigh.lower: expected at most upper 1.5, found 2.0"),
         ({"weigh": {"normalise": "sum_to"}}, ": weigh.normalise_to: missing key"),
-        ({"weigh": {"k": float("inf")}}, "weigh.k: Input should be a finite number"),
+        ({"weigh": {"k": float("inf")}}, "weigh.k: expected a finite number, found inf"),
         ({"arms": {"spin": {"train": {"alpha": 0.5}}}}, "arms.spin.train.alpha: loss spin does not use it"),
         (
             {"arms": {"wspin": {"weigh": {"source": "equal", "upper": 9.0}}}},
@@ -238,7 +247,7 @@ def test_a_study_takes_its_own_results_for_its_own(tmp_path):
         ),
         (
             {"resources": {"train": {"gpu": 65}}},
-            "arms.spin.train.global_batch: 64 pairs are too few for resources.train.gpu 65",
+            "train.global_batch: expected one pair or more for each GPU (resources.train.gpu 65), found 64",
         ),
         (
             {"arms": {"wspin": {"train": {"alpha": 0.5, "parallel": "fsdp"}}}},

@@ -81,9 +81,9 @@ def test_sections_share_a_parser_and_every_flag_is_required(capsys):
 @pytest.mark.parametrize(
     ("flag", "value", "message"),
     [
-        ("--beta", "x", "--beta: Input should be a valid number, unable to parse string as a number, found 'x'"),
-        ("--schedule-warmup", "2", "--schedule-warmup: Input should be less than or equal to 1, found '2'"),
-        ("--optimizer", "sgd", "--optimizer: Input should be 'rmsprop' or 'adamw', found 'sgd'"),
+        ("--beta", "x", "--beta: expected a number, found 'x'"),
+        ("--schedule-warmup", "2", "--schedule-warmup: expected a number of at most 1, found '2'"),
+        ("--optimizer", "sgd", "--optimizer: expected 'rmsprop' or 'adamw', found 'sgd'"),
     ],
 )
 def test_wrong_flags_are_refused_by_name(flag, value, message):

@@ -442,9 +442,9 @@ def test_the_program_takes_overlays_and_writes_nothing(here, capsys):
     assert {path: path.stat().st_mtime_ns for path in here.folder.rglob("*")} == before
 
 
-@pytest.mark.parametrize(("text", "expected"), [("arms: [", "YAML"), ("- 1", "keys")])
+@pytest.mark.parametrize(("text", "expected"), [("arms: [", "YAML"), ("- 1", "`key: value`")])
 def test_a_broken_configuration_is_one_line(here, text, expected):
     Path("edit.yaml").write_text(text)
-    with pytest.raises(StudyError, match=f"edit.yaml: expected {expected}") as error:
+    with pytest.raises(StudyError, match=f"edit.yaml:1: expected {expected}") as error:
         manage.main(["status", "--configfile", "edit.yaml"])
     assert len(str(error.value).splitlines()) == 1

@@ -105,14 +105,14 @@ def test_missing_is_an_error_never_zero(results):
     [
         (lambda s: s.pop("engine"), "engine: missing key"),
         (lambda s: s["tasks"]["spell"].pop("n"), "tasks.spell.n: missing key"),
-        (lambda s: s["tasks"]["spell"].update(n="400"), "tasks.spell.n: Input should be a valid integer, found '400'"),
+        (lambda s: s["tasks"]["spell"].update(n="400"), "tasks.spell.n: expected a whole number, found '400'"),
         (
             lambda s: s["tasks"]["spell"]["metrics"].update({"exact_match,none": None}),
             "tasks.spell.metrics.exact_match,none",
         ),
         (
             lambda s: s["tasks"]["spell"]["metrics"].update({"exact_match,none": math.nan}),
-            "tasks.spell.metrics.exact_match,none: Input should be a finite number",
+            "tasks.spell.metrics.exact_match,none: expected a finite number",
         ),
         (
             lambda s: s["tasks"]["spell"]["metrics"].update({"exact_match,none": 47.5}),

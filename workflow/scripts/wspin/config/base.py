@@ -1,16 +1,86 @@
 """The base class of configuration sections, the types of their values, and checks that several of them share."""
 
-from typing import Annotated, Literal, Self, TypeVar
+import math
+import os
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, WithJsonSchema
 
 T = TypeVar("T")
+LARGEST = 10**9  # of a count: above it are slips, which would fill memory or never end
+MOST_ROUNDS = 1000  # iterations of an arm
+MOST_DRAWS = 10**6  # of the bootstrap
+LONGEST_PART = 255  # bytes of a file's name, on the usual file systems
+LONGEST_NAME = 100  # characters
+
+
+def _no_truth_value(value: Any) -> Any:
+    """Python takes `true` for 1."""
+    if isinstance(value, bool):
+        raise ValueError("expected a number")
+    return value
+
+
+def _setting(value: Any) -> Any:
+    if not isinstance(value, (bool, int, float, str)) or (isinstance(value, float) and not math.isfinite(value)):
+        raise ValueError("expected a finite number, text, true or false")
+    return value
+
+
+def _text(text: str) -> str:
+    if not text.isprintable() or text != text.strip():
+        raise ValueError("expected text in one line, without blanks around it or control characters")
+    return text
+
+
+def _path(path: str) -> str:
+    """A path as the shell, Snakemake and the file system will all read it."""
+    if path.startswith("~") or "$" in path:
+        raise ValueError(f"expected a path without `~` and `$`, which are not expanded here; write {_expanded(path)}")
+    if "{" in path or "}" in path:
+        raise ValueError("expected a path without braces, which are wildcards to Snakemake; rename the folder")
+    if any(len(part.encode()) > LONGEST_PART for part in path.split("/")):
+        raise ValueError(f"expected names of at most {LONGEST_PART} bytes in a path; shorten them")
+    return _text(path)
+
+
+def _expanded(path: str) -> str:
+    expanded = os.path.expandvars(os.path.expanduser(path))
+    return "it out" if expanded == path else expanded
+
+
+NoTruthValue = BeforeValidator(_no_truth_value)
+Number = Annotated[FiniteFloat, NoTruthValue]
+Positive = Annotated[FiniteFloat, Field(gt=0.0), NoTruthValue]
+NotNegative = Annotated[FiniteFloat, Field(ge=0.0), NoTruthValue]
+Share = Annotated[FiniteFloat, Field(ge=0.0, le=1.0), NoTruthValue]
+Fraction = Annotated[FiniteFloat, Field(gt=0.0, le=1.0), NoTruthValue]
+BelowHalf = Annotated[FiniteFloat, Field(ge=0.0, lt=0.5), NoTruthValue]
+Confidence = Annotated[FiniteFloat, Field(gt=0.0, lt=1.0), NoTruthValue]
+Count = Annotated[int, Field(gt=0, le=LARGEST), NoTruthValue]
+CountOrZero = Annotated[int, Field(ge=0, le=LARGEST), NoTruthValue]
+Draws = Annotated[int, Field(ge=2, le=MOST_DRAWS), NoTruthValue]
+Rounds = Annotated[int, Field(gt=0, le=MOST_ROUNDS), NoTruthValue]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1), NoTruthValue]  # as numpy and lm-eval take it
 PerIteration = Annotated[T | list[T], Field(union_mode="left_to_right")]
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
-NotNegative = Annotated[FiniteFloat, Field(ge=0.0)]
+Setting = Annotated[int | float | str | bool, BeforeValidator(_setting)]
+Text = Annotated[str, Field(min_length=1), AfterValidator(_text)]
+FilePath = Annotated[str, Field(min_length=1), AfterValidator(_path)]
+Hub = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*(/[\w.-]+)?$")]
+Split = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
+Task = Annotated[str, Field(pattern=r"^[\w.+-]+$")]
 Revision = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.-]*$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.-]*$", max_length=LONGEST_NAME)]
+PATTERNS = {  # in the words of messages
+    r"^\w[\w.-]*$": "the name of a split, without slices or folders; `prompts` and `pairs` limit its rows",
+    r"^[\w.+-]+$": "the name of a task of lm-eval, without folders",
+    r"^[A-Za-z0-9][\w.-]*(/[\w.-]+)?$": "a name on the hub, `owner/name`; a local folder is given as `path`",
+    r"^[0-9a-f]{40}$": "the 40 hex digits of a commit; `make revisions` looks them up where the key is missing",
+    r"^[\w.-]+/[\w.-]+$": "a repository on the hub, `owner/name`",
+    r"^[0-9a-f]{64}$": "the 64 hex digits of a checksum",
+    r"^[a-z][a-z0-9_.-]*$": "a name of a-z, 0-9, `_`, `.` and `-` that begins with a letter",
+}
 Engine = Literal["transformers", "vllm"]
 Precision = Literal["float32", "bfloat16"]
 ALIASES = {"tis-dpo": "wspin", "tisdpo": "wspin"}  # the published code's names of a loss
@@ -53,7 +123,8 @@ def source_key(section: Section, *keys: str) -> str:
     given = [key for key in keys if getattr(section, key) is not None]
     if len(given) != 1:
         expected, found = (", ".join(key.rstrip("_") for key in names) for names in (keys, given))
-        raise ValueError(f"give exactly one of {expected}; found {found or 'none'}")
+        remedy = "set the others to null" if given else "give one"
+        raise ValueError(f"expected exactly one of {expected}, found {found or 'none'}; {remedy}")
     if (section.hub is None) != (section.revision is None):
         raise ValueError(
             "hub and revision belong together: a name on the hub and the 40 hex digits of a commit; "

@@ -1,34 +1,36 @@
 """Cross-field checks of the configuration: what must hold between the sections of a study."""
 
+import math
 import posixpath
-from collections.abc import Callable, Iterator
-
-from pydantic import ValidationError
+import re
+from collections.abc import Iterator
+from functools import partial
 
 from wspin.templates import CHAT, TEMPLATES, known_templates
 
-from .base import ALIASES
-from .explain import Complaint, Place, complaints_of
-from .stages import Train, Weigh, loss_keys
-from .study import OWN_WEIGHT_KEYS, RESERVED, Fork, Study
+from .arms import (
+    check_arms,
+    check_overrides,
+    check_training,
+    check_weights,
+    loss_of,
+    repeated,
+    unknown_arm,
+    unknown_model,
+)
+from .explain import Complaint
+from .study import OWN_WEIGHT_KEYS, RESERVED, Study
 
+MOST_FILES = 10_000  # of answers: Snakemake would plan their jobs for many minutes
+OWN_FOLDERS = ("bench", "config", "docs", "envs", "local", "rules", "slurm", "tests", "workflow")  # the repository's
 COLDEST = 0.01  # vLLM silently raises any lower temperature but 0 to this one
 
 
 def complaints(study: Study) -> Iterator[Complaint]:
     """Every violated rule between sections, once, in the order of the file."""
-    checks = (_names, _registry, _templates, _data, _lengths, _generation, _arms, _weights, _given, _evaluation)
+    before_arms = (_names, _registry, _templates, _data, _sizes, _lengths, _generation)
+    checks = (*before_arms, check_arms, check_weights, _given, _evaluation)
     yield from dict.fromkeys(complaint for check in checks for complaint in check(study))
-
-
-def _unknown_model(study: Study, place: Place, name: str | None) -> Iterator[Complaint]:
-    if name is not None and name not in study.models:
-        yield place, f"no model {name!r} in the registry; it holds {', '.join(study.models)}"
-
-
-def _unknown_arm(study: Study, place: Place, name: str) -> Iterator[Complaint]:
-    if name not in study.arms:
-        yield place, f"no arm {name!r}; there are {', '.join(study.arms)}"
 
 
 def _names(study: Study) -> Iterator[Complaint]:
@@ -37,22 +39,28 @@ def _names(study: Study) -> Iterator[Complaint]:
         expected = posixpath.normpath(study.results)
         spelling = "one spelling, so that Snakemake knows its files"
         yield ("results",), f"found {study.results!r}, expected {expected!r}: {spelling}"
+    if re.fullmatch(r"[./]*", study.results) or study.results.split("/")[0] in OWN_FOLDERS:
+        yield ("results",), f"found {study.results!r}, expected a folder of its own, such as results/mine"
     for section, names in (("models", study.models), ("arms", study.arms)):
         for name in names:
             if name in RESERVED:
                 yield (section, name), f"{name!r} is the name of a folder of the results; choose another"
+            if re.fullmatch(r"ite\d+", name):
+                yield (section, name), f"{name!r} is the name of an iteration; choose another"
     for name in study.arms:
         if name in study.models:
             yield ("arms", name), f"{name!r} is a model of the registry too; arms and models share one set of names"
 
 
 def _registry(study: Study) -> Iterator[Complaint]:
-    yield from _unknown_model(study, ("start",), study.start)
+    yield from unknown_model(study, ("start",), study.start)
     for name, model in study.models.items():
         place = ("models", name)
         if model.trained:
-            yield from _unknown_model(study, (*place, "from"), model.from_)
-            yield from _training(study, (*place, "train"), lambda name=name: study.model_train(name), 0)
+            yield from unknown_model(study, (*place, "from"), model.from_)
+            yield from check_training(
+                study, (*place, "train"), model.train, lambda name=name: study.model_train(name), 0
+            )
             if model.train.get("loss", model.loss) != model.loss:
                 yield (*place, "train", "loss"), f"the model's loss is {model.loss!r}, given beside `from`"
             if _in_cycle(study, name):
@@ -62,6 +70,7 @@ def _registry(study: Study) -> Iterator[Complaint]:
         if model.scratch and model.scratch.context < study.dialogue.max_tokens:
             yield (*place, "scratch", "context"), f"shorter than dialogue.max_tokens {study.dialogue.max_tokens}"
     for loss in ("sft", "dpo"):
+        yield from check_overrides(("train", loss), getattr(study.train, loss), partial(study.loss_train, loss))
         if "loss" in getattr(study.train, loss):
             message = f"this section holds the settings of loss {loss}; a model's loss is given beside `from`"
             yield ("train", loss, "loss"), message
@@ -98,17 +107,29 @@ def _data(study: Study) -> Iterator[Complaint]:
         yield ("data", "heldout", "split"), f"{study.data.sft.split!r} is the training split; name another one"
     if study.data.preferences.from_ and study.data.heldout.split == study.data.preferences.split:
         yield ("data", "preferences", "split"), f"{study.data.heldout.split!r} is held out; name another one"
+    yield from repeated(("data", "fits"), study.data.fits)
     for name in study.data.fits:
-        yield from _unknown_model(study, ("data", "fits"), name)
+        yield from unknown_model(study, ("data", "fits"), name)
         if name in study.models and study.models[name].trained:
             yield ("data", "fits"), f"{name!r} is trained on the rows that it would select; name fetched models only"
 
 
+def _sizes(study: Study) -> Iterator[Complaint]:
+    """As many files as Snakemake can plan."""
+    rounds = sum(arm.iterations or study.iterations for arm in study.arms.values())
+    for name, rows, runs in (("sft", study.data.sft.prompts, rounds), ("preferences", study.data.preferences.pairs, 1)):
+        shard = getattr(study.data, name).shard
+        if (files := math.ceil(rows / shard) * runs) > MOST_FILES:
+            message = f"expected at most {MOST_FILES} files of answers, found {files}"
+            message += f": {rows} rows by {shard}, {runs} times; give a larger shard, or fewer iterations"
+            yield ("data", name, "shard"), message
+
+
 def _lengths(study: Study) -> Iterator[Complaint]:
-    longest = study.dialogue.max_prompt_tokens + study.generate.max_new_tokens
-    if longest > study.dialogue.max_tokens:
-        limit = f"dialogue.max_tokens {study.dialogue.max_tokens}"
-        yield ("generate", "max_new_tokens"), f"with dialogue.max_prompt_tokens up to {longest} tokens, over {limit}"
+    dialogue, longest = study.dialogue, study.generate.max_new_tokens
+    if longest > (most := dialogue.max_tokens - dialogue.max_prompt_tokens):
+        rest = f"dialogue.max_tokens {dialogue.max_tokens} less max_prompt_tokens {dialogue.max_prompt_tokens}"
+        yield ("generate", "max_new_tokens"), f"expected at most {most} ({rest}), found {longest}"
 
 
 def _generation(study: Study) -> Iterator[Complaint]:
@@ -120,131 +141,6 @@ def _generation(study: Study) -> Iterator[Complaint]:
         yield ("generate", "temperature"), message
 
 
-def _training(study: Study, place: Place, resolve: Callable[[], Train], iterations: int) -> Iterator[Complaint]:
-    """Validate a merged training; `iterations` = 0 means a model outside the arms, which has no iterations."""
-    try:
-        train: Train = resolve()
-    except ValidationError as error:
-        yield from (((*place, *below), message) for below, message in complaints_of(error, Train))
-        return
-    for key in train.missing_keys():
-        yield (*place, key), f"missing key; loss {train.loss} needs it, and nothing is defaulted silently"
-    gpus = study.resources.train.gpu
-    if train.global_batch < gpus:
-        yield (*place, "global_batch"), f"{train.global_batch} pairs are too few for resources.train.gpu {gpus}"
-    if train.alpha and train.parallel == "fsdp":
-        message = f"alpha {train.alpha} keeps a whole reference model on each GPU, which fsdp is to avoid; use ddp"
-        yield (*place, "parallel"), message
-    for key, value in train:
-        if not isinstance(value, list):
-            continue
-        if not iterations:
-            remedy = f"give train.{train.loss}.{key} one value"
-            yield place, f"{key} is a list per iteration, and this model has no iterations: {remedy}"
-        elif len(value) < iterations:
-            yield (*place, key), f"{key} has {len(value)} values for {iterations} iterations"
-
-
-def _arms(study: Study) -> Iterator[Complaint]:
-    for key, value in study.train:
-        if isinstance(value, list) and len(value) != study.iterations:
-            yield ("train", key), f"{len(value)} values for {study.iterations} iterations"
-    for name, arm in study.arms.items():
-        place, iterations = ("arms", name), arm.iterations or study.iterations
-        yield from _training(study, (*place, "train"), lambda name=name: study.arm_train(name), iterations)
-        for key, value in arm.train.items():
-            if isinstance(value, list) and len(value) > iterations:
-                yield (*place, "train", key), f"{key} has {len(value)} values for {iterations} iterations"
-        loss = arm.train.get("loss", study.train.loss)
-        for key in sorted(Train.optional_keys() & arm.train.keys() - loss_keys(ALIASES.get(loss, loss))):
-            yield (*place, "train", key), f"loss {loss} does not use it; remove the key"
-        if loss == "sft":
-            yield (*place, "train", "loss"), "loss sft has no opponent; expected a preference loss"
-        yield from _unknown_model(study, (*place, "start"), arm.start)
-        if arm.fork:
-            yield from _fork(study, name, arm.fork)
-        yield from _triplets(study, name)
-
-
-def _fork(study: Study, name: str, fork: Fork) -> Iterator[Complaint]:
-    arm, place = study.arms[name], ("arms", name, "fork")
-    yield from _unknown_arm(study, (*place, "from"), fork.from_)
-    if parent := study.arms.get(fork.from_):
-        if parent.fork:
-            yield (*place, "from"), f"{fork.from_!r} is a fork itself; fork from {parent.fork.from_!r}"
-        elif fork.at >= (parent.iterations or study.iterations):
-            yield (*place, "at"), f"{fork.from_!r} has no iteration {fork.at}"
-    if fork.at >= (arm.iterations or study.iterations):
-        yield (*place, "at"), f"the arm ends before iteration {fork.at}"
-    if arm.start:
-        yield (*place[:2], "start"), "a fork starts from the iteration before `at`; remove start or fork"
-
-
-def _triplets(study: Study, name: str) -> Iterator[Complaint]:
-    """All pairs of a prompt are in one step, so a step holds a multiple of them."""
-    try:
-        train = study.arm_train(name)
-    except ValidationError:
-        return  # reported by `_training`
-    arm = study.arms[name]
-    largest = min(arm.data_window or study.data_window, arm.iterations or study.iterations)
-    for pairs in range(1, largest + 1):
-        if train.triplets and train.global_batch % pairs:
-            message = f"found {train.global_batch}, expected a multiple of {pairs}"
-            place = ("arms", name, "train", "global_batch")
-            yield place, f"{message}: triplets keeps the {pairs} pairs of a prompt in one step"
-
-
-def _weights(study: Study) -> Iterator[Complaint]:
-    """Teachers are models of the registry, and arms with token weights have all settings of these weights."""
-    yield from _unknown_model(study, ("teacher",), study.teacher)
-    for name, arm in study.arms.items():
-        yield from _unknown_model(study, ("arms", name, "teacher"), arm.teacher)
-        yield from _weigh(study, name)
-
-
-def _weigh(study: Study, name: str) -> Iterator[Complaint]:
-    arm, place = study.arms[name], ("arms", name)
-    loss = arm.train.get("loss", study.train.loss)
-    if loss not in ("wspin", *ALIASES):
-        for key in ("weigh", "teacher"):
-            if getattr(arm, key):
-                yield (*place, key), f"loss {loss} has no token weights; remove the key, or give the arm loss wspin"
-        return
-    try:
-        weigh = study.arm_weigh(name)
-    except ValidationError as error:
-        yield from (((*place, "weigh", *below), message) for below, message in complaints_of(error, Weigh))
-        return
-
-    def at(key: str) -> Place:
-        """Where the key stands: in the arm, or in the study for all arms."""
-        return (*place, "weigh", key) if key in arm.weigh else ("weigh", key)
-
-    chosen = f"source {weigh.source} with normalise {weigh.normalise}"
-    for key in weigh.missing_keys():
-        yield at(key), f"missing key; {chosen} needs it"
-    for key in sorted(Weigh.optional_keys() & arm.weigh.keys() - weigh.required_keys):
-        yield at(key), f"{chosen} does not use it; remove the key"
-    if weigh.lower is not None and weigh.upper is not None and not weigh.lower <= weigh.upper:
-        yield at("lower"), f"found {weigh.lower}, above upper {weigh.upper}"
-    yield from _control(weigh, at)
-    if weigh.source == "equal" and arm.teacher:
-        yield (*place, "teacher"), "source equal uses no teacher; remove the key"
-    if weigh.source == "teacher" and not (arm.teacher or study.teacher):
-        yield ("teacher",), f"missing key; the token weights of arm {name!r} come from a teacher"
-
-
-def _control(weigh: Weigh, at: Callable[[str], Place]) -> Iterator[Complaint]:
-    """Controls whose weights would be undefined, all equal, or independent of a teacher that has scored every text."""
-    if weigh.control in ("one_minus", "random") and weigh.normalise != "none":
-        yield at("normalise"), f"{weigh.control} gives weights of both signs: their mean may be zero; expected none"
-    if weigh.source == "equal" and weigh.control not in ("none", "random", "noise"):
-        yield at("control"), f"{weigh.control} keeps equal weights equal; expected none, random or noise"
-    if weigh.source == "teacher" and weigh.control == "random":
-        yield at("source"), "control random uses no teacher; expected equal"
-
-
 def _given(study: Study) -> Iterator[Complaint]:
     """Ready-made files replace what some arm would generate or weigh otherwise."""
     shared = [arm for arm in study.arms.values() if arm.start in (None, study.start) and arm.seed in (None, study.seed)]
@@ -252,28 +148,32 @@ def _given(study: Study) -> Iterator[Complaint]:
         yield ("generate", "given"), f"no arm starts from {study.start!r} with the study's seed; remove the key"
     if study.weigh.given and not study.generate.given:
         yield ("weigh", "given"), "weights belong to the tokens of their answers; give generate.given too"
-    if study.weigh.given and not study.given_weights():
+    valid = all(loss_of(study, name) for name in study.arms)
+    if study.weigh.given and valid and not study.given_weights():
         message = f"no arm weighs as the study does, each sets one of {', '.join(sorted(OWN_WEIGHT_KEYS))}"
         yield ("weigh", "given"), f"{message}; remove the key"
 
 
 def _evaluation(study: Study) -> Iterator[Complaint]:
+    yield from repeated(("eval", "models"), study.eval.models)
     for name in study.eval.models:
-        yield from _unknown_model(study, ("eval", "models"), name)
+        yield from unknown_model(study, ("eval", "models"), name)
     yield from _heldout_tasks(study)
-    yield from _unknown_arm(study, ("report", "baseline"), study.report.baseline)
+    yield from unknown_arm(study, ("report", "baseline"), study.report.baseline)
     for suite in study.eval.suites:
         if suite not in study.eval.sources:
-            yield ("eval", "sources"), f"suite {suite!r} has no source"
+            message = f"no source; add one to eval.sources, such as `{suite}: {{path: config/tasks/{suite}}}`"
+            yield ("eval", "suites", suite), message
     for suite in study.eval.sources:
         if suite not in study.eval.suites:
             yield ("eval", "sources", suite), f"no suite {suite!r}; there are {', '.join(study.eval.suites)}"
     tasks = [task for suite in study.eval.suites.values() for task in suite]
-    for task in tasks:
+    for suite, task in ((suite, task) for suite, names in study.eval.suites.items() for task in names):
         if tasks.count(task) > 1:
-            yield ("eval", "suites"), f"task {task!r} is in two suites"
+            yield ("eval", "suites", suite, task), f"task {task!r} is in two suites; remove it from one"
         if task not in study.report.metrics:
-            yield ("report", "metrics"), f"task {task!r} has no metric"
+            message = f"no metric; add one to report.metrics, such as `{task}: 'acc,none'`"
+            yield ("eval", "suites", suite, task), message
     for task in study.report.metrics:
         if task not in tasks:
             yield ("report", "metrics", task), f"no task {task!r} in eval.suites"

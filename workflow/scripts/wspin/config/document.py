@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic.json_schema import models_json_schema
 
+from .base import LARGEST
 from .explain import Node, entry_schema, resolve
 from .stages import Train, Weigh
 from .study import Study
@@ -195,7 +196,7 @@ def _word(node: Node) -> str:
     if node.get("pattern", "").endswith("{40}$"):
         return "40 hex digits"
     bounds = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
-    limits = [f"{sign} {node[name]:g}" for name, sign in bounds.items() if name in node]
+    limits = [f"{sign} {node[name]:.10g}" for name, sign in bounds.items() if node.get(name, LARGEST) != LARGEST]
     return WORDS.get(node["type"], node["type"]) + (" " + ", ".join(limits) if limits else "")
 
 

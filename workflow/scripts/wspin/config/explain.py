@@ -6,13 +6,39 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from .base import Section
+from .base import PATTERNS, Section
+from .reader import Place
+from .stages import Train, Weigh
 from .study import Study
 
 Node = dict[str, Any]  # a part of a JSON schema
-Place = tuple[str, ...]
 Complaint = tuple[Place, str]  # place in the configuration, what is wrong there
-ALTERNATIVE = re.compile(r"\[key\]|constrained-\w+|list\[.+\]")  # parts of a place that pydantic adds
+ALTERNATIVE = re.compile(r"\[key\]|constrained-\w+|(list|function-\w+)\[.+\]")  # parts of a place that pydantic adds
+EXPECTED = {  # pydantic's types of errors
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "dict_type": "a section, `key: value`",
+    "finite_number": "a finite number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "greater_than": "a number above {gt:g}",
+    "greater_than_equal": "a number of at least {ge:g}",
+    "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
+    "int_parsing_size": "a whole number",
+    "int_type": "a whole number",
+    "less_than": "a number below {lt:.10g}",
+    "less_than_equal": "a number of at most {le:.10g}",
+    "list_type": "a list",
+    "literal_error": "{expected}",
+    "model_type": "a section, `key: value`",
+    "string_too_long": "at most {max_length} characters",
+    "string_too_short": "text",
+    "string_type": "text",
+    "too_long": "at most {max_length} entries",
+    "too_short": "{min_length} or more entries",
+}
+WIDEST = 60  # characters of a value in a message
 
 
 def complaints_of(error: ValidationError, section: type[Section]) -> list[Complaint]:
@@ -26,17 +52,51 @@ def complaints_of(error: ValidationError, section: type[Section]) -> list[Compla
 
 
 def _message(entry: dict[str, Any], section: type[Section]) -> str:
-    place = tuple(map(str, entry["loc"]))
-    if entry["type"] == "extra_forbidden":
-        if place[0] == "arms" and len(place) == 3 and place[2] in Study.model_fields:
-            return f"an arm may not set `{place[2]}`, it is the study's: use another results folder"
-        near = difflib.get_close_matches(place[-1], _valid_keys(place[:-1], section), n=1)
-        return "unknown key" + (f"; did you mean `{near[0]}`?" if near else "")
-    if entry["type"] == "missing":
+    kind, value, context = entry["type"], entry["input"], entry.get("ctx", {})
+    if kind == "extra_forbidden":
+        return _unknown_key(tuple(map(str, entry["loc"])), section)
+    if kind == "missing":
         return "missing key; nothing is defaulted silently"
-    value = entry["input"]
-    found = f", found {value!r}" if isinstance(value, (str, int, float, bool, list)) else ""
-    return entry["msg"].removeprefix("Value error, ") + found
+    if kind == "value_error" and isinstance(value, dict):
+        return entry["msg"].removeprefix("Value error, ")
+    if kind == "string_pattern_mismatch":
+        message = f"expected {PATTERNS.get(context['pattern'], context['pattern'])}"
+    elif kind in EXPECTED:
+        message = f"expected {EXPECTED[kind].format(**context)}"
+    else:
+        message = entry["msg"].removeprefix("Value error, ")
+    expected, separator, remedy = message.partition(";")
+    if kind == "string_type" and not isinstance(value, list):
+        text = "remove it" if value is None else "quote text in braces" if isinstance(value, dict) else "quote it"
+        separator, remedy = ";", f" {text}"
+    if kind == "literal_error" and (near := _nearest(str(value).lower(), re.findall("'([^']+)'", context["expected"]))):
+        separator, remedy = ";", f" did you mean {near!r}?"
+    return f"{expected}, found {show_value(value)}{separator}{remedy}"
+
+
+def show_value(value: Any) -> str:
+    """A value in one short line; letters that look like others by their code."""
+    words = {"True": "true", "False": "false", "None": "null"}
+    text = words.get(ascii(value), ascii(value))
+    return text if len(text) <= WIDEST else f"{text[:WIDEST]}..."
+
+
+def _unknown_key(place: Place, section: type[Section]) -> str:
+    *above, key = place
+    if len(place) == 3 and place[0] == "arms" and key in Study.model_fields:
+        return f"an arm may not set `{key}`, it is the study's: use another results folder"
+    if near := _nearest(key, _valid_keys(tuple(above), section)):
+        return f"unknown key; did you mean `{near}`?"
+    inner = {"train": Train.model_fields, "weigh": Weigh.model_fields} if len(place) == 3 and place[0] == "arms" else {}
+    if section is Study and not above:
+        inner = {name: _valid_keys((name,), section) for name in Study.model_fields}
+    if homes := [name for name, keys in inner.items() if key in keys]:
+        return f"unknown key; did you mean `{homes[0]}: {{{key}: ...}}`?"
+    return "unknown key; remove it, config/README.md lists the valid ones"
+
+
+def _nearest(name: str, names: list[str]) -> str:
+    return next(iter(difflib.get_close_matches(name, names, n=1)), "")
 
 
 def _valid_keys(place: Place, section: type[Section]) -> list[str]:

@@ -8,7 +8,7 @@ sections, so a flag exists if and only if its key does.
 import argparse
 from collections.abc import Collection, Iterator
 from functools import reduce
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -37,12 +37,11 @@ def add_flags(parser: argparse.ArgumentParser, section: type[Section]) -> None:
     """Give the parser one flag per key of a section; keys without a default are required."""
     group = parser.add_argument_group(section.__name__.lower())
     for name, info in _fields(section):
-        many = "list[int]" in str(info.annotation)
         group.add_argument(
             _flag(name),
             dest=_dest(section, name),
             required=info.is_required(),
-            nargs="+" if many else None,
+            nargs="+" if get_origin(info.annotation) is list else None,
             metavar=name[-1].upper(),
             help=(info.description or "").replace("%", "%%"),
         )

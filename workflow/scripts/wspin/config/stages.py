@@ -2,9 +2,30 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, FiniteFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
-from .base import Engine, Fraction, Loss, Name, NotNegative, PerIteration, Precision, Section, Share
+from .base import (
+    BelowHalf,
+    Confidence,
+    Count,
+    CountOrZero,
+    Draws,
+    Engine,
+    FilePath,
+    Fraction,
+    Loss,
+    Name,
+    NotNegative,
+    Number,
+    PerIteration,
+    Positive,
+    Precision,
+    Section,
+    Seed,
+    Share,
+    Task,
+    Text,
+)
 from .sources import TaskSource
 
 # Settings of a training's memory and supervision: they leave no trace in its result
@@ -13,9 +34,11 @@ UNTRACKED = ("save_every", "margin_bound", "gradient_checkpointing", "parallel")
 
 class Dialogue(Section):
     template: str = Field(description="a template's name, `chat` (the model's own), or a text that holds {prompt} once")
-    eos: str = Field(description="the study's one end-of-answer token: generation stops on it, training appends it")
-    max_prompt_tokens: PositiveInt = Field(description="longest prompt, with template; longer rows are dropped in data")
-    max_tokens: PositiveInt = Field(description="longest prompt + answer; longer rows are dropped in data")
+    eos: str = Field(
+        min_length=1, description="the study's one end-of-answer token: generation stops on it, training appends it"
+    )
+    max_prompt_tokens: Count = Field(description="longest prompt, with template; longer rows are dropped in data")
+    max_tokens: Count = Field(description="longest prompt + answer; longer rows are dropped in data")
     eos_on_cut: bool = Field(description="append EOS to a truncated answer, as the published code does")
 
     @model_validator(mode="after")
@@ -33,8 +56,8 @@ class Generate(Section):
     )
     temperature: NotNegative = Field(description="sampling temperature; 0 is greedy")
     top_p: Fraction = Field(description="nucleus: smallest set of tokens with this mass")
-    max_new_tokens: PositiveInt = Field(description="longest answer, EOS included")
-    batch_size: PositiveInt | None = Field(
+    max_new_tokens: Count = Field(description="longest answer, EOS included")
+    batch_size: Count | None = Field(
         None, description="engine transformers: prompts decoded together; changes results by rounding only"
     )
     dtype: Precision | None = Field(None, description="engine vllm: precision of weights and products")
@@ -48,7 +71,7 @@ class Generate(Section):
 class GenerateSection(Generate):
     """The section `generate`: how answers are sampled, and a file that may hold those of iteration 0."""
 
-    given: str | None = Field(
+    given: FilePath | None = Field(
         None,
         description="JSONL in SPIN's or TIS-DPO's format: answers of `start`, used at iteration 0 instead of sampled "
         "ones; arms with another start or seed sample their own",
@@ -57,7 +80,7 @@ class GenerateSection(Generate):
 
 class Logprobs(Section):
     autocast: Precision = Field(description="precision of matrix products, in scoring and training alike")
-    token_budget: PositiveInt = Field(description="tokens of a scoring batch, every prompt counted once")
+    token_budget: Count = Field(description="tokens of a scoring batch, every prompt counted once")
 
 
 class Weigh(Section):
@@ -65,13 +88,11 @@ class Weigh(Section):
 
     source: Literal["teacher", "equal"] = Field(description="teacher: from its log-probabilities; equal: all weights 1")
     form: Literal["exp_clamp"] | None = Field(None, description="source teacher: k exp(mu clamp(r, lower, upper))")
-    k: Annotated[FiniteFloat, Field(gt=0.0)] | None = Field(
-        None, description="source teacher: factor of every weight but that of EOS"
-    )
-    mu_chosen: FiniteFloat | None = Field(None, description="source teacher: sign and strength on chosen answers")
-    mu_rejected: FiniteFloat | None = Field(None, description="source teacher: the same on rejected answers")
-    lower: float | None = Field(None, description="source teacher: r is clamped from below, nat; before mu acts")
-    upper: float | None = Field(None, description="source teacher: r is clamped from above, nat")
+    k: Positive | None = Field(None, description="source teacher: factor of every weight but that of EOS")
+    mu_chosen: Number | None = Field(None, description="source teacher: sign and strength on chosen answers")
+    mu_rejected: Number | None = Field(None, description="source teacher: the same on rejected answers")
+    lower: Number | None = Field(None, description="source teacher: r is clamped from below, nat; before mu acts")
+    upper: Number | None = Field(None, description="source teacher: r is clamped from above, nat")
     segment_agg: Literal["paper_mean", "log_mean", "sum_spread"] | None = Field(
         None, description="source teacher: how a word's tokens share its weight where the tokenizers differ"
     )
@@ -84,7 +105,7 @@ class Weigh(Section):
     normalise: Literal["none", "mean_one", "sum_to"] = Field(
         description="within each answer, its EOS left out: mean one, or a fixed sum (a hidden length normalisation)"
     )
-    normalise_to: PositiveFloat | None = Field(None, description="normalise sum_to: the sum")
+    normalise_to: Positive | None = Field(None, description="normalise sum_to: the sum")
     eos_weight: NotNegative = Field(description="weight of the closing EOS")
 
     @property
@@ -98,7 +119,7 @@ class Weigh(Section):
 class WeighSection(Weigh):
     """The section `weigh`: how log-probabilities become token weights k exp(mu clamp(r)), and a file with some."""
 
-    given: str | None = Field(
+    given: FilePath | None = Field(
         None,
         description="JSONL in TIS-DPO's format with token weights of the answers in `generate.given`, used unchanged "
         "at iteration 0 by arms that set no weigh, teacher, start, seed or fork; all others compute theirs",
@@ -111,19 +132,19 @@ class Schedule(Section):
 
 
 class MarginBound(Section):
-    float32: PositiveFloat = Field(description="bound under autocast float32, nat")
-    bfloat16: PositiveFloat = Field(description="bound under autocast bfloat16, nat")
+    float32: Positive = Field(description="bound under autocast float32, nat")
+    bfloat16: Positive = Field(description="bound under autocast bfloat16, nat")
 
 
 class Train(Section):
     """The settings of one training. `PerIteration` values are a scalar, or a list with one value per iteration."""
 
     loss: Loss = Field(description="sft; dpo; spin (logistic, real versus generated answers); wspin (token weights)")
-    beta: PerIteration[PositiveFloat] | None = Field(None, description="strength of the tie to the reference, SPIN's λ")
-    learning_rate: PerIteration[PositiveFloat] = Field(description="peak learning rate")
-    epochs: PerIteration[PositiveInt] = Field(description="passes over the data of one training")
-    global_batch: PositiveInt = Field(description="pairs (sft: rows) per optimiser step, whatever the number of GPUs")
-    token_budget: PositiveInt = Field(
+    beta: PerIteration[Positive] | None = Field(None, description="strength of the tie to the reference, SPIN's λ")
+    learning_rate: PerIteration[Positive] = Field(description="peak learning rate")
+    epochs: PerIteration[Count] = Field(description="passes over the data of one training")
+    global_batch: Count = Field(description="pairs (sft: rows) per optimiser step, whatever the number of GPUs")
+    token_budget: Count = Field(
         description="tokens of a micro-batch, every prompt counted once; halved where memory is short; moves results "
         "by rounding only"
     )
@@ -139,8 +160,8 @@ class Train(Section):
     optimizer: Literal["rmsprop", "adamw"] = Field(description="optimiser of torch")
     schedule: Schedule
     weight_decay: NotNegative = Field(description="weight decay of the optimiser")
-    max_grad_norm: PositiveFloat = Field(description="gradients are clipped to this global norm")
-    label_smoothing: Annotated[float, Field(ge=0.0, lt=0.5)] | None = Field(
+    max_grad_norm: Positive = Field(description="gradients are clipped to this global norm")
+    label_smoothing: BelowHalf | None = Field(
         None, description="probability that a pair's labels are swapped (conservative DPO); 0 disables it"
     )
     alpha: NotNegative | None = Field(
@@ -152,7 +173,7 @@ class Train(Section):
     margin_bound: MarginBound = Field(
         description="largest |margin| of the first step against the stored reference; above it training stops"
     )
-    save_every: PositiveInt = Field(description="steps between saved states; a killed job repeats at most this many")
+    save_every: Count = Field(description="steps between saved states; a killed job repeats at most this many")
 
     @property
     def required_keys(self) -> frozenset[str]:
@@ -176,15 +197,15 @@ class EvalSettings(Section):
     """How lm-eval runs a model."""
 
     engine: Engine = Field(description="library that runs models for lm-eval, in float32; tables refuse to mix the two")
-    batch_size: PositiveInt = Field(description="fixed and recorded, since batch size changes scores by rounding")
-    seeds: Annotated[list[int], Field(min_length=4, max_length=4)] = Field(
+    batch_size: Count = Field(description="fixed and recorded, since batch size changes scores by rounding")
+    seeds: Annotated[list[Seed], Field(min_length=4, max_length=4)] = Field(
         description="lm-eval's seeds: python, numpy, torch, few-shot examples"
     )
 
 
 class Eval(EvalSettings):
     models: list[str] = Field(description="registry models in the tables, beside every arm's iterations")
-    suites: dict[Name, Annotated[dict[str, int], Field(min_length=1)]] = Field(
+    suites: dict[Name, Annotated[dict[Task, CountOrZero], Field(min_length=1)]] = Field(
         min_length=1, description="suite: {task: shots}; a suite is one job"
     )
     sources: dict[str, TaskSource] = Field(description="suite: where its tasks come from")
@@ -201,10 +222,10 @@ def at_iteration(train: Train, k: int) -> Train:
 
 
 class Resource(Section):
-    gpu: Annotated[int, Field(ge=0)] = Field(0, description="GPUs of a job")
-    threads: PositiveInt = Field(1, description="CPU threads of a job; results are bitwise equal for equal threads")
-    mem_mb: PositiveInt = Field(description="memory of a job in MB")
-    runtime: PositiveInt = Field(description="minutes of a job; grows with the attempt")
+    gpu: CountOrZero = Field(0, description="GPUs of a job")
+    threads: Count = Field(1, description="CPU threads of a job; results are bitwise equal for equal threads")
+    mem_mb: Count = Field(description="memory of a job in MB")
+    runtime: Count = Field(description="minutes of a job; grows with the attempt")
 
 
 class Resources(Section):
@@ -221,23 +242,23 @@ class Resources(Section):
 class Preflight(Section):
     """Assumptions of `preflight` about GPUs, prices and lengths; they change no result."""
 
-    gpu_memory_gb: PositiveFloat = Field(description="memory of a GPU")
-    tflops: PositiveFloat = Field(description="peak TFLOP/s of a GPU in the study's precision")
-    bandwidth_tb: PositiveFloat = Field(description="memory bandwidth of a GPU, TB per second")
+    gpu_memory_gb: Positive = Field(description="memory of a GPU")
+    tflops: Positive = Field(description="peak TFLOP/s of a GPU in the study's precision")
+    bandwidth_tb: Positive = Field(description="memory bandwidth of a GPU, TB per second")
     utilisation: Fraction = Field(description="share of peak and bandwidth that jobs reach")
     price: NotNegative = Field(description="price of a GPU hour, in any currency")
-    prompt_tokens: PositiveFloat = Field(description="mean tokens of a prompt, until `data` exists")
-    response_tokens: PositiveFloat = Field(description="mean tokens of a real answer, until `data` exists")
-    generated_tokens: PositiveFloat = Field(description="mean tokens of a generated answer, until some exist")
-    evaluation_tokens: PositiveFloat = Field(description="tokens of all suites together, for one model")
+    prompt_tokens: Positive = Field(description="mean tokens of a prompt, until `data` exists")
+    response_tokens: Positive = Field(description="mean tokens of a real answer, until `data` exists")
+    generated_tokens: Positive = Field(description="mean tokens of a generated answer, until some exist")
+    evaluation_tokens: Positive = Field(description="tokens of all suites together, for one model")
 
 
 class Report(Section):
-    metrics: dict[str, str] = Field(description="task: its metric in the tables, in lm-eval's words (`acc_norm,none`)")
+    metrics: dict[str, Text] = Field(description="task: its metric in the tables, in lm-eval's words (`acc_norm,none`)")
     baseline: str = Field(
         description="arm that every other arm of its seed is compared to, iteration by iteration; arms of another seed "
         "are compared to the arm that differs from it in the seed alone"
     )
-    examples: PositiveInt = Field(description="prompts shown with the opponents' answers and their weights")
-    bootstrap: PositiveInt = Field(description="draws of the paired bootstrap over items")
-    confidence: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(description="level of the intervals")
+    examples: Count = Field(description="prompts shown with the opponents' answers and their weights")
+    bootstrap: Draws = Field(description="draws of the paired bootstrap over items")
+    confidence: Confidence = Field(description="level of the intervals")

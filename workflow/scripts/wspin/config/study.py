@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
 from . import stages
-from .base import Name, Section
+from .base import FilePath, Name, Rounds, Section, Seed
 from .sources import Data, Model, Push
 from .stages import Train, Weigh
 
@@ -20,7 +20,7 @@ OWN_WEIGHT_KEYS = {"weigh", "teacher", "start", "seed", "fork"}
 
 class Fork(Section):
     from_: str = Field(alias="from", description="arm whose iterations are taken over")
-    at: PositiveInt = Field(description="first iteration that this arm trains itself")
+    at: Rounds = Field(description="first iteration that this arm trains itself")
 
 
 class Arm(Section):
@@ -30,17 +30,17 @@ class Arm(Section):
     weigh: dict[str, Any] = Field({}, description="settings of `weigh` that this arm overrides")
     teacher: str | None = Field(None, description="registry model that weighs tokens; default: the study's `teacher`")
     start: str | None = Field(None, description="registry model the arm starts from; default: the study's `start`")
-    seed: int | None = Field(None, description="seed of a replicate; default: the study's `seed`")
-    data_window: PositiveInt | None = Field(None, description="default: the study's `data_window`")
-    iterations: PositiveInt | None = Field(None, description="default: the study's `iterations`")
+    seed: Seed | None = Field(None, description="seed of a replicate; default: the study's `seed`")
+    data_window: Rounds | None = Field(None, description="default: the study's `data_window`")
+    iterations: Rounds | None = Field(None, description="default: the study's `iterations`")
     fork: Fork | None = Field(None, description="start from another arm's iteration instead of `start`")
 
 
 class Study(Section):
     """A whole study."""
 
-    results: str = Field(description="folder of the results")
-    seed: int = Field(description="seed of everything random; an arm may have its own")
+    results: FilePath = Field(description="folder of the results")
+    seed: Seed = Field(description="seed of everything random; an arm may have its own")
     models: dict[Name, Model] = Field(description="the registry")
     start: str = Field(description="registry model every arm starts from")
     teacher: str | None = Field(None, description="registry model that weighs tokens; source equal needs none")
@@ -52,8 +52,8 @@ class Study(Section):
     train: stages.TrainSection
     eval: stages.Eval
     arms: dict[Name, Arm] = Field(min_length=1, description="the arms of the study, each with what it changes")
-    iterations: PositiveInt = Field(description="rounds of self-play")
-    data_window: PositiveInt = Field(description="iterations whose pairs a training sees: 2 = this and the one before")
+    iterations: Rounds = Field(description="rounds of self-play")
+    data_window: Rounds = Field(description="iterations whose pairs a training sees: 2 = this and the one before")
     resources: stages.Resources
     report: stages.Report
     preflight: stages.Preflight
@@ -80,6 +80,10 @@ class Study(Section):
         """Arms whose weights of iteration 0 a file holds (`weigh.given`): those that start and weigh as the study."""
         arms = [name for name, arm in self.arms.items() if not arm.model_fields_set & OWN_WEIGHT_KEYS]
         return [name for name in arms if self.weighted(name)] if self.weigh.given else []
+
+    def loss_train(self, loss: str) -> Train:
+        """The training of models outside the arms with this loss: `train`, then `train.<loss>`."""
+        return Train.model_validate(merge(_defaults(self.train), getattr(self.train, loss), {"loss": loss}))
 
     def model_train(self, model: str) -> Train:
         """The training of a registry model: `train`, then `train.<loss>`, then the model's own overrides."""

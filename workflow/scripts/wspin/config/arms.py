@@ -1,0 +1,197 @@
+"""Checks of the trainings and token weights that arms and registry models are given."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from pydantic import ValidationError
+
+from .base import LOSSES, Section
+from .explain import Complaint, complaints_of
+from .reader import Place
+from .stages import Train, Weigh, loss_keys
+from .study import Fork, Study
+
+LARGEST_WEIGHT = 3.4e38  # float32
+
+
+def unknown_model(study: Study, place: Place, name: str | None) -> Iterator[Complaint]:
+    if name is not None and name not in study.models:
+        yield place, f"no model {name!a} in the registry; it holds {', '.join(study.models)}"
+
+
+def unknown_arm(study: Study, place: Place, name: str) -> Iterator[Complaint]:
+    if name not in study.arms:
+        yield place, f"no arm {name!a}; there are {', '.join(study.arms)}"
+
+
+def repeated(place: Place, names: list[str]) -> Iterator[Complaint]:
+    for name in names:
+        if names.count(name) > 1:
+            yield place, f"{name!a} is given {names.count(name)} times; name it once"
+
+
+def check_overrides(place: Place, settings: dict[str, Any], resolve: Callable[[], Section]) -> Iterator[Complaint]:
+    """Wrong values of some settings in the section that they override; `resolve` merges the two."""
+    try:
+        resolve()
+    except ValidationError as error:
+        for below, message in complaints_of(error, Train):
+            if below[0] in settings:
+                yield (*place, *below), message
+
+
+def check_training(
+    study: Study, place: Place, settings: dict[str, Any], resolve: Callable[[], Train], iterations: int
+) -> Iterator[Complaint]:
+    """Validate a training with its own settings; `iterations` = 0: a model outside the arms, without iterations."""
+    yield from check_overrides(place, settings, resolve)
+    try:
+        train: Train = resolve()
+    except ValidationError:
+        return
+    for key in train.missing_keys():
+        losses = ", ".join(loss for loss in LOSSES if key in loss_keys(loss))
+        yield ("train", key), f"missing key; needed by loss {losses}, and nothing is defaulted silently"
+    gpus = study.resources.train.gpu
+    if train.global_batch < gpus:
+        key = (*place, "global_batch") if "global_batch" in settings else ("train", "global_batch")
+        yield key, f"expected one pair or more for each GPU (resources.train.gpu {gpus}), found {train.global_batch}"
+    if train.alpha and train.parallel == "fsdp":
+        message = f"alpha {train.alpha} keeps a whole reference model on each GPU, which fsdp is to avoid; use ddp"
+        yield (*place, "parallel"), message
+    for key, value in train:
+        if not isinstance(value, list):
+            continue
+        if not iterations:
+            remedy = f"give train.{train.loss}.{key} one value"
+            yield place, f"{key} is a list per iteration, and this model has no iterations: {remedy}"
+        elif len(value) < iterations and (key in settings or len(value) == study.iterations):
+            yield (*place, key), _values(iterations, value)
+
+
+def check_arms(study: Study) -> Iterator[Complaint]:
+    for key, value in study.train:
+        if isinstance(value, list) and len(value) != study.iterations:
+            yield ("train", key), _values(study.iterations, value)
+    for name, arm in study.arms.items():
+        place, iterations = ("arms", name), arm.iterations or study.iterations
+        yield from check_training(
+            study, (*place, "train"), arm.train, lambda name=name: study.arm_train(name), iterations
+        )
+        for key, value in arm.train.items():
+            if isinstance(value, list) and len(value) > iterations:
+                yield (*place, "train", key), _values(iterations, value)
+        loss = loss_of(study, name)
+        for key in sorted(Train.optional_keys() & arm.train.keys() - loss_keys(loss)) if loss else ():
+            yield (*place, "train", key), f"loss {loss} does not use it; remove the key"
+        if loss == "sft":
+            yield (*place, "train", "loss"), "loss sft has no opponent; expected a preference loss"
+        yield from unknown_model(study, (*place, "start"), arm.start)
+        if arm.fork:
+            yield from _fork(study, name, arm.fork)
+        yield from _triplets(study, name)
+
+
+def _values(iterations: int, values: list[Any]) -> str:
+    return f"expected one value or a list of {iterations}, one for each iteration, found a list of {len(values)}"
+
+
+def loss_of(study: Study, arm: str) -> str | None:
+    """The loss of an arm; None if its settings are invalid, which `_training` reports."""
+    try:
+        return study.arm_train(arm).loss
+    except ValidationError:
+        return None
+
+
+def _fork(study: Study, name: str, fork: Fork) -> Iterator[Complaint]:
+    arm, place = study.arms[name], ("arms", name, "fork")
+    yield from unknown_arm(study, (*place, "from"), fork.from_)
+    if parent := study.arms.get(fork.from_):
+        if fork.from_ == name:
+            yield (*place, "from"), f"expected another arm, found {name!r} itself"
+        elif parent.fork:
+            yield (*place, "from"), f"{fork.from_!r} is a fork itself; fork from {parent.fork.from_!r}"
+        elif fork.at >= (parent.iterations or study.iterations):
+            yield (*place, "at"), f"{fork.from_!r} has no iteration {fork.at}"
+    if fork.at >= (arm.iterations or study.iterations):
+        yield (*place, "at"), f"the arm ends before iteration {fork.at}"
+    if arm.start:
+        yield (*place[:2], "start"), "a fork starts from the iteration before `at`; remove start or fork"
+
+
+def _triplets(study: Study, name: str) -> Iterator[Complaint]:
+    """All pairs of a prompt are in one step, so a step holds a multiple of them."""
+    try:
+        train = study.arm_train(name)
+    except ValidationError:
+        return  # reported by `_training`
+    arm = study.arms[name]
+    largest = min(arm.data_window or study.data_window, arm.iterations or study.iterations)
+    for pairs in range(1, largest + 1):
+        if train.triplets and train.global_batch % pairs:
+            message = f"found {train.global_batch}, expected a multiple of {pairs}"
+            place = ("arms", name, "train", "global_batch")
+            yield place, f"{message}: triplets keeps the {pairs} pairs of a prompt in one step"
+
+
+def check_weights(study: Study) -> Iterator[Complaint]:
+    """Teachers are models of the registry, and arms with token weights have all settings of these weights."""
+    yield from unknown_model(study, ("teacher",), study.teacher)
+    for name, arm in study.arms.items():
+        yield from unknown_model(study, ("arms", name, "teacher"), arm.teacher)
+        yield from _weigh(study, name)
+
+
+def _weigh(study: Study, name: str) -> Iterator[Complaint]:
+    arm, place = study.arms[name], ("arms", name)
+    loss = loss_of(study, name)
+    if loss != "wspin":
+        for key in ("weigh", "teacher") if loss else ():
+            if getattr(arm, key):
+                yield (*place, key), f"loss {loss} has no token weights; remove the key, or give the arm loss wspin"
+        return
+    try:
+        weigh = study.arm_weigh(name)
+    except ValidationError as error:
+        yield from (((*place, "weigh", *below), message) for below, message in complaints_of(error, Weigh))
+        return
+
+    def at(key: str) -> Place:
+        """Where the key stands: in the arm, or in the study for all arms."""
+        return (*place, "weigh", key) if key in arm.weigh else ("weigh", key)
+
+    chosen = f"source {weigh.source} with normalise {weigh.normalise}"
+    for key in weigh.missing_keys():
+        yield at(key), f"missing key; {chosen} needs it"
+    for key in sorted(Weigh.optional_keys() & arm.weigh.keys() - weigh.required_keys):
+        yield at(key), f"{chosen} does not use it; remove the key"
+    if weigh.lower is not None and weigh.upper is not None:
+        yield from _clamp(weigh, at)
+    yield from _control(weigh, at)
+    if weigh.source == "equal" and arm.teacher:
+        yield (*place, "teacher"), "source equal uses no teacher; remove the key"
+    if weigh.source == "teacher" and not (arm.teacher or study.teacher):
+        yield ("teacher",), f"missing key; the token weights of arm {name!r} come from a teacher"
+
+
+def _clamp(weigh: Weigh, at: Callable[[str], Place]) -> Iterator[Complaint]:
+    if not weigh.lower <= weigh.upper:
+        yield at("lower"), f"expected at most upper {weigh.upper}, found {weigh.lower}"
+    for key in ("mu_chosen", "mu_rejected"):
+        mu = getattr(weigh, key) or 0.0
+        exponent = math.log(weigh.k or 1.0) + max(mu * weigh.lower, mu * weigh.upper)
+        if exponent > math.log(LARGEST_WEIGHT):
+            bounds = f"k {weigh.k}, lower {weigh.lower}, upper {weigh.upper} and {key} {mu}"
+            yield at(key), f"expected weights that float32 holds, found up to exp({exponent:.3g}) by {bounds}"
+
+
+def _control(weigh: Weigh, at: Callable[[str], Place]) -> Iterator[Complaint]:
+    """Controls whose weights would be undefined, all equal, or independent of a teacher that has scored every text."""
+    if weigh.control in ("one_minus", "random") and weigh.normalise != "none":
+        yield at("normalise"), f"{weigh.control} gives weights of both signs: their mean may be zero; expected none"
+    if weigh.source == "equal" and weigh.control not in ("none", "random", "noise"):
+        yield at("control"), f"{weigh.control} keeps equal weights equal; expected none, random or noise"
+    if weigh.source == "teacher" and weigh.control == "random":
+        yield at("source"), "control random uses no teacher; expected equal"
