@@ -6,7 +6,7 @@ BIN := $(ENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup setup-vllm demo real status revisions report test test-all check docs lock bench
+.PHONY: setup setup-vllm demo real status adopt revisions report test test-all check docs lock bench
 
 setup: $(ENV)/ready                 ## an environment with every version pinned
 
@@ -49,6 +49,9 @@ real: setup                         ## a small pretrained model on real text, on
 status:                             ## progress at any time; CONFIG=config/overlays/demo.yaml for overlays
 	@test -e $(ENV)/ready || $(MAKE) setup  # never changes the environment of running jobs
 	@python workflow/scripts/manage.py status $(if $(CONFIG),--configfile $(CONFIG))
+
+adopt: setup                        ## take over results that were copied or moved; CONFIG=config/overlays/demo.yaml for overlays
+	python workflow/scripts/manage.py adopt $(if $(CONFIG),--configfile $(CONFIG))
 
 revisions: setup                    ## pin what the config takes from the hub without a commit; CONFIG=... for overlays
 	python workflow/scripts/manage.py revisions $(if $(CONFIG),--configfile $(CONFIG))

@@ -1,9 +1,4 @@
-"""Look after a study: its progress, outdated results, saved states, cost, model cards, uploads, pinned revisions.
-
-python workflow/scripts/manage.py status --configfile config/overlays/demo.yaml
-python workflow/scripts/manage.py revisions --renew Qwen/Qwen1.5-1.8B
-python workflow/scripts/manage.py stale --results results
-"""
+"""Look after a study, for example: python workflow/scripts/manage.py status --configfile config/overlays/demo.yaml"""
 
 from pathlib import Path
 
@@ -13,17 +8,16 @@ from wspin import cli  # every command imports its own modules: `status` has to 
 def main(argv=None):
     parser = cli.program_parser("manage", __doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for action in (status, revisions, stale, clean_state, cost, cards, push):
+    for action in (status, revisions, adopt, stale, clean_state, cost, cards, push):
         command = commands.add_parser(action.__name__, help=action.__doc__, allow_abbrev=False)
         command.set_defaults(action=action)
-        if action in (status, revisions):
+        if action in (status, revisions, adopt):
             command.add_argument("--configfile", nargs="+", default=[], help="overlays of config/config.yaml, in order")
         else:
             command.add_argument("--results", required=True, type=Path, help="folder of the results")
     commands.choices["revisions"].add_argument("--renew", nargs="+", default=[], help="pinned names to look up again")
     arguments = parser.parse_args(argv)
-    for line in arguments.action(arguments):
-        print(line, flush=True)
+    print(*arguments.action(arguments), sep="\n")
 
 
 def status(arguments):
@@ -38,6 +32,13 @@ def revisions(arguments):
     from wspin.manage.revisions import pin
 
     return pin(arguments.configfile, arguments.renew)
+
+
+def adopt(arguments):
+    """take over results that were copied or moved; list those of other settings, which the next run makes again"""
+    from wspin.manage.adoption import adopt
+
+    return adopt(arguments.configfile)
 
 
 def stale(arguments):

@@ -1,0 +1,55 @@
+"""Copied results are adopted where their records name the present command, and made again where they do not."""
+
+import os
+import shutil
+
+import workflow
+
+import manage
+from wspin.manage.adoption import parse_command
+from wspin.storage import provenance
+
+RESULTS = "results/two"
+
+
+def write_records(study):
+    """A record beside every first output of a stub, which has written its command there."""
+    for path in sorted((study.folder / RESULTS).rglob("*")):
+        file = path / "file" if path.is_dir() else path
+        if file.is_file() and (path.is_dir() or path.suffix in (".json", ".csv", ".pdf", ".parquet", ".md")):
+            entry = {"program": "stub", "code": "0", "command": file.read_text().split(), "inputs": {}}
+            provenance.write_record(path, entry)
+
+
+def test_copied_results_are_adopted_and_others_made_again(study, monkeypatch, capsys):
+    write_records(study)
+    study = workflow.Repository(shutil.move(study.folder, study.folder.parent / "moved"), study.configfiles)
+    shutil.rmtree(study.folder / ".snakemake")
+    for age, path in enumerate(sorted((study.folder / RESULTS).rglob("*"), reverse=True)):
+        os.utime(path, (1.7e9 + age, 1.7e9 + age))
+    edited = study.overlay({"results": RESULTS, "arms": {"spin2": {"train": {"beta": 0.3}}}})
+    monkeypatch.chdir(edited.folder)
+    scores = f"{RESULTS}/base/scores/slow.json"
+    record = provenance.read_record(provenance.record_path(scores))
+    provenance.write_record(scores, {**record, "inputs": {f"{RESULTS}/base/manifest.json": "0"}})
+    provenance.record_path(f"{RESULTS}/tables/scores.csv").unlink()
+    shutil.rmtree(f"{RESULTS}/spin/ite1/model")
+    manage.main(["adopt", "--configfile", *edited.configfiles])
+    *others, total = capsys.readouterr().out.splitlines()
+    lost = (f"{RESULTS}/spin/ite1/{name}" for name in ("model", "manifest.json", "metrics.jsonl"))
+    assert sorted(others) == [
+        f"{scores}: made from another {RESULTS}/base/manifest.json",
+        "{}: missing, and with it the record of how {}, {} was made".format(*lost),
+        *(f"{RESULTS}/spin2/ite{k}/model: made with --beta 0.2, now --beta 0.3" for k in range(4)),
+        f"{RESULTS}/tables/scores.csv: no record of how it was made",
+    ]
+    assert total == "71 results adopted; 6 made otherwise, which the next run makes again"
+    planned = edited.plan(*(f"{RESULTS}/{arm}/ite3" for arm in ("spin", "spin2")), scores)
+    assert planned.counts["train"] == 4
+    assert scores in planned.made("eval")
+    assert planned.counts["eval"] == 3
+
+
+def test_a_command_is_parsed_into_flags_and_their_values():
+    words = ["prompts", "--seed", "1", "0", "--cut", "--lower", "-1.0"]
+    assert parse_command(words) == {"": ["prompts"], "--seed": ["1", "0"], "--cut": [], "--lower": ["-1.0"]}
