@@ -73,13 +73,13 @@ def test_every_program_is_named_by_a_rule():
 
 
 def test_every_command_of_manage_is_a_rule_or_a_target_of_make():
-    """`status` must not wait for Snakemake, and `revisions` pins what Snakemake needs to know."""
+    """`status` must not wait for Snakemake, `adopt` runs it, and `revisions` pins what it needs to know."""
     by_make = STARTED.findall((ROOT / "Makefile").read_text())
     assert by_make == [("manage", f" {name}") for name in ("status", "adopt", "revisions")]
     by_rules = {command for program, command in COMMANDS if program == "manage"}
     assert by_rules == {name for name, body in RULES.items() if "scripts/manage.py" in body}
     code, message = tool(sys.executable, ROOT / "workflow/scripts/manage.py", "--help")
-    assert set(re.findall(r"^    ([a-z_]+)\b", message, re.MULTILINE)) == by_rules | {"status", "revisions"}
+    assert set(re.findall(r"^    ([a-z_]+)\b", message, re.MULTILINE)) == by_rules | {"status", "adopt", "revisions"}
     assert code == 0
 
 
