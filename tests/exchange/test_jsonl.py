@@ -21,7 +21,7 @@ from wspin.data.rendering import Template
 from wspin.errors import StudyError
 from wspin.exchange import given as given_files
 from wspin.exchange import jsonl
-from wspin.models.folders import load_tokenizer, tokenizer_hash
+from wspin.models.folders import load_tokenizer, tokenizer_hash, write_manifest
 from wspin.report.weights import Shard, weight_rows
 from wspin.storage import tables
 from wspin.train.inputs import training_sets
@@ -163,9 +163,9 @@ def wide_model(scratch_model, tmp_path_factory):
     """The scratch model with twenty more rows in its embedding than its tokenizer has ids, as published models."""
     folder = tmp_path_factory.mktemp("wide") / "model"
     shutil.copytree(scratch_model, folder)
-    shutil.copyfile(scratch_model.parent / f"{scratch_model.name}.json", folder.with_suffix(".json"))
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "vocab_size": 290}))
+    write_manifest(folder, folder.with_suffix(".json"))
     tokenizer = load_tokenizer(folder)
     dialogue = {"template": "human-assistant", "eos": "<|endoftext|>", "max_prompt_tokens": 64, "max_tokens": 96}
     chats = {on: ChatTokenizer(tokenizer, Dialogue(**dialogue, eos_on_cut=on)) for on in (True, False)}
