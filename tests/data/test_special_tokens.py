@@ -4,7 +4,7 @@ import string
 from itertools import product
 
 import pytest
-from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE, Unigram
 from transformers import PreTrainedTokenizerFast
 
@@ -222,3 +222,28 @@ def test_unknown_characters_are_no_special_strings():
     for ids in (chat.prompt_ids("日<unk>"), chat.tokenize_response("日<unk>")[0]):
         assert ids.count(chat.unknown) == 1
         assert chat.tokenizer.convert_tokens_to_ids("k") in ids
+
+
+def test_an_eos_that_also_stands_for_unknown_characters():
+    """Its text is text; a row with unknown characters is passed over."""
+    pieces = ["</s>", *string.ascii_lowercase, *"<>/|"]
+    backend = Tokenizer(BPE({piece: i for i, piece in enumerate(pieces)}, [], unk_token="</s>"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>", unk_token="</s>")
+    chat = chat_of(tokenizer, "q{prompt}</s>")
+    assert chat.prompt_ids("a</s>b").count(chat.eos) == 1
+    assert chat.eos not in chat.tokenize_response("a</s>b")[0]
+    assert chat.decode_response(chat.response_ids("a</s>b")).replace(" ", "") == "a</s>b"
+    assert chat.why_unread(chat.prompt_ids("a</s>b"), "", []) is None
+    assert chat.why_unread(chat.prompt_ids("a\u65e5b"), "", []) == "with unknown characters"
+
+
+def test_a_tokenizer_that_cannot_keep_texts_apart_is_one_line():
+    """Its normalizer drops the characters by which the template's tokens are known."""
+    tokenizer = tokenizer_of("byte-level BPE", "normalized")
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace(Regex("[\ue000-\uf8ff]"), "")
+    chat = chat_of(tokenizer, "<|user|>{prompt}<|end|>")
+    assert chat.prompt_ids("the river") == own_ids(chat, "the river")
+    with pytest.raises(
+        StudyError, match=r"expected its own special tokens alone, .* text 'a<\|end\|>b'; leave its row"
+    ):
+        chat.prompt_ids("a<|end|>b")

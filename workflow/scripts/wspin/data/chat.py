@@ -124,8 +124,8 @@ class ChatTokenizer:
         ids = self._copies(mark).encode(text, add_special_tokens=False).ids
         found = [i for i in ids if i in self._reserved and i != self.unknown]
         if found != [i for *_, i in special if i != self.unknown]:
-            difference = "expected special tokens that differ from the user's text, found a text that ends inside one"
-            raise StudyError(f"template {self.settings.template!r}: {difference}: {prompt[-40:]!r}")
+            difference = f"expected its own special tokens alone, found others around the text {prompt[:40]!r}"
+            raise StudyError(f"template {self.settings.template!r}: {difference}; leave its row out")
         return ids
 
     def response_ids(self, response: str) -> list[int]:
