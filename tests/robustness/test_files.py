@@ -377,7 +377,7 @@ CASES = [
     Case(
         "a score that is not finite",
         scored(b=lambda text: text.replace("0.5", "NaN")),
-        "results/b/scores/demo.json: tasks.spell.metrics.acc,none: Input should be a finite number, "
+        "results/b/scores/demo.json: tasks.spell.metrics.acc,none: expected a finite number, "
         "found nan; evaluate the model again",
     ),
     Case(
@@ -399,7 +399,7 @@ CASES = [
     Case(
         "a table of averages with a value that is not finite",
         figure("model,arm,iteration,average,low,high\nsft,,,0.5,nan,0.6\n"),
-        "averages.csv: row 1: low: Input should be a finite number, found 'nan'; make the table again",
+        "averages.csv: row 1: low: expected a finite number, found 'nan'; make the table again",
     ),
     Case(
         "an empty table of averages",

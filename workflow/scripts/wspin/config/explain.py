@@ -52,12 +52,17 @@ def complaints_of(error: ValidationError, section: type[Section]) -> list[Compla
 
 
 def _message(entry: dict[str, Any], section: type[Section]) -> str:
-    kind, value, context = entry["type"], entry["input"], entry.get("ctx", {})
-    if kind == "extra_forbidden":
+    if entry["type"] == "extra_forbidden":
         return _unknown_key(tuple(map(str, entry["loc"])), section)
-    if kind == "missing":
+    if entry["type"] == "missing":
         return "missing key; nothing is defaulted silently"
-    if kind == "value_error" and isinstance(value, dict):
+    return value_message(entry)
+
+
+def value_message(entry: dict[str, Any]) -> str:
+    """`expected X, found Y; do Z` of one of pydantic's errors about a value."""
+    kind, value, context = entry["type"], entry["input"], entry.get("ctx", {})
+    if kind == "json_invalid" or (kind == "value_error" and isinstance(value, dict)):
         return entry["msg"].removeprefix("Value error, ")
     if kind == "string_pattern_mismatch":
         message = f"expected {PATTERNS.get(context['pattern'], context['pattern'])}"

@@ -12,6 +12,7 @@ from typing import Annotated, NamedTuple
 import numpy as np
 from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 
+from wspin.config.explain import value_message
 from wspin.errors import StudyError
 from wspin.rng import row_generator
 
@@ -105,5 +106,4 @@ def read_averages(path: str | Path) -> list[Average]:
         mistake = error.errors()[0]
         row, *column = mistake["loc"]
         place = f"row {row + 1}: {Average._fields[column[0]] if column else 'fields'}"
-        found = f"{mistake['msg']}, found {mistake['input']!r}"
-        raise StudyError(f"{path}: {place}: {found}; make the table again") from None
+        raise StudyError(f"{path}: {place}: {value_message(mistake)}; make the table again") from None
