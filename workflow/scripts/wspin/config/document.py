@@ -45,12 +45,13 @@ snakemake --profile local all --configfile config/overlays/demo.yaml --config 't
 * **Targets come first.** `--configfile` and `--config` swallow the words that follow them.
 * **Merging.** `config.yaml`, then each file of `--configfile` in order, then `--config`: a later value replaces an
   earlier one, key by key, at every depth. `--config` takes single values (`iterations=2`) and sections as JSON.
-* **`null` deletes** an inherited key: `models: {teacher: null}` takes the teacher out of the registry.
+* **`null` deletes** an inherited key: `models: {teacher: null}` takes the teacher out of the registry. A null that has
+  nothing to delete is refused; an arm that changes nothing is `mine: {}`.
 * **Lists are replaced whole**, never joined.
 * **Per-iteration values** (marked below) are one value, or a list with exactly one value per iteration. Models outside
   the arms have no iterations: they take one value, from `train.sft` or `train.dpo`.
-* **Mistakes are reported at once**: unknown, duplicate and missing keys and contradictions between sections stop the
-  run before the first job, with file, line and key.
+* **Mistakes are reported at once**: unknown, duplicate and missing keys, wrong values and contradictions between sections
+  stop the run before the first job, with file, line and key (docs/robustness.md has a hundred of them).
 * **What re-runs** is what depends on the changed keys, and nothing else: `snakemake --profile local all -n` lists it.
 
 An arm overrides settings of `train` and `weigh`, and the keys in the table of `arms`. All other settings are the
