@@ -50,8 +50,8 @@ snakemake --profile local all --configfile config/overlays/demo.yaml --config 't
 * **Lists are replaced whole**, never joined.
 * **Per-iteration values** (marked below) are one value, or a list with exactly one value per iteration. Models outside
   the arms have no iterations: they take one value, from `train.sft` or `train.dpo`.
-* **Mistakes are reported at once**: unknown, duplicate and missing keys, wrong values and contradictions between sections
-  stop the run before the first job, with file, line and key (docs/robustness.md has a hundred of them).
+* **Mistakes are reported at once**: unknown, duplicate and missing keys, wrong values and contradictions between
+  sections stop the run before the first job, with file, line and key (docs/robustness.md has a hundred of them).
 * **What re-runs** is what depends on the changed keys, and nothing else: `snakemake --profile local all -n` lists it.
 
 An arm overrides settings of `train` and `weigh`, and the keys in the table of `arms`. All other settings are the
