@@ -77,7 +77,7 @@ def test_no_bit_of_a_kept_answer_changes_unnoticed(tmp_path, capsys):
         assert len(kept) < len(PROMPTS)
         assert all(whole[index] == answer for index, answer in kept.items())
         assert re.fullmatch(
-            rf"generate: {path}: [12] damaged lines; their answers are sampled again\n", capsys.readouterr().out
+            r"generate: [12] of [678] kept answers are damaged and sampled again\n", capsys.readouterr().out
         )
     path.write_bytes(b"\0" * 50 + b"\n[1]\n" + content)
     assert sampling.sample_answers(Engine(), PROMPTS, draws, tmp_path / "state")[0] == whole

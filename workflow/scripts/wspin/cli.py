@@ -12,6 +12,7 @@ from wspin.config.base import Section
 from wspin.config.flags import add_flags, from_flags
 from wspin.errors import StudyError
 from wspin.storage import provenance
+from wspin.storage.files import sha256
 
 # Help of required flags, the same in every program that has them
 HELP = {
@@ -74,7 +75,8 @@ def write_records(arguments: argparse.Namespace, outputs: Iterable[str], inputs:
     """Write the provenance record of this run beside each output; `more` are further entries."""
     entry = provenance.record(sys.argv, arguments.program, arguments.started, inputs, **more)
     for output in outputs:
-        provenance.write_record(output, entry)
+        hashed = {"sha256": sha256(output)} if Path(output).is_file() else {}
+        provenance.write_record(output, {**entry, **hashed})
 
 
 def run(main: Callable[[], None]) -> None:

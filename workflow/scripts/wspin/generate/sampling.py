@@ -53,7 +53,7 @@ class AnswerStore:
         with whole_file(self.path) as temporary:  # a kill or a full disk may have left the last line incomplete
             temporary.write_bytes(b"".join(line + b"\n" for line in kept))
         if dropped := len(lines) - len(kept):
-            print(f"generate: {self.path}: {dropped} damaged lines; their answers are sampled again", flush=True)
+            print(f"generate: {dropped} of {len(lines)} kept answers are damaged and sampled again", flush=True)
         entries = (json.loads(line[DIGITS:]) for line in kept)
         self.answers = {index: Answer(ids, finish_reason) for index, ids, finish_reason in entries}
 

@@ -44,8 +44,8 @@ def verified_hash(folder: str | Path, manifest: str | Path, weights: bool = True
     compared = [name for name in present if weights or not name.endswith(".safetensors")]
     for name, found in file_hashes(folder, compared).items():
         if found != expected[name]:
-            difference = f"expected sha256 {expected[name][:12]}... as in {manifest}, found {found[:12]}..."
-            raise StudyError(f"{folder}/{name}: {difference}; it is damaged or another: make the model again")
+            difference = f"expected the file of {manifest}, found another: it is damaged or changed"
+            raise StudyError(f"{folder}/{name}: {difference}; make the model again")
     return entries["model"]
 
 

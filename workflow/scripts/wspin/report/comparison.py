@@ -15,6 +15,7 @@ from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 from wspin.config.explain import value_message
 from wspin.errors import StudyError
 from wspin.rng import row_generator
+from wspin.storage.provenance import check_recorded
 
 from . import bootstrap
 from .samples import TaskSamples, paired_values
@@ -90,7 +91,8 @@ def averages(models: Models, draws: Draws) -> list[Average]:
 
 
 def read_averages(path: str | Path) -> list[Average]:
-    """The rows of `averages` from their CSV. Raises `StudyError` if there is none or one is malformed."""
+    """The rows of `averages` from their CSV. Raises `StudyError` if there is none, or it is damaged or malformed."""
+    check_recorded(path)
     try:
         with open(path, newline="") as file:
             table = csv.reader(file)

@@ -125,7 +125,22 @@ def sha256(path: str | Path) -> str:
 def write_digests(folder: str | Path, path: str | Path) -> None:
     """Write the sha256 of every file in a folder: what jobs track in its place, as copying it changes its times."""
     files = sorted(file for file in Path(folder).rglob("*") if file.is_file())
-    write_json(path, {"files": {file.relative_to(folder).as_posix(): sha256(file) for file in files}})
+    write_checked_json(path, {"files": {file.relative_to(folder).as_posix(): sha256(file) for file in files}})
+
+
+def check_digests(folder: str | Path) -> None:
+    """Compare a folder's files with the hashes in `{folder}.json`, if there is one. Raises `StudyError`."""
+    path, remedy = Path(f"{str(folder).rstrip('/')}.json"), "fetch it again"
+    if not path.exists():
+        return
+    hashes = read_json(path, "hashes of files", remedy).get("files")
+    if not isinstance(hashes, dict):
+        raise StudyError(f"{path}: files: expected an object, found {hashes!r:.60}; {remedy}")
+    for name, expected in hashes.items():
+        file = Path(folder) / name
+        if not file.is_file() or sha256(file) != expected:
+            found = "another: it is damaged or changed" if file.is_file() else "none"
+            raise StudyError(f"{file}: expected the file of {path}, found {found}; {remedy}")
 
 
 def file_hashes(folder: str | Path, names: Iterable[str]) -> dict[str, str]:

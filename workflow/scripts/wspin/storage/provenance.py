@@ -29,7 +29,7 @@ NUMBER = (int, float)
 NAMES = {str: "a text", list: "a list", dict: "an object", NUMBER: "a number"}
 REMEDY = "make the result again"
 ENTRIES = {  # types of the entries that are read again
-    **dict.fromkeys(("program", "code", "started", "commit"), str),
+    **dict.fromkeys(("program", "code", "started", "commit", "sha256"), str),
     **dict.fromkeys(("seconds", "cpu_seconds", "peak_memory_mb"), NUMBER),
     **dict.fromkeys(("inputs", "versions", "settings", "gpus"), dict),
     "command": list,
@@ -86,6 +86,14 @@ def read_record(path: str | Path) -> dict[str, Any]:
             raise StudyError(f"{path}: {key}: {found}; {REMEDY}")
     check_entries(path, entries, ("program", "code"))
     return entries
+
+
+def check_recorded(output: str | Path) -> None:
+    """Compare a file that can hold no checksum with its hash in its record, if there is one. Raises `StudyError`."""
+    with contextlib.suppress(FileNotFoundError):
+        expected = read_record(record_path(output)).get("sha256")
+        if expected and expected != sha256(output):
+            raise StudyError(f"{output}: expected the bytes of its record, found others: it is damaged; make it again")
 
 
 def check_entries(path: Path, entries: dict[str, Any], keys: Iterable[str]) -> None:
