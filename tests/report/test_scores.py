@@ -131,4 +131,4 @@ def test_malformed_scores_are_refused(results, change, message):
 
 def test_a_file_that_is_no_json_is_refused(results):
     (results / "sft/scores/demo.json").write_text("{")
-    assert "sft/scores/demo.json: file: " in refusal(results)
+    assert "sft/scores/demo.json: expected scores, found no JSON (" in refusal(results)

@@ -280,12 +280,12 @@ CASES = [
     Case(
         "an empty file of scores",
         partial(scores, partial(text, "")),
-        "results/sft/scores/demo.json: file: Invalid JSON: EOF while parsing a value at line 1 column 0; evaluate the model again",
+        "results/sft/scores/demo.json: expected scores, found no JSON (Expecting value: line 1 column 1 (char 0)); evaluate the model again",
     ),
     Case(
         "scores that are a list",
         partial(scores, partial(text, "[]")),
-        "results/sft/scores/demo.json: file: Input should be an object, found []; evaluate the model again",
+        "results/sft/scores/demo.json: expected scores, found a JSON list; evaluate the model again",
     ),
     Case(
         "a table of averages with a changed digit",

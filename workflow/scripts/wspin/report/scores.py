@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from wspin.config.explain import complaints_of
 from wspin.errors import StudyError
 from wspin.iteration import Iteration
-from wspin.storage.checksums import read_checked
+from wspin.storage.files import read_json
 
 
 class TaskScores(BaseModel):
@@ -100,7 +100,7 @@ def read_scores(results: str | Path, models: Sequence[str], suites: Sequence[str
 
 def _read_file(path: Path, suite: str) -> Scores:
     try:
-        scores = Scores.model_validate_json(read_checked(path, "evaluate the model again"))
+        scores = Scores.model_validate(read_json(path, "scores", "evaluate the model again"))
     except FileNotFoundError:
         message = f"expected the scores of suite {suite!r}, found no file; evaluate the model first"
         raise StudyError(f"{path}: {message}") from None
