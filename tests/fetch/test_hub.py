@@ -286,6 +286,14 @@ def test_splits_by_the_names_of_files(fetch, hub, tmp_path):
     assert len(records.read_split(tmp_path / "out", "test_sft", records.first_turn)) == 40
 
 
+def test_answers_of_lines_that_look_like_dates_stay_texts(fetch, hub, tmp_path):
+    rows = [{"prompt": f"When? {i}", "response": f"2024-05-0{i}"} for i in (1, 2)]
+    lines = {f"data/train_sft-{i}.jsonl": json.dumps(row).encode() + b"\n" for i, row in enumerate(rows)}
+    hub.repos[f"dataset/{DATA}"].files = {"README.md": CARD.encode(), **lines}
+    fetch("data", "--splits", "train_sft")
+    assert list(records.read_split(tmp_path / "out", "train_sft", dict)) == rows
+
+
 def test_an_unknown_split_is_one_line(fetch, hub):
     line = error(fetch("data", "--splits", "validation", expect=1))
     assert line.endswith("expected split 'validation', found test_sft, train_sft; correct the split in the config")

@@ -30,12 +30,18 @@ def from_hub(name: str, revision: str, splits: list[str], folder: Path, state: s
     with hub.snapshot(repository, [path for paths in split_paths.values() for path in paths], state) as snapshot:
         for split, paths in split_paths.items():
             files = [str(snapshot / path) for path in paths]
-            file_format = Path(paths[0]).suffix[1:].replace("jsonl", "json")
+            file_format = Path(paths[0]).suffix[1:]
             try:
+                if file_format == "jsonl":  # datasets would read texts that look like times as times
+                    table = pa.concat_tables(map(_read_lines, map(Path, files)), promote_options="default")
+                    tables.write_parquet(folder / f"{split}.parquet", table)
+                    continue
                 with tempfile.TemporaryDirectory(prefix="datasets-") as cache:
                     rows = load_dataset(file_format, data_files={split: files}, split=split, cache_dir=cache)
                     rows.to_parquet(folder / f"{split}.parquet")
                 tables.add_checksum(folder / f"{split}.parquet")
+            except StudyError as error:
+                raise StudyError(f"{repository}: {error}") from None
             except Exception as error:  # of datasets itself, or of any of its readers
                 message = f"expected rows in split {split!r}, found {type(error).__name__}: {first_line(error)}"
                 raise StudyError(f"{repository}: {message}") from error
