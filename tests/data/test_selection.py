@@ -180,9 +180,11 @@ def test_a_row_whose_text_a_model_would_not_read(chat, narrow, record, reason):
         assert selection.why_passed_over(record, [limits]) == reason
 
 
-def test_a_prompt_that_the_chat_template_trims_to_nothing(chat):
+@pytest.mark.parametrize("source", ["Q{{ messages[0].content | trim }}A", "{{ ('Q: ' + messages[0].content) | trim }}"])
+def test_a_prompt_that_the_chat_template_trims_to_nothing(chat, source):
+    """Also together with the spaces of its own."""
     tokenizer = folders.load_tokenizer(chat.tokenizer.name_or_path)
-    tokenizer.chat_template = "Q{{ messages[0].content | trim }}A"
+    tokenizer.chat_template = source
     limits = limits_of(chat, tokenizer=tokenizer, template="chat")
     assert selection.why_passed_over((" \n", "y"), [limits]) == "without a token for prompt or answer"
     assert selection.why_passed_over((" \n", "y"), [limits_of(chat)]) is None

@@ -79,8 +79,8 @@ class ChatTokenizer:
 
     @cached_property
     def template_ids(self) -> list[int]:
-        """Ids of the template alone: those of a prompt that leaves no trace."""
-        return self._encoding(self.template.before + self.template.after, split_special_tokens=False).ids
+        """Ids of the template around an empty prompt, and around any that leaves no trace."""
+        return self.prompt_ids("")
 
     def prompt_ids(self, prompt: str) -> list[int]:
         """Ids of the rendered prompt as the tokenizer itself encodes it, but for special tokens in the user's text.

@@ -51,6 +51,8 @@ class Template:
         Raises `StudyError` if a chat template changes with the user's text, which then could not be found in it.
         """
         text, words = self._rendered(prompt), prompt.strip()
+        if not words and self.name == CHAT:  # all of it is the template's, which may trim its own spaces with the text
+            return Rendering(text, len(text), len(text))
         begin, end = len(self.before), len(text) - len(self.after)
         if not (text.startswith(self.before) and text.endswith(self.after) and begin <= end):
             raise self._unusable("with the same text around every prompt", f"other text around {prompt[:40]!r}")
