@@ -23,7 +23,7 @@ from wspin.config.stages import Dialogue, EvalSettings
 from wspin.data.chat import ChatTokenizer
 from wspin.data.rendering import PLACE
 from wspin.errors import StudyError, first_line
-from wspin.models import folders
+from wspin.models import checkpoint, folders
 
 from .lengths import complaints, request_needs
 from .results import Row, leaves, sample_rows, task_scores
@@ -99,11 +99,12 @@ def language_model(folder: str | Path, batch_size: int, eos: str | None) -> Any:
 
 
 def vllm_model(folder: str | Path, batch_size: int) -> Any:
-    """lm-eval's backend for vLLM, in float32. Raises `StudyError` if vLLM is not installed."""
+    """lm-eval's backend for vLLM, in float32. Raises `StudyError` if vLLM is not installed, or a tensor is missing."""
     import torch
 
     from wspin.models.vllm import import_vllm
 
+    checkpoint.check_weights(folder)
     import_vllm("eval")
     from lm_eval.models.vllm_causallms import VLLM
 

@@ -11,6 +11,7 @@ import torch
 
 from wspin.config.stages import Generate
 from wspin.errors import StudyError
+from wspin.models import checkpoint
 from wspin.models.vllm import import_vllm
 
 from .answer import Answer, OnAnswer, Prompts, RandomSource
@@ -23,6 +24,7 @@ class VllmEngine:
     """vLLM with the model in a folder. `context`: tokens of the longest prompt and its answer."""
 
     def __init__(self, folder: str, settings: Generate, eos: int, context: int):
+        checkpoint.check_weights(folder)
         vllm = import_vllm("generate")
         if torch.cuda.is_available():
             device = {"gpu_memory_utilization": settings.gpu_memory}

@@ -5,13 +5,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from wspin.errors import StudyError
+from wspin.errors import StudyError, first_line
 from wspin.storage.files import digest, file_hashes, read_json, whole_folder, write_json, writing
 
-# Files that `from_pretrained` reads. Cards, provenance and pickles beside them are not part of a model.
+from . import checkpoint, checks
+
+# Files that `from_pretrained` reads (an adapter is refused). Cards and pickles beside them are not part of a model.
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json")
 TOKENIZER_FILES += ("chat_template*",)
-MODEL_FILES = ("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json", *TOKENIZER_FILES)
+MODEL_FILES = ("config.json", "generation_config.json", "adapter_config.json", *TOKENIZER_FILES)
+MODEL_FILES += ("*.safetensors", "*.safetensors.index.json")
 
 
 def write_manifest(folder: str | Path, path: str | Path) -> None:
@@ -70,12 +73,19 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
 
 
 def load_tokenizer(folder: str | Path) -> Any:
-    """The fast tokenizer of a model folder, from local files alone. Raises `StudyError` if it is a slow one."""
+    """The fast tokenizer of a model folder, from local files alone.
+
+    Raises `StudyError` if it cannot be read, and as `checks.check_tokenizer`.
+    """
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    if not tokenizer.is_fast:
-        raise StudyError(f"{folder}: expected a fast tokenizer (tokenizer.json), found a slow one; convert it")
+    try:
+        with checks.quiet():
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # of transformers, tokenizers or the libraries of other formats
+        found = f"{type(error).__name__}: {first_line(error)}"
+        raise StudyError(f"{folder}: expected a tokenizer that transformers can read, found {found}") from error
+    checks.check_tokenizer(tokenizer, folder)
     tokenizer.backend_tokenizer.no_truncation()  # a checkpoint may have saved either; the study sets its own lengths
     tokenizer.backend_tokenizer.no_padding()
     return tokenizer
@@ -90,28 +100,27 @@ def load_model(folder: str | Path, device: Any) -> Any:
     """A causal language model in float32, whatever dtype it was saved in, with dropout off.
 
     Float32, because bfloat16 weights lose most of an update at a learning rate of 5e-7. Scoring and training both load
-    models here, and so get the same numbers.
+    models here, and so get the same numbers. Raises `StudyError` for what `checks` refuses.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    config = checkpoint.check_weights(folder)
     for name, value in config.to_dict().items():
         if "drop" in name and isinstance(value, float):
             setattr(config, name, 0.0)
     model = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=torch.float32, local_files_only=True)
-    return model.to(device)
+    model = model.to(device)
+    for key, weight in model.named_parameters():
+        if not weight.isfinite().all():
+            found = f"found NaN or infinity in {key}; take another checkpoint"
+            raise StudyError(f"{folder}: expected finite weights, {found}")
+    return model
 
 
 def context_length(folder: str | Path) -> int:
-    """Longest sequence of a model, in tokens. Raises `StudyError` if its config has no such entry."""
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    for name in ("max_position_embeddings", "n_positions"):
-        if getattr(config, name, None):
-            return getattr(config, name)
-    raise StudyError(f"{folder}/config.json: expected max_position_embeddings, found none")
+    """Longest sequence of a model, in tokens. Raises `StudyError` as `checks.read_config`."""
+    return checks.context_length(checks.read_config(folder))
 
 
 def vocabulary_size(folder: str | Path) -> int:
@@ -137,13 +146,12 @@ def publish(model: Any, start: str | Path, output: str | Path, manifest: str | P
 def check_eos(model: Any, eos: int, folder: str | Path) -> None:
     """Make generation stop at the study's EOS and no other token; the model's own sampling defaults are dropped.
 
-    Raises `StudyError` if the model's generation_config names another EOS.
+    Raises `StudyError` if the model's generation_config names other tokens alone.
     """
     from transformers import GenerationConfig
 
-    stops = model.generation_config.eos_token_id
-    stops = stops if isinstance(stops, list) else [stops]
-    if stops != [None] and stops != [eos]:
+    stops = checks.as_list(model.generation_config.eos_token_id)
+    if stops and eos not in stops:
         raise StudyError(f"{folder}: generation_config.eos_token_id: expected {eos} (dialogue.eos), found {stops}")
     model.generation_config = GenerationConfig(eos_token_id=eos, pad_token_id=eos)
 
