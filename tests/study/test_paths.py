@@ -437,3 +437,22 @@ def test_the_structure_needs_neither_snakemake_nor_a_tensor_library():
     scripts = str(Path(__file__).parents[2] / "workflow/scripts")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=scripts, check=True)
     assert done.stdout == "[]\n"
+
+
+# What fetched models are checked against
+
+
+def test_the_studys_eos_belongs_to_models_that_learn_or_answer():
+    """A teacher has an EOS of its own; an edit of the EOS or of a template fetches nothing again."""
+    study = study_paths(models={"mine": {"path": "mine"}})
+    flags = rule_flags.RuleFlags(study)
+    assert study.policies == {"base"}
+    assert flags.untracked_fetch_flags("base") == ["--template", "human-assistant", "--eos", "<|endoftext|>"]
+    assert flags.untracked_fetch_flags("teacher") == ["--template", "zephyr"]
+    assert not {"--eos", "--template"} & set(flags.fetch("base"))
+    started = study_paths({"other": {"train": {"loss": "spin"}, "start": "mine"}}, models={"mine": {"path": "mine"}})
+    assert started.policies == {"base", "mine"}
+    heldout = {"sources": {"qa": {"path": "config/tasks", "heldout": True}}, "suites": {"qa": {"x": 0}}}
+    evaluated = {"eval": {**heldout, "models": ["base", "teacher"]}, "models": {"teacher": {"template": None}}}
+    asked = study_paths(**evaluated, report={"metrics": {"x": "acc"}})
+    assert asked.policies == {"base", "teacher"}

