@@ -1,6 +1,7 @@
 """What a study will take, against counts by hand; what would stop it, a line each."""
 
 import re
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -344,3 +345,23 @@ def test_measured_lengths_take_the_place_of_assumed_ones(tmp_path):
     assert (found.response, found.generated) == (2.0, 7.0)
     assert "measured" in found.source
     assert isinstance(mean_lengths(layout_of()), Lengths)
+
+
+# Models that are there
+
+
+def test_an_eos_that_is_no_token_of_the_studys_model_is_a_line(scratch_model, tmp_path):
+    """Of a fetched model or a folder; a teacher needs no EOS of the study."""
+    own = {"hub": None, "revision": None, "path": str(scratch_model)}
+    dialogue = {"eos": "<|im_end|>"}
+    layout = layout_of(results=str(tmp_path), models={"base": own, "teacher": own}, dialogue=dialogue)
+    lines = list(complaints.find_model_complaints(layout))
+    found = "found '<|im_end|>', which is none; its own EOS is '<|endoftext|>'"
+    assert lines == [f"{scratch_model}: dialogue.eos: expected one token of the tokenizer, {found}"]
+
+
+def test_a_broken_model_is_a_line(scratch_model, tmp_path):
+    shutil.copytree(scratch_model, tmp_path / "base/model")
+    (tmp_path / "base/model/model.safetensors").unlink()
+    lines = list(complaints.find_model_complaints(layout_of(results=str(tmp_path))))
+    assert lines == [f"{tmp_path}/base/model: expected weights as safetensors, found none; convert the checkpoint"]

@@ -8,13 +8,15 @@ from pathlib import Path
 
 from wspin.config.study import Study
 from wspin.errors import StudyError
-from wspin.fetch import hub
+from wspin.fetch import hub, models
+from wspin.study.paths import StudyPaths
 
 from .estimates import GB, Estimate, Estimator
 
 
 def find_complaints(estimator: Estimator, estimates: list[Estimate]) -> Iterator[str]:
     """A line for each problem: its place in the config, what was found and expected, and what to do."""
+    yield from find_model_complaints(estimator.paths)
     yield from _contexts(estimator)
     yield from _batch(estimator.study)
     yield from _memory_and_run_times(estimator, estimates)
@@ -22,6 +24,18 @@ def find_complaints(estimator: Estimator, estimates: list[Estimate]) -> Iterator
     yield from _paths(estimator.study)
     if "vllm" in (estimator.study.generate.engine, estimator.study.eval.engine) and not _has_vllm():
         yield "generate.engine, eval.engine: vllm is not installed beside the study: run `make setup-vllm`"
+
+
+def find_model_complaints(paths: StudyPaths) -> Iterator[str]:
+    """Models that are there already, fetched or at their path, as `fetch` checks them."""
+    for name in paths.fetched_models:
+        eos = paths.study.dialogue.eos if name in paths.policies else None
+        for folder in filter(None, (paths.model(name), paths.study.models[name].path)):
+            if (Path(folder) / "config.json").exists():
+                try:
+                    models.check(folder, paths.template(name), eos)
+                except StudyError as error:
+                    yield str(error)
 
 
 def _contexts(estimator: Estimator) -> Iterator[str]:

@@ -108,13 +108,12 @@ def known_sizes(paths: StudyPaths) -> dict[str, Size]:
 
 
 def _config(paths: StudyPaths, name: str, model: Model) -> Any:
-    from transformers import AutoConfig
-
+    from wspin.models import checks
     from wspin.models.scratch import scratch_config
 
     if model.scratch:
         return scratch_config(model.scratch)
     for folder in (paths.model(name), model.path, model.hub and SHIPPED / model.hub):
         if folder and (Path(folder) / "config.json").exists():
-            return AutoConfig.from_pretrained(folder, local_files_only=True)
+            return checks.read_config(folder)
     return None
