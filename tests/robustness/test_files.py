@@ -357,8 +357,8 @@ CASES = [
     Case(
         "a score file that is incomplete",
         scored(b=lambda text: text[:-40]),
-        "results/b/scores/demo.json: file: Invalid JSON: EOF while parsing a string at line 1 column "
-        "249; evaluate the model again",
+        "results/b/scores/demo.json: expected scores, found no JSON (Unterminated string starting at: line 1 "
+        "column 246 (char 245)); evaluate the model again",
     ),
     Case(
         "a score file of another version of lm-eval",
