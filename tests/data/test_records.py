@@ -303,8 +303,11 @@ def test_a_row_of_megabytes_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('[{"prompt": "a"},\n{"prompt": "b"}]', ':1: expected one JSON object a line, found [{"prompt": "a"},'),
-        ('{"a": "x"}\n{"a": \n', ':2: expected one JSON object a line, found {"a": '),
+        (
+            '[{"prompt": "a"},\n{"prompt": "b"}]',
+            ':1: expected one JSON object a line, found [{"prompt": "a"},; correct it',
+        ),
+        ('{"a": "x"}\n{"a": \n', ':2: expected one JSON object a line, found {"a": ; correct it'),
         ("", ": expected rows of one form, found Empty JSON file; correct that row"),
         ('{"a": "x"}\n{"a": 1}\n', "(/a) changed from string to number in row 1; correct that row"),
     ],

@@ -233,27 +233,27 @@ CASES = [
     Case(
         "an import without an answer",
         jsonl_file([PAIR | {"rejected": None}]),
-        "pairs.jsonl:1: rejected: expected a text, found nothing",
+        "pairs.jsonl:1: rejected: expected a text, found nothing; correct or remove the row",
     ),
     Case(
         "an import of a list of answers",
         jsonl_file([PAIR | {"rejected": ["uns"]}]),
-        'pairs.jsonl:1: rejected: expected a text, found ["uns"]',
+        'pairs.jsonl:1: rejected: expected a text, found ["uns"]; correct or remove the row',
     ),
     Case(
         "an import with half a surrogate pair",
         jsonl_file([PAIR | {"chosen": "\ud800"}]),
-        "pairs.jsonl:1: chosen: expected Unicode text, found a lone surrogate (\\ud800 to \\udfff)",
+        "pairs.jsonl:1: chosen: expected Unicode text, found a lone surrogate (\\ud800 to \\udfff); remove it",
     ),
     Case(
         "an import with weights of one side",
         jsonl_file([PAIR | {"chosen_weight": [1.0]}]),
-        "pairs.jsonl:1: rejected_weight: expected a list of weights as on the other side, found none",
+        "pairs.jsonl:1: rejected_weight: expected a list of weights as on the other side, found none; give both or neither",
     ),
     Case(
         "an import with a weight that is not finite",
         jsonl_file([PAIR | {"chosen_weight": [math.inf], "rejected_weight": [1]}]),
-        "pairs.jsonl:1: chosen_weight: expected finite 32-bit numbers, found [Infinity]",
+        "pairs.jsonl:1: chosen_weight: expected finite 32-bit numbers, found [Infinity]; correct the row",
     ),
     Case(
         "an import of SPIN's rows with two turns",

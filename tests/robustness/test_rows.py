@@ -116,19 +116,19 @@ REFUSED_FILES = [
         "JSONL that is one JSON array",
         "train.jsonl",
         b'[{"prompt": "hi", "response": "hello"}]',
-        'source/train.jsonl:1: expected one JSON object a line, found [{"prompt": "hi", "response": "hello"}]',
+        'source/train.jsonl:1: expected one JSON object a line, found [{"prompt": "hi", "response": "hello"}]; correct it',
     ),
     refused(
         "JSONL whose last line was not written whole",
         "train.jsonl",
         b'{"prompt": "hi"}\n{"prompt": "wh',
-        'source/train.jsonl:2: expected one JSON object a line, found {"prompt": "wh',
+        'source/train.jsonl:2: expected one JSON object a line, found {"prompt": "wh; correct it',
     ),
     refused(
         "JSONL with lines that are texts",
         "train.jsonl",
         b'"hi"\n"hello"\n',
-        'source/train.jsonl:1: expected one JSON object a line, found "hi"',
+        'source/train.jsonl:1: expected one JSON object a line, found "hi"; correct it',
     ),
     refused(
         "JSONL with a number among the answers",

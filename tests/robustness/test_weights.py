@@ -163,12 +163,12 @@ CASES = [
     Case(
         "given token weights that are no numbers",
         partial(weigh_given, weight=float("nan")),
-        "given.jsonl:1: chosen_weight: expected finite 32-bit numbers, found [1.0, 2.0, 3.0, NaN]",
+        "given.jsonl:1: chosen_weight: expected finite 32-bit numbers, found [1.0, 2.0, 3.0, NaN]; correct the row",
     ),
     Case(
         "given token weights beyond 32 bits",
         partial(weigh_given, weight=1e39),
-        "given.jsonl:1: chosen_weight: expected finite 32-bit numbers, found [1.0, 2.0, 3.0, 1e+39]",
+        "given.jsonl:1: chosen_weight: expected finite 32-bit numbers, found [1.0, 2.0, 3.0, 1e+39]; correct the row",
     ),
     Case(
         "a weight of EOS that is no number",

@@ -148,19 +148,21 @@ def _message_texts(place: str, row: Row) -> dict[str, Any]:
 
 def _check_text(place: str, key: str, text: Any) -> None:
     if not isinstance(text, str):
-        raise StudyError(f"{place}: {key}: expected a text, found {'nothing' if text is None else excerpt(text)}")
+        found = "nothing" if text is None else excerpt(text)
+        raise StudyError(f"{place}: {key}: expected a text, found {found}; correct or remove the row")
     try:
         text.encode()
     except UnicodeEncodeError:
         expected = f"{place}: {key}: expected Unicode text"
-        raise StudyError(f"{expected}, found a lone surrogate (\\ud800 to \\udfff)") from None
+        raise StudyError(f"{expected}, found a lone surrogate (\\ud800 to \\udfff); remove it") from None
 
 
 def _weights(place: str, row: Row) -> dict[str, Floats]:
     weights = {side: row[f"{side}_weight"] for side in tables.SIDES if row.get(f"{side}_weight") is not None}
     if len(weights) == 1:
         (missing,) = set(tables.SIDES).difference(weights)
-        raise StudyError(f"{place}: {missing}_weight: expected a list of weights as on the other side, found none")
+        expected = f"{place}: {missing}_weight: expected a list of weights as on the other side"
+        raise StudyError(f"{expected}, found none; give both or neither")
     return {side: _floats(place, f"{side}_weight", values) for side, values in weights.items()}
 
 
@@ -174,7 +176,8 @@ def _floats(place: str, key: str, values: Any) -> Floats:
     numbers = all(type(value) is float or (type(value) is int and abs(value) < 2**64) for value in values)
     with np.errstate(over="ignore"):
         floats = np.array(values if numbers else [np.nan], dtype=np.float64).astype(np.float32)
-    _expect(bool(np.isfinite(floats).all()), place, key, "finite 32-bit numbers", values)
+    if not np.isfinite(floats).all():
+        raise StudyError(f"{place}: {key}: expected finite 32-bit numbers, found {excerpt(values)}; correct the row")
     return floats
 
 

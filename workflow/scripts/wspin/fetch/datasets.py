@@ -106,7 +106,9 @@ def _read_lines(path: Path) -> pa.Table:
         for number, line in enumerate(path.read_bytes().splitlines(), 1):
             if line.strip() and not _is_object(line):
                 found = line.decode(errors="replace")[:60]
-                raise StudyError(f"{path}:{number}: expected one JSON object a line, found {found}") from None
+                raise StudyError(
+                    f"{path}:{number}: expected one JSON object a line, found {found}; correct it"
+                ) from None
         found = f"found {first_line(error)}; correct that row"
         raise StudyError(f"{path}: expected rows of one form, {found}") from None
     return table
