@@ -370,7 +370,19 @@ COUNTED = [
     counted("the same pair twice", [PAIR, PAIR, {**PAIR, "prompt": "why?"}], "1 duplicate", 2, "preferences"),
 ]
 
+
+def held_out_pairs(folder):
+    sources = "sft: {split: train_sft}\n  preferences: {hub: null, revision: null, from: sft, split: test_sft}\n"
+    (folder / "study.yaml").write_text(f"data:\n  {sources}")
+    return ["config", "study.yaml"]
+
+
 HELDOUT = [
+    Case(
+        "preferences made of the held-out split",
+        held_out_pairs,
+        "study.yaml:3: data.preferences.split: 'test_sft' is held out; name another one",
+    ),
     Case(
         "a held-out row whose prompt is trained on",
         partial(held_out, [ROW, OTHER]),
