@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 
+import inputs
 import numpy as np
 import pytest
 import structure
@@ -228,6 +229,15 @@ def test_the_index_lists_every_page():
 
 
 # What is generated
+
+
+def test_the_table_of_inputs_is_that_of_the_cases():
+    """`python tests/update.py` renews it."""
+    page = (ROOT / "docs/robustness.md").read_text()
+    assert update.fill(page, "inputs", inputs.markdown()) == page
+    kinds = {kind: len(cases) for kind, cases in inputs.all_cases()}
+    assert sum(kinds.values()) >= 150
+    assert kinds.keys() >= {"config", "rows", "models", "tokenizers", "templates", "files", "states"}
 
 
 def test_the_readme_counts_the_studys_jobs(repository):
