@@ -320,8 +320,8 @@ def test_the_demo_has_nothing_to_mend(repository, tmp_path):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"train": {"global_batch": 4}}, "train.global_batch: 4 pairs are too few for resources.train.gpu 8"),
-        ({"generate": {"max_new_tokens": 1500}}, "with dialogue.max_prompt_tokens up to 2524 tokens, over dialogue"),
+        ({"train": {"global_batch": 4}}, "for each GPU (resources.train.gpu 8), found 4"),
+        ({"generate": {"max_new_tokens": 1500}}, "max_new_tokens: expected at most 1024 (dialogue.max_tokens 2048"),
     ],
 )
 def test_what_the_config_refuses_stops_it_at_once(repository, tmp_path, change, told):
