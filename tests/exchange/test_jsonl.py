@@ -465,3 +465,19 @@ def test_eos_at_the_ends_of_answers_is_removed_if_it_is_named(study, capsys):
     program.main([*told, "--eos", "</s>"])
     assert "train: 4 pairs; 0 duplicates dropped; </s> removed from 8 answers" in capsys.readouterr().out
     assert plain(loaded(study.folder / "given/pairs.jsonl")) == study.rows
+
+
+def test_repeated_eos_and_white_space_behind_it_are_removed_too(study, capsys):
+    """Otherwise the remedy of the refusal would lead back to the refusal."""
+    ends = ("</s>\n", "</s></s>", "</s> </s>\n", "</s>")
+    rows = [{**row, "rejected": row["rejected"] + end} for row, end in zip(study.rows, ends, strict=True)]
+    told = ["import", "--format", "tis-dpo", "--train", write(study.folder / "a.jsonl", rows)]
+    program.main([*told, "--output", str(study.folder / "given"), "--eos", "</s>\n"])
+    assert "train: 4 pairs; 0 duplicates dropped; </s> removed from 4 answers" in capsys.readouterr().out
+    assert plain(loaded(study.folder / "given/pairs.jsonl")) == study.rows
+
+
+def test_an_empty_eos_removes_nothing(study, capsys):
+    told = ["import", "--format", "tis-dpo", "--train", write(study.folder / "a.jsonl", study.rows)]
+    program.main([*told, "--output", str(study.folder / "given"), "--eos", ""])
+    assert "train: 4 pairs; 0 duplicates dropped\n" in capsys.readouterr().out

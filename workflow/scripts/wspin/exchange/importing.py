@@ -17,9 +17,9 @@ ANSWERS = ("chosen", "rejected")
 def read_pairs(paths: Sequence[str], form: str, rendered: bool, eos: str | None) -> tuple[list[Pair], str]:
     """The first pair of each prompt and real answer in some files, and a text with the numbers of what was changed.
 
-    `rendered`: prompts may stand in a template; `eos`: text that is removed from the ends of answers. Raises
-    `StudyError` if there is no pair, if a prompt stands in a template otherwise, or if an answer then ends in the text
-    of a token.
+    `rendered`: prompts may stand in a template; `eos`: text that is removed from the ends of answers, with the white
+    space behind it. Raises `StudyError` if there is no pair, if a prompt stands in a template otherwise, or if an
+    answer then ends in the text of a token.
     """
     pairs = [pair for path in paths for pair in jsonl.read(path, form)]
     if not pairs:
@@ -29,14 +29,22 @@ def read_pairs(paths: Sequence[str], form: str, rendered: bool, eos: str | None)
         found = f"expected texts without a template, found one in {len(in_template)} of {len(pairs)} rows"
         remedy = 'remove it, or add --rendered and set dialogue.template to "{prompt}"'
         raise StudyError(f"{in_template[0].place}: prompt: {found}; {remedy}")
-    ended = sum(eos is not None and getattr(pair, side).endswith(eos) for pair in pairs for side in ANSWERS)
-    if eos:
-        pairs = [replace(pair, **{side: getattr(pair, side).removesuffix(eos) for side in ANSWERS}) for pair in pairs]
+    ended = 0
+    if eos := (eos or "").strip():
+        ended = sum(getattr(pair, side).rstrip().endswith(eos) for pair in pairs for side in ANSWERS)
+        pairs = [replace(pair, **{side: _without(eos, getattr(pair, side)) for side in ANSWERS}) for pair in pairs]
     _check_ends(pairs)
     distinct = jsonl.distinct(pairs)
     texts = [f"{len(distinct)} pairs", f"{len(pairs) - len(distinct)} duplicates dropped"]
     texts += [f"{len(in_template)} prompts in a template"] * bool(in_template)
     return distinct, "; ".join([*texts, *[f"{eos} removed from {ended} answers"] * bool(ended)])
+
+
+def _without(eos: str, answer: str) -> str:
+    """An answer without EOS at its end, however often it stands there."""
+    while (stripped := answer.rstrip()).endswith(eos):
+        answer = stripped.removesuffix(eos)
+    return answer
 
 
 def _check_ends(pairs: Sequence[Pair]) -> None:
