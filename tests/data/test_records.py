@@ -253,6 +253,12 @@ def test_values_that_are_no_text_are_refused(tmp_path, values, place):
     )
 
 
+@pytest.mark.parametrize("text", [pa.string(), pa.large_string(), pa.string_view()])
+def test_lists_of_texts_are_no_messages_in_any_type_of_text(tmp_path, text):
+    folder = split_of(tmp_path, messages=pa.array([["hi", "hello"]], pa.list_(text)))
+    assert refusal(folder).startswith("train.parquet: messages: expected text, found list<")
+
+
 def test_content_in_parts_is_read_from_parquet(tmp_path):
     row = [{"role": "user", "content": [{"type": "text", "text": "hi"}]}, {"role": "assistant", "content": PARTS}]
     assert list(records.read_split(split_of(tmp_path, messages=[row]), "train", records.first_turn)) == [
@@ -293,6 +299,30 @@ def test_answers_that_look_like_dates_stay_texts(tmp_path):
     rows = [("When?", "2024-05-01"), ("And?", "2024-05-02 10:00:00")]
     assert from_lines(tmp_path, *({"prompt": prompt, "response": answer} for prompt, answer in rows)) == rows
     assert from_lines(tmp_path, *({"messages": exchange(*row)} for row in rows)) == rows
+
+
+def test_objects_without_a_key_are_left_out(tmp_path):
+    """As `"metadata": {}`, which parquet cannot hold."""
+    turns = [{**message, "tool_calls": [{}], "extra": {"inner": {}, "n": None}} for message in exchange("hi", "hello")]
+    rows = [{"messages": turns, "metadata": {}}, {"messages": turns, "metadata": {}, "id": 1}]
+    assert from_lines(tmp_path, *rows) == [("hi", "hello")] * 2
+    table = pq.read_table(tmp_path / "out/train.parquet")
+    assert table.column_names == ["messages", "id"]
+    assert table["id"].to_pylist() == [None, 1]
+
+
+@pytest.mark.parametrize("column", ["system", "system_prompt"])
+def test_a_column_with_a_system_turn_is_one(tmp_path, column):
+    pair = {"question": "hi", "chosen": exchange("hi", "good"), "rejected": exchange("hi", "bad")}
+    plain = [{"prompt": "hi", "response": "hello"}, {"prompt": "ho", "response": "hello"}]
+    for text, turn, preference in (
+        ("Be kind.", "with a system turn", "with a system turn"),
+        ("", ("hi", "hello"), ("hi", "good", "bad")),
+    ):
+        assert from_lines(tmp_path, {**plain[0], column: text}, plain[1]) == [turn, ("ho", "hello")]
+        assert records.first_turn({"messages": exchange("hi", "hello"), column: text}) == turn
+        assert records.preference_pair({**pair, column: text}) == preference
+    assert records.first_turn({column: "Be kind."}) == records.INCOMPLETE
 
 
 def test_a_row_of_megabytes_is_read(tmp_path):

@@ -33,8 +33,9 @@ PAIRS = (
     ("real", "generated"),
 )
 CONTEXT = ("input", "context")  # beside `instruction`: what it is about
+SYSTEM_TURNS = ("system", "system_prompt")  # beside any form
 MESSAGE_KEYS = ("role", "content", "from", "value", "type", "text")
-TEXT_TYPES = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
+TEXT_TYPES = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 ROLES = {"human": "user", "gpt": "assistant", "Human": "user", "Assistant": "assistant"}
 SPEAKER = re.compile(r"\n\n(Human|Assistant):")  # of a transcript
 
@@ -90,7 +91,8 @@ def _text_columns(path: Path, table: pa.Table, forms: Sequence[tuple[str, ...]])
     for name in filled.intersection((*form, *CONTEXT * (form[0] == "instruction"))):
         for place, datatype in _not_text(name, table.schema.field(name).type):
             raise StudyError(f"{path}: {place}: expected text, found {datatype}; write it as text in a copy (`path:`)")
-    columns = table.select([name for name in table.column_names if name in {*chain(*forms), *CONTEXT}])
+    read = {*chain(*forms), *CONTEXT, *SYSTEM_TURNS}
+    columns = table.select([name for name in table.column_names if name in read])
     for name in columns.column_names:
         try:
             columns[name].validate(full=True)
@@ -105,16 +107,18 @@ def _not_text(place: str, datatype: pa.DataType) -> Iterator[tuple[str, pa.DataT
     types = pa.types
     if types.is_dictionary(datatype):
         datatype = datatype.value_type
-    if (types.is_list(datatype) or types.is_large_list(datatype)) and not types.is_string(datatype.value_type):
+    if (types.is_list(datatype) or types.is_large_list(datatype)) and not _is_text(datatype.value_type):
         datatype = datatype.value_type
     if types.is_struct(datatype):
         for field in datatype:
             if field.name in MESSAGE_KEYS:
                 yield from _not_text(f"{place}.{field.name}", field.type)
-    elif not any(
-        is_kind(datatype) for is_kind in (types.is_string, types.is_large_string, types.is_string_view, types.is_null)
-    ):
+    elif not (_is_text(datatype) or types.is_null(datatype)):
         yield place, datatype
+
+
+def _is_text(datatype: pa.DataType) -> bool:
+    return any(is_kind(datatype) for is_kind in TEXT_TYPES)
 
 
 def split_texts(folder: str | Path, split: str) -> Iterator[str]:
@@ -133,9 +137,11 @@ def first_turn(row: Row) -> Record:
     """(prompt, response): the first user turn and the answer to it, of a row of one of the forms `TURNS`.
 
     A conversation is a list of messages: `role` and `content`, or `from` and `value`. A template has no place for a
-    system turn, so a row that begins with one is passed over; an empty one counts as none.
+    system turn, so a row that begins with one, or has one in a column, is passed over; an empty one counts as none.
     """
     form = _form(row, TURNS)
+    if form and _has_system_turn(row):
+        return SYSTEM
     turns = [turn for name, role in zip(form, ("user", "assistant"), strict=False) for turn in _turns(row[name], role)]
     if turns and form[0] == "instruction":
         turns[0] = ("user", "\n\n".join(filter(None, map(_text, (row["instruction"], *map(row.get, CONTEXT))))))
@@ -155,8 +161,8 @@ def preference_pair(row: Row) -> Record:
     several turns is passed over: without them it answers another prompt.
     """
     form = _form(row, PAIRS)
-    if not form:
-        return INCOMPLETE
+    if not form or _has_system_turn(row):
+        return SYSTEM if form else INCOMPLETE
     opening = _turns(row[form[0]], "user") if len(form) == 3 else []
     prompts, answers = [text for _, text in opening], []
     for name in form[-2:]:
@@ -179,6 +185,10 @@ FORMS = {first_turn: TURNS, chosen_only: TURNS, preference_pair: PAIRS}
 def _form(row: Row, forms: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
     """The first form whose columns all hold a value; empty if there is none."""
     return next((form for form in forms if all(row.get(name) not in (None, []) for name in form)), ())
+
+
+def _has_system_turn(row: Row) -> bool:
+    return any(_text(row.get(name)) for name in SYSTEM_TURNS)
 
 
 def _turns(value: Any, role: str) -> list[Turn]:

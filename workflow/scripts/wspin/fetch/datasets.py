@@ -3,6 +3,7 @@
 import json
 import tempfile
 from collections import Counter
+from collections.abc import Iterable
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -93,15 +94,19 @@ def from_folder(path: str, splits: list[str], folder: Path) -> None:
 
 
 def _read_lines(path: Path) -> pa.Table:
-    """The rows of a JSONL file; what looks like a time stays text. Raises `StudyError` if a line holds no object."""
+    """The rows of a JSONL file; what looks like a time stays text, and objects without a key anywhere are left out.
+
+    Raises `StudyError` if a line holds no object, or if the rows are not of one form.
+    """
     import pyarrow.json
 
     longest = pyarrow.json.ReadOptions(block_size=2**28)  # bytes of a row
     try:
         table = pyarrow.json.read_json(path, longest)
-        schema = pa.schema([pa.field(field.name, _without_times(field.type)) for field in table.schema])
+        schema = pa.schema(_stored_fields(table.schema))
         if schema != table.schema:
-            table = pyarrow.json.read_json(path, longest, pyarrow.json.ParseOptions(explicit_schema=schema))
+            options = pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
+            table = pyarrow.json.read_json(path, longest, options)
     except pa.ArrowException as error:
         for number, line in enumerate(path.read_bytes().splitlines(), 1):
             if line.strip() and not _is_object(line):
@@ -121,12 +126,19 @@ def _is_object(line: bytes) -> bool:
         return False
 
 
-def _without_times(datatype: pa.DataType) -> pa.DataType:
-    """A type that pyarrow inferred from JSON, with text in place of times."""
+def _stored_fields(fields: Iterable[pa.Field]) -> list[pa.Field]:
+    stored = ((field.name, _stored_type(field.type)) for field in fields)
+    return [pa.field(name, datatype) for name, datatype in stored if datatype is not None]
+
+
+def _stored_type(datatype: pa.DataType) -> pa.DataType | None:
+    """A type that pyarrow inferred from JSON, with text in place of times; None for `{}`, which parquet cannot hold."""
     if pa.types.is_list(datatype):
-        return pa.list_(_without_times(datatype.value_type))
+        values = _stored_type(datatype.value_type)
+        return None if values is None else pa.list_(values)
     if pa.types.is_struct(datatype):
-        return pa.struct([(field.name, _without_times(field.type)) for field in datatype])
+        fields = _stored_fields(datatype)
+        return pa.struct(fields) if fields else None
     return pa.string() if pa.types.is_timestamp(datatype) else datatype
 
 
