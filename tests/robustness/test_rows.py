@@ -325,6 +325,8 @@ REFUSED_ROWS = [
 
 COUNTED = [
     counted("a row with a system turn", [{"messages": exchange("a", "b", SYSTEM)}, ROW], "1 with a system turn"),
+    counted("a row with text in a column `system`", [{**OTHER, "system": "Be kind."}, ROW], "1 with a system turn"),
+    counted("rows with an empty object, which parquet cannot hold", [{**ROW, "metadata": {}}], "none"),
     counted("a row that begins with the assistant", [{"messages": exchange()[1:]}, ROW], "1 without prompt or answer"),
     counted("the same row twice", [ROW, ROW, OTHER], "1 duplicate", 2),
     counted(
