@@ -168,7 +168,7 @@ CASES = [
     Case(
         "a data set's folder without its splits",
         no_rows,
-        "source: expected train.parquet or train.jsonl, found nothing",
+        "source: expected train.parquet or train.jsonl, found nothing; convert the split to one of these, or correct its name",
     ),
     Case(
         "an import of gzip data",
@@ -223,7 +223,7 @@ CASES = [
         "pairs.jsonl:2: expected a JSON object on one line, found Unterminated string starting at: line "
         "1 column 29 (char 28); correct the line, or copy the file again",
     ),
-    Case("an import of an empty file", jsonl_file(""), "pairs.jsonl: expected pairs, found none"),
+    Case("an import of an empty file", jsonl_file(""), "pairs.jsonl: expected pairs, found none; copy the file again"),
     Case(
         "an import of other columns",
         jsonl_file([{"question": "sun", "answer": "nus"}]),
@@ -259,12 +259,12 @@ CASES = [
         "an import of SPIN's rows with two turns",
         jsonl_file([{"real": TURNS * 2, "generated": TURNS}]),
         'pairs.jsonl:1: real: expected a user\'s and an assistant\'s message, found [{"role": "user", '
-        '"content": "sun"}, {"role": "assistant"...',
+        '"content": "sun"}, {"role": "assistant"...; correct or remove the row',
     ),
     Case(
         "an import of SPIN's rows with two prompts",
         jsonl_file([{"real": TURNS, "generated": [{"role": "user", "content": "moon"}, TURNS[1]]}]),
-        'pairs.jsonl:1: generated: expected the user\'s message of real, found "moon"',
+        'pairs.jsonl:1: generated: expected the user\'s message of real, found "moon"; correct or remove the row',
     ),
     Case(
         "an import of prompts in a template",

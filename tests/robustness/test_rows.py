@@ -161,13 +161,13 @@ REFUSED_FILES = [
         "a compressed file",
         "train.jsonl.gz",
         b"\x1f\x8b",
-        "source: expected train.parquet or train.jsonl, found train.jsonl.gz",
+        "source: expected train.parquet or train.jsonl, found train.jsonl.gz; convert the split to one of these, or correct its name",
     ),
     refused(
         "a CSV file",
         "train.csv",
         b"prompt,response\n",
-        "source: expected train.parquet or train.jsonl, found train.csv",
+        "source: expected train.parquet or train.jsonl, found train.csv; convert the split to one of these, or correct its name",
     ),
     Case(
         "a split both as parquet and as JSONL",

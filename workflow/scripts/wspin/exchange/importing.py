@@ -23,7 +23,7 @@ def read_pairs(paths: Sequence[str], form: str, rendered: bool, eos: str | None)
     """
     pairs = [pair for path in paths for pair in jsonl.read(path, form)]
     if not pairs:
-        raise StudyError(f"{paths[0]}: expected pairs, found none")
+        raise StudyError(f"{paths[0]}: expected pairs, found none; copy the file again")
     in_template = [pair for pair in pairs if is_rendered(pair.prompt)]
     if in_template and not rendered:
         found = f"expected texts without a template, found one in {len(in_template)} of {len(pairs)} rows"

@@ -129,7 +129,7 @@ def _parse(place: str, line: bytes, form: str | None) -> Pair:
 
 def _expect(condition: bool, place: str, key: str, expected: str, found: Any) -> None:
     if not condition:
-        raise StudyError(f"{place}: {key}: expected {expected}, found {excerpt(found)}")
+        raise StudyError(f"{place}: {key}: expected {expected}, found {excerpt(found)}; correct or remove the row")
 
 
 def _message_texts(place: str, row: Row) -> dict[str, Any]:

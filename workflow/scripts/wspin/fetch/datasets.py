@@ -87,7 +87,9 @@ def from_folder(path: str, splits: list[str], folder: Path) -> None:
         if parquet.exists() == jsonl.exists():
             files = ", ".join(sorted(file.name for file in Path(path).glob("*"))[:8]) or "nothing"
             expected = f"expected {' or '.join(file.name for file in paths)}"
-            raise StudyError(f"{path}: {expected}, found {files if not jsonl.exists() else 'both; remove one'}")
+            remedy = "convert the split to one of these, or correct its name"
+            found = "both; remove one" if jsonl.exists() else f"{files}; {remedy}"
+            raise StudyError(f"{path}: {expected}, found {found}")
         is_jsonl = jsonl.exists()
         table = _read_lines(jsonl) if is_jsonl else tables.read_parquet(parquet, remedy="correct the file")
         tables.write_parquet(folder / f"{split}.parquet", table)
