@@ -21,7 +21,7 @@ from wspin.models import folders
 from wspin.report.comparison import read_averages
 from wspin.report.scores import read_scores
 from wspin.storage import code_hash, provenance, tables
-from wspin.storage.files import check_digests, write_checked_json, write_digests
+from wspin.storage.files import check_digests, read_json, write_checked_json, write_digests
 
 ROWS = {"prompt_id": [f"t-{i}" for i in range(40)], "response": ["x"] * 40, "token_ids": [[i, 7] for i in range(40)]}
 
@@ -181,3 +181,12 @@ def test_no_bit_of_a_table_of_averages_changes_unnoticed(tmp_path):
     assert len(read_averages(path)) == 1
     cli.write_records(Namespace(program="report", started=0.0), [str(path)], [])
     assert unnoticed(path, partial(read_averages, path), range(8 * path.stat().st_size)) == []
+
+
+def test_a_text_that_ends_as_a_checksum_does_is_none(tmp_path):
+    """A path such as `nas:wspin/results` stands in the commands of records, before and behind their checksum."""
+    path, value = tmp_path / "record.json", {"command": ["--output", "nas:wspin/results"], "at": "nas:wspin"}
+    write_checked_json(path, value)
+    assert read_json(path, "a record", "") == value
+    path.write_text(json.dumps(value))
+    assert read_json(path, "a record", "") == value

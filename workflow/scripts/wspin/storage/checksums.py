@@ -7,11 +7,13 @@ at each end, no changed byte makes a file with one look like a file without.
 """
 
 import hashlib
+import re
 from pathlib import Path
 
 from wspin.errors import StudyError
 
 START, END, DIGITS = b"wspin-sha256:", b":wspin", 64
+CUT = re.compile(b"[0-9a-f]{%d}%s" % (DIGITS, END))  # an entry without its beginning; other texts may hold the end too
 
 
 def entry(digest: str) -> bytes:
@@ -22,13 +24,13 @@ def entry(digest: str) -> bytes:
 def read_checked(path: str | Path, remedy: str = "delete it and run again") -> bytes:
     """The bytes of a file, compared with its checksum if it holds one. Raises `StudyError` if they differ."""
     content = Path(path).read_bytes()
-    start, end = content.rfind(START), content.rfind(END)
-    if (start, end) == (-1, -1):
+    start = content.rfind(START)
+    if start < 0 and not CUT.search(content):
         return content
-    digest = content[start + len(START) : end]
+    end = start + len(START) + DIGITS
     others = hashlib.sha256(memoryview(content)[: max(start, 0)])
     others.update(memoryview(content)[end + len(END) :])
-    if min(start, end) < 0 or len(digest) != DIGITS or others.hexdigest().encode() != digest:
+    if start < 0 or content[start : end + len(END)] != entry(others.hexdigest()):
         difference = "expected the bytes of its checksum, found others: it is damaged or cut off"
         raise StudyError(f"{path}: {difference}; {remedy}")
     return content
