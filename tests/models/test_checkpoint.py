@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from wspin.config.stages import Generate
 from wspin.errors import StudyError
 from wspin.eval import harness
+from wspin.fetch import models
 from wspin.generate.transformers_engine import TransformersEngine
 from wspin.generate.vllm_engine import VllmEngine
 from wspin.models import checks, folders
@@ -138,3 +139,22 @@ def test_a_list_of_ends_without_the_studys_is_refused(folder):
     model = folders.load_model(folder, "cpu")
     with pytest.raises(StudyError, match=r"eos_token_id: expected 0 \(dialogue.eos\), found \[5, 6\]"):
         folders.check_eos(model, 0, folder)
+
+
+def test_a_special_token_that_no_text_becomes_needs_no_embedding(folder):
+    """Gemma 3's token for images has the id behind its last embedding."""
+    tokenizer = folders.load_tokenizer(folder)
+    tokenizer.add_tokens(["<image>"], special_tokens=True)
+    tokenizer.save_pretrained(folder)
+    models.check(folder, "human-assistant", "<|endoftext|>")
+
+
+def test_files_that_are_no_part_of_a_model_are_not_checked(folder):
+    """A training's folder may hold lists, logs and pointers beside the model."""
+    for name, content in (
+        ("log_history.json", "[]"),
+        (".gitkeep", ""),
+        ("pytorch_model.bin", "version https://git-lfs"),
+    ):
+        (folder / name).write_text(content)
+    models.check(folder, "human-assistant", "<|endoftext|>")

@@ -158,11 +158,12 @@ def words(model):
     tokenizer.save(str(model / "tokenizer.json"))
 
 
-def add_tokens(model, *tokens):
+def add_tokens(model, *tokens, special=False, **roles):
     from wspin.models import folders
 
     tokenizer = folders.load_tokenizer(model)
-    tokenizer.add_tokens(list(tokens))
+    tokenizer.add_tokens(list(tokens), special_tokens=special)
+    tokenizer.add_special_tokens(roles)
     tokenizer.save_pretrained(model)
 
 
@@ -490,6 +491,16 @@ CASES = [
     Case(
         "more tokens than embeddings",
         prepared(lambda model: add_tokens(model, "<|new|>")),
+        "model/config.json: vocab_size: expected ids below 270, found id 270 ('<|new|>') in its tokenizer; resize the embedding, or remove the token",
+    ),
+    Case(
+        "padding without an embedding",
+        prepared(lambda model: add_tokens(model, pad_token="<|pad|>")),
+        "model/config.json: vocab_size: expected ids below 270, found id 270 ('<|pad|>') in its tokenizer; resize the embedding, or remove the token",
+    ),
+    Case(
+        "a template with a token without an embedding",
+        prepared(lambda model: add_tokens(model, "<|new|>", special=True), template="<|new|>{prompt}"),
         "model/config.json: vocab_size: expected ids below 270, found id 270 ('<|new|>') in its tokenizer; resize the embedding, or remove the token",
     ),
     # Generation and EOS

@@ -33,9 +33,7 @@ def fetch(source: Model, folder: Path, state: str, template: str | None = None, 
         if not Path(source.path, "config.json").exists():
             raise StudyError(f"{source.path}: expected a model folder with config.json, found none")
         checkpoint.weight_files(Path(source.path))
-        for pattern in MODEL_FILES:
-            files = (file for file in Path(source.path).glob(pattern) if not file.is_dir())
-            hub.copy_files(Path(source.path), files, folder, shutil.copyfile)
+        hub.copy_files(Path(source.path), folders.model_files(source.path), folder, shutil.copyfile)
         check(folder, template, eos, source.path)
 
 
@@ -48,13 +46,11 @@ def check(folder: str | Path, template: str | None, eos: str | None, place: str 
     offline.import_transformers_offline()
     try:
         config = checkpoint.check_weights(folder)
-        checks.check_files(folder)
+        checks.check_files(folders.model_files(folder))
         tokenizer = folders.load_tokenizer(folder)
-        checks.check_ids(tokenizer, config, folder)
         stops = checks.stop_ids(folder, config)
         chat = ChatTokenizer(tokenizer, Dialogue.model_construct(template=template or "{prompt}", eos=eos))
-        if template:
-            chat.prompt_ids("")
+        checks.check_ids(tokenizer, config, chat.template_ids if template else [], folder)
         if eos:
             checks.check_end(tokenizer, stops, chat.eos, folder)
     except StudyError as error:

@@ -1,7 +1,7 @@
 """Whether a model folder's config, tokenizer and generation settings are those of a causal language model."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +31,10 @@ def read_config(folder: str | Path) -> Any:
     return config
 
 
-def check_files(folder: str | Path) -> None:
-    """Raise `StudyError` for a file of a model folder that is empty, a pointer of Git LFS, or not the JSON it says."""
-    for path in sorted(Path(folder).iterdir()):
-        if path.suffix == ".json":
-            read_object(path)
-        elif path.is_file():
-            check_stored(path)
+def check_files(paths: Iterable[Path]) -> None:
+    """Raise `StudyError` for a file that is empty, a pointer of Git LFS, or not the JSON object it says."""
+    for path in paths:
+        (read_object if path.suffix == ".json" else check_stored)(path)
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -125,9 +122,17 @@ def check_tokenizer(tokenizer: Any, folder: str | Path) -> None:
         raise StudyError(f"{folder}: expected a tokenizer that turns text into tokens, found {found}; {files}")
 
 
-def check_ids(tokenizer: Any, config: Any, folder: str | Path) -> None:
-    """Raise `StudyError` if the tokenizer has ids for which the model has no embedding."""
-    token, largest = max(tokenizer.get_vocab().items(), key=lambda item: item[1])
+def check_ids(tokenizer: Any, config: Any, rendered: Iterable[int], folder: str | Path) -> None:
+    """Raise `StudyError` if the tokenizer has ids for which the model has no embedding.
+
+    Special tokens that no text becomes are free, such as that of Gemma 3 for images, unless they have a role or are
+    among the ids `rendered` with the template.
+    """
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    roles = (getattr(tokenizer, f"{role}_token_id") for role in ("bos", "eos", "pad", "unk"))
+    free = special.difference(roles, rendered)
+    ids = {token: i for token, i in tokenizer.get_vocab().items() if i not in free}
+    token, largest = max(ids.items(), key=lambda item: item[1])
     rows = config.get_text_config().vocab_size
     if largest >= rows:
         found = f"found id {largest} ({token!r}) in its tokenizer; resize the embedding, or remove the token"

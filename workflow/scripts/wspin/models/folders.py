@@ -30,7 +30,12 @@ def write_manifest(folder: str | Path, path: str | Path) -> None:
 
 
 def _file_names(folder: str | Path) -> list[str]:
-    return sorted({file.name for pattern in MODEL_FILES for file in Path(folder).glob(pattern)})
+    return [file.name for file in model_files(folder)]
+
+
+def model_files(folder: str | Path) -> list[Path]:
+    """The files of a folder that `from_pretrained` reads, sorted by name."""
+    return sorted({file for pattern in MODEL_FILES for file in Path(folder).glob(pattern) if not file.is_dir()})
 
 
 def verified_hash(folder: str | Path, manifest: str | Path, weights: bool = True) -> str:
