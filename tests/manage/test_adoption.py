@@ -2,12 +2,15 @@
 
 import os
 import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import workflow
 
 import manage
-from wspin.manage.adoption import parse_command
+from wspin.manage.adoption import PlannedJob, difference, parse_command
 from wspin.storage import provenance
+from wspin.study.rule_flags import RuleFlags
 
 RESULTS = "results/two"
 
@@ -48,6 +51,20 @@ def test_copied_results_are_adopted_and_others_made_again(study, monkeypatch, ca
     assert planned.counts["train"] == 4
     assert scores in planned.made("eval")
     assert planned.counts["eval"] == 3
+
+
+def test_a_source_of_the_name_of_its_result_is_no_earlier_place(tmp_path, monkeypatch):
+    """A model taken from another study has its path there: `--path results/first/base/model`."""
+    monkeypatch.chdir(tmp_path)
+    output = f"{RESULTS}/base/model"
+    words = ["model", "--path", "results/first/base/model", "--output", output]
+    Path(output).mkdir(parents=True)
+    job = PlannedJob("fetch", {"model": "base"}, {output}, [output], parse_command(words))
+    monkeypatch.setattr(RuleFlags, "fetch", lambda self, model: words[1:3])
+    for place in (output, "elsewhere/base/model"):
+        entry = {"program": "fetch", "code": "0", "command": ["fetch.py", *words[:-1], place], "inputs": {}}
+        provenance.write_record(output, entry)
+        assert difference(job, SimpleNamespace(study=None, results=RESULTS)) is None
 
 
 def test_a_command_is_parsed_into_flags_and_their_values():

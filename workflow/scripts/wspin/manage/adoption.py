@@ -103,7 +103,8 @@ def difference(job: PlannedJob, paths: StudyPaths) -> str | None:
         return str(error)
     results, place = paths.results, job.outputs[0].removeprefix(paths.results)
     words = record["command"][1:]
-    old = next((word.removesuffix(place) for word in words if word.endswith(place)), results)
+    # Outputs are a command's last words: an input may have an output's name, as a model taken from another study.
+    old = next((word.removesuffix(place) for word in reversed(words) if word.endswith(place)), results)
     recorded = parse_command([_moved(word, old, results) for word in words])
     if flag := _different_flag(recorded, job, paths):
         before, now = (
