@@ -327,6 +327,20 @@ def test_answers_of_lines_that_look_like_dates_stay_texts(fetch, hub, tmp_path):
     assert list(records.read_split(tmp_path / "out", "train_sft", dict)) == rows
 
 
+def test_files_of_lines_may_differ_in_what_a_row_lacks(fetch, hub, tmp_path):
+    """pyarrow infers the types of each file by itself."""
+    names, scores, tags = (None, "a"), (1, 0.5), ([], ["x"])
+    rows = [
+        {"messages": [{"role": role, "content": role, "name": name} for role in ("user", "assistant")]}
+        for name in names
+    ]
+    rows = [row | {"score": score, "tags": tag} for row, score, tag in zip(rows, scores, tags, strict=True)]
+    lines = {f"data/train_sft-{i}.jsonl": json.dumps(row).encode() + b"\n" for i, row in enumerate(rows)}
+    hub.repos[f"dataset/{DATA}"].files = {"README.md": CARD.encode(), **lines}
+    fetch("data", "--splits", "train_sft")
+    assert list(records.read_split(tmp_path / "out", "train_sft", dict)) == rows
+
+
 def test_an_unknown_split_is_one_line(fetch, hub):
     line = error(fetch("data", "--splits", "validation", expect=1))
     assert line.endswith("expected split 'validation', found test_sft, train_sft; correct the split in the config")

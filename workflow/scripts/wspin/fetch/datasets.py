@@ -34,7 +34,7 @@ def from_hub(name: str, revision: str, splits: list[str], folder: Path, state: s
             file_format = Path(paths[0]).suffix[1:]
             try:
                 if file_format == "jsonl":  # datasets would read texts that look like times as times
-                    table = pa.concat_tables(map(_read_lines, map(Path, files)), promote_options="default")
+                    table = pa.concat_tables(map(_read_lines, map(Path, files)), promote_options="permissive")
                     tables.write_parquet(folder / f"{split}.parquet", table)
                     continue
                 with tempfile.TemporaryDirectory(prefix="datasets-") as cache:
