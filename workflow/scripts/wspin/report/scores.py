@@ -106,9 +106,7 @@ def _read_file(path: Path, suite: str) -> Scores:
         raise StudyError(f"{path}: {message}") from None
     except ValidationError as error:
         place, message = complaints_of(error, Scores)[0]
-        if not place:  # no JSON: a message without the text of the file
-            message = error.errors()[0]["msg"]
-        raise StudyError(f"{path}: {'.'.join(place) or 'file'}: {message}; evaluate the model again") from None
+        raise StudyError(f"{path}: {'.'.join(place)}: {message}; evaluate the model again") from None
     if scores.suite != suite:
         raise StudyError(f"{path}: suite: expected {suite!r}, found {scores.suite!r}; evaluate the model again")
     return scores
