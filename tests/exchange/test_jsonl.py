@@ -122,6 +122,7 @@ BAD = {
     json.dumps({**GOOD, "rejected_weight": [float("nan")]}): ("found [NaN]", None),
     json.dumps({**GOOD, "chosen_weight": None}): ("chosen_weight: expected a list of weights as on the other", None),
     json.dumps({**GOOD, "chosen_eos_weight": "x"}): ("chosen_eos_weight: expected finite 32-bit", None),
+    json.dumps({**GOOD, "chosen_weight": 0.5, "rejected_weight": []}): ("32-bit numbers, found 0.5; correct", None),
     json.dumps({**GOOD, "finish_reason": "eos"}): ('finish_reason: expected stop or length, found "eos"', None),
     json.dumps({**GOOD, "token_ids": [1.5]}): ("token_ids: expected a list of token ids, found [1.5]", None),
     json.dumps({**SPINS, "generated": "c"}): ("generated: expected a user's and an assistant's message", "spin"),

@@ -172,8 +172,9 @@ def _eos_weights(place: str, row: Row) -> dict[str, float]:
 
 
 def _floats(place: str, key: str, values: Any) -> Floats:
-    values = values if isinstance(values, list) else [None]
-    numbers = all(type(value) is float or (type(value) is int and abs(value) < 2**64) for value in values)
+    numbers = isinstance(values, list) and all(
+        type(value) is float or (type(value) is int and abs(value) < 2**64) for value in values
+    )
     with np.errstate(over="ignore"):
         floats = np.array(values if numbers else [np.nan], dtype=np.float64).astype(np.float32)
     if not np.isfinite(floats).all():
