@@ -2,11 +2,13 @@
 
 import os
 import shutil
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import workflow
 
+import fetch
 import manage
 from wspin.manage.adoption import PlannedJob, difference, parse_command
 from wspin.storage import provenance
@@ -70,3 +72,26 @@ def test_a_source_of_the_name_of_its_result_is_no_earlier_place(tmp_path, monkey
 def test_a_command_is_parsed_into_flags_and_their_values():
     words = ["prompts", "--seed", "1", "0", "--cut", "--lower", "-1.0"]
     assert parse_command(words) == {"": ["prompts"], "--seed": ["1", "0"], "--cut": [], "--lower": ["-1.0"]}
+
+
+def test_an_edited_source_is_noticed(tmp_path, monkeypatch, scratch_model):
+    """The files of a local folder are inputs of its fetch, and what was fetched is one of the rows drawn from it."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(scratch_model, "given/model")
+    Path("given/rows.jsonl").write_text('{"prompt": "a", "response": "b"}\n')
+    Path("given/task.yaml").write_text("task: mine\n")
+    kinds = {"model": "given/model/config.json", "data": "given/rows.jsonl", "tasks": "given/task.yaml"}
+    for kind, file in kinds.items():
+        output = f"{RESULTS}/{kind}/model"
+        splits = ["--splits", "rows"] if kind == "data" else []
+        words = [kind, "--path", str(Path(file).parent), *splits]
+        words += ["--output", output, "--output-manifest", f"{RESULTS}/{kind}/manifest.json"]
+        monkeypatch.setattr(sys, "argv", ["fetch.py", *words])
+        fetch.main(words)
+        job = PlannedJob("fetch", {"model": kind}, {file, output}, [output], parse_command(words))
+        monkeypatch.setattr(RuleFlags, "fetch", lambda self, model: [])
+        study = SimpleNamespace(study=None, results=RESULTS)
+        assert difference(job, study) is None
+        Path(file).write_text("another")
+        assert difference(job, study) == f"made from another {file}"
+    assert provenance.manifests(f"{RESULTS}/model/model", None) == [f"{RESULTS}/model/manifest.json"]

@@ -10,7 +10,7 @@ from wspin.config.stages import Dialogue
 from wspin.data import corruption, records, selection
 from wspin.models import offline
 from wspin.rng import row_generator
-from wspin.storage import tables
+from wspin.storage import provenance, tables
 from wspin.storage.files import digest, write_json
 
 
@@ -67,13 +67,13 @@ def write_preferences(arguments, limits, metadata):
 
 def write(arguments, kind, selected, columns, metadata):
     """Write the table and the digest of its rows, and print how many rows were passed over."""
-    path, split = arguments.output, arguments.split
+    path, split, training = arguments.output, arguments.split, getattr(arguments, "training", None)
     ids = [selection.prompt_id(split, i) for i in selected.indices]
     columns = {"prompt_id": ids, **columns, "split": [split] * len(ids)}
     tables.write(path, kind, columns, metadata | selected.metadata)
     write_json(arguments.output_digest, {"rows": len(ids), "sha256": digest(columns)})
     print(f"{path}: {len(ids)} rows of split {split}; {selected}", flush=True)
-    cli.write_records(arguments, [path], [])
+    cli.write_records(arguments, [path], provenance.manifests(arguments.source, training, *arguments.fits))
 
 
 if __name__ == "__main__":

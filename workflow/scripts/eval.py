@@ -46,7 +46,7 @@ def main(argv=None):
     }
     check_digests(arguments.tasks)
     score(arguments, settings, metadata)
-    inputs = [arguments.manifest, *([arguments.heldout] if arguments.heldout else [])]
+    inputs = [arguments.manifest, *filter(None, [arguments.heldout]), *provenance.manifests(arguments.tasks)]
     cli.write_records(arguments, [arguments.scores], inputs, suite=arguments.suite)
 
 

