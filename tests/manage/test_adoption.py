@@ -6,10 +6,13 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
 import workflow
 
 import fetch
 import manage
+from wspin.errors import StudyError
+from wspin.manage import adoption
 from wspin.manage.adoption import PlannedJob, difference, parse_command
 from wspin.storage import provenance
 from wspin.study.rule_flags import RuleFlags
@@ -95,3 +98,14 @@ def test_an_edited_source_is_noticed(tmp_path, monkeypatch, scratch_model):
         Path(file).write_text("another")
         assert difference(job, study) == f"made from another {file}"
     assert provenance.manifests(f"{RESULTS}/model/model", None) == [f"{RESULTS}/model/manifest.json"]
+
+
+def test_the_whole_of_snakemakes_message_is_shown(monkeypatch):
+    """A lock's last line alone would not name the lock."""
+    printed = "Building DAG of jobs...\nLockException:\nError: Directory cannot be locked.\n/study\nUse --unlock.\n"
+    done = SimpleNamespace(returncode=1, stdout=printed)
+    monkeypatch.setattr(adoption.subprocess, "run", lambda *_, **__: done)
+    with pytest.raises(
+        StudyError, match=r"^snakemake --dry-run: Error: Directory cannot be locked\. /study Use --unlock\.$"
+    ):
+        adoption.planned_jobs([])

@@ -25,6 +25,7 @@ from wspin.study.rule_flags import RuleFlags
 Command = dict[str, list[str]]  # flag -> its values; "" -> the sub-command
 OTHER_FLAGS = "made with other flags"  # a param that no job has
 TIME = re.compile(r"^\[\w{3} \w{3} +\d+ [\d:]+ \d{4}\]$", re.MULTILINE)  # precedes every job that Snakemake prints
+ERROR = re.compile(r"^(?=\w*(?:Error|Exception)\b)", re.MULTILINE)  # where Snakemake's last message begins
 JOB = re.compile(
     r"\s*\w*rule (?P<rule>\w+):\n(?P<fields>(?:    \w+: [^\n]*\n)*)Shell command: .*?/scripts/\w+\.py\s(?P<words>.*)",
     re.DOTALL,
@@ -141,7 +142,8 @@ def _snakemake(configfiles: Sequence[str], *options: str) -> str:
     command = [sys.executable, "-m", "snakemake", "--profile", "local", "--forceall", *options, "all", *overlays]
     done = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     if done.returncode:
-        raise StudyError(f"snakemake {options[0]}: {done.stdout.rstrip().rpartition(chr(10))[2]}")
+        *_, reason = ERROR.split(done.stdout)
+        raise StudyError(f"snakemake {options[0]}: {' '.join(reason.split())}")
     return done.stdout
 
 
