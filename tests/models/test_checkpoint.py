@@ -158,3 +158,12 @@ def test_files_that_are_no_part_of_a_model_are_not_checked(folder):
     ):
         (folder / name).write_text(content)
     models.check(folder, "human-assistant", "<|endoftext|>")
+
+
+def test_a_sentencepiece_model_alone_is_refused_with_what_to_do(folder):
+    """The error of transformers asks for tiktoken, which does not help."""
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer.model").write_bytes(b"\n\x0e\n\x05<unk>")
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "LlamaTokenizer"}')
+    with pytest.raises(StudyError, match=r"found tokenizer\.model alone; write tokenizer\.json with `save_pretrained`"):
+        folders.load_tokenizer(folder)

@@ -89,6 +89,10 @@ def load_tokenizer(folder: str | Path) -> Any:
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # of transformers, tokenizers or the libraries of other formats
         found = f"{type(error).__name__}: {first_line(error)}"
+        if Path(folder, "tokenizer.model").exists() and not Path(folder, "tokenizer.json").exists():
+            found = (
+                "tokenizer.model alone; write tokenizer.json with `save_pretrained` where sentencepiece is installed"
+            )
         raise StudyError(f"{folder}: expected a tokenizer that transformers can read, found {found}") from error
     checks.check_tokenizer(tokenizer, folder)
     tokenizer.backend_tokenizer.no_truncation()  # a checkpoint may have saved either; the study sets its own lengths
