@@ -113,11 +113,6 @@ def download_state(wildcards, resources):
     return f"{PATHS.results}/.state/fetch"
 
 
-def untracked_fetch_flags(wildcards, resources):
-    """What a model is checked against; takes `resources`, so Snakemake leaves it out of re-run checks."""
-    return FLAGS.untracked_fetch_flags(wildcards.model)
-
-
 def untracked_flags(wildcards, threads, resources):
     """Flags that change no result of a training; takes `resources`, so Snakemake leaves them out of re-run checks."""
     return [*FLAGS.untracked_train_flags(wildcards.model), "--processes", str(Launch.of(resources, threads).processes)]
