@@ -1,9 +1,9 @@
 """Checksums within files: what is read back is what was written, or one line names the file.
 
 A file of the study holds one entry `wspin-sha256:{digest}:wspin`, the sha256 of all its other bytes, where its format
-allows any: between the pages and the footer of a parquet file, as a value of a JSON object, in a comment of YAML.
-Files without an entry, those of earlier versions and of other programs, are read as they are. As the entry has a mark
-at each end, no changed byte makes a file with one look like a file without.
+allows any: between the pages and the footer of a parquet file, as a value of a JSON object. Files without an entry,
+those of earlier versions and of other programs, are read as they are. As the entry has a mark at each end, no changed
+byte makes a file with one look like a file without.
 """
 
 import hashlib
