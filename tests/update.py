@@ -1,8 +1,8 @@
 """Rewrite what is generated from code and results: `python tests/update.py`.
 
-Always: `config/schema.json`, `config/README.md`, the job counts in the README and the tables of docs/robustness.md.
-After `make demo`: its tables in docs/demo.md and, last iterations only, in the README, and its figure. After
-`make real`: those of docs/real-model.md.
+Always: `config/schema.json`, `config/README.md`, the job counts in the README, the tables of docs/robustness.md and
+SECURITY.md. After `make demo`: its tables in docs/demo.md and, last iterations only, in the README, and its figure.
+After `make real`: those of docs/real-model.md.
 """
 
 import re
@@ -15,6 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT / "workflow" / "scripts"), str(ROOT / "tests")]
 
+import attacks  # noqa: E402
 import inputs  # noqa: E402
 import workflow  # noqa: E402
 
@@ -57,6 +58,7 @@ def generated() -> Iterator[tuple[str, str, str]]:
     """(page, mark, text) of everything between marks, as far as its results are here."""
     yield "README.md", "study jobs", planned_jobs()
     yield "docs/robustness.md", "inputs", inputs.markdown()
+    yield "SECURITY.md", "attacks", attacks.markdown()
     for name in ("scores", "differences", "weights"):
         for folder, page, study in ((DEMO, "docs/demo.md", "demo"), (REAL, "docs/real-model.md", "real")):
             table = folder / "tables" / f"{name}.md"

@@ -11,6 +11,7 @@ from typing import Any
 from wspin.config.base import Section
 from wspin.config.flags import add_flags, from_flags
 from wspin.errors import StudyError
+from wspin.escaping import escaped
 from wspin.storage import provenance
 from wspin.storage.files import sha256
 
@@ -85,9 +86,9 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except StudyError as error:
-        sys.exit("\n".join(f"{name}: error: {line}" for line in str(error).splitlines()))
+        sys.exit("\n".join(f"{name}: error: {escaped(line)}" for line in str(error).split("\n")))
     except OSError as error:
-        sys.exit(f"{name}: error: {error.filename or 'system'}: {error.strerror or error}")
+        sys.exit(f"{name}: error: {escaped(str(error.filename or 'system'))}: {escaped(error.strerror or str(error))}")
     except Exception as error:
         if type(error).__name__ != "OutOfMemoryError":
             raise

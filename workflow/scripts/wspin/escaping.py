@@ -1,0 +1,10 @@
+"""Foreign text on one line: what moves a cursor, reorders a line or begins a new one is shown by its code."""
+
+
+def escaped(text: str) -> str:
+    r"""The text with line ends, control characters, bidirectional and other marks as escapes (`\n`, `\u202e`).
+
+    For names, answers and messages that come from a hub, a package, a model, data or another program, wherever they
+    are printed or become part of a page. Letters of all scripts stay.
+    """
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
