@@ -4,6 +4,7 @@ import argparse
 import gc
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from wspin.config.base import Section
 from wspin.config.flags import add_flags, from_flags
 from wspin.errors import StudyError
-from wspin.escaping import escaped
+from wspin.escaping import one_line
 from wspin.storage import provenance
 from wspin.storage.files import sha256
 
@@ -86,12 +87,13 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except StudyError as error:
-        sys.exit("\n".join(f"{name}: error: {escaped(line)}" for line in str(error).split("\n")))
+        sys.exit("\n".join(f"{name}: error: {line}" for line in error.args))
     except OSError as error:
-        sys.exit(f"{name}: error: {escaped(str(error.filename or 'system'))}: {escaped(error.strerror or str(error))}")
+        place, problem = str(error.filename or "system"), error.strerror or str(error)
+        sys.exit(f"{name}: error: {one_line(place)}: {one_line(problem)}")
     except Exception as error:
         if type(error).__name__ != "OutOfMemoryError":
-            raise
+            sys.exit("\n".join(map(one_line, traceback.format_exc().rstrip("\n").split("\n"))))
         sys.exit(f"{name}: error: the GPU has too little memory; lower token_budget or batch_size")
     finally:
         gc.freeze()  # the collection at exit would go through all of torch: half a second

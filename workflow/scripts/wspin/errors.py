@@ -1,12 +1,21 @@
 """The errors of the study, and how they are shown."""
 
-from wspin.escaping import escaped
+from wspin.escaping import one_line
 
 
 class StudyError(Exception):
-    """Something the user can put right. The message is one line: place, expected, found, what to do."""
+    """Something the user can put right. Every argument is one line: place, expected, found, what to do.
+
+    A line is `escaped` and cut here, so that no foreign text in it can forge another line, move a cursor or fill a log.
+    """
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__(*map(one_line, lines))
+
+    def __str__(self) -> str:
+        return "\n".join(self.args)
 
 
 def first_line(error: BaseException) -> str:
     """First line of another library's message, `escaped`; the name of its class if it has none."""
-    return escaped(next(iter(str(error).splitlines()), type(error).__name__))
+    return one_line(next(iter(str(error).splitlines()), type(error).__name__))

@@ -69,7 +69,7 @@ def _study(layers: Sequence[Layer], idle_nulls: dict[Place, str]) -> Study:
     }
     mistakes = [*idle.values(), *(_line(places, *complaint) for complaint in found)]
     if mistakes:
-        raise StudyError("\n".join(mistakes))
+        raise StudyError(*mistakes)
     return study
 
 
@@ -85,9 +85,9 @@ def _layers(files: Iterable[str | Path]) -> list[Layer]:
         try:
             layers.append(read_layer(file))
         except StudyError as error:
-            mistakes.append(str(error))
+            mistakes += error.args
     if mistakes:
-        raise StudyError("\n".join(mistakes))
+        raise StudyError(*mistakes)
     return layers
 
 

@@ -45,7 +45,7 @@ def read_layer(file: str | Path) -> Layer:
             problem = f"expected at most {MOST_NODES} keys and values, found {found} behind aliases; write them out"
             raise StudyError(f"{file}:{line}: {problem}")
         if mistakes := list(dict.fromkeys(_mistakes(loader, root, ()))):
-            raise StudyError("\n".join(f"{file}:{line}: {message}" for line, message in mistakes))
+            raise StudyError(*(f"{file}:{line}: {message}" for line, message in mistakes))
         places = {place: f"{file}:{line}" for place, line in _lines(loader, root, ())}
         return Layer(loader.construct_document(root), places)
     except yaml.MarkedYAMLError as error:

@@ -208,5 +208,5 @@ def _count_cut(suite: Suite, lm: Any, loaded: dict[int, Row], engine: str) -> di
             of_name = [need for leaf in leaves(name, tasks["group_map"]) for need in needs.get(leaf, [])]
             mistakes += complaints(f"eval.suites.{suite.name}: {name}", of_name, lm.max_length, shots, suite.cut)
     if mistakes:
-        raise StudyError("\n".join(mistakes))
+        raise StudyError(*mistakes)
     return cut

@@ -35,7 +35,7 @@ def find_model_complaints(paths: StudyPaths) -> Iterator[str]:
                 try:
                     models.check(folder, paths.template(name), eos)
                 except StudyError as error:
-                    yield str(error)
+                    yield from error.args
 
 
 def _contexts(estimator: Estimator) -> Iterator[str]:
@@ -122,6 +122,6 @@ def check_access(study: Study) -> tuple[str, list[str]]:
         except hub.Unreachable as error:
             return f"Revisions and access are not checked: {error}", problems
         except StudyError as error:
-            problems.append(str(error))
+            problems += error.args
     accessible = len(repositories) - len(problems)
     return f"Hub: {accessible} of {len(repositories)} repositories exist and may be read.", problems
