@@ -1,0 +1,72 @@
+"""Credentials are in no text that is shown or written."""
+
+import base64
+import os
+
+import pytest
+
+from wspin.credentials import drop_credentials, secret_variables, without_credentials
+from wspin.errors import StudyError, first_line
+
+PASSWORD = "pa/ss%40word"  # as a careless address has it: the slash is raw, the @ encoded
+FREE = {
+    "HF_TOKEN_PATH": "/data/me/token",
+    "TOKENIZERS_PARALLELISM": "false",
+    "NO_PROXY": "localhost",
+    "EMAIL": "me@example.org",
+}
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    """Variables with secrets, and some that only look like them."""
+    variables = {
+        "HF_TOKEN": "plain-token-of-a-mirror",
+        "WANDB_API_KEY": "0123abcd0123abcd",
+        "HTTPS_PROXY": f"corp:{PASSWORD}@proxy.example:3128",
+        "PIP_EXTRA_INDEX_URL": "https://one.example/simple https://__token__:pypi-secret@two.example/simple",
+        **FREE,
+    }
+    monkeypatch.setattr(os, "environ", variables)
+    return variables
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://user:word@mirror.example/lab", "https://mirror.example/lab"),
+        ("at https://user:w@rd@mirror.example:8443/lab; see", "at https://mirror.example:8443/lab; see"),
+        ("git+ssh://user@host.example/a, http://b.example", "git+ssh://host.example/a, http://b.example"),
+        ("(https://s3.example/f?X-Amz-Signature=ab%2F&Expires=1)", "(https://s3.example/f?***)"),
+        ("https://s3.example/f?opaque; https://a.example#sig=ab", "https://s3.example/f?***; https://a.example#***"),
+        ("GET /simple/texts/?token=ab HTTP/1.1", "GET /simple/texts/?*** HTTP/1.1"),
+        ("Bearer hf_abcDEFghiJKLmno was refused", "Bearer *** was refused"),
+        ("What is x? a=b; see page.md#what; me@host a/b@0123", "What is x? a=b; see page.md#what; me@host a/b@0123"),
+    ],
+)
+def test_addresses_are_shown_without_what_admits_their_user(text, shown):
+    assert without_credentials(text) == shown
+
+
+def test_long_lines_of_addresses_are_read_once():
+    text = "://a" * 250_000
+    assert without_credentials(text) == text
+
+
+def test_secrets_of_the_environment_are_hidden_in_every_spelling(environment):
+    spellings = [environment["HF_TOKEN"], environment["WANDB_API_KEY"], PASSWORD, "pa/ss@word", "pa%2Fss%40word"]
+    spellings += ["pypi-secret", base64.b64encode(b"__token__:pypi-secret").decode().rstrip("=")]
+    for spelling in spellings:
+        assert without_credentials(f"found {spelling}, no") == "found ***, no"
+    assert without_credentials("found false at /data/me/token") == "found false at /data/me/token"
+
+
+def test_errors_hold_no_credentials(environment):
+    text = f"https://u:p@mirror.example: {environment['HF_TOKEN']}"
+    assert str(StudyError(text)) == first_line(ValueError(text)) == "https://mirror.example: ***"
+
+
+def test_credentials_are_dropped_from_the_environment(environment):
+    drop_credentials()
+    assert environment.keys() - {"PYTEST_CURRENT_TEST"} == FREE.keys()
+    assert not secret_variables()
