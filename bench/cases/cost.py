@@ -81,4 +81,5 @@ def _model(name: str) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(ROOT / "config/architectures" / name))
+        config = AutoConfig.from_pretrained(ROOT / "config/architectures" / name, trust_remote_code=False)
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)

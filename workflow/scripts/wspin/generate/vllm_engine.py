@@ -33,6 +33,7 @@ class VllmEngine:
             device = {"enable_chunked_prefill": False, "enforce_eager": True, "max_num_batched_tokens": tokens}
         self.engine = vllm.LLM(
             model=str(folder),
+            trust_remote_code=False,
             dtype=settings.dtype,
             max_model_len=context,
             skip_tokenizer_init=True,

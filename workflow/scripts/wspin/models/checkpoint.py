@@ -145,7 +145,10 @@ def _load_headers(config: Any, headers: dict[str, Header], folder: str | Path) -
     options = {"device_map": "meta", "output_loading_info": True, "ignore_mismatched_sizes": True}
     try:
         with checks.quiet():
-            return checks.causal_class(config).from_pretrained(None, config=config, state_dict=weights, **options)
+            model_class = checks.causal_class(config)
+            return model_class.from_pretrained(
+                None, config=config, state_dict=weights, trust_remote_code=False, **options
+            )
     except Exception as error:  # of the model's class, for numbers that contradict each other
         found = f"found {type(error).__name__}: {first_line(error)}"
         raise StudyError(f"{folder}/config.json: expected a model that can be built, {found}") from error

@@ -9,6 +9,11 @@ from wspin.errors import StudyError, first_line
 from wspin.storage.files import read_json
 
 CONTEXTS = ("max_position_embeddings", "n_positions")  # names of the longest sequence in a config
+# What transformers itself computes attention and experts with; other names are downloaded as compiled code
+IMPLEMENTATIONS = {
+    "attn_implementation": (None, "eager", "sdpa", "flex_attention"),
+    "experts_implementation": (None, "eager", "batched_mm", "grouped_mm"),
+}
 SAMPLE = "The quick brown fox jumps over 13 lazy dogs."
 
 
@@ -57,9 +62,9 @@ def _check_kind(path: Path, entries: dict[str, Any]) -> None:
     """Refuse what `AutoConfig` would guess, or leave to code or to libraries that the study does not use."""
     from transformers import CONFIG_MAPPING
 
-    kind = entries.get("model_type")
+    kind, auto_map = entries.get("model_type"), _auto_map(path, entries)
     if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
-        code = "; code in its folder is not run" if entries.get("auto_map") else ""
+        code = "; code in its folder is not run" if auto_map else ""
         raise StudyError(f"{path}: model_type: expected an architecture of transformers, found {kind!r}{code}")
     if quantization := entries.get("quantization_config") or entries.get("compression_config"):
         method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
@@ -80,14 +85,28 @@ def _check_class(path: Path, entries: dict[str, Any], config: Any) -> None:
         found = f"expected {model_class.__name__}, found {', '.join(map(str, saved))}"
         raise StudyError(f"{path}: architectures: {found}; take a checkpoint with a language model's head")
     own_classes = {"AutoConfig": type(config).__name__, "AutoModelForCausalLM": model_class.__name__}
-    for auto, name in own_classes.items():
-        code = (entries.get("auto_map") or {}).get(auto)
-        if code and str(code).rpartition(".")[2] != name:
+    for auto, code in _auto_map(path, entries).items():
+        if auto in own_classes and (not isinstance(code, str) or code.rpartition(".")[2] != own_classes[auto]):
+            found = f"expected {own_classes[auto]} or none, found {code}"
             remedy = "code in a model's folder is not run; take a model of transformers' own"
-            raise StudyError(f"{path}: auto_map.{auto}: expected {name} or none, found {code}; {remedy}")
+            raise StudyError(f"{path}: auto_map.{auto}: {found}; {remedy}")
+    for key, names in IMPLEMENTATIONS.items():
+        for part in (config, config.get_text_config()):
+            if (name := getattr(part, f"_{key}", None)) not in names:
+                raise StudyError(f"{path}: {key}: expected none, found {name!r}; remove it: code of a hub is not run")
     context = context_length(config)
     if context is None or context < 1:
         raise StudyError(f"{path}: max_position_embeddings: expected the longest sequence in tokens, found {context}")
+
+
+def _auto_map(path: Path, entries: dict[str, Any]) -> dict[str, Any]:
+    """What a config says of code in its folder: classes by the auto class that would load them."""
+    auto_map = entries.get("auto_map") or {}
+    if isinstance(auto_map, list) and path.name == "tokenizer_config.json":  # an early form
+        return {"AutoTokenizer": auto_map}
+    if not isinstance(auto_map, dict):
+        raise StudyError(f"{path}: auto_map: expected an object, found {auto_map!r}; copy the file again")
+    return auto_map
 
 
 def context_length(config: Any) -> int | None:
@@ -108,7 +127,7 @@ def check_tokenizer(tokenizer: Any, folder: str | Path) -> None:
     Without its files, transformers makes an empty tokenizer of the model's type.
     """
     config = Path(folder) / "tokenizer_config.json"
-    code = (read_object(config).get("auto_map") or {}).get("AutoTokenizer") if config.exists() else None
+    code = _auto_map(config, read_object(config)).get("AutoTokenizer") if config.exists() else None
     names = [str(name).rpartition(".")[2].removesuffix("Fast") for name in (code if isinstance(code, list) else [code])]
     if code and type(tokenizer).__name__.removesuffix("Fast") not in names:
         found = f"found {code}; code in a model's folder is not run; take a tokenizer of transformers' own"
@@ -149,7 +168,9 @@ def stop_ids(folder: str | Path, config: Any) -> list[int]:
         read_object(path)
         try:
             with quiet():
-                stops = GenerationConfig.from_pretrained(folder, local_files_only=True).eos_token_id
+                stops = GenerationConfig.from_pretrained(
+                    folder, local_files_only=True, trust_remote_code=False
+                ).eos_token_id
         except Exception as error:  # of its validation
             raise StudyError(f"{path}: expected settings of generation, found {first_line(error)}") from error
     for stop in (stops := as_list(stops)):

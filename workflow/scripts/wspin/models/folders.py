@@ -118,8 +118,8 @@ def load_model(folder: str | Path, device: Any) -> Any:
     for name, value in config.to_dict().items():
         if "drop" in name and isinstance(value, float):
             setattr(config, name, 0.0)
-    model = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=torch.float32, local_files_only=True)
-    model = model.to(device)
+    options = {"dtype": torch.float32, "local_files_only": True}
+    model = AutoModelForCausalLM.from_pretrained(folder, config=config, trust_remote_code=False, **options).to(device)
     for key, weight in model.named_parameters():
         if not weight.isfinite().all():
             found = f"found NaN or infinity in {key}; take another checkpoint"
@@ -133,10 +133,8 @@ def context_length(folder: str | Path) -> int:
 
 
 def vocabulary_size(folder: str | Path) -> int:
-    """Ids that a model can generate; its tokenizer may know fewer."""
-    from transformers import AutoConfig
-
-    return AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config().vocab_size
+    """Ids that a model can generate; its tokenizer may know fewer. Raises `StudyError` as `checks.read_config`."""
+    return checks.read_config(folder).get_text_config().vocab_size
 
 
 def publish(model: Any, start: str | Path, output: str | Path, manifest: str | Path, weights: Any = None) -> None:

@@ -32,7 +32,7 @@ class Size:
         from transformers import AutoModelForCausalLM
 
         with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(self.config)
+            return AutoModelForCausalLM.from_config(self.config, trust_remote_code=False)
 
     @cached_property
     def cost(self) -> Cost:
@@ -93,7 +93,7 @@ def _kept(config: Any, layers: int, tokens: int, precision: str) -> int:
         return tensor
 
     with FakeTensorMode():
-        model = AutoModelForCausalLM.from_config(small, dtype=torch.float32).base_model
+        model = AutoModelForCausalLM.from_config(small, dtype=torch.float32, trust_remote_code=False).base_model
         ids = torch.zeros(1, tokens, dtype=torch.long)
         hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
         with hooks, torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
