@@ -1,7 +1,5 @@
 """Files of the study come back as they were written, or not at all."""
 
-import os
-
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -242,16 +240,6 @@ def test_a_folder_replaces_the_old_one_whole(tmp_path):
         with whole_folder(folder) as temporary:
             (temporary / name).touch()
     assert sorted(tmp_path.rglob("*")) == [folder, folder / "new"]
-
-
-def test_what_a_killed_process_left_does_not_enter(tmp_path):
-    """Process ids come again: in a container, the next attempt often has the id of the one that was killed."""
-    left = tmp_path / f".model.{os.getpid()}"
-    left.mkdir()
-    (left / "stale").touch()
-    with whole_folder(tmp_path / "model") as temporary:
-        (temporary / "new").touch()
-    assert [file.name for file in (tmp_path / "model").iterdir()] == ["new"]
 
 
 def test_a_failed_write_leaves_what_was_there(path):

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,57 +16,64 @@ import yaml
 from wspin.errors import StudyError, first_line
 
 from . import checksums
+from .permissions import denial, take_modes
 
 
 @contextlib.contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends without an error."""
+    """A temporary path that takes the place of `path` when the block ends without an error.
+
+    It lies beside `path`, in a new folder into which no other user can put a link. What is there at the end gets the
+    modes of new files (`take_modes`). A process that is killed leaves the folder, `.{name}.{eight digits}`.
+    """
     path = Path(path)
+    private = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    temporary = private / path.name
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with writing(path, temporary=temporary):
+        with writing(path, private=private):
+            private.mkdir(mode=0o700)
             yield temporary
-            sync(temporary)
+            take_modes(temporary)
+            for file in (temporary, *sorted(temporary.rglob("*"))):
+                sync(file)
+            if temporary.is_dir():
+                _remove(path)
             os.replace(temporary, path)
             sync(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        shutil.rmtree(private, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def whole_folder(path: str | Path) -> Iterator[Path]:
-    """A temporary folder beside `path` that takes its place when the block ends without an error."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)  # left by a killed process with the same id
-    try:
-        with writing(path, temporary=temporary):
-            temporary.mkdir()
-            yield temporary
-            for file in sorted(temporary.rglob("*")):
-                sync(file)
-            if path.exists():
-                shutil.rmtree(path)
-            os.replace(temporary, path)
-            sync(path.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    """A new folder that takes the place of `path` when the block ends without an error, as `whole_file`."""
+    with whole_file(path) as temporary:
+        temporary.mkdir()
+        yield temporary
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder, or a link to one: what the link leads to stays."""
+    if path.is_symlink():
+        path.unlink()
+    elif path.exists():
+        shutil.rmtree(path)
 
 
 @contextlib.contextmanager
-def writing(path: str | Path, *library_errors: type[Exception], temporary: str | Path | None = None) -> Iterator[None]:
+def writing(path: str | Path, *library_errors: type[Exception], private: Path | None = None) -> Iterator[None]:
     """Name the path in the error of a failed write; `library_errors`, raised in place of OSError, become one.
 
-    A copy's target is named, not its source, and in place of anything in `temporary` what it becomes.
+    A copy's target is named, not its source, and in place of anything in the folder `private` what it becomes.
     """
     try:
         yield
     except OSError as error:
         name = os.fspath(error.filename2 or error.filename or path)
-        error.filename = name.replace(str(temporary), str(path)) if temporary else name
-        error.filename2 = None
+        if private:
+            name = name.replace(str(private / Path(path).name), str(path)).replace(str(private), str(path))
+        error.filename, error.filename2 = name, None
         raise
     except library_errors as error:
         raise OSError(None, f"cannot be written, is the disk full? {first_line(error)}", str(path)) from error
@@ -99,12 +107,14 @@ def write_checked_json(path: str | Path, value: dict[str, Any]) -> None:
 def read_json(path: str | Path, content: str, remedy: str) -> dict[str, Any]:
     """The object in a JSON file, without its checksum; `content` and `remedy` stand in the message if there is none.
 
-    Raises `StudyError` if the file is damaged or holds no object, and FileNotFoundError.
+    Raises `StudyError` if the file is damaged, holds no object or may not be read, and FileNotFoundError.
     """
     try:
         value = json.loads(checksums.read_checked(path, remedy))
     except (ValueError, RecursionError) as error:
         raise StudyError(f"{path}: expected {content}, found no JSON ({first_line(error)}); {remedy}") from None
+    except PermissionError as error:
+        raise StudyError(denial(error) or f"{path}: {error.strerror}") from None
     if not isinstance(value, dict):
         raise StudyError(f"{path}: expected {content}, found a JSON {type(value).__name__}; {remedy}")
     value.pop("checksum", None)

@@ -15,6 +15,7 @@ from transformers import TrainerCallback
 
 from wspin.errors import StudyError
 from wspin.storage.files import file_hashes, read_json, sync, write_checked_json, writing
+from wspin.storage.permissions import take_modes
 
 from .distributed import rank
 
@@ -102,7 +103,8 @@ def saved_folder(args: Any, state: Any) -> Path:
 
 
 def mark_complete(saved: Path) -> None:
-    """Mark a saved state as complete, with the hashes of its files."""
+    """Mark a saved state as complete, with the hashes of its files, after giving these the modes of new ones."""
+    take_modes(saved)
     names = sorted(file.name for file in saved.iterdir() if file.name != COMPLETE)
     write_checked_json(saved / COMPLETE, {"files": file_hashes(saved, names)})
 

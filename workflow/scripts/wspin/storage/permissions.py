@@ -1,0 +1,87 @@
+"""Who may read and write a study's files: modes of what is written, and messages that name the owner of a file.
+
+A study may lie in a folder that several users share. Then all of them work with `umask 002`, or under a default ACL.
+"""
+
+import errno
+import grp
+import os
+import pwd
+import stat
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+
+def take_modes(path: str | Path) -> None:
+    """Give a file or folder, and all below it, the modes of new ones: libraries write some for their owner alone.
+
+    Bits that the kernel inherits (setgid) stay. What is another user's, such as a hard link to a download, stays as it
+    is; so do the targets of links.
+    """
+    path = Path(path)
+    file_mode, folder_mode = _new_modes(path.parent)
+    below = [Path(folder, name) for folder, *names in os.walk(path) for name in (*names[0], *names[1])]
+    for entry in (path, *below):
+        status = entry.lstat()
+        mode = {stat.S_IFREG: file_mode, stat.S_IFDIR: folder_mode}.get(stat.S_IFMT(status.st_mode))
+        permissions = stat.S_IMODE(status.st_mode)
+        if mode is not None and permissions & 0o777 != mode and status.st_uid == os.geteuid():
+            entry.chmod(permissions & 0o7000 | mode if stat.S_ISDIR(status.st_mode) else mode)
+
+
+def _new_modes(folder: Path) -> tuple[int, int]:
+    """Permissions of a new file and of a new folder below `folder`, by the umask or the folder's default ACL."""
+    with tempfile.TemporaryDirectory(prefix=".", dir=folder) as private:
+        probes = Path(private, "file"), Path(private, "folder")
+        probes[0].touch()
+        probes[1].mkdir()
+        file_mode, folder_mode = (probe.stat().st_mode & 0o777 for probe in probes)
+    return file_mode, folder_mode
+
+
+def denial(error: OSError) -> str | None:
+    """What is missing and whom to ask, in words that follow the path; None if `error` is not for want of permission.
+
+    The path is that of the file, or of the closest folder above it, that is in the way.
+    """
+    if error.errno not in (errno.EACCES, errno.EPERM) or not isinstance(error.filename, (str, os.PathLike)):
+        return None
+    path = Path(error.filename)
+    parents = [above for above in reversed(path.parents) if os.path.lexists(above)]
+    closed = [above for above in parents if not os.access(above, os.X_OK)]
+    if closed:
+        return _request(closed[0], "enter it", "x")
+    if os.path.exists(path) and not os.access(path, os.R_OK):
+        return _request(path, "read it", "rx" if path.is_dir() else "r")
+    if not os.access(parents[-1], os.W_OK):
+        return _request(parents[-1], "write there", "w")
+    if os.path.exists(path) and not os.access(path, os.W_OK):
+        return _request(path, "write it", "w")
+    if os.path.exists(path) and path.lstat().st_uid != os.geteuid():
+        return _request(path, "change it, which its owner alone may", "")
+    return None
+
+
+def _request(path: Path, purpose: str, missing: str) -> str:
+    status = path.stat()
+    kind = "folder" if stat.S_ISDIR(status.st_mode) else "file"
+    owner, group = _name(pwd.getpwuid, status.st_uid), _name(grp.getgrgid, status.st_gid)
+    found = f"found a {kind} of {owner} (mode {stat.S_IMODE(status.st_mode):04o}, group {group})"
+    if status.st_uid == os.geteuid():
+        remedy = f"run `chmod u+{missing}` on it"
+    elif not missing:
+        remedy = f"ask {owner} to do it"
+    else:
+        member = status.st_gid in (os.getegid(), *os.getgroups())
+        remedy = f"ask {owner} for `chmod g+{missing}`" + ("" if member else " and a group of yours (`chgrp`)")
+        remedy += ", and begin studies with `umask 002`" if missing == "w" else ""
+    return f"{path}: expected permission to {purpose}, {found}; {remedy}"
+
+
+def _name(lookup: Callable[[int], tuple], number: int) -> str:
+    """The name of a user or group; its number if it has none on this machine."""
+    try:
+        return lookup(number)[0]
+    except KeyError:
+        return str(number)
