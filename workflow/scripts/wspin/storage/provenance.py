@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from wspin.errors import StudyError
+from wspin.escaping import escaped
 
 from .code_hash import SCRIPTS, code_hash
 from .files import read_json, sha256, write_checked_json
@@ -112,10 +113,20 @@ def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
 
 
 def _commit() -> str:
-    """The checked-out commit, with the suffix `-dirty` if the tree differs from it."""
+    """The checked-out commit, with the suffix `-dirty` if the tree differs; `unknown`, with a line, if git has none.
+
+    Git refuses the repository of another user, as its configuration may name programs that git runs. That is not
+    overridden: the hash of the code identifies it.
+    """
     command = ["git", "-C", str(SCRIPTS), "describe", "--always", "--dirty", "--abbrev=40"]
-    process = subprocess.run(command, capture_output=True, text=True, check=False)
-    return process.stdout.strip() or "unknown"
+    try:
+        process = subprocess.run(command, capture_output=True, text=True, check=False)
+        commit, found = process.stdout.strip(), process.stderr.partition("\n")[0]
+    except OSError as error:
+        commit, found = "", str(error)
+    if not commit:
+        print(f"commit: unknown, git does not read {SCRIPTS.parents[1]} ({escaped(found)})", flush=True)
+    return commit or "unknown"
 
 
 def manifests(*folders: str | Path | None) -> list[str]:
