@@ -1,10 +1,13 @@
 """Configuration files as they are read: before Snakemake reads them, with their lines, and nothing misread."""
 
+import os
+
 import pytest
 import workflow
+from attacks import attack
 from configuration import BASE
 
-from wspin.config.load import read_study
+from wspin.config.load import read_results, read_study
 from wspin.errors import StudyError
 
 
@@ -67,3 +70,78 @@ def test_a_command_line_replaces_the_files(tmp_path):
     assert refusal(tmp_path, "seed: 3\n", {"iteratons": 3}) == [
         "--config: iteratons: unknown key; did you mean `iterations`?"
     ]
+
+
+# Files of a shared folder: the resolved study beside results, which anybody may have replaced
+
+
+def refused_results(folder):
+    """The lines with which a folder's `config.yaml` is refused."""
+    with pytest.raises(StudyError) as error:
+        read_results(folder)
+    return str(error.value).replace(f"{folder}/", "").splitlines()
+
+
+MOST = "config.yaml:1: expected at most 20000 keys and values, found {} behind aliases; write them out"
+NESTED = "config.yaml: expected sections a few levels deep, found brackets nested without end"
+TAG = "config.yaml:1: a: expected plain values, found the tag !!python/object/apply:os.system; remove it"
+
+
+def nines(first, form):
+    """Six sections, each with the one before it nine times."""
+    return f"a: &a {first}\n" + "".join(
+        f"{name}: &{name} {form % ', '.join(9 * ['*' + before])}\n"
+        for before, name in ("ab", "bc", "cd", "de", "ef", "fg")
+    )
+
+
+@attack(
+    "malformed",
+    "aliases or merges that multiply, aliases of themselves, 100,000 brackets, tags that run code, in a `config.yaml`",
+    "refused in one line, before anything is expanded or constructed",
+)
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (nines("[x]", "[%s]"), MOST.format("1.27e+06")),
+        (nines("{x: 1}", "{<<: [%s]}"), MOST.format("2.02e+06")),
+        ("a: &a [*a]\n", MOST.format("no end of them")),
+        ("a: &a\n  <<: *a\n", MOST.format("no end of them")),
+        ("a: " + "[" * 100_000, NESTED),
+        ("a: " + "{b: " * 50_000, NESTED),
+        ("a: !!python/object/apply:os.system ['touch harmed']\n", TAG),
+    ],
+    ids=["aliases", "merges", "self", "merge of itself", "brackets", "braces", "tag"],
+)
+def test_a_resolved_study_expands_nothing(tmp_path, monkeypatch, text, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.yaml").write_text(text)
+    assert refused_results(tmp_path) == [message]
+    assert os.listdir() == ["config.yaml"]
+
+
+@attack("malformed", "a `config.yaml` of thousands of unknown keys", "100 of the mistakes, and how many more there are")
+def test_mistakes_without_number_are_not_all_explained(tmp_path):
+    (tmp_path / "config.yaml").write_text("".join(f"key{i}: 1\n" for i in range(3000)))
+    lines = refused_results(tmp_path)
+    assert len(lines) == 101
+    assert lines[-1] == "100 more lines like these"
+
+
+@attack(
+    "shared folders",
+    "a `config.yaml` that is a pipe, a link to a device without end, or larger than 1 MB",
+    "refused without reading it",
+)
+def test_what_is_no_configuration_file_is_not_read(tmp_path):
+    file = tmp_path / "config.yaml"
+    for make in (lambda: os.mkfifo(file), lambda: file.symlink_to("/dev/zero")):
+        make()
+        assert refused_results(tmp_path) == [
+            "config.yaml: expected a configuration file, found a pipe or device; name a file"
+        ]
+        file.unlink()
+    with open(file, "wb") as large:
+        large.truncate(10**9)
+    found = "expected a configuration file of at most 1 MB, found 1000.0 MB; name another file"
+    assert refused_results(tmp_path) == [f"config.yaml: {found}"]

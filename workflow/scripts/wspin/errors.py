@@ -3,6 +3,8 @@
 from wspin.credentials import without_credentials
 from wspin.escaping import one_line
 
+MOST_LINES = 100
+
 
 class StudyError(Exception):
     """Something the user can put right. Every argument is one line: place, expected, found, what to do.
@@ -12,7 +14,8 @@ class StudyError(Exception):
     """
 
     def __init__(self, *lines: str) -> None:
-        super().__init__(*(one_line(without_credentials(line)) for line in lines))
+        more = [f"{len(lines) - MOST_LINES} more lines like these"] * (len(lines) > MOST_LINES)
+        super().__init__(*(one_line(without_credentials(line)) for line in lines[:MOST_LINES]), *more)
 
     def __str__(self) -> str:
         return "\n".join(self.args)

@@ -1,6 +1,7 @@
 """Validation errors of pydantic in the words of a configuration file: place, what was found, the nearest key."""
 
 import difflib
+import functools
 import re
 from typing import Any
 
@@ -38,13 +39,14 @@ EXPECTED = {  # pydantic's types of errors
     "too_long": "at most {max_length} entries",
     "too_short": "{min_length} or more entries",
 }
+MOST_MISTAKES = 200  # that are explained: each takes a search for the nearest key
 WIDEST = 60  # characters of a value in a message
 
 
 def complaints_of(error: ValidationError, section: type[Section]) -> list[Complaint]:
     """One complaint for each wrong value; where a value may have several types, about the type that came closest."""
     messages: dict[Place, str] = {}
-    for entry in error.errors():
+    for entry in error.errors()[:MOST_MISTAKES]:
         place = tuple(str(part) for part in entry["loc"] if not ALTERNATIVE.fullmatch(str(part)))
         messages.setdefault(place, _message(entry, section))
     above = {place[:depth] for place in messages for depth in range(len(place))}
@@ -104,6 +106,7 @@ def _nearest(name: str, names: list[str]) -> str:
     return next(iter(difflib.get_close_matches(name, names, n=1)), "")
 
 
+@functools.cache
 def _valid_keys(place: Place, section: type[Section]) -> list[str]:
     """The keys that may stand at a place below a section."""
     root = node = section.model_json_schema()

@@ -5,6 +5,7 @@ text, octal and sexagesimal numbers, dates, tags, aliases that multiply.
 """
 
 import re
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ Place = tuple[str, ...]
 TAG = "tag:yaml.org,2002:"
 WORDS = {"bool": "a truth value", "int": "a number", "float": "a number", "null": "null", "timestamp": "a date"}
 MOST_NODES = 20_000  # keys and values of a file, aliases written out: the study's own file has 500
+LARGEST_FILE = 10**6  # bytes: more takes the parser seconds
 LONGEST_NUMBER = 40  # characters
 LONGEST_KEY = 60  # in messages
 
@@ -56,8 +58,14 @@ def read_layer(file: str | Path) -> Layer:
 
 
 def read_text(file: Path) -> str:
-    """The text of a configuration file. Raises `StudyError` for what is no file, or no UTF-8."""
+    """The text of a configuration file. Raises `StudyError` for what is no file, too large, or no UTF-8."""
     try:
+        kind = file.stat()
+        if stat.S_ISREG(kind.st_mode) and kind.st_size > LARGEST_FILE:
+            found = f"{kind.st_size / 1e6:.1f} MB"
+            raise StudyError(f"{file}: expected a configuration file of at most 1 MB, found {found}; name another file")
+        if not (stat.S_ISREG(kind.st_mode) or stat.S_ISDIR(kind.st_mode)):  # it may have no end, or wait for a writer
+            raise StudyError(f"{file}: expected a configuration file, found a pipe or device; name a file")
         content = file.read_bytes()
     except FileNotFoundError:
         raise StudyError(f"{file}: expected a configuration file, found none; correct its path") from None
