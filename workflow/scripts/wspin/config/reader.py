@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from wspin.errors import StudyError
+from wspin.errors import StudyError, first_line
+from wspin.escaping import escaped
 
 Place = tuple[str, ...]
 TAG = "tag:yaml.org,2002:"
@@ -42,10 +43,7 @@ def read_layer(file: str | Path) -> Layer:
             found = "a list; remove the dashes" if isinstance(root, yaml.SequenceNode) else ascii(root.value[:40])
             remedy = "; a blank must follow the colon" if ":" in root.value else ""
             raise StudyError(f"{file}:{line}: expected `key: value`, found {found}{remedy}")
-        if (size := _size(root, {})) > MOST_NODES:
-            found = "no end of them" if size == float("inf") else f"{size:.3g}"
-            problem = f"expected at most {MOST_NODES} keys and values, found {found} behind aliases; write them out"
-            raise StudyError(f"{file}:{line}: {problem}")
+        _check_size(root, f"{file}:{line}", MOST_NODES)
         if mistakes := list(dict.fromkeys(_mistakes(loader, root, ()))):
             raise StudyError(*(f"{file}:{line}: {message}" for line, message in mistakes))
         places = {place: f"{file}:{line}" for place, line in _lines(loader, root, ())}
@@ -55,6 +53,28 @@ def read_layer(file: str | Path) -> Layer:
         raise StudyError(f"{file}:{mark.line + 1}: {_problem(error)}") from None
     except RecursionError:
         raise StudyError(f"{file}: expected sections a few levels deep, found brackets nested without end") from None
+
+
+def read_plain(text: str, place: str, most: int) -> Any:
+    """The values of foreign YAML, such as a card's; `most`: keys and values, aliases written out.
+
+    Raises `StudyError` for what is no YAML, has tags that are not plain values, or more than `most`.
+    """
+    try:
+        loader = yaml.SafeLoader(text)
+        if (root := loader.get_single_node()) is None:
+            return None
+        _check_size(root, place, most)
+        return loader.construct_document(root)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise StudyError(f"{place}:{mark.line + 1}: {escaped(_problem(error))}") from None
+    except (yaml.YAMLError, ValueError) as error:  # control characters; dates and numbers that are none
+        raise StudyError(
+            f"{place}: expected YAML, found: {first_line(error)}; write it as text, or remove it"
+        ) from None
+    except RecursionError:
+        raise StudyError(f"{place}: expected YAML a few levels deep, found brackets nested without end") from None
 
 
 def read_text(file: Path) -> str:
@@ -101,6 +121,14 @@ def _problem(error: yaml.MarkedYAMLError) -> str:
     begin = error.context_mark
     context = f" ({' '.join(error.context.split())}, from line {begin.line + 1})" if error.context and begin else ""
     return f"expected YAML: {problem}{context}; check colons, quotes, brackets and indentation here"
+
+
+def _check_size(root: yaml.Node, place: str, most: int) -> None:
+    """Raises `StudyError` for a document of more than `most` keys and values, aliases written out."""
+    if (size := _size(root, {})) > most:
+        found = "no end of them" if size == float("inf") else f"{size:.3g}"
+        problem = f"expected at most {most} keys and values, found {found} behind aliases; write them out"
+        raise StudyError(f"{place}: {problem}")
 
 
 def _size(node: yaml.Node, sizes: dict[int, float]) -> float:

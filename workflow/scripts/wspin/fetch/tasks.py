@@ -6,7 +6,7 @@ from pathlib import Path
 from wspin.config.sources import TaskSource
 from wspin.errors import StudyError
 
-from . import hub, packages
+from . import cards, hub, packages
 
 # Files of a task: its definition, the templates it includes (`_default_yaml`), its functions, its data.
 TASK_FILES = ("yaml", ".yml", ".py", ".jsonl", ".parquet", ".json", ".csv", "README.md")
@@ -22,7 +22,10 @@ def fetch(source: TaskSource, folder: Path, state: str) -> list[Path]:
     if source.hub and source.path:
         return _copy(Path(source.path), folder / source.hub, "*.parquet", "*.json", "*.jsonl", "*.csv")
     if source.hub:
-        hub.fetch(hub.Repository(source.hub, "dataset", source.revision), DATA_FILES, state, folder / source.hub)
+        repository = hub.Repository(source.hub, "dataset", source.revision)
+        hub.fetch(repository, DATA_FILES, state, folder / source.hub)
+        if (card := folder / source.hub / cards.CARD).exists():
+            cards.check_card(card, f"{repository}: {cards.CARD}")
         return []
     files = _copy(Path(source.path), folder, "*.yaml")
     if source.package:

@@ -1,0 +1,98 @@
+"""Cards of data sets: which files a card's YAML names for which split."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from wspin.config.reader import read_plain
+from wspin.errors import StudyError
+from wspin.escaping import escaped
+from wspin.storage.names import path_below
+
+CARD = "README.md"
+LONGEST = 2**21  # bytes that a card's YAML may have
+MOST_NODES = 200_000  # keys and values, aliases written out
+FRONT = re.compile(rb"\s*---(?:\r\n|\r|\n)(.*?)(?:\r\n|\r|\n)---[ \t]*(?:\r\n|\n|$)", re.DOTALL)
+REMEDY = "take another commit, or set `path:` to a copy of its files"
+
+
+def split_patterns(card: Path, place: str) -> dict[str, list[str]]:
+    """{split: patterns of its files} of a card's default configuration; empty, with a printed line, if it names none.
+
+    `place` stands for the card in messages. Raises `StudyError` for a card that is not of the form that `datasets`
+    documents.
+    """
+    configs = _configs(card, place)
+    default = next((config for config in configs if config.get("config_name") == "default"), next(iter(configs), {}))
+    patterns = _patterns(default.get("data_files"), place)
+    if not patterns or "" in patterns:
+        print(f"fetch: {place}: no files of splits are named; they are taken by their names", flush=True)
+    return {split: paths for split, paths in patterns.items() if split}
+
+
+def check_card(card: Path, place: str) -> None:
+    """Raises `StudyError` unless every file and folder that a card names, in any configuration, is in its folder.
+
+    `datasets` would read any file of this machine, or fetch any address.
+    """
+    for config in _configs(card, place):
+        folder = config.get("data_dir")
+        check_inside([path for paths in _patterns(config.get("data_files"), place).values() for path in paths], place)
+        check_inside([] if folder is None else [folder], place)
+
+
+def check_inside(patterns: list[str], place: str) -> None:
+    """Raises `StudyError` unless every pattern is of files inside the repository."""
+    for pattern in patterns:
+        try:
+            path_below(".", pattern)
+        except StudyError as error:
+            raise StudyError(f"{place}: data_files: {error}") from None
+
+
+def _configs(card: Path, place: str) -> list[dict[str, Any]]:
+    """The configurations of a card; none if it has no YAML."""
+    with open(card, "rb") as file:
+        text = file.read(LONGEST + 1)
+    if not (front := FRONT.match(text)):
+        if len(text) > LONGEST and text.lstrip().startswith(b"---"):
+            raise StudyError(f"{place}: expected at most {LONGEST >> 20} MiB of YAML, found more; {REMEDY}")
+        return []
+    try:
+        content = read_plain(front[1].decode(), place, MOST_NODES)
+    except UnicodeDecodeError:
+        raise StudyError(f"{place}: expected UTF-8, found other bytes; {REMEDY}") from None
+    if content is not None and not isinstance(content, dict):
+        raise _mistake(place, "", "keys with values", content)
+    configs = (content or {}).get("configs")
+    if not isinstance(configs, list | None):
+        raise _mistake(place, "configs: ", "a list", configs)
+    for config in configs or []:
+        if not isinstance(config, dict):
+            raise _mistake(place, "configs: ", "keys with values", config)
+    return configs or []
+
+
+def _patterns(entries: Any, place: str) -> dict[str, list[str]]:
+    """{split: patterns} of `data_files`; those of files without a split are under an empty name."""
+    if entries is None:
+        return {}
+    entries = entries if isinstance(entries, list) else [entries]
+    if all(isinstance(entry, str) for entry in entries):
+        return {"": entries}
+    splits: dict[str, list[str]] = {}
+    for entry in entries:
+        split, paths = (entry.get("split"), entry.get("path")) if isinstance(entry, dict) else (None, None)
+        paths = paths if isinstance(paths, list) else [paths]
+        if not isinstance(split, str) or not split or not all(isinstance(path, str) for path in paths):
+            raise _mistake(place, "data_files: ", "`split` and `path` of text", entry)
+        if split in splits:
+            raise StudyError(f"{place}: data_files: expected a split once, found {escaped(split)[:80]} twice; {REMEDY}")
+        splits[split] = paths
+    return splits
+
+
+def _mistake(place: str, key: str, expected: str, found: Any) -> StudyError:
+    kinds = {list: "a list", dict: "keys with values", type(None): "nothing"}
+    shown = kinds.get(type(found)) or escaped(repr(found[:80] if isinstance(found, str) else found))
+    return StudyError(f"{place}: {key}expected {expected}, found {shown}; {REMEDY}")
