@@ -15,7 +15,7 @@ from wspin.models import folders, offline
 from wspin.rng import row_generator
 from wspin.storage import code_hash, provenance, tables
 from wspin.storage.files import digest
-from wspin.storage.locks import locked, remove_state
+from wspin.storage.locks import discard_state, locked
 
 
 def main(argv=None):
@@ -60,7 +60,7 @@ def generate(arguments, settings, dialogue_settings):
             "finish_reason": [answer.finish_reason for answer in answers],
         }
         tables.write(arguments.output, "generations", columns, {**made_with, **engine.made_with})
-    remove_state(state)
+    discard_state(state)
     truncated = columns["finish_reason"].count("length")
     empty = sum(len(answer.ids) == 1 and answer.finish_reason == "stop" for answer in answers)
     equal = sum(a == b for a, b in zip(columns["response"], rows["response"].to_pylist(), strict=True))

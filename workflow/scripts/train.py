@@ -31,7 +31,7 @@ def main(argv=None):
         cli.write_records(arguments, [arguments.output], inputs, settings=resolved, **speed)
         model_card.add_card(arguments.output)
         for lock in (lock for folder in arguments.parent_state for lock in Path(folder).glob("*.lock")):
-            locks.remove_state(lock.with_suffix(""))
+            locks.discard_state(lock.with_suffix(""))
 
 
 def argument_parser():

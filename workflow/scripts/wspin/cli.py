@@ -15,6 +15,7 @@ from wspin.errors import StudyError
 from wspin.escaping import one_line
 from wspin.storage import provenance
 from wspin.storage.files import sha256
+from wspin.storage.permissions import error_line
 
 # Help of required flags, the same in every program that has them
 HELP = {
@@ -89,8 +90,7 @@ def run(main: Callable[[], None]) -> None:
     except StudyError as error:
         sys.exit("\n".join(f"{name}: error: {line}" for line in error.args))
     except OSError as error:
-        place, problem = str(error.filename or "system"), error.strerror or str(error)
-        sys.exit(f"{name}: error: {one_line(place)}: {one_line(problem)}")
+        sys.exit(f"{name}: error: {one_line(error_line(error))}")
     except Exception as error:
         if type(error).__name__ != "OutOfMemoryError":
             sys.exit("\n".join(map(one_line, traceback.format_exc().rstrip("\n").split("\n"))))

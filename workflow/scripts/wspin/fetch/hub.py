@@ -19,7 +19,8 @@ from typing import Any, Literal
 from wspin.errors import StudyError
 from wspin.progress import progress_printer
 from wspin.storage.files import digest, sha256
-from wspin.storage.locks import locked, remove_state
+from wspin.storage.locks import discard_state, locked
+from wspin.storage.opening import regular
 
 
 class Unreachable(StudyError):
@@ -78,7 +79,7 @@ def snapshot(repository: Repository, patterns: Sequence[str], state: str | Path 
             print(f"fetch: {repository}: {name}", flush=True)
             _fetch(repository, file, folder / "files" / file.path, folder / "partial" / file.checksum)
         yield folder / "files"
-    remove_state(folder)
+    discard_state(folder)
 
 
 def fetch(repository: Repository, patterns: Sequence[str], state: str | Path | None, folder: Path) -> None:
@@ -162,7 +163,7 @@ def _download(repository: Repository, file: RemoteFile, partial: Path) -> None:
     if location.split("/")[:3] != url.split("/")[:3]:
         headers.pop("authorization", None)  # another host gets a signed address; the token is for the hub alone
     progress = {"expected_size": file.size, "displayed_filename": file.path, "tqdm_class": ProgressLines}
-    with open(partial, "ab") as output:
+    with open(partial, "ab", opener=regular) as output:
         http_get(location, output, resume_size=output.tell(), headers=headers, **progress)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from wspin.config.stages import Generate
 from wspin.progress import progress_printer
 from wspin.storage.files import whole_file, writing
+from wspin.storage.opening import regular
 
 from .answer import Answer, Prompts, RandomSource
 from .transformers_engine import TransformersEngine
@@ -47,8 +48,9 @@ class AnswerStore:
     def __init__(self, state: Path):
         state.mkdir(parents=True, exist_ok=True)
         self.path = state / "answers.jsonl"
-        lines = self.path.read_bytes().split(b"\n") if self.path.exists() else []
-        lines = [line for line in lines if line]
+        with open(self.path, "a+b", opener=regular) as file:
+            file.seek(0)
+            lines = [line for line in file.read().split(b"\n") if line]
         kept = [line for line in lines if line[:DIGITS] == _checksum(line[DIGITS:])]
         with whole_file(self.path) as temporary:  # a kill or a full disk may have left the last line incomplete
             temporary.write_bytes(b"".join(line + b"\n" for line in kept))
@@ -61,7 +63,7 @@ class AnswerStore:
         """Store an answer; a process killed after this keeps it."""
         self.answers[index] = answer
         text = b" " + json.dumps([index, answer.ids, answer.finish_reason]).encode()
-        with writing(self.path), open(self.path, "ab") as file:
+        with writing(self.path), open(self.path, "ab", opener=regular) as file:
             file.write(_checksum(text) + text + b"\n")
 
 

@@ -29,6 +29,7 @@ from typing import NamedTuple
 
 from wspin.errors import StudyError
 from wspin.storage import provenance
+from wspin.storage.opening import lock_file, regular
 from wspin.study.jobs import Job
 
 from . import stale
@@ -126,13 +127,13 @@ def markers(folder: Path) -> Iterator[tuple[str, float]]:
 def held(path: str) -> bool | None:
     """Whether a process holds the lock (flock) of a file; None if that is unknown. Creates and changes no file."""
     try:
-        with open(path, "r+") as file:  # on NFS an exclusive lock needs a file that is open for writing
+        with open(path, "r+b", opener=lock_file) as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
     except BlockingIOError:
         return True
-    except OSError:
+    except (OSError, StudyError):
         return None
     return False
 
@@ -146,7 +147,7 @@ def changed(path: str) -> float | None:
 
 def tail(path: str) -> str:
     """The end of a file, the empty string if there is none."""
-    with contextlib.suppress(OSError), open(path, "rb") as file:
+    with contextlib.suppress(OSError, StudyError), open(path, "rb", opener=regular) as file:
         file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
         return file.read(TAIL).decode(errors="replace")
     return ""

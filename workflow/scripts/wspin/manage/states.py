@@ -4,14 +4,20 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from wspin.errors import StudyError
 from wspin.storage.locks import remove_state
+from wspin.storage.permissions import error_line
 
 
 def clean_states(root: Path) -> Iterator[str]:
-    """Remove the states below `root` that no process holds; yields a line for each that is in use, and the total."""
+    """Remove the states below `root` that no process holds; yields a line for each that stays, and the total."""
     freed = []
     for folder in state_folders(root):
-        size = remove_state(folder)
+        try:
+            size = remove_state(folder)
+        except (StudyError, OSError) as error:
+            yield error_line(error)
+            continue
         if size < 0:
             yield f"{folder}: held by a running process; left alone"
         elif size:

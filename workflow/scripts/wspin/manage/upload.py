@@ -13,7 +13,7 @@ from wspin.config.sources import Push
 from wspin.errors import StudyError
 from wspin.fetch.hub import Repository, as_study_errors, client, link_or_copy
 from wspin.storage.files import read_json, sha256, write_json
-from wspin.storage.locks import locked, remove_state
+from wspin.storage.locks import discard_state, locked
 from wspin.storage.provenance import read_record, record_path
 from wspin.study.paths import StudyPaths
 
@@ -39,7 +39,7 @@ def push_model(results: str | Path) -> str:
     with locked(folder):
         export(paths, settings, folder)
         address = upload(folder, settings)
-    remove_state(folder)
+    discard_state(folder)
     return f"push: {settings.model} is at {address}"
 
 

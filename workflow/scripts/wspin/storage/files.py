@@ -16,7 +16,7 @@ import yaml
 from wspin.errors import StudyError, first_line
 
 from . import checksums
-from .permissions import denial, take_modes
+from .permissions import error_line, take_modes
 
 
 @contextlib.contextmanager
@@ -114,7 +114,7 @@ def read_json(path: str | Path, content: str, remedy: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise StudyError(f"{path}: expected {content}, found no JSON ({first_line(error)}); {remedy}") from None
     except PermissionError as error:
-        raise StudyError(denial(error) or f"{path}: {error.strerror}") from None
+        raise StudyError(error_line(error)) from None
     if not isinstance(value, dict):
         raise StudyError(f"{path}: expected {content}, found a JSON {type(value).__name__}; {remedy}")
     value.pop("checksum", None)

@@ -4,12 +4,18 @@ import contextlib
 import fcntl
 import os
 import shutil
+import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
+from wspin.errors import StudyError
+from wspin.escaping import one_line
+
 from .files import writing
+from .opening import check_kind, check_tree, lock_file
+from .permissions import error_line
 
 
 @contextlib.contextmanager
@@ -17,24 +23,29 @@ def locked(folder: Path, wait: bool = True) -> Iterator[bool]:
     """Hold the lock of a state folder; yields False at once if it is busy and `wait` is off.
 
     The lock is the kernel's (flock) on a file beside the folder: it ends with the process that holds it, however that
-    process ends. If the last holder has removed the lock file, a new one is created.
+    process ends. If the last holder has removed the lock file, a new one is created. Raises `StudyError` for links and
+    other things than files and folders, in a state that is going to be used.
     """
     path = folder.with_name(folder.name + ".lock")
     while True:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "a+") as file:
+        with open(path, "a+", opener=lock_file) as file:
             if not _acquire(file, folder, wait):
                 yield False
                 return
             if not _is_current(file, path):
                 continue
+            if wait:
+                check_tree(folder)
             _write_holder(file, path)
             yield True
             return
 
 
 def _write_holder(file: TextIO, path: Path) -> None:
-    """Write this process into its lock file; on a full disk the file is removed."""
+    """Write this process into its lock file; on a full disk the file is removed. Another user's file stays as it is."""
+    if not os.access(path, os.W_OK):
+        return
     try:
         with writing(path):
             file.truncate(0)
@@ -58,21 +69,37 @@ def _acquire(file: TextIO, folder: Path, wait: bool) -> bool:
         if not wait:
             return False
         file.seek(0)
-        holder = file.read().strip() or "?"
+        holder = one_line(file.read(200).strip()) or "?"
         print(f"{folder}: held by process {holder}; waiting for it to end", file=sys.stderr, flush=True)
         fcntl.flock(file, fcntl.LOCK_EX)
     return True
 
 
 def remove_state(folder: Path) -> int:
-    """Remove a state folder unless it is locked; returns the bytes freed (0 for no folder), or -1 if it is locked."""
+    """Remove a state folder unless it is locked; returns the bytes freed (0 for no folder), or -1 if it is locked.
+
+    Raises `StudyError` if the folder is a link, or lies below one within `.state`: what is elsewhere is no state.
+    """
+    above = folder.parts[::-1].index(".state") if ".state" in folder.parts else 0
+    for place in (folder, *folder.parents[:above]):
+        if place.is_symlink():
+            check_kind(place, stat.S_IFDIR)
     with locked(folder, wait=False) as free:
         if not free:
             return -1
-        freed = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-        shutil.rmtree(folder, ignore_errors=True)
+        freed = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file() and not file.is_symlink())
+        if folder.exists():
+            shutil.rmtree(folder)
         folder.with_name(folder.name + ".lock").unlink(missing_ok=True)
         return freed
+
+
+def discard_state(folder: Path) -> None:
+    """Remove the state of a result that is complete; a failure is printed and no more: it must not cost the result."""
+    try:
+        remove_state(folder)
+    except (StudyError, OSError) as error:
+        print(f"{folder}: the saved state stays: {error_line(error)}", flush=True)
 
 
 def show_alive() -> TextIO:
@@ -83,6 +110,6 @@ def show_alive() -> TextIO:
     """
     path = Path(".snakemake/alive")
     path.parent.mkdir(exist_ok=True)
-    file = open(path, "a")  # noqa: SIM115
+    file = open(path, "a", opener=lock_file)  # noqa: SIM115
     fcntl.flock(file, fcntl.LOCK_SH)
     return file

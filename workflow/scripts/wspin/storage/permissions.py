@@ -40,10 +40,17 @@ def _new_modes(folder: Path) -> tuple[int, int]:
     return file_mode, folder_mode
 
 
-def denial(error: OSError) -> str | None:
-    """What is missing and whom to ask, in words that follow the path; None if `error` is not for want of permission.
+def error_line(error: Exception) -> str:
+    """The line that a program ends with: a `StudyError` as it is, an OSError with its file, or as its `denial`."""
+    if not isinstance(error, OSError):
+        return str(error)
+    return denial(error) or f"{error.filename or 'system'}: {error.strerror or error}"
 
-    The path is that of the file, or of the closest folder above it, that is in the way.
+
+def denial(error: OSError) -> str | None:
+    """A line with the file or folder that is in the way, its owner and what to ask of them.
+
+    None if `error` is not for want of permission, or nothing is found in the way.
     """
     if error.errno not in (errno.EACCES, errno.EPERM) or not isinstance(error.filename, (str, os.PathLike)):
         return None

@@ -15,6 +15,7 @@ from transformers import TrainerCallback
 
 from wspin.errors import StudyError
 from wspin.storage.files import file_hashes, read_json, sync, write_checked_json, writing
+from wspin.storage.opening import regular
 from wspin.storage.permissions import take_modes
 
 from .distributed import rank
@@ -34,8 +35,8 @@ class Journal(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Begin with the curve of the saved state."""
         saved = saved_folder(args, state) / self.curve.name
-        with writing(self.curve):
-            self.curve.write_bytes(saved.read_bytes() if state.global_step else b"")
+        with writing(self.curve), open(self.curve, "wb", opener=regular) as file:
+            file.write(saved.read_bytes() if state.global_step else b"")
         self.first_step, self.lap_started, self.lap_steps = state.global_step, time.time(), []
         resumed = ", resumed" if state.global_step else ""
         print(f"train: step {state.global_step} of {state.max_steps}{resumed}", flush=True)
@@ -45,7 +46,7 @@ class Journal(TrainerCallback):
             return
         step = state.global_step
         entry = {"step": step, **{key: value for key, value in logs.items() if key != "epoch"}}
-        with writing(self.curve), open(self.curve, "a") as file:
+        with writing(self.curve), open(self.curve, "a", opener=regular) as file:
             file.write(json.dumps(entry) + "\n")
         self.lap_steps.append(logs)
         if step % PROGRESS_STEPS == 0 or step == state.max_steps:
