@@ -30,11 +30,12 @@ rule eval:
         **stage_resources("eval"),
     params:
         flags=flags(FLAGS.eval),
+        checks=lambda wildcards, resources: FLAGS.untracked_task_flags(wildcards.suite),
         python=interpreter("eval"),
     shell:
         r"""
         exec &> >(tee {log:q})
         {params.python:q} workflow/scripts/eval.py --model {input.model:q} --manifest {input.manifest:q} \
-            --tasks {input.tasks:q} --heldout {input.heldout:q} {params.flags:q} \
+            --tasks {input.tasks:q} --heldout {input.heldout:q} {params.flags:q} {params.checks:q} \
             --scores {output.scores:q} --samples {output.samples:q}
         """

@@ -89,10 +89,11 @@ rule fetch_tasks:
     params:
         state=download_state,
         flags=flags(FLAGS.fetch_tasks),
+        checks=lambda wildcards, resources: FLAGS.untracked_task_flags(wildcards.suite),
         contents=lambda wildcards: contents(local_files(STUDY.eval.sources[wildcards.suite].path)),
     shell:
         r"""
         exec &> >(tee {log:q})
-        python workflow/scripts/fetch.py tasks {params.flags:q} --state {params.state:q} --output {output.tasks:q} \
-            --output-manifest {output.manifest:q}
+        python workflow/scripts/fetch.py tasks {params.flags:q} {params.checks:q} --state {params.state:q} \
+            --output {output.tasks:q} --output-manifest {output.manifest:q}
         """

@@ -285,7 +285,7 @@ def test_what_is_wrong_is_said_in_one_line(made, tmp_path):
         "include: spell_backward.yaml\ntask: endless\nprocess_results: !function endless.score\n"
     )
     (tmp_path / "tasks/endless.py").write_text("def score(doc, results):\n    return {'exact_match': float('inf')}\n")
-    changes = {"--tasks": tmp_path / "tasks"}
+    changes = {"--tasks": tmp_path / "tasks", "--code": "allow"}
     refused("expected the data of lost, found FileNotFoundError", "lost=0", **changes)
     refused("expected 0 shots, as the task says, found 3", "fixed=3", **changes)
     refused("no score of its own; name the tasks in it", "bare=0", **changes)
@@ -337,7 +337,7 @@ def test_task_files_are_copied_with_what_they_name(tmp_path):
     (source / "below/__pycache__").mkdir(parents=True)
     for name in ("a.yaml", "_default_yaml", "below/utils.py", "data.jsonl", "notes.md", "below/__pycache__/utils.pyc"):
         (source / name).write_text(name)
-    tasks.fetch(TaskSource(path=str(source)), tmp_path / "out", "nowhere")
+    tasks.fetch(TaskSource(path=str(source), code="allow"), tmp_path / "out", "nowhere")
     copied = sorted(str(file.relative_to(tmp_path / "out")) for file in (tmp_path / "out").rglob("*") if file.is_file())
     assert copied == ["_default_yaml", "a.yaml", "below/utils.py", "data.jsonl"]
     with pytest.raises(StudyError, match=r"expected a folder with \*.yaml, found none"):

@@ -33,6 +33,7 @@ def main(argv=None):
     )
     parser.add_argument("--default-tasks", action="store_true", help="lm-eval's own tasks, on the data in --tasks")
     parser.add_argument("--cut", action="store_true", help="let lm-eval cut requests longer than the context; counted")
+    parser.add_argument("--code", choices=["allow"], help="allow task files that run code")
     arguments = parser.parse_args(argv)
     settings = cli.parse_section(arguments, EvalSettings)
     versions = provenance.versions(("lm_eval", "transformers", "torch", *ENGINE_PACKAGES[settings.engine]))
@@ -60,7 +61,8 @@ def score(flags, settings, metadata):
     documents = None
     if flags.heldout:
         documents = heldout.heldout_documents(flags.heldout, flags.template, flags.eos, flags.model)
-    suite = harness.Suite(flags.suite, Path(flags.tasks), dict(flags.shots), flags.default_tasks, documents, flags.cut)
+    tasks = {"default_tasks": flags.default_tasks, "documents": documents, "cut": flags.cut, "code": bool(flags.code)}
+    suite = harness.Suite(flags.suite, Path(flags.tasks), dict(flags.shots), **tasks)
     scores, rows = harness.evaluate(suite, flags.model, settings, flags.eos)
     write_samples(flags.samples, rows, metadata)
     write_checked_json(flags.scores, {**metadata, "tasks": scores})

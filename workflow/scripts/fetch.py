@@ -36,6 +36,7 @@ def main(argv=None):
     model.add_argument("--split", help="split of that data set")
     model.add_argument("--eos", help="end-of-answer token of the study, if the model must have it")
     model.add_argument("--template", help="template of the model's prompts")
+    commands.choices["tasks"].add_argument("--code", choices=["allow"], help="allow task files that run code")
     data.add_argument("--reasoning-gym", type=json.loads, help="tasks to generate (JSON)")
     data.add_argument("--splits", nargs="+", required=True, help="splits to fetch or generate")
     arguments = parser.parse_args(argv)
@@ -43,8 +44,7 @@ def main(argv=None):
     with whole_folder(arguments.output) as folder:
         sources = arguments.action(arguments, folder)
     if manifest := arguments.output_manifest:
-        write_manifest = folders.write_manifest if arguments.action is fetch_model else write_digests
-        write_manifest(arguments.output, manifest)
+        (folders.write_manifest if arguments.action is fetch_model else write_digests)(arguments.output, manifest)
     inputs = map(str, filter(None, (manifest, *(sources or ()))))  # of sources, the local ones
     cli.write_records(arguments, [arguments.output], inputs)
     if arguments.action is fetch_model:
@@ -73,7 +73,7 @@ def fetch_data(arguments, folder):
 
 def fetch_tasks(arguments, folder):
     """task files and data of an evaluation suite"""
-    return tasks.fetch(TaskSource(**arguments.source), folder, arguments.state)
+    return tasks.fetch(TaskSource(**arguments.source, code=arguments.code), folder, arguments.state)
 
 
 if __name__ == "__main__":

@@ -159,9 +159,14 @@ class TaskSource(Section):
     )
     package: Package | None = Field(None, description="file in a Python package that the task files in `path` read")
     heldout: bool = Field(False, description="the task files read the study's held-out rows")
+    code: Literal["allow"] | None = Field(
+        None, description="`allow` task files in `path` that run code or read other files, refused without this key"
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
+        if self.hub and self.code:
+            raise ValueError("code goes with path alone: lm-eval's own tasks run as they are installed")
         if self.hub and self.path:
             if self.revision or self.package:
                 raise ValueError("hub with path: the data set's files lie there; remove revision and package")

