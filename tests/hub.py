@@ -6,7 +6,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -32,6 +32,7 @@ class Hub:
 
     repos: dict[str, Repo] = field(default_factory=dict)
     token: str = "hf_secretsecretsecret"
+    login: str = ""  # user:password of the same account
     allowed: bool = True  # whether the token's account has access to gated repositories
     break_after: dict[str, int] = field(default_factory=dict)  # file: bytes after which the connection breaks, once
     requests: list[str] = field(default_factory=list)
@@ -41,6 +42,9 @@ class Hub:
     stored: dict[str, bytes] = field(default_factory=dict)  # large storage, by sha256
     forbidden: str = ""  # part of the path of an upload request that is refused
     stalled: str = ""  # a file of which only the first half is sent
+    hostile: dict[str, Callable[["HubHandler"], object]] = field(
+        default_factory=dict
+    )  # by parts of paths: who responds
     url: str = ""
 
     def add(self, kind: str, name: str, folder: Path | None = None, **options) -> Repo:
@@ -96,7 +100,7 @@ class HubHandler(BaseHTTPRequestHandler):
     def upload(self, body: bytes) -> None:
         """Create a repository, accept large files one by one, and small ones with the commit."""
         self.hub.requests.append(f"{self.command} {self.path}")
-        if self.headers.get("authorization") != f"Bearer {self.hub.token}" and not self.path.startswith("/store/"):
+        if self.bearer() != self.hub.token and not self.path.startswith("/store/"):
             return self.error(401, "")
         if self.hub.forbidden and self.hub.forbidden in self.path:
             return self.error(403, "")
@@ -146,8 +150,12 @@ class HubHandler(BaseHTTPRequestHandler):
     def respond(self, send: bool = True) -> None:
         hub = self.hub
         hub.requests.append(f"{self.command} {self.path}")
-        bearer = (self.headers.get("authorization") or "").removeprefix("Bearer ") or None
+        bearer = self.bearer()
         hub.tokens.append(bearer)
+        for part, reply in hub.hostile.items():
+            if part in self.path:
+                reply(self)
+                return
         if match := re.fullmatch(r"/api/(model|dataset)s/(.+?)/tree/(\w+)(?:\?.*)?", self.path):
             if repo := self.accessible(*match.groups(), bearer):
                 sizes = {path: len(content) for path, content in repo.files.items()}
@@ -168,6 +176,12 @@ class HubHandler(BaseHTTPRequestHandler):
                 self.file(repo, path, send)
             return
         self.error(404, "EntryNotFound")
+
+    def bearer(self) -> str | None:
+        """The token of the request, also for its account's user and password."""
+        header = self.headers.get("authorization") or ""
+        basic = f"Basic {base64.b64encode(self.hub.login.encode()).decode()}"
+        return self.hub.token if self.hub.login and header == basic else header.removeprefix("Bearer ") or None
 
     def accessible(self, kind: str, name: str, revision: str | None, bearer: str | None, listing: bool = False):
         """The repository, or None after sending an error. A gated repository's files may be listed by all."""

@@ -77,4 +77,4 @@ def fetch_tasks(arguments, folder):
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, online=True)

@@ -77,4 +77,4 @@ def push(arguments):
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, online=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 from wspin.config.base import Section
 from wspin.config.flags import add_flags, from_flags
+from wspin.credentials import drop_credentials, without_credentials
 from wspin.errors import StudyError
 from wspin.escaping import one_line
 from wspin.storage import provenance
@@ -82,18 +83,28 @@ def write_records(arguments: argparse.Namespace, outputs: Iterable[str], inputs:
         provenance.write_record(output, {**entry, **hashed})
 
 
-def run(main: Callable[[], None]) -> None:
-    """Run a program: a `StudyError` or failed disk operation ends it with exit code 1 and a line for each mistake."""
+def run(main: Callable[[], None], online: bool = False) -> None:
+    """Run a program: a `StudyError` or failed disk operation ends it with exit code 1 and a line for each mistake.
+
+    No line of an error holds credentials. `online`: the program uses them; others run without them in the environment,
+    and so do the libraries and the tasks' code that they load.
+    """
     name = Path(sys.argv[0]).name
+    if not online:
+        drop_credentials()
     try:
         main()
     except StudyError as error:
         sys.exit("\n".join(f"{name}: error: {line}" for line in error.args))
     except OSError as error:
-        sys.exit(f"{name}: error: {one_line(error_line(error))}")
+        sys.exit(f"{name}: error: {_shown(error_line(error))}")
     except Exception as error:
         if type(error).__name__ != "OutOfMemoryError":
-            sys.exit("\n".join(map(one_line, traceback.format_exc().rstrip("\n").split("\n"))))
+            sys.exit("\n".join(map(_shown, traceback.format_exc().rstrip("\n").split("\n"))))
         sys.exit(f"{name}: error: the GPU has too little memory; lower token_budget or batch_size")
     finally:
         gc.freeze()  # the collection at exit would go through all of torch: half a second
+
+
+def _shown(text: str) -> str:
+    return one_line(without_credentials(text))

@@ -14,7 +14,8 @@ VALUE = r"[^\s\"<>]*[^\s\"<>).,:;'\]]"
 QUERY = re.compile(rf"(?<=[\w/])([?#])[\w.~%+-]+={VALUE}")
 ADDRESS = re.compile(rf"(://[^\s?\"<>]*)(\?{VALUE})?")  # whole, so that a long line of them is read once
 SECRET_NAME = re.compile(r"(?:TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|JWT|KEY)S?$", re.IGNORECASE)
-USERS = re.compile(r"(?<=://)\S+(?=@)|^[^\s/:@]+:\S+(?=@)")  # in variables, also where a password has a raw slash
+# In variables, whose addresses may be careless: with blanks or raw slashes in a password, or without a scheme
+USERS = re.compile(r"(?<=://)(?:(?!://).)*(?=@)|^(?!\w+://)[^\s/:@]+:\S+(?=@)")
 
 
 def without_credentials(text: str) -> str:
@@ -37,7 +38,7 @@ def secret_variables() -> dict[str, set[str]]:
     variables = {}
     for name, value in os.environ.items():
         users = USERS.findall(value)
-        secrets = {*users, *(user.partition(":")[2] for user in users)}
+        secrets = {*users, *(part for user in users for part in (user.partition(":")[2], *re.split(r"[:/?#@ ]", user)))}
         secrets |= {value} if SECRET_NAME.search(name) else set()
         if secrets := secrets - {""}:
             variables[name] = secrets

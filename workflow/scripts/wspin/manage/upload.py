@@ -10,6 +10,7 @@ from typing import Any
 
 from wspin.config.load import read_results
 from wspin.config.sources import Push
+from wspin.credentials import without_credentials
 from wspin.errors import StudyError
 from wspin.fetch.hub import Repository, as_study_errors, client, link_or_copy
 from wspin.storage.files import read_json, sha256, write_json
@@ -122,4 +123,4 @@ def upload(folder: Path, settings: Push) -> str:
             api.upload_folder(repo_id=settings.to, folder_path=folder, commit_message=subject, delete_patterns=WEIGHTS)
         except RuntimeError as error:  # the library wraps the error of a large file
             raise error.__cause__ or error from None
-    return f"{constants.ENDPOINT}/{settings.to}"
+    return without_credentials(f"{constants.ENDPOINT}/{settings.to}")

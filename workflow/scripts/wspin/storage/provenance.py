@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from wspin.credentials import without_credentials
 from wspin.errors import StudyError
 from wspin.escaping import escaped
 
@@ -50,7 +51,7 @@ def record(command: list[str], program: str, started: float, inputs: Iterable[st
         "program": program,
         "code": code_hash(program),
         "commit": _commit(),
-        "command": command,
+        "command": [without_credentials(word) for word in command],
         "host": platform.node(),
         "threads": int(os.environ.get("OMP_NUM_THREADS", 0)) or os.cpu_count(),
         "started": datetime.datetime.fromtimestamp(started, datetime.UTC).isoformat(timespec="seconds"),

@@ -1,0 +1,90 @@
+"""Planted secrets reach no output, file, command or upload of the programs that use the network."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import hub as loopback
+import planted
+import pytest
+import results as made
+from attacks import attack
+
+
+@pytest.fixture(scope="module")
+def hub(scratch_model):
+    with loopback.Hub(login=planted.LOGIN, allowed=False) as hub:
+        for name in ("tiny", "private", "gated", "signed", "unexpected"):
+            hub.add("model", f"lab/{name}", scratch_model, private=name == "private", gated=name == "gated")
+        storage = f"http://store-user:Signed-word-9@127.0.0.1:9/f?X-Amz-Signature={planted.SIGNATURE}"
+        locations = {"lab/loop": "/api/models/lab/loop/again", "lab/signed/resolve": storage}
+        locations["lab/tls"] = hub.url.replace("http:", "https:") + f"/?sig={planted.SIGNATURE}"
+        for part, location in locations.items():
+            hub.hostile[part] = lambda handler, location=location: handler.body(302, b"", {"Location": location})
+        hub.hostile["lab/broken"] = lambda handler: handler.error(500, planted.LOGIN)
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def run(hub, root, scratch_model, tmp_path_factory):
+    """{what was wrong: output} of the programs, and the folder in which they ran."""
+    folder = tmp_path_factory.mktemp("planted")
+    shutil.copytree(root / "config", folder / "config")
+    (folder / "overlay.yaml").write_text("models: {base: {hub: lab/tiny, revision: null}}\n")
+    made.study(root, folder / "results", push={"model": "wspin/ite3", "to": "me/it"})
+    made.put_model(folder / "results", "wspin/ite3", scratch_model)
+    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    environment = {**kept, **planted.environment(hub.url, folder / "home")}
+    command = [sys.executable, root / "tests/planted.py", folder, hub.url]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    output = subprocess.run(command, env=environment, check=False, timeout=200, **streams).stdout
+    shutil.rmtree(folder / "home")
+    parts = output.decode().split("== ")
+    return dict(part.split("\n", 1) for part in parts[1:]), folder
+
+
+@attack(
+    "secrets",
+    "tokens in the environment and in a file; users and passwords of a mirror, proxies and indexes; signed addresses",
+    "no line of fetch, push or revisions holds one, whether they succeed or fail in one of 20 ways, nor a command",
+)
+def test_no_line_holds_a_secret(run, hub):
+    """Under HF_DEBUG, and with an unexpected error whose message has them."""
+    outputs, _ = run
+    assert len(outputs) > 20
+    leaks = {wrong: planted.leaks(output.encode()) for wrong, output in outputs.items()}
+    assert {wrong: secrets for wrong, secrets in leaks.items() if secrets} == {}
+    assert "starts [" in outputs["index"]  # pip
+    assert outputs["unexpected"].endswith(f"RuntimeError: {hub.url}: ***\n")
+
+
+@attack(
+    "secrets",
+    "the same, and a flag with a user and a password",
+    "no model, record, lock file, saved state or upload holds one",
+)
+def test_no_file_holds_a_secret(run, hub):
+    _, folder = run
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert {"provenance.json", "revisions.lock.yaml", "config.json"} <= {path.name for path in files}
+    assert [path for path in files if planted.leaks(path.read_bytes())] == []
+    assert [name for name, content in hub.repos["model/me/it"].files.items() if planted.leaks(content)] == []
+
+
+def test_a_mirror_with_a_user_and_a_password_works(run, hub):
+    """Downloads from a private repository, and an upload."""
+    outputs, folder = run
+    assert (folder / "out/lab/private/config.json").exists()
+    assert outputs["push"] == f"push: wspin/ite3 is at {hub.url}/me/it\n"
+
+
+@attack(
+    "secrets",
+    "`HF_ENDPOINT=https://user:password@mirror.example`, and a gated repository",
+    "fetch.py: error: lab/gated@0123456789abcdef0123456789abcdef01234567: config.json: expected access to a gated "
+    "repository, found none (HF_TOKEN is set); accept its terms at {url}/lab/gated, then set HF_TOKEN to a token that "
+    "may read it",
+)
+def test_addresses_are_shown_without_users(run, hub, outcome):
+    assert run[0]["gated"].splitlines()[-1] == outcome.format(url=hub.url)
