@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, WithJsonSchema
@@ -12,6 +13,9 @@ MOST_ROUNDS = 1000  # iterations of an arm
 MOST_DRAWS = 10**6  # of the bootstrap
 LONGEST_PART = 255  # bytes of a file's name, on the usual file systems
 LONGEST_NAME = 100  # characters
+# Names on the hub, which `hub_name` limits further: without `--`, `..` and `.git` at the end
+_PART = r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"
+HUB_NAME, PUSH_NAME = rf"^({_PART}/)?{_PART}$", rf"^{_PART}/{_PART}$"
 
 
 def _no_truth_value(value: Any) -> Any:
@@ -49,6 +53,15 @@ def _expanded(path: str) -> str:
     return "it out" if expanded == path else expanded
 
 
+def hub_name(name: str) -> str:
+    """A name that the hub may have for a repository. Raises `ValueError` for another."""
+    if not re.fullmatch(HUB_NAME, name):
+        raise ValueError(f"expected {PATTERNS[HUB_NAME]}")
+    if re.search(r"--|\.\.|\.git$", name):
+        raise ValueError("expected a name without `--`, `..` and a `.git` at its end, as on the hub; correct it")
+    return name
+
+
 NoTruthValue = BeforeValidator(_no_truth_value)
 Number = Annotated[FiniteFloat, NoTruthValue]
 Positive = Annotated[FiniteFloat, Field(gt=0.0), NoTruthValue]
@@ -66,7 +79,8 @@ PerIteration = Annotated[T | list[T], Field(union_mode="left_to_right")]
 Setting = Annotated[int | float | str | bool, BeforeValidator(_setting)]
 Text = Annotated[str, Field(min_length=1), AfterValidator(_text)]
 FilePath = Annotated[str, Field(min_length=1), AfterValidator(_path)]
-Hub = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*(/[\w.-]+)?$")]
+Hub = Annotated[str, Field(pattern=HUB_NAME), AfterValidator(hub_name)]
+PushTo = Annotated[str, Field(pattern=PUSH_NAME), AfterValidator(hub_name)]
 Split = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
 Task = Annotated[str, Field(pattern=r"^[\w.+-]+$")]
 Revision = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
@@ -75,9 +89,9 @@ Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.-]*$", max_length=LONGEST_N
 PATTERNS = {  # in the words of messages
     r"^\w[\w.-]*$": "the name of a split, without slices or folders; `prompts` and `pairs` limit its rows",
     r"^[\w.+-]+$": "the name of a task of lm-eval, without folders",
-    r"^[A-Za-z0-9][\w.-]*(/[\w.-]+)?$": "a name on the hub, `owner/name`; a local folder is given as `path`",
+    HUB_NAME: "a name on the hub, `owner/name`; a local folder is given as `path`",
     r"^[0-9a-f]{40}$": "the 40 hex digits of a commit; `make revisions` looks them up where the key is missing",
-    r"^[\w.-]+/[\w.-]+$": "a repository on the hub, `owner/name`",
+    PUSH_NAME: "a repository on the hub, `owner/name`",
     r"^[0-9a-f]{64}$": "the 64 hex digits of a checksum",
     r"^[a-z][a-z0-9_.-]*$": "a name of a-z, 0-9, `_`, `.` and `-` that begins with a letter",
 }

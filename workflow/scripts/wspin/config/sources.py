@@ -1,6 +1,6 @@
 """Sources of the study's models, rows and tasks (the hub, a package, a folder, or made here), and where models go."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -10,6 +10,7 @@ from .base import (
     Hub,
     Loss,
     Precision,
+    PushTo,
     Revision,
     Section,
     Setting,
@@ -180,6 +181,6 @@ class Push(Section):
     """A model that the target `push` uploads to the hub."""
 
     model: str = Field(description="registry name or iteration, such as wspin/ite3")
-    to: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] = Field(description="repository on the hub: owner/name")
+    to: PushTo = Field(description="repository on the hub: owner/name")
     private: bool = Field(True, description="visible to your account only; false makes it public")
     dtype: Precision = Field("float32", description="bfloat16 uploads a rounded copy, half as large")
