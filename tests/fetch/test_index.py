@@ -222,7 +222,7 @@ def test_another_checksum_is_not_opened(server, tmp_path, monkeypatch):
     entry = wheel(tmp_path, {"texts/rows.json": "[]"})
     server.pages["/simple/texts/"] = b'<a href="/texts-1.0-py3-none-any.whl">x</a>'
     server.pages["/texts-1.0-py3-none-any.whl"] = b"another"
-    monkeypatch.setattr(packages, "_open_archive", lambda *_: pytest.fail("opened"))
+    monkeypatch.setattr(packages, "_content", lambda *_: pytest.fail("opened"))
     assert "found another checksum; check name" in refusal(entry, tmp_path)
 
 
