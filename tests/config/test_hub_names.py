@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from wspin.config.base import Hub, PushTo
+from wspin.config.load import read_study
 from wspin.errors import StudyError
 from wspin.manage.revisions import pin
 
@@ -54,4 +55,18 @@ def test_revisions_looks_up_no_other_name(root, tmp_path, monkeypatch, outcome):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(StudyError) as error:
         list(pin(["study.yaml"], []))
+    assert str(error.value) == outcome
+
+
+@attack(
+    "malformed",
+    "`push: {model: base, to: me/base..git}`",
+    "study.yaml:1: push.to: expected a name without `--`, `..` and a `.git` at its end, as on the hub, found "
+    "'me/base..git'; correct it",
+)
+def test_push_is_refused_before_the_export(root, tmp_path, monkeypatch, outcome):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "study.yaml").write_text("push: {model: base, to: me/base..git}\n")
+    with pytest.raises(StudyError) as error:
+        read_study([root / "config/config.yaml", "study.yaml"])
     assert str(error.value) == outcome

@@ -435,11 +435,6 @@ study.yaml:1: eval.suites.new.piqa: no metric; add one to report.metrics, such a
         "study.yaml:1: models.base.hub: expected a name on the hub, `owner/name`, found './models/qwen'; a local folder is given as `path`",
     ),
     Case(
-        "a repository to push to that the hub would refuse",
-        written("push: {model: base, to: me/base..git}\n"),
-        "study.yaml:1: push.to: expected a name without `--`, `..` and a `.git` at its end, as on the hub, found 'me/base..git'; correct it",
-    ),
-    Case(
         "a branch as revision",
         written("models: {base: {revision: main}}\n"),
         "study.yaml:1: models.base.revision: expected the 40 hex digits of a commit, found 'main'; `make revisions` looks them up where the key is missing",
