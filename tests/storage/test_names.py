@@ -73,5 +73,10 @@ def test_names_that_collide_are_refused(pair):
         check_distinct(pair)
 
 
+def test_a_file_is_no_folder_of_another():
+    with pytest.raises(StudyError, match=r"^A/b: expected its folder, found the file a; use no such files"):
+        check_distinct(["A/b", "a"])
+
+
 def test_names_that_differ_are_accepted():
     check_distinct(["a", "b", "data/a"])

@@ -26,14 +26,26 @@ def path_below(folder: str | Path, name: str) -> Path:
 
 
 def check_distinct(names: Iterable[str]) -> None:
-    """Raises `StudyError` if two names are one file on some file system: equal but for case or Unicode's forms."""
+    """Raises `StudyError` if two names are one on some file system: equal but for case or Unicode's forms.
+
+    A file that is another's folder is refused too.
+    """
     seen: dict[str, str] = {}
+    names = list(names)
     for name in names:
-        key = unicodedata.normalize("NFC", name).casefold()
+        key = _folded(name)
         if key in seen:
             found = f"found {escaped(seen[key])[:SHOWN]} too, which is the same name on some file systems"
             raise StudyError(f"{escaped(name)[:SHOWN]}: expected every name once, {found}; use no such files")
         seen[key] = name
+    for name in names:
+        if file := next((seen[str(path)] for path in PurePosixPath(_folded(name)).parents if str(path) in seen), None):
+            found = f"found the file {escaped(file)[:SHOWN]}"
+            raise StudyError(f"{escaped(name)[:SHOWN]}: expected its folder, {found}; use no such files")
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _unsafe(name: object) -> str:
