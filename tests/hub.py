@@ -1,6 +1,7 @@
 """A model hub on loopback with a test's repositories: as much of the real protocol as fetches and uploads need."""
 
 import base64
+import contextlib
 import hashlib
 import json
 import re
@@ -11,6 +12,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Self
+
+import pytest
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 LARGE = 4096  # bytes; files of this size or more are in large storage
@@ -47,6 +50,15 @@ class Hub:
     )  # by parts of paths: who responds
     url: str = ""
 
+    def connect(self, monkeypatch: pytest.MonkeyPatch, token: str = "") -> None:
+        """Make this the hub of huggingface_hub in this process, which was imported for another or for none."""
+        from huggingface_hub import constants
+
+        monkeypatch.setattr(constants, "ENDPOINT", self.url)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", "/nonexistent")
+        monkeypatch.setenv("HF_TOKEN", token)
+
     def add(self, kind: str, name: str, folder: Path | None = None, **options) -> Repo:
         files = {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()} if folder else {}
         self.repos[f"{kind}/{name}"] = Repo(files, **options)
@@ -62,7 +74,9 @@ class Hub:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(
+            target=self.server.serve_forever, args=[0.01], daemon=True
+        ).start()  # s between looks for its end
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -243,9 +257,38 @@ class HubHandler(BaseHTTPRequestHandler):
     def error(self, status: int, code: str) -> None:
         self.body(status, b"{}", {"X-Error-Code": code, "X-Error-Message": f"{code}, {self.hub.token}"})
 
+    def endless(self, content: bytes, status: int = 200) -> None:
+        """Send `content` again and again until the client hangs up."""
+        self.send_response(status)
+        self.end_headers()
+        self.close_connection = True
+        with contextlib.suppress(OSError):
+            while True:
+                self.wfile.write(content * 65536)
+
+    def stall(self, content: bytes = b"") -> None:
+        """Send the beginning of a body, and no more until the client hangs up."""
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(content)
+        self.wfile.flush()
+        self.close_connection = True
+        with contextlib.suppress(OSError):
+            self.rfile.read(1)
+
+    def drip(self, content: bytes, seconds: float) -> None:
+        """Send a body byte by byte, with so much time between them, and without its length."""
+        self.send_response(200)
+        self.end_headers()
+        self.close_connection = True
+        with contextlib.suppress(OSError):
+            for byte in content:
+                self.wfile.write(bytes([byte]))
+                time.sleep(seconds)
+
     def body(self, status: int, content: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(content))}.items():
+        for name, value in {"Content-Length": str(len(content)), **headers}.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":

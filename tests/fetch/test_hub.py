@@ -133,21 +133,21 @@ def test_a_model_comes_whole_and_no_other_file(fetch, hub, tmp_path, scratch_mod
     assert not list((tmp_path / "state").iterdir())  # partial downloads are removed
 
 
-CHUNK = 10 * 1024 * 1024  # bytes that huggingface_hub writes at once
+MEBIBYTE = 2**20
 
 
 @pytest.fixture
 def large(hub):
-    """Weights of two chunks and a half."""
-    weights = bytes(range(256)) * (CHUNK // 256 * 5 // 2)
+    """Weights of four mebibytes."""
+    weights = bytes(range(256)) * (4 * MEBIBYTE // 256)
     hub.repos[f"model/{MODEL}"].files["model.safetensors"] = weights
     return weights
 
 
 def test_a_broken_connection_is_resumed(fetch, hub, large, tmp_path):
-    hub.break_after["model.safetensors"] = CHUNK * 3 // 2
+    hub.break_after["model.safetensors"] = MEBIBYTE
     output = fetch("model")
-    assert hub.ranges == [f"bytes={CHUNK}-"]
+    assert hub.ranges == [f"bytes={MEBIBYTE}-"]
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == large
     assert hub.url not in output  # a storage's address may be signed
 
@@ -156,15 +156,11 @@ def test_a_killed_fetch_is_resumed(fetch, hub, large, tmp_path):
     """After kill -9, complete files are not sent again, nor the downloaded part of the unfinished one."""
     hub.stalled = "model.safetensors"
     process = fetch("model", wait=False)
-    wait_until(
-        lambda: max((part.stat().st_size for part in (tmp_path / "state").rglob("partial/*")), default=0) == CHUNK
-    )
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    size = kill_after_a_mebibyte(process, tmp_path / "state")
     assert not (tmp_path / "out").exists()
     hub.stalled = ""
     fetch("model")
-    assert hub.ranges == [f"bytes={CHUNK}-"]
+    assert hub.ranges == [f"bytes={size}-"]
     assert hub.downloads["config.json"] == 1
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == large
 
@@ -175,6 +171,18 @@ def test_two_fetches_of_one_model_wait_for_each_other(fetch, hub, large, tmp_pat
     assert [process.returncode for process in both] == [0, 0], outputs
     assert all((tmp_path / name / "model.safetensors").read_bytes() == large for name in ("one", "two"))
     assert sum("waiting for it to end" in output for output in outputs) == 1
+
+
+def kill_after_a_mebibyte(process, state):
+    """Kill a fetch when that much of a file has come; returns the bytes that stay."""
+
+    def received():
+        return max((part.stat().st_size for part in state.rglob("partial/*")), default=0)
+
+    wait_until(lambda: received() >= MEBIBYTE)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    return received()
 
 
 def wait_until(condition):
@@ -283,21 +291,17 @@ def test_the_token_reaches_the_hub_and_nothing_else(fetch, hub, tmp_path):
 
 def test_a_killed_fetch_of_a_data_set_is_resumed(fetch, hub, tmp_path):
     """Its card is fetched again, and does not remove the partial download."""
-    path, noise = "data/train_sft-00000-of-00001.parquet", os.urandom(CHUNK * 5 // 2)
+    path, noise = "data/train_sft-00000-of-00001.parquet", os.urandom(2 * MEBIBYTE)
     table = pa.table({"prompt": [noise[i : i + 10_000].hex() for i in range(0, len(noise), 10_000)]})
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="none", use_dictionary=False)
     hub.repos[f"dataset/{DATA}"].files = {"README.md": CARD.encode(), path: sink.getvalue().to_pybytes()}
     hub.stalled = path
     process = fetch("data", "--splits", "train_sft", wait=False)
-    parts = (tmp_path / "state").rglob
-    wait_until(lambda: any(part.stat().st_size >= CHUNK for part in parts("partial/*")))
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    size = kill_after_a_mebibyte(process, tmp_path / "state")
     hub.stalled = ""
     fetch("data", "--splits", "train_sft")
-    assert len(hub.ranges) == 1
-    assert int(hub.ranges[0].removeprefix("bytes=").removesuffix("-")) % CHUNK == 0
+    assert hub.ranges == [f"bytes={size}-"]
     assert pq.read_table(tmp_path / "out/train_sft.parquet")["prompt"].to_pylist() == table["prompt"].to_pylist()
 
 

@@ -1,8 +1,8 @@
 """The model hub: snapshots of repositories at a commit, resumed after a killed fetch, every file checked.
 
 Files stay in a state folder until all of them are complete and match the checksums that the hub gives: sha256 of a
-large file, git's blob id of a small one. HF_TOKEN and HF_ENDPOINT are read by huggingface_hub. The token is sent to the
-hub alone, and errors of huggingface_hub are never quoted: they may contain the address of a signed download.
+large file, git's blob id of a small one. Nothing of a listing is used before its form is checked, and a name becomes a
+path by `path_below` alone. Errors of huggingface_hub are never quoted: they may contain a signed download's address.
 """
 
 import contextlib
@@ -14,13 +14,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import quote
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from wspin.errors import StudyError
-from wspin.progress import progress_printer
 from wspin.storage.files import digest, sha256
 from wspin.storage.locks import discard_state, locked
-from wspin.storage.opening import regular
+from wspin.storage.names import check_distinct, path_below
+
+from .downloads import REPORT, client, download, read
 
 
 class Unreachable(StudyError):
@@ -38,6 +42,19 @@ class Repository:
     def __str__(self) -> str:
         return f"{self.name}@{self.revision or 'main'}"
 
+    @property
+    def page(self) -> str:
+        """Its address for readers, and where its files lie."""
+        return f"{client().constants.ENDPOINT}/{'datasets/' if self.kind == 'dataset' else ''}{self.name}"
+
+    def url(self, file: str) -> str:
+        """The address of a file at the commit."""
+        return f"{self.page}/resolve/{quote(self.revision or 'main', safe='')}/{quote(file)}"
+
+    def api(self, request: str) -> str:
+        """The address of a request about it."""
+        return f"{client().constants.ENDPOINT}/api/{self.kind}s/{self.name}{request}"
+
 
 @dataclass(frozen=True)
 class RemoteFile:
@@ -50,6 +67,36 @@ class RemoteFile:
     def checksum_of(self, local: Path) -> str:
         """The checksum of a local file, of the same kind."""
         return _git_blob(local.read_bytes()) if self.checksum.startswith("git blob ") else sha256(local)
+
+
+Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+
+
+class RepositoryInfo(BaseModel, strict=True):
+    """What the hub says about a repository: other keys are not read."""
+
+    sha: Commit
+
+
+class _Large(BaseModel, strict=True):
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Sibling(BaseModel, strict=True):
+    rfilename: str
+    size: Annotated[int, Field(ge=0, lt=2**63)]
+    blobId: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
+    lfs: _Large | None = None
+
+    @model_validator(mode="after")
+    def _has_checksum(self) -> Self:
+        if not (self.lfs or self.blobId):
+            raise ValueError("no checksum of it")
+        return self
+
+
+class _Listing(RepositoryInfo, strict=True):
+    siblings: list[_Sibling]
 
 
 def _git_blob(content: bytes) -> str:
@@ -74,10 +121,11 @@ def snapshot(repository: Repository, patterns: Sequence[str], state: str | Path 
             files = [file for file in files if "/" not in file.path]
         if not files:
             raise StudyError(f"{repository}: expected files like {', '.join(patterns[:4])}, found none")
-        for number, file in enumerate(files, 1):
+        targets = _targets(repository, files, folder / "files")
+        for number, (file, target) in enumerate(zip(files, targets, strict=True), 1):
             name = f"{file.path} ({number} of {len(files)}, {file.size / 1e6:.1f} MB)"
             print(f"fetch: {repository}: {name}", flush=True)
-            _fetch(repository, file, folder / "files" / file.path, folder / "partial" / file.checksum)
+            _fetch(repository, file, target, folder / "partial" / file.checksum)
         yield folder / "files"
     discard_state(folder)
 
@@ -96,18 +144,56 @@ def copy_files(source: Path, files: Iterable[Path], folder: Path, copy: Callable
         copy(file, target)
 
 
+def _targets(repository: Repository, files: Sequence[RemoteFile], folder: Path) -> list[Path]:
+    """The path of every file in a folder. Raises `StudyError` for a name that leaves it, or that two files share."""
+    try:
+        check_distinct(file.path for file in files)
+        return [path_below(folder, file.path) for file in files]
+    except StudyError as error:
+        raise StudyError(f"{repository}: {error}") from None
+
+
 def list_files(repository: Repository) -> list[RemoteFile]:
-    """The files of a repository at its commit, sorted by path. Raises `StudyError` as `as_study_errors`."""
-    siblings = sorted(repository_info(repository, files_metadata=True).siblings, key=lambda file: file.rfilename)
-    checksums = [file.lfs.sha256 if file.lfs else f"git blob {file.blob_id}" for file in siblings]
+    """The files of a repository at its commit, sorted by path. Raises `StudyError` as `repository_info`.
+
+    Their names are the hub's: they become paths in `snapshot` alone.
+    """
+    siblings = sorted(_metadata(repository, _Listing, "?blobs=true").siblings, key=lambda file: file.rfilename)
+    checksums = [file.lfs.sha256 if file.lfs else f"git blob {file.blobId}" for file in siblings]
     return [RemoteFile(file.rfilename, file.size, checksum) for file, checksum in zip(siblings, checksums, strict=True)]
+
+
+def repository_info(repository: Repository) -> RepositoryInfo:
+    """What the hub says about a repository, its commit `sha` too.
+
+    Raises `StudyError` as `as_study_errors`, and if it is not of the form of the hub's metadata.
+    """
+    return _metadata(repository, RepositoryInfo, "")
+
+
+def _metadata(repository: Repository, form: type[RepositoryInfo], query: str) -> Any:
+    """What the hub says about a repository at its commit, in the form that is expected."""
+    revision = f"/revision/{quote(repository.revision, safe='')}" if repository.revision else ""
+    with as_study_errors(repository):
+        content = read(str(repository), repository.api(f"{revision}{query}"))
+    try:
+        metadata = form.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        found = ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
+    else:
+        if repository.revision in (None, metadata.sha):
+            return metadata
+        found = f"those of commit {metadata.sha}"
+    remedy = "check HF_ENDPOINT and the proxy, and report to the hub or mirror"
+    raise StudyError(f"{repository}: expected metadata of {client().constants.ENDPOINT}, found {found}; {remedy}")
 
 
 def check_access(repository: Repository) -> None:
     """Raises `StudyError` unless the repository has this commit and this account may read its files."""
     repository_info(repository)
     with as_study_errors(repository):
-        client().HfApi().auth_check(repository.name, repo_type=repository.kind)
+        read(str(repository), repository.api("/auth-check"))
 
 
 def link_or_copy(file: Path, target: Path) -> None:
@@ -118,25 +204,6 @@ def link_or_copy(file: Path, target: Path) -> None:
         shutil.copyfile(file, target)
 
 
-def client() -> Any:
-    """huggingface_hub without Xet, which keeps no partial files, so that a killed fetch would begin again.
-
-    Its warnings are off too: they contain download addresses.
-    """
-    os.environ["HF_HUB_DISABLE_XET"] = "1"
-    import huggingface_hub
-
-    huggingface_hub.logging.set_verbosity_error()
-    return huggingface_hub
-
-
-def repository_info(repository: Repository, **options: bool) -> Any:
-    """What the hub says about a repository, its commit `sha` too. Raises `StudyError` as `as_study_errors`."""
-    with as_study_errors(repository):
-        api = client().HfApi()
-        return api.repo_info(repository.name, repo_type=repository.kind, revision=repository.revision, **options)
-
-
 def _fetch(repository: Repository, file: RemoteFile, target: Path, partial: Path) -> None:
     """Download one file, resuming at the end of `partial`. A file that is at `target` was checked before."""
     if target.exists():
@@ -145,42 +212,12 @@ def _fetch(repository: Repository, file: RemoteFile, target: Path, partial: Path
         path.parent.mkdir(parents=True, exist_ok=True)
     if not partial.exists() or partial.stat().st_size < file.size:
         with as_study_errors(repository, file.path):
-            _download(repository, file, partial)
+            download(f"{repository}: {file.path}", repository.url(file.path), file.size, partial)
     if (found := file.checksum_of(partial)) != file.checksum:
         partial.unlink()
-        remedy = "the file is deleted: run again, and report to the hub or mirror if it repeats"
-        raise StudyError(f"{repository}: {file.path}: expected checksum {file.checksum}, found {found}; {remedy}")
+        found += f"; the file is deleted: {REPORT}"
+        raise StudyError(f"{repository}: {file.path}: expected checksum {file.checksum}, found {found}")
     os.replace(partial, target)
-
-
-def _download(repository: Repository, file: RemoteFile, partial: Path) -> None:
-    library = client()
-    from huggingface_hub.file_download import get_hf_file_metadata, http_get
-
-    source = {"repo_id": repository.name, "repo_type": repository.kind, "revision": repository.revision}
-    url, headers = library.hf_hub_url(filename=file.path, **source), library.utils.build_hf_headers()
-    location = get_hf_file_metadata(url, headers=headers).location
-    if location.split("/")[:3] != url.split("/")[:3]:
-        headers.pop("authorization", None)  # another host gets a signed address; the token is for the hub alone
-    progress = {"expected_size": file.size, "displayed_filename": file.path, "tqdm_class": ProgressLines}
-    with open(partial, "ab", opener=regular) as output:
-        http_get(location, output, resume_size=output.tell(), headers=headers, **progress)
-
-
-class ProgressLines(contextlib.AbstractContextManager):
-    """Progress as a line every half minute, in place of huggingface_hub's bar."""
-
-    def __init__(self, desc: str, total: int | None, initial: int = 0, **_: Any):
-        self.received = initial  # bytes
-        self.report = progress_printer(f"fetch: {desc} (kB)", (total or 0) // 1000)
-
-    def update(self, count: int) -> None:
-        self.received += count
-        if self.received >= 1000:
-            self.report(self.received // 1000)
-
-    def __exit__(self, *_: object) -> None:
-        pass
 
 
 @contextlib.contextmanager
@@ -191,7 +228,7 @@ def as_study_errors(repository: Repository, file: str = "") -> Iterator[None]:
     from huggingface_hub import constants, errors
 
     place = f"{repository}: {file}" if file else str(repository)
-    page = f"{constants.ENDPOINT}/{'datasets/' if repository.kind == 'dataset' else ''}{repository.name}"
+    page = repository.page
     token = "HF_TOKEN is set" if library.get_token() else "no HF_TOKEN is set"
     try:
         yield
@@ -213,6 +250,6 @@ def as_study_errors(repository: Repository, file: str = "") -> Iterator[None]:
         remedy = "check what HF_TOKEN allows" if status in (401, 403) else "try again later"
         message = f"found HTTP status {status} ({token}); {remedy}"
         raise StudyError(f"{place}: expected a response from {constants.ENDPOINT}, {message}") from None
-    except (httpx2.TransportError, ConnectionError) as error:
+    except (httpx2.RequestError, httpx2.InvalidURL, ConnectionError) as error:
         message = f"found {type(error).__name__}; check the network, HF_ENDPOINT and the proxy"
         raise Unreachable(f"{place}: expected to reach {constants.ENDPOINT}, {message}, or set `path:`") from None

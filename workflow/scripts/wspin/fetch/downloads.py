@@ -1,0 +1,146 @@
+"""Responses of the hub: listings in memory and files on the disk, limited in size and in time without progress.
+
+The hub, a mirror or a proxy may send anything. No more is kept than was asked for, no encoding is undone, and redirects
+end. HF_TOKEN and HF_ENDPOINT are read by huggingface_hub. The token is sent to the hub alone, and addresses are never
+quoted: that of a download may be signed.
+"""
+
+import contextlib
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from wspin.errors import StudyError
+from wspin.progress import progress_printer
+from wspin.storage.files import writing
+from wspin.storage.opening import regular
+
+STALLED = 60.0  # seconds to wait for a connection, and for the next bytes
+SLOWEST = 1000  # bytes a second; a body that comes slower for so long is stalled too
+ATTEMPTS = 5  # to continue a body, without progress between them
+PROGRESS = 2**20  # bytes
+PAUSE = 1.0  # seconds before the next attempt
+REDIRECTS = 10
+LARGEST_LISTING = 64 * 2**20  # bytes; hundreds of thousands of files
+REPORT = "run again, and report to the hub or mirror if it repeats"
+
+
+def client() -> Any:
+    """huggingface_hub without Xet, which keeps no partial files, so that a killed fetch would begin again.
+
+    Its warnings are off too: they contain download addresses.
+    """
+    os.environ["HF_HUB_DISABLE_XET"] = "1"
+    import huggingface_hub
+
+    huggingface_hub.logging.set_verbosity_error()
+    return huggingface_hub
+
+
+def read(place: str, url: str) -> bytes:
+    """The whole body of an address of the hub. Raises `StudyError` if it is too large, and the library's errors."""
+    content = bytearray()
+    with _response(place, url, 0) as response:
+        for chunk in _chunks(response):
+            content += chunk
+            if len(content) > LARGEST_LISTING:
+                raise StudyError(f"{place}: expected at most {LARGEST_LISTING} bytes of metadata, found more; {REPORT}")
+    return bytes(content)
+
+
+def download(place: str, url: str, size: int, partial: Path) -> None:
+    """Write a file of `size` bytes to `partial`, beginning where it ends, and again where a connection breaks.
+
+    Raises `StudyError` if another body comes, or none; `partial` stays for the next attempt, unless it is wrong.
+    """
+    import httpx2
+
+    report = progress_printer(f"fetch: {place} (kB)", size // 1000)
+    attempts, furthest, broken = 0, 0, ""
+    with writing(partial), open(partial, "ab", opener=regular) as output:
+        while (start := output.tell()) < size:
+            if start >= furthest + PROGRESS:
+                attempts, furthest = 0, start
+            if attempts == ATTEMPTS:
+                remedy = "these are kept: run again to continue, and check the network, HF_ENDPOINT and the proxy"
+                raise StudyError(f"{place}: expected {size} bytes, found {start} and then {broken}; {remedy}")
+            time.sleep(PAUSE * bool(attempts))
+            attempts += 1
+            try:
+                with _response(place, url, start) as response:
+                    _seek(output, place, response, start, size)
+                    for chunk in _chunks(response):
+                        if output.tell() + len(chunk) > size:
+                            partial.unlink()
+                            raise StudyError(f"{place}: expected {size} bytes, found more; it is deleted: {REPORT}")
+                        output.write(chunk)
+                        report(output.tell() // 1000) if output.tell() >= 1000 else None
+                broken = "the end of the body"
+            except httpx2.TimeoutException:
+                broken = f"nothing more for {STALLED:g} s"
+            except (httpx2.NetworkError, httpx2.RemoteProtocolError) as error:
+                broken = type(error).__name__
+
+
+def _seek(output: Any, place: str, response: Any, start: int, size: int) -> None:
+    """Go to where a response's body belongs. Raises `StudyError` if that is not `start` or the whole file's begin."""
+    if response.status_code == 206:
+        content_range = response.headers.get("Content-Range", "")
+        if not re.fullmatch(rf"bytes {start}-\d+/({size}|\*)", content_range):
+            found = f"Content-Range {content_range or 'missing'}"
+            raise StudyError(f"{place}: expected bytes {start}-{size - 1}/{size}, found {found}; {REPORT}")
+    else:  # the whole file, also where the rest was asked for
+        length = response.headers.get("Content-Length", str(size))
+        if length != str(size):
+            raise StudyError(f"{place}: expected {size} bytes, found {length}; {REPORT}")
+        output.truncate(0)
+        output.seek(0)
+
+
+@contextlib.contextmanager
+def _response(place: str, url: str, start: int) -> Iterator[Any]:
+    """The response to a request for a body from byte `start` on, after redirects; httpx takes the token off them.
+
+    Raises `StudyError` for an encoded body and for too many redirects, and the errors of httpx and huggingface_hub.
+    """
+    utils = client().utils
+    import httpx2
+
+    headers = {**utils.build_hf_headers(), "Accept-Encoding": "identity"}
+    headers |= {"Range": f"bytes={start}-"} if start else {}
+    session = utils.get_session()
+    request = session.build_request("GET", url, headers=headers, timeout=STALLED)
+    for _ in range(REDIRECTS + 1):
+        with contextlib.closing(session.send(request, stream=True, follow_redirects=False)) as response:
+            if response.next_request:
+                request = response.next_request
+                continue
+            # Without its body, which may be endless too, and which huggingface_hub would read
+            kept = {name: value for name, value in response.headers.items() if name.startswith("x-error-")}
+            utils.hf_raise_for_status(httpx2.Response(response.status_code, headers=kept, request=request))
+            encoding = response.headers.get("Content-Encoding", "identity")
+            if response.status_code not in ((200, 206) if start else (200,)):
+                raise StudyError(f"{place}: expected a body, found HTTP status {response.status_code}; {REPORT}")
+            if encoding.lower() != "identity":
+                found = f"found Content-Encoding {encoding}; check HF_ENDPOINT and the proxy"
+                raise StudyError(f"{place}: expected the bytes as they are, {found}")
+            yield response
+            return
+    raise StudyError(f"{place}: expected at most {REDIRECTS} redirects, found more; check HF_ENDPOINT and the proxy")
+
+
+def _chunks(response: Any) -> Iterator[bytes]:
+    """The body as it arrives. Raises httpx's timeout if it comes too slowly to be waited for."""
+    import httpx2
+
+    since, received = time.monotonic(), 0
+    for chunk in response.iter_raw():
+        yield chunk
+        received += len(chunk)
+        if (seconds := time.monotonic() - since) > STALLED:
+            if received < SLOWEST * seconds:
+                raise httpx2.ReadTimeout("too slow", request=response.request)
+            since, received = time.monotonic(), 0
