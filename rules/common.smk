@@ -19,6 +19,7 @@ from wspin.iteration import Iteration
 from wspin.study.rule_flags import RuleFlags
 from wspin.storage.files import digest, sha256, write_yaml
 from wspin.storage.locks import show_alive
+from wspin.storage.permissions import check_writable
 from wspin.study.launch import Launch
 from wspin.study.paths import GOLD, StudyPaths, alternatives
 
@@ -30,11 +31,11 @@ os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.ge
 try:
     base = [] if workflow.config_settings.replace_workflow_config else ["config/config.yaml"]
     STUDY = read_study([*base, *workflow.overwrite_configfiles], workflow.config_settings.config)
+    ALIVE = show_alive()  # held while this process lives, to tell a stale workflow lock from a live one
 except StudyError as error:
     sys.exit(str(error))
 PATHS = StudyPaths(STUDY)
 FLAGS = RuleFlags(PATHS)
-ALIVE = show_alive()  # held while this process lives, to tell a stale workflow lock from a live one
 ITERATION = Iteration.pattern(alternatives(STUDY.arms))
 
 

@@ -18,11 +18,16 @@ DEMO = "results/demo"
 class Run:
     """A command in a session of its own, so that it can be killed with all its children."""
 
-    def __init__(self, folder: Path, command: Sequence[str]):
+    def __init__(self, folder: Path, command: Sequence[str], environment: dict[str, str] | None = None):
         self.log = folder / f"run-{time.time_ns()}.log"
         with open(self.log, "w") as log:
             self.process = subprocess.Popen(
-                command, cwd=folder, env=workflow.environment(), stdout=log, stderr=log, start_new_session=True
+                command,
+                cwd=folder,
+                env=environment or workflow.environment(),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
 
     def told(self) -> str:

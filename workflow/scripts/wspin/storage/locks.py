@@ -15,7 +15,7 @@ from wspin.escaping import one_line
 
 from .files import writing
 from .opening import check_kind, check_tree, lock_file
-from .permissions import error_line
+from .permissions import check_writable, error_line
 
 
 @contextlib.contextmanager
@@ -106,10 +106,11 @@ def show_alive() -> TextIO:
     """Hold a shared lock on `.snakemake/alive` until the file returned is closed, at the latest by the process's end.
 
     A process that gets this lock exclusively knows that no workflow runs in this directory: any lock of Snakemake's
-    there is left from a killed run.
+    there is left from a killed run. Raises `StudyError` if this user may not write what Snakemake keeps there.
     """
-    path = Path(".snakemake/alive")
-    path.parent.mkdir(exist_ok=True)
-    file = open(path, "a", opener=lock_file)  # noqa: SIM115
+    folder = Path(".snakemake")
+    check_writable(folder / name / "record" for name in ("", "locks", "metadata", "incomplete", "log", "auxiliary"))
+    folder.mkdir(exist_ok=True)
+    file = open(folder / "alive", "a", opener=lock_file)  # noqa: SIM115
     fcntl.flock(file, fcntl.LOCK_SH)
     return file

@@ -9,8 +9,10 @@ import os
 import pwd
 import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+
+from wspin.errors import StudyError
 
 
 def take_modes(path: str | Path) -> None:
@@ -38,6 +40,16 @@ def _new_modes(folder: Path) -> tuple[int, int]:
         probes[1].mkdir()
         file_mode, folder_mode = (probe.stat().st_mode & 0o777 for probe in probes)
     return file_mode, folder_mode
+
+
+def check_writable(paths: Iterable[str | Path]) -> None:
+    """Raises `StudyError` for the first path that this user may not write, or may not put another file in place of."""
+    for path in map(Path, paths):
+        existing = [place for place in (path, *path.parents) if os.path.lexists(place)]
+        for place in existing[: 1 + os.path.lexists(path)]:
+            if not os.access(place, os.W_OK | (os.X_OK if place.is_dir() else 0)):
+                line = error_line(PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path)))
+                raise StudyError(f"{line} (docs/cluster.md: a study that several people share)")
 
 
 def error_line(error: Exception) -> str:
