@@ -4,7 +4,9 @@ The curve holds only what is the same in every run of a training. Its speed goes
 """
 
 import contextlib
+import errno
 import json
+import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -122,7 +124,10 @@ def last_saved(state: Path) -> Path | None:
 
 
 def is_whole(saved: Path) -> bool:
-    """Whether the files of a saved state have the hashes in its mark."""
+    """Whether the files of a saved state have the hashes in its mark. Raises PermissionError if one may not be read."""
+    for file in saved.iterdir():
+        if not os.access(file, os.R_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(file))
     with contextlib.suppress(StudyError, OSError):
         files = read_json(saved / COMPLETE, "hashes of the files", "").get("files")
         return isinstance(files, dict) and file_hashes(saved, files) == files
