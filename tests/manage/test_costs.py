@@ -5,6 +5,7 @@ import io
 
 import pytest
 import results as made
+from attacks import attack
 
 import manage
 from wspin.manage import costs
@@ -119,3 +120,26 @@ def test_a_record_that_cannot_be_read_is_listed_and_the_others_count(root, resul
     assert f"Not counted: {record}: expected a record, found no JSON (" in text
     assert "prompts.parquet.provenance.json: seconds: expected a number, found 'ten'; make the result again\n" in text
     assert rows(results)["total", ""].jobs == before - 1
+
+
+HOSTILE = "a\n| total | | 0 |\x1b[2J<script>[x](javascript:y)"
+
+
+@attack(
+    "display",
+    "records and folders of a shared folder whose program, GPU or name holds lines, codes, links or a formula",
+    "shown as text in their cell, in cost.md, cost.csv and on the terminal",
+)
+def test_names_of_records_are_text(root, results, capsys):
+    made.study(root, results)
+    plain = costs.write_tables(results).count("\n")
+    put(results, f"{HOSTILE.replace('/', '')}/model", f"=1+1{HOSTILE}", 60, 8, gpus={"count": 1, "name": HOSTILE})
+    manage.main(["cost", "--results", str(results)])
+    text, table = (results / "tables/cost.md").read_text(), (results / "tables/cost.csv").read_text()
+    for shown in (text, table, capsys.readouterr().out):
+        assert all(line.isprintable() for line in shown.split("\n"))
+        assert "<script>" not in shown.replace("\\<", "") or shown == table
+    assert text.count("\n") == plain + 1
+    assert [row[0] for row in csv.reader(io.StringIO(table)) if "1+1" in row[0]] == [
+        r"'=1+1a\n| total | | 0 |\x1b[2J<script>[x](javascript:y)"
+    ]

@@ -7,7 +7,9 @@ from pathlib import Path
 import jinja2
 import pytest
 import results as made
+from attacks import attack
 from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
 from transformers import AutoModelForCausalLM
 
 import manage
@@ -149,3 +151,37 @@ def test_a_renewed_card_makes_nothing_again(study):
     for folder in study.folder.glob("results/two/**/model"):
         (folder / "README.md").write_text("# a card\n")
     assert study.plan("all").jobs == []
+
+
+HOSTILE = "x\n---\nlicense: mit\n```\n<script>alert(1)</script> [x](javascript:y) ![](http://127.0.0.1/t.png) `|"
+FOREIGN = ("link_open", "image", "html_inline", "html_block", "fence", "heading_open", "th_open", "td_open")
+
+
+def card_of(root, folder, scratch_model, foreign):
+    """(header, number of blocks and links by kind) of a card into which this text was put wherever any can be put."""
+    line = foreign.replace("\n", " ")
+    edit = {"dialogue": {"template": f"{{prompt}} {foreign}"}, "models": {"base": {"license": line}}}
+    path = made.put_model(made.study(root, folder, **edit), MODEL, scratch_model)
+    made.put_scores(folder, MODEL)
+    scores, record = folder / MODEL / "scores/demo.json", path / "provenance.json"
+    scores.write_text(json.dumps(json.loads(scores.read_text()) | {"engine": foreign, "versions": {foreign: foreign}}))
+    entries = json.loads(record.read_text()) | {"commit": foreign, "settings": {**made.SETTINGS, foreign: foreign}}
+    record.write_text(json.dumps({key: value for key, value in entries.items() if key != "checksum"}))
+    renew(folder)
+    assert all(line.isprintable() for line in text(folder).split("\n"))
+    card = ModelCard.load(path / "README.md")
+    blocks = MarkdownIt().enable("table").parse(card.text)
+    kinds = [token.type for block in blocks for token in (block, *(block.children or ()))]
+    return card.data.to_dict(), [kinds.count(kind) for kind in FOREIGN]
+
+
+@attack(
+    "display",
+    "a licence, template, version or setting with YAML of its own, a closing code fence, HTML, links or images",
+    "the card's header has the same keys; below it stands text, under the same headings",
+)
+def test_foreign_text_in_a_card_is_text(root, tmp_path, scratch_model):
+    header, kinds = card_of(root, tmp_path / "plain", scratch_model, "plain")
+    hostile, same = card_of(root, tmp_path / "hostile", scratch_model, HOSTILE)
+    assert hostile == {**header, "license_name": HOSTILE.replace("\n", " ")}
+    assert kinds == same

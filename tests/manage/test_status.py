@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import workflow
+from attacks import attack
 
 import manage
 from wspin.config.load import read_study
@@ -308,6 +309,18 @@ def test_a_training_that_gave_up_has_failed(here):
     rows, below = told()
     assert rows["spin/ite1"]["model"] == "failed"
     assert below[3:] == [f"failed: {MODEL}: train.py: error: step 9: loss nan; not finite ({LOG})"]
+
+
+@attack(
+    "display",
+    "a failed job whose log ends in codes that clear the screen, set the title, hide text or go back on the line",
+    "shown as text on the job's line of `status`, long ones cut",
+)
+def test_the_end_of_a_log_is_text(here):
+    remove(MODEL)
+    write(LOG, "train.py: error: bad\x1b]0;x\x07\x1b[8m\r\u202edone" + "x" * 3000)
+    shown = r"train.py: error: bad\x1b]0;x\x07\x1b[8m\r\u202edone" + "x" * 3000
+    assert told()[1][3:] == [f"failed: {MODEL}: {shown[:500]} [...] ({LOG})"]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from attacks import attack
+from markdown_it import MarkdownIt
 
 import report as program
 from wspin.errors import StudyError
@@ -122,3 +124,29 @@ def test_the_program_writes_the_table_of_weights(files, tmp_path):
     assert {path.suffix: path.read_text() for path in outputs} == tables
     with pytest.raises(StudyError, match="expected 2 folders, one per iteration, found 1"):
         program.main([*command, "--generations", str(tmp_path)])
+
+
+ESCAPES = "\x1b[2J\x1b[8mhidden\r\u202eover\u2028## forged\x85\x0b"
+SHOWN = r"\x1b[2J\x1b[8mhidden\r\u202eover\u2028## forged\x85\x0b"
+
+
+@attack(
+    "display",
+    "codes of a terminal, marks that turn text and other line ends in a prompt, an answer, a token or a row's id",
+    "shown as text; the lines of a text stay lines of its block",
+)
+def test_texts_of_models_are_text(files, tmp_path):
+    _, shard = files
+    rows = {**PROMPTS, "prompt_id": ["<script>[a](javascript:b)\n# x", "b"], "prompt": [f"one\ttab\n{ESCAPES}\n", "y"]}
+    tables.write(tmp_path / "rows.parquet", "prompts", rows, {})
+    page = examples_page(str(tmp_path / "rows.parquet"), {}, {}, 1)
+    assert all(line.replace("\t", "").isprintable() for line in page.split("\n"))
+    assert f"\n\n    one\ttab\n    {SHOWN}\n\n**Real answer**" in page
+    blocks = MarkdownIt().parse(page)
+    assert [block.tag for block in blocks if block.type == "heading_open"] == ["h2"]
+    kinds = {token.type for block in blocks for token in block.children or ()}
+    assert not kinds & {"link_open", "html_inline", "image"}
+
+    tables.write(tmp_path / "rows.parquet", "prompts", {**PROMPTS, "response": [ESCAPES, "Bye"]}, {})
+    page = examples_page(str(tmp_path / "rows.parquet"), {}, {"wspin/ite0": shard}, 2)
+    assert all(line.isprintable() for line in page.split("\n"))

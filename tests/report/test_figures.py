@@ -2,16 +2,18 @@
 
 import re
 from itertools import pairwise
+from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
 import pytest
+from attacks import attack
 from matplotlib.text import Text
 from score_files import (
     averages_of,
 )
 
-from wspin.report import figures
+from wspin.report import comparison, figures
 from wspin.report.comparison import Average
 
 ARMS = [
@@ -112,3 +114,12 @@ def test_equal_rows_give_equal_bytes_whatever_the_users_style(kind, monkeypatch)
     assert figures.render(figures.averages(averages_of(ARMS), 0.95), f"a.{kind}") == first
     assert dict(matplotlib.rcParams) == before
     assert first.startswith({"pdf": b"%PDF", "svg": b"<?xml", "png": b"\x89PNG"}[kind])
+
+
+@attack("display", "`$` and codes in the name of a model in the table of averages", "drawn as they are, no mathematics")
+def test_a_name_is_no_mathematics(tmp_path):
+    rows = [f'"{name}","{name}",0,0.5,0.4,0.6' for name in ("$\\frac{$", "a\x1b[2J\u202e<script>")]
+    (tmp_path / "a.csv").write_text("\n".join([",".join(Average._fields), *rows, ""]))
+    drawn = figures.render(figures.averages(comparison.read_averages(tmp_path / "a.csv"), 0.9), "a.svg").decode()
+    texts = [text.text for text in ElementTree.fromstring(drawn).iter("{http://www.w3.org/2000/svg}text")]
+    assert {"$\\frac{$", r"a\x1b[2J\u202e<script>"} <= set(texts)

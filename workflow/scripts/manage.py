@@ -17,14 +17,14 @@ def main(argv=None):
             command.add_argument("--results", required=True, type=Path, help="folder of the results")
     commands.choices["revisions"].add_argument("--renew", nargs="+", default=[], help="pinned names to look up again")
     arguments = parser.parse_args(argv)
-    print(*arguments.action(arguments), sep="\n")
+    cli.print_lines(arguments.action(arguments))
 
 
 def status(arguments):
     """show the progress of a study at any time: needs no Snakemake and writes nothing"""
     from wspin.manage.status import show_progress
 
-    return [show_progress(arguments.configfile)]
+    return show_progress(arguments.configfile).split("\n")
 
 
 def revisions(arguments):
@@ -59,7 +59,7 @@ def cost(arguments):
     """sum up the hours and the memory of all jobs, by stage and arm: tables/cost.csv and cost.md"""
     from wspin.manage.costs import write_tables
 
-    return [write_tables(arguments.results)]
+    return write_tables(arguments.results).split("\n")
 
 
 def cards(arguments):

@@ -28,8 +28,7 @@ def main(argv=None):
     summary, refusals = check_access(paths.study)
     print(summary)
     problems = [*find_complaints(estimator, estimates), *refusals]
-    for line in problems:
-        print(f"preflight.py: error: {line}", file=sys.stderr)
+    cli.print_lines((f"preflight.py: error: {line}" for line in problems), sys.stderr)
     partial = "" if estimator.sizes.keys() >= set(paths.fetched_models) else ", of what can be estimated so far"
     print(f"preflight: {len(problems) or 'no'} problem{'s' * (len(problems) != 1)}{partial}", flush=True)
     sys.exit(bool(problems))

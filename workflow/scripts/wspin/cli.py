@@ -7,7 +7,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from wspin.config.base import Section
 from wspin.config.flags import add_flags, from_flags
@@ -81,6 +81,12 @@ def write_records(arguments: argparse.Namespace, outputs: Iterable[str], inputs:
     for output in outputs:
         hashed = {"sha256": sha256(output)} if Path(output).is_file() else {}
         provenance.write_record(output, {**entry, **hashed})
+
+
+def print_lines(lines: Iterable[str], file: TextIO | None = None) -> None:
+    """Print every text on one line, whatever foreign names it holds; `file`: standard output by default."""
+    for line in lines:
+        print(one_line(line), file=file)
 
 
 def run(main: Callable[[], None], online: bool = False) -> None:

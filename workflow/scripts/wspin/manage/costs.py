@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from wspin.config.load import read_results
 from wspin.errors import StudyError
+from wspin.escaping import in_markdown
 from wspin.storage.files import whole_file
 from wspin.storage.provenance import check_entries, read_record, record_output, records
 from wspin.storage.text_tables import csv_text, text_table
@@ -45,9 +46,10 @@ def write_tables(results: Path) -> str:
     jobs, unreadable = job_records(results, set(read_results(results).arms))
     rows, header = table(jobs), [name.replace("_", " ") for name in Row._fields]
     gpus = sorted({record["gpus"]["name"] for record, _ in jobs if record.get("gpus")})
-    lines = text_table(header, [_cells(row, digits=3) for row in rows], "ll" + "r" * (len(header) - 2))
-    markdown = f"{lines}\n\n{LEGEND} GPUs: {', '.join(gpus) or 'none'}.\n"
-    markdown += "".join(f"\nNot counted: {error}\n" for error in unreadable)
+    cells = [list(map(in_markdown, _cells(row, digits=3))) for row in rows]
+    lines = text_table(header, cells, "ll" + "r" * (len(header) - 2))
+    markdown = f"{lines}\n\n{LEGEND} GPUs: {', '.join(map(in_markdown, gpus)) or 'none'}.\n"
+    markdown += "".join(f"\nNot counted: {in_markdown(str(error))}\n" for error in unreadable)
     csv = csv_text(Row._fields, [_cells(row, digits=6) for row in rows])  # a second is 0.00028 hours
     for kind, text in (("csv", csv), ("md", markdown)):
         with whole_file(results / f"tables/cost.{kind}") as temporary:

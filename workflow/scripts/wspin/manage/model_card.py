@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from markupsafe import Markup
 
 from wspin.config.load import read_results
 from wspin.config.sources import Model
 from wspin.errors import StudyError
+from wspin.escaping import block_in_markdown, code_in_markdown, in_markdown, one_line
 from wspin.iteration import Iteration
 from wspin.report.scores import chosen_scores, read_scores
 from wspin.report.tables import average_score, in_points
 from wspin.storage.files import read_json, whole_file
 from wspin.storage.provenance import read_record, record_path
+from wspin.storage.text_tables import markdown_cell
 from wspin.study.paths import StudyPaths
 from wspin.templates import CHAT, TEMPLATES
 
@@ -51,7 +54,7 @@ def add_card(model: str) -> None:
             raise StudyError(f"{model}: expected the config.yaml of a study above it, found none")
         write_card(StudyPaths(read_results(results)), str(folder.parent.relative_to(results)))
     except Exception as error:  # also the template's
-        print(f"no card yet, `snakemake --profile local cards` writes it: {error}", flush=True)
+        print(f"no card yet, `snakemake --profile local cards` writes it: {one_line(str(error))}", flush=True)
 
 
 def is_finished(paths: StudyPaths, name: str) -> bool:
@@ -82,12 +85,12 @@ def card(paths: StudyPaths, name: str, note: str = "") -> str:
         **_header(models[base], _dataset(paths, name) if loss else None, licence),
         "tags": [*(["self-play"] if iteration else []), *([loss] if loss else [])],
     }
-    options = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
+    options = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True, "finalize": _in_card}
     template = jinja2.Template(TEMPLATE.read_text(), undefined=jinja2.StrictUndefined, **options)
     return template.render(
         name=name,
-        note=note,
-        header=yaml.safe_dump(header, sort_keys=False, allow_unicode=True),
+        note=Markup(note),
+        header=Markup(yaml.safe_dump(header, sort_keys=False, allow_unicode=True)),
         base=base,
         origin=_source_text(models[base]),
         scratch=models[base].scratch,
@@ -97,15 +100,24 @@ def card(paths: StudyPaths, name: str, note: str = "") -> str:
         teacher=teacher,
         teacher_origin=_source_text(models[teacher]) if teacher else None,
         evaluation=_evaluation(paths, name),
-        prompt_template=json.dumps(prompt),
+        prompt_template=_code(json.dumps(prompt)),
         chat=prompt == CHAT,
-        text=repr(TEMPLATES.get(prompt, prompt)),
-        eos=repr(paths.study.dialogue.eos),
+        text=Markup(repr(TEMPLATES.get(prompt, prompt))),
+        eos=Markup(repr(paths.study.dialogue.eos)),
         max_new_tokens=paths.study.generate.max_new_tokens,
         licence=licence,
         licence_terms=TERMS.get(licence),
         settings=_settings(paths, name, record),
     )
+
+
+def _in_card(value: Any) -> Any:
+    """A value as a card shows it: foreign text as text, and as it is what is Markdown already."""
+    return in_markdown(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _code(text: str) -> Markup:
+    return Markup(code_in_markdown(text))
 
 
 def _header(base: Model, dataset: Any, licence: str | None) -> dict[str, Any]:
@@ -134,17 +146,17 @@ def _dataset(paths: StudyPaths, name: str) -> Any:
     return data.preferences if _on_preferences(paths, name) and not data.preferences.from_ else data.sft
 
 
-def _source_text(source: Any) -> str:
+def _source_text(source: Any) -> Markup:
     """Where a model or data set of the config comes from."""
     if getattr(source, "trained", False):
-        return f"trained in this study from `{source.from_}`"
+        return Markup(f"trained in this study from `{source.from_}`")
     if source.hub:
-        return f"[{source.hub}](https://huggingface.co/{source.hub}) at commit `{source.revision}`"
+        return Markup(f"[{source.hub}](https://huggingface.co/{source.hub}) at commit `{source.revision}`")
     for kind in ("package", "scratch", "reasoning_gym"):
         if section := getattr(source, kind, None):
             title = "random weights" if kind == "scratch" else kind.replace("_", "-")
-            return f"{title}: `{json.dumps(section.model_dump(exclude_none=True), sort_keys=True)}`"
-    return "a local folder"
+            return title + ": " + _code(json.dumps(section.model_dump(exclude_none=True), sort_keys=True))
+    return Markup("a local folder")
 
 
 def _training(paths: StudyPaths, name: str, record: dict[str, Any]) -> dict[str, Any]:
@@ -176,7 +188,7 @@ def _evaluation(paths: StudyPaths, name: str) -> dict[str, Any] | None:
     (scores,) = chosen_scores(files, metrics).values()
     complete, conditions = len(files) == len(suites) and len(scores) > 1, files[0].scores
     return {
-        "metrics": metrics,
+        "metrics": {task: Markup(markdown_cell(_code(metric))) for task, metric in metrics.items()},
         "results": results,
         "points": {task: in_points(score) for task, score in scores.items()},
         "average": in_points(average_score(list(scores.values()))) if complete else None,
@@ -186,7 +198,7 @@ def _evaluation(paths: StudyPaths, name: str) -> dict[str, Any] | None:
 
 
 def _settings(paths: StudyPaths, name: str, record: dict[str, Any]) -> str:
-    """YAML of a training's settings, from its record, and of its token weights, from the study; empty without any."""
+    """A training's settings, from its record, and its token weights', from the study, as YAML; empty without any."""
     if "settings" not in record:
         return ""
     iteration = Iteration.parse(name)
@@ -194,4 +206,4 @@ def _settings(paths: StudyPaths, name: str, record: dict[str, Any]) -> str:
     weigh = {"weigh": paths.study.arm_weigh(iteration.arm).model_dump(exclude_none=True)} if weighted else {}
     versions = {name: version for name, version in record["versions"].items() if name in ("torch", "transformers")}
     settings = {**record["settings"], **weigh, "versions": versions, "code": record["code"], "commit": record["commit"]}
-    return yaml.safe_dump(settings, sort_keys=True, allow_unicode=True)
+    return Markup(block_in_markdown(yaml.safe_dump(settings, sort_keys=True, allow_unicode=True), "yaml"))

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from wspin.config.load import read_study
+from wspin.escaping import one_line
 from wspin.storage.text_tables import text_table
 from wspin.study.jobs import COLUMNS, Job, other_jobs, rows
 from wspin.study.paths import StudyPaths
@@ -11,6 +12,7 @@ from wspin.study.paths import StudyPaths
 from .job_state import JobState, Snapshot, saved_step, tail
 
 FINISHED = ("done", "stale")
+LONGEST_LINE = 500  # characters of a failed job's last line
 OPEN = ("running", "queued", "interrupted", "failed")
 
 
@@ -82,7 +84,7 @@ def details(job: Job, state: JobState) -> str:
         step = saved_step(job.states) if job.states else None
         more = "starts anew" if step is None else f"saved at step {step}"
     elif state.word == "failed":
-        more = tail(job.log).rstrip().rpartition("\n")[2]
+        more = one_line(tail(job.log).rstrip().rpartition("\n")[2], LONGEST_LINE)
     elif state.word == "running":
         age = "" if state.age is None else f"last line {span(state.age)} ago"
         more = ", ".join(part for part in (progress([state]), age) if part)

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import numpy as np
-from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, FiniteFloat, TypeAdapter, ValidationError
 
 from wspin.config.explain import value_message
 from wspin.errors import StudyError
+from wspin.escaping import escaped
 from wspin.rng import row_generator
 from wspin.storage.provenance import check_recorded
 
@@ -23,6 +24,7 @@ from .scores import arm_columns
 
 AVERAGE = "average"
 
+Name = Annotated[str, AfterValidator(escaped)]  # of a model or arm, as a figure shows it
 Models = dict[str, dict[str, list[TaskSamples]]]  # {model: {task: its leaves}}
 
 
@@ -53,8 +55,8 @@ class Difference(NamedTuple):
 class Average(NamedTuple):
     """Plain mean of a model's tasks, as fractions; `arm` and `iteration` are empty for models of the registry."""
 
-    model: str
-    arm: str
+    model: Name
+    arm: Name
     iteration: Annotated[str, Field(pattern=r"^\d*$")]
     average: FiniteFloat
     low: FiniteFloat

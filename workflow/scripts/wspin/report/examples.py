@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
+from wspin.escaping import escaped, in_markdown
 from wspin.storage import tables
 from wspin.storage.text_tables import text_table
 
@@ -29,7 +30,8 @@ def examples_page(prompts: str, answers: Mapping[str, str], weighted: Mapping[st
     weights = {iteration: WeightedAnswers(shard) for iteration, shard in weighted.items()}
     parts = [LEGEND]
     for i, row in enumerate(rows):
-        parts += [f"## {row['prompt_id']}", _quoted(row["prompt"]), f"**Real answer**\n\n{_quoted(row['response'])}"]
+        parts += [f"## {in_markdown(row['prompt_id'])}", _quoted(row["prompt"])]
+        parts.append(f"**Real answer**\n\n{_quoted(row['response'])}")
         parts += [f"**{opponent}**\n\n{_quoted(texts[i])}" for opponent, texts in responses.items()]
         if weights:
             parts += ["**Weights of the real answer**", _chosen_table(i, row["response"], weights)]
@@ -76,6 +78,7 @@ def _responses(path: str, prompts: str, ids: Sequence[str]) -> list[str]:
 
 
 def _quoted(text: str) -> str:
-    """A text as an indented block, long ones truncated."""
+    """A text as an indented block, long ones truncated: its lines and tabs stay, other characters are `escaped`."""
     shown = text if len(text) <= MAX_CHARACTERS else text[:MAX_CHARACTERS] + " [...]"
-    return "\n".join(f"    {line}" for line in shown.splitlines() or [""])
+    lines = shown.removesuffix("\n").split("\n")
+    return "\n".join("    " + "\t".join(map(escaped, line.split("\t"))) for line in lines)

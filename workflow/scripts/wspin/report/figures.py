@@ -30,6 +30,7 @@ STYLE = {
     "pdf.fonttype": 42,  # text stays text, in PDF and SVG
     "svg.fonttype": "none",
     "svg.hashsalt": "wspin",
+    "text.parse_math": False,  # a `$` in a name is one
 }
 MARKERS = "osD^vPX<>hp"  # eleven for ten colours: more arms than that still look different
 NO_DATES = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}

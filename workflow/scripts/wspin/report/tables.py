@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from wspin.escaping import escaped, in_markdown
 from wspin.storage.text_tables import csv_text, text_table
 
 from . import comparison
@@ -51,7 +52,7 @@ def average_csv(models: Models, draws: Draws) -> str:
 
 def _rendered(header: list[str], lines: list[list[str]], legend: str) -> dict[str, str]:
     """Markdown and LaTeX by suffix: a column of text, columns of numbers, and the legend, one line, below."""
-    columns = "l" + "r" * (len(header) - 1)
+    columns, legend = "l" + "r" * (len(header) - 1), escaped(legend)
     latex = text_table(header, lines, columns, "latex_booktabs")
     return {".md": f"{text_table(header, lines, columns)}\n\n{legend}\n", ".tex": f"{latex}\n% {legend}\n"}
 
@@ -86,7 +87,8 @@ def in_points(score: Score) -> str:
 
 def _score_legend(files: Sequence[ScoreFile], metrics: dict[str, str]) -> str:
     results = {task: result for file in files for task, result in file.scores.tasks.items()}
-    tasks = [f"{task}: {key}, {results[task].shots} shots, n = {results[task].n}" for task, key in metrics.items()]
+    keys = {task: in_markdown(key) for task, key in metrics.items()}
+    tasks = [f"{task}: {key}, {results[task].shots} shots, n = {results[task].n}" for task, key in keys.items()]
     return (
         f"{'; '.join(tasks)}. Points; ± is one standard error over items. The average is the plain mean of the tasks; "
         f"its standard error takes them as independent: sqrt(sum of squares) / number of tasks.{cut_note(files)}"
@@ -99,7 +101,7 @@ def _score_legend(files: Sequence[ScoreFile], metrics: dict[str, str]) -> str:
 def difference_texts(rows: Sequence[Difference], draws: Draws, note: str = "") -> dict[str, str]:
     """Markdown and LaTeX of pairs of models by tasks, in points with the bounds of the interval."""
     if not rows:
-        legend = f"There is no arm to compare: no arm shares an iteration with the baseline arm.{note}"
+        legend = escaped(f"There is no arm to compare: no arm shares an iteration with the baseline arm.{note}")
         return {".md": f"{legend}\n", ".tex": f"% {legend}\n"}
     by_pair: dict[str, dict[str, str]] = {}
     for row in rows:

@@ -4,7 +4,6 @@ EOS is left out: its weight is a setting. Shares are of tokens, except `mismatch
 the two models have different numbers of tokens, where the mean forms are biased.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from wspin.errors import StudyError
+from wspin.escaping import as_json, code_in_markdown
 from wspin.iteration import Iteration
 from wspin.storage import tables
 from wspin.storage.tables import WEIGHT_COUNTS
@@ -126,7 +126,7 @@ def _top_tokens(weights: np.ndarray, ids: np.ndarray, token_texts: dict[int, str
 
 def to_csv(rows: Sequence[WeightRow]) -> str:
     """All numbers at full precision; `heaviest` as JSON."""
-    values = ({**row, "heaviest": json.dumps(row["heaviest"], ensure_ascii=False)} for row in rows)
+    values = ({**row, "heaviest": as_json(row["heaviest"])} for row in rows)
     return csv_text(COLUMNS, ([row[name] for name in COLUMNS] for row in values))
 
 
@@ -159,6 +159,5 @@ def _line(row: WeightRow) -> tuple[str, ...]:
 
 
 def token_in_markdown(token: str) -> str:
-    """A token as code in a cell of a Markdown table, line breaks and blanks visible."""
-    text = json.dumps(token, ensure_ascii=False)[1:-1].replace("|", r"\|")
-    return f"`` {text} ``" if "`" in text else f"`{text}`"
+    """A token as code in Markdown, line breaks and blanks visible."""
+    return code_in_markdown(as_json(token)[1:-1])
