@@ -107,7 +107,10 @@ GOOD = {"prompt": "a", "chosen": "b", "rejected": "c", "chosen_weight": [1.0], "
 SPINS = message_pairs([GOOD])[0]
 BAD = {
     "{": ("expected a JSON object on one line, found Expecting property name", None),
-    "[" * 100_000 + "]" * 100_000: ("expected a JSON object on one line, found maximum recursion depth exceeded", None),
+    "[" * 100_000 + "]" * 100_000: (
+        "expected a JSON object on one line, found brackets inside each other without end",
+        None,
+    ),
     json.dumps({"question": "a", "answer": "b"}): ("real, generated (spin), found question, answer; rename", None),
     "[1]": ("expected a JSON object, found a list; write every row as an object on its own line", None),
     '"\udc80"': ("expected a JSON object", None),
@@ -116,6 +119,8 @@ BAD = {
     json.dumps({**GOOD, "chosen": "\ud800"}): ("chosen: expected Unicode text, found a lone surrogate", None),
     json.dumps({**GOOD, "chosen_weight": [1.0, "2"]}): ("chosen_weight: expected finite 32-bit numbers", None),
     json.dumps({**GOOD, "chosen_weight": [True]}): ("chosen_weight: expected finite 32-bit numbers", None),
+    json.dumps(GOOD)[:-1] + ', "prompt": "z"}': ("found the key 'prompt' twice; correct the line", None),
+    json.dumps(GOOD)[:-1] + f', "n": {"9" * 5000}}}': ("found a number of thousands of digits; correct", None),
     json.dumps({**GOOD, "chosen_weight": 1.0}): ("chosen_weight: expected finite 32-bit numbers", None),
     json.dumps({**GOOD, "chosen_weight": [10**400]}): ("chosen_weight: expected finite 32-bit numbers", None),
     json.dumps({**GOOD, "rejected_weight": [1e39]}): ("rejected_weight: expected finite 32-bit numbers", None),

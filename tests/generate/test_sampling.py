@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+from attacks import attack
 from generations import job, kill_in_the_middle, read, run
 
 from wspin.config.stages import Generate
@@ -81,6 +82,26 @@ def test_no_bit_of_a_kept_answer_changes_unnoticed(tmp_path, capsys):
         )
     path.write_bytes(b"\0" * 50 + b"\n[1]\n" + content)
     assert sampling.sample_answers(Engine(), PROMPTS, draws, tmp_path / "state")[0] == whole
+
+
+FORGED = ["[" * 200_000, '"abc"', "[0, [1]]", '[0, [[]], "stop"]', '["a", [1], "stop"]']
+FORGED += [f'[0, [{"9" * 5000}], "stop"]']
+
+
+@attack(
+    "shared folders",
+    "kept answers with a right checksum and 200,000 brackets, other types or too few values",
+    "sampled again, with a line",
+)
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 200_000, '"abc"', "[0, [1]]", '[0, [[]], "stop"]', '["a", [1], "stop"]', f'[0, [{"9" * 5000}], "stop"]'],
+)
+def test_a_forged_answer_is_sampled_again(tmp_path, capsys, text):
+    line = f" {text}".encode()
+    (tmp_path / "answers.jsonl").write_bytes(sampling._checksum(line) + line + b"\n")
+    assert sampling.AnswerStore(tmp_path).answers == {}
+    assert capsys.readouterr().out == "generate: 1 of 1 kept answers are damaged and sampled again\n"
 
 
 def test_settings_of_the_other_engine_are_left_out():

@@ -208,8 +208,8 @@ CASES = [
     Case(
         "an import with 100,000 brackets inside each other",
         jsonl_file(LINE + "[" * 100_000),
-        "pairs.jsonl:2: expected a JSON object on one line, found maximum recursion depth exceeded "
-        "while decoding a JSON array from a unicode string; correct the line, or copy the file again",
+        "pairs.jsonl:2: expected a JSON object on one line, found brackets inside each other "
+        "without end; correct the line, or copy the file again",
     ),
     Case(
         "an import with bytes that are not UTF-8",

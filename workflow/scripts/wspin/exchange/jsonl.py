@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from wspin.errors import StudyError, first_line
-from wspin.storage import tables
+from wspin.storage import strict_json, tables
 
 FORMATS = ("spin", "tis-dpo")
 TEXTS = ("prompt", "chosen", "rejected")
@@ -103,8 +103,8 @@ def distinct(pairs: Iterable[Pair]) -> list[Pair]:
 
 def _parse(place: str, line: bytes, form: str | None) -> Pair:
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        row = strict_json.parse(line)
+    except ValueError as error:
         expected = f"{place}: expected a JSON object on one line"
         raise StudyError(f"{expected}, found {first_line(error)}; correct the line, or copy the file again") from None
     if not isinstance(row, dict):

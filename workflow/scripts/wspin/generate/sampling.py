@@ -4,6 +4,7 @@ An answer depends on its prompt and its own random numbers alone, so resuming gi
 the remaining prompts now stand in other batches.
 """
 
+import contextlib
 import hashlib
 import json
 import time
@@ -12,6 +13,7 @@ from typing import Any
 
 from wspin.config.stages import Generate
 from wspin.progress import progress_printer
+from wspin.storage import strict_json
 from wspin.storage.files import whole_file, writing
 from wspin.storage.opening import regular
 
@@ -51,13 +53,13 @@ class AnswerStore:
         with open(self.path, "a+b", opener=regular) as file:
             file.seek(0)
             lines = [line for line in file.read().split(b"\n") if line]
-        kept = [line for line in lines if line[:DIGITS] == _checksum(line[DIGITS:])]
+        answers = {line: _entry(line) for line in lines}
+        kept = [line for line in lines if answers[line]]
         with whole_file(self.path) as temporary:  # a kill or a full disk may have left the last line incomplete
             temporary.write_bytes(b"".join(line + b"\n" for line in kept))
         if dropped := len(lines) - len(kept):
             print(f"generate: {dropped} of {len(lines)} kept answers are damaged and sampled again", flush=True)
-        entries = (json.loads(line[DIGITS:]) for line in kept)
-        self.answers = {index: Answer(ids, finish_reason) for index, ids, finish_reason in entries}
+        self.answers = dict(answers[line] for line in kept)
 
     def add(self, index: int, answer: Answer) -> None:
         """Store an answer; a process killed after this keeps it."""
@@ -65,6 +67,17 @@ class AnswerStore:
         text = b" " + json.dumps([index, answer.ids, answer.finish_reason]).encode()
         with writing(self.path), open(self.path, "ab", opener=regular) as file:
             file.write(_checksum(text) + text + b"\n")
+
+
+def _entry(line: bytes) -> tuple[int, Answer] | None:
+    """The answer in a line, with the index of its prompt; None in one that is damaged."""
+    if line[:DIGITS] != _checksum(line[DIGITS:]):
+        return None
+    with contextlib.suppress(ValueError, TypeError):
+        index, ids, reason = strict_json.parse(line[DIGITS:])
+        if type(index) is int and isinstance(ids, list) and {type(i) for i in ids} <= {int} and isinstance(reason, str):
+            return index, Answer(ids, reason)
+    return None
 
 
 def _checksum(text: bytes) -> bytes:

@@ -45,7 +45,7 @@ def write_tables(results: Path) -> str:
     """Write `tables/cost.csv` and `tables/cost.md` of a folder of results; returns the latter."""
     jobs, unreadable = job_records(results, set(read_results(results).arms))
     rows, header = table(jobs), [name.replace("_", " ") for name in Row._fields]
-    gpus = sorted({record["gpus"]["name"] for record, _ in jobs if record.get("gpus")})
+    gpus = sorted({record["gpus"].get("name", "unnamed") for record, _ in jobs if record.get("gpus")})
     cells = [list(map(in_markdown, _cells(row, digits=3))) for row in rows]
     lines = text_table(header, cells, "ll" + "r" * (len(header) - 2))
     markdown = f"{lines}\n\n{LEGEND} GPUs: {', '.join(map(in_markdown, gpus)) or 'none'}.\n"

@@ -19,7 +19,7 @@ from wspin.iteration import Iteration
 from wspin.report.scores import chosen_scores, read_scores
 from wspin.report.tables import average_score, in_points
 from wspin.storage.files import read_json, whole_file
-from wspin.storage.provenance import read_record, record_path
+from wspin.storage.provenance import check_entries, read_record, record_path
 from wspin.storage.text_tables import markdown_cell
 from wspin.study.paths import StudyPaths
 from wspin.templates import CHAT, TEMPLATES
@@ -163,15 +163,18 @@ def _training(paths: StudyPaths, name: str, record: dict[str, Any]) -> dict[str,
     """What the template shows of a model's training."""
     data, iteration = paths.study.data, Iteration.parse(name)
     preferences = _on_preferences(paths, name)
-    seed, seed_iteration = record.get("settings", {}).get("seed", (paths.study.seed, 0))
+    seeds = record.get("settings", {}).get("seed", [paths.study.seed, 0])
+    if not isinstance(seeds, list) or len(seeds) != 2:
+        found = f"expected seed and iteration, found {seeds!r:.60}"
+        raise StudyError(f"{record_path(paths.model(name))}: settings.seed: {found}; make the model again")
     return {
         "order": [*reversed(paths.ancestors(name)), name],
         "rows": f"{data.preferences.pairs} pairs" if preferences else f"{data.sft.prompts} prompts with real answers",
         "split": data.preferences.split if preferences else data.sft.split,
         "source": _source_text(_dataset(paths, name)),
         "sets": 1 + len(paths.replayed_sets(iteration)) if iteration else 0,
-        "seed": seed,
-        "seed_iteration": seed_iteration,
+        "seed": seeds[0],
+        "seed_iteration": seeds[1],
     }
 
 
@@ -201,6 +204,7 @@ def _settings(paths: StudyPaths, name: str, record: dict[str, Any]) -> str:
     """A training's settings, from its record, and its token weights', from the study, as YAML; empty without any."""
     if "settings" not in record:
         return ""
+    check_entries(record_path(paths.model(name)), record, ("versions", "commit"))
     iteration = Iteration.parse(name)
     weighted = iteration and paths.study.weighted(iteration.arm)
     weigh = {"weigh": paths.study.arm_weigh(iteration.arm).model_dump(exclude_none=True)} if weighted else {}

@@ -3,7 +3,6 @@
 HF_TOKEN is read by the hub's library alone. Nothing about this machine is uploaded: no host, no command, no path.
 """
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from wspin.study.paths import StudyPaths
 
 from . import model_card
 
+REMEDY = "make the model again"
 WEIGHTS = ["*.safetensors", "*.safetensors.index.json"]  # of an earlier upload, which `from_pretrained` might prefer
 REPRODUCES = ("program", "code", "commit", "versions", "settings", "threads")
 ROUNDED = "> The weights are rounded to bfloat16; the scores below are of the float32 model."
@@ -57,7 +57,7 @@ def check(paths: StudyPaths, settings: Push) -> None:
 def export(paths: StudyPaths, settings: Push, folder: Path) -> None:
     """Put what is uploaded into `folder`, anew."""
     source = Path(paths.model(settings.model))
-    manifest = read_json(paths.manifest(settings.model), "a model's manifest", "make the model again")
+    manifest = read_json(paths.manifest(settings.model), "a model's manifest", REMEDY)
     shutil.rmtree(folder, ignore_errors=True)  # of an upload that failed
     folder.mkdir(parents=True)
     for name, expected in manifest["files"].items():
@@ -94,9 +94,9 @@ def round_weights(folder: Path) -> None:
         save_file(rounded, file, metadata={"format": "pt"})
         total += sum(weight.nbytes for weight in rounded.values())
     for file in folder.glob("*.safetensors.index.json"):
-        index = json.loads(file.read_text())
+        index = read_json(file, "an index of weights", REMEDY, exact=False)
         write_json(file, {**index, "metadata": {**index.get("metadata", {}), "total_size": total}})
-    config = json.loads((folder / "config.json").read_text())
+    config = read_json(folder / "config.json", "a model's config", REMEDY, exact=False)
     config.pop("torch_dtype", None)
     write_json(folder / "config.json", {**config, "dtype": "bfloat16"})
 

@@ -45,7 +45,7 @@ def check_files(paths: Iterable[Path]) -> None:
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file. Raises `StudyError` if the file holds no such thing."""
     check_stored(path)
-    return read_json(path, "a JSON object", "copy the file again")
+    return read_json(path, "a JSON object", "copy the file again", exact=False)
 
 
 def check_stored(path: Path) -> None:

@@ -3,7 +3,6 @@
 A leaf task (a task, or a subtask of a group) is one stratum of the bootstrap; see `bootstrap`.
 """
 
-import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from wspin.errors import StudyError
-from wspin.storage import tables
+from wspin.storage import strict_json, tables
 
 from .bootstrap import Floats
 from .scores import ScoreFile, TaskScores, chosen_scores
@@ -99,12 +98,12 @@ def _leaf_samples(table: pa.Table, path: Path, leaf: str, key: str) -> TaskSampl
 def _value(path: Path, leaf: str, doc_id: int, metric: str, text: str) -> float:
     """The metric's value in a row's JSON object."""
     try:
-        value: Any = json.loads(text)[metric]
+        value: Any = strict_json.parse(text, distinct=False)[metric]
     except (ValueError, KeyError, TypeError):
         value = text
     if not isinstance(value, int | float) or not math.isfinite(value):
         raise StudyError(
-            f"{path}: {leaf}, document {doc_id}: metrics: expected a number under {metric!r}, found {value!r}; "
+            f"{path}: {leaf}, document {doc_id}: metrics: expected a number under {metric!r}, found {value!r:.100}; "
             "choose a metric that is a mean over documents in report.metrics"
         )
     return float(value)

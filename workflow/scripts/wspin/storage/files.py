@@ -15,7 +15,7 @@ import yaml
 
 from wspin.errors import StudyError, first_line
 
-from . import checksums
+from . import checksums, strict_json
 from .permissions import error_line, take_modes
 
 
@@ -104,14 +104,16 @@ def write_checked_json(path: str | Path, value: dict[str, Any]) -> None:
         temporary.write_text(before + entry + after)
 
 
-def read_json(path: str | Path, content: str, remedy: str) -> dict[str, Any]:
+def read_json(path: str | Path, content: str, remedy: str, exact: bool = True) -> dict[str, Any]:
     """The object in a JSON file, without its checksum; `content` and `remedy` stand in the message if there is none.
 
-    Raises `StudyError` if the file is damaged, holds no object or may not be read, and FileNotFoundError.
+    `exact`: as `strict_json.parse_exact` reads it, for files of the study's own; else as other programs do. Raises
+    `StudyError` if the file is damaged, holds no object or may not be read, and FileNotFoundError.
     """
     try:
-        value = json.loads(checksums.read_checked(path, remedy))
-    except (ValueError, RecursionError) as error:
+        text = checksums.read_checked(path, remedy)
+        value = strict_json.parse_exact(text) if exact else strict_json.parse(text, distinct=False)
+    except ValueError as error:
         raise StudyError(f"{path}: expected {content}, found no JSON ({first_line(error)}); {remedy}") from None
     except PermissionError as error:
         raise StudyError(error_line(error)) from None

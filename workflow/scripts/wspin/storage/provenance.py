@@ -28,6 +28,7 @@ PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "datasets", "lm
 PACKAGES += ("pyarrow", "numpy", "scipy", "matplotlib")
 
 NUMBER = (int, float)
+LARGEST = 10**15  # of a number in a record, in its unit
 NAMES = {str: "a text", list: "a list", dict: "an object", NUMBER: "a number"}
 REMEDY = "make the result again"
 ENTRIES = {  # types of the entries that are read again
@@ -36,6 +37,8 @@ ENTRIES = {  # types of the entries that are read again
     **dict.fromkeys(("inputs", "versions", "settings", "gpus"), dict),
     "command": list,
 }
+OF_TEXTS = ("command", "inputs", "versions")
+GPUS = {"count": NUMBER, "name": str, "peak_memory_mb": NUMBER}
 
 
 def record_path(output: str | Path) -> Path:
@@ -82,12 +85,22 @@ def write_record(output: str | Path, entry: dict[str, Any]) -> None:
 def read_record(path: str | Path) -> dict[str, Any]:
     """The record in a file. Raises `StudyError` if it is none or an entry has another type, and FileNotFoundError."""
     entries = read_json(path, "a record", REMEDY)
-    for key, kind in ENTRIES.items():
-        if key in entries and not isinstance(entries[key], kind):
-            found = f"expected {NAMES[kind]}, found {entries[key]!r:.60}"
-            raise StudyError(f"{path}: {key}: {found}; {REMEDY}")
+    _check_types(str(path), entries, ENTRIES)
+    for key in OF_TEXTS:
+        values = entries.get(key, [])
+        for value in values.values() if isinstance(values, dict) else values:
+            _check_types(str(path), {key: value}, {key: str})
+    _check_types(f"{path}: gpus", entries.get("gpus", {}), GPUS)
     check_entries(path, entries, ("program", "code"))
     return entries
+
+
+def _check_types(place: str, entries: dict[str, Any], kinds: dict[str, Any]) -> None:
+    for key, kind in kinds.items():
+        value = entries.get(key)
+        if key in entries and not (isinstance(value, kind) and (kind != NUMBER or abs(value) < LARGEST)):
+            found = f"expected {NAMES[kind]}, found {value!r:.60}"
+            raise StudyError(f"{place}: {key}: {found}; {REMEDY}")
 
 
 def check_recorded(output: str | Path) -> None:

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from wspin.errors import StudyError, first_line
 
-from . import checksums
+from . import checksums, strict_json
 from .files import digest, sha256, whole_file
 
 FORMAT = 1
@@ -166,7 +166,7 @@ def row_arrays(table: pa.Table, column: str) -> list[np.ndarray]:
 
 def metadata(table: pa.Table, *keys: str) -> dict[str, Any]:
     """What a file was computed from; with keys, these entries alone."""
-    entries = json.loads((table.schema.metadata or {}).get(b"wspin", b"{}"))
+    entries = strict_json.parse((table.schema.metadata or {}).get(b"wspin", b"{}"), distinct=False)
     return {key: entries[key] for key in keys} if keys else entries
 
 
