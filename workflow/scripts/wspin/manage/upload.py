@@ -4,6 +4,7 @@ HF_TOKEN is read by the hub's library alone. Nothing about this machine is uploa
 """
 
 import shutil
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ from wspin.config.sources import Push
 from wspin.credentials import without_credentials
 from wspin.errors import StudyError
 from wspin.fetch.hub import Repository, as_study_errors, client, link_or_copy
+from wspin.fetch.models import MODEL_FILES
 from wspin.storage.files import read_json, sha256, write_json
 from wspin.storage.locks import discard_state, locked
+from wspin.storage.names import path_below
+from wspin.storage.opening import check_kind
 from wspin.storage.provenance import read_record, record_path
 from wspin.study.paths import StudyPaths
 
@@ -55,22 +59,33 @@ def check(paths: StudyPaths, settings: Push) -> None:
 
 
 def export(paths: StudyPaths, settings: Push, folder: Path) -> None:
-    """Put what is uploaded into `folder`, anew."""
+    """Put what is uploaded into `folder`, anew. Raises `StudyError` if the model is not its manifest's."""
     source = Path(paths.model(settings.model))
     manifest = read_json(paths.manifest(settings.model), "a model's manifest", REMEDY)
     shutil.rmtree(folder, ignore_errors=True)  # of an upload that failed
     folder.mkdir(parents=True)
     for name, expected in manifest["files"].items():
-        if not (source / name).exists() or sha256(source / name) != expected:
+        file = model_file(source, name)
+        if not file.exists() or sha256(file) != expected:
             message = "expected the file of the manifest, found another or none; make the model again"
-            raise StudyError(f"{source / name}: {message}")
-        link_or_copy(source / name, folder / name)
+            raise StudyError(f"{file}: {message}")
+        link_or_copy(file, folder / name)
     rounded = settings.dtype == "bfloat16"
     if rounded:
         round_weights(folder)
     (folder / "README.md").write_text(model_card.card(paths, settings.model, ROUNDED if rounded else ""))
     record = read_record(record_path(source))
     write_json(folder / "provenance.json", {**public(record, paths.results), "manifest": manifest})
+
+
+def model_file(folder: Path, name: str) -> Path:
+    """The file that a manifest names. Raises `StudyError` for what is no part of a model, and for links."""
+    file = path_below(folder, name)
+    if file.parent != folder or not any(fnmatch(name, pattern) for pattern in MODEL_FILES):
+        raise StudyError(f"{folder}: expected a manifest of a model's files, found {name}; make the model again")
+    if file.is_symlink():
+        check_kind(file)
+    return file
 
 
 def public(record: dict[str, Any], results: str) -> dict[str, Any]:
