@@ -7,6 +7,7 @@ import shutil
 import pytest
 import torch
 import transformers
+from attacks import attack
 from safetensors.torch import load_file, save_file
 
 from wspin.config.stages import Generate
@@ -15,7 +16,7 @@ from wspin.eval import harness
 from wspin.fetch import models
 from wspin.generate.transformers_engine import TransformersEngine
 from wspin.generate.vllm_engine import VllmEngine
-from wspin.models import checks, folders
+from wspin.models import checkpoint, checks, folders
 
 LAYER = "model.layers.1.mlp.up_proj.weight"
 SAMPLING = Generate(
@@ -167,3 +168,21 @@ def test_a_sentencepiece_model_alone_is_refused_with_what_to_do(folder):
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "LlamaTokenizer"}')
     with pytest.raises(StudyError, match=r"found tokenizer\.model alone; write tokenizer\.json with `save_pretrained`"):
         folders.load_tokenizer(folder)
+
+
+@attack(
+    "paths",
+    "an index of weights that names a file outside its folder",
+    "model/model.safetensors.index.json: expected all its files, found no ../model.safetensors; copy them to the"
+    " folder",
+)
+def test_an_index_names_no_file_outside_its_folder(folder, tmp_path, monkeypatch, outcome):
+    """Such a file would be read, and be in no manifest."""
+    names = list(load_file(folder / "model.safetensors"))
+    (folder / "model.safetensors").rename(tmp_path / "model.safetensors")
+    index = {"metadata": {}, "weight_map": dict.fromkeys(names, "../model.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StudyError) as refused:
+        checkpoint.check_weights("model")
+    assert str(refused.value) == outcome

@@ -318,7 +318,7 @@ CASES = [
     Case(
         "an index of files above the folder",
         sharded(index=json.dumps({"weight_map": {"a": "../secret.safetensors"}})),
-        "model/model.safetensors.index.json: expected all its files, found no secret.safetensors; copy them to the folder",
+        "model/model.safetensors.index.json: expected all its files, found no ../secret.safetensors; copy them to the folder",
     ),
     Case(
         "two shards without their index",

@@ -7,11 +7,13 @@ import re
 import shutil
 from argparse import Namespace
 from functools import partial
+from pathlib import Path
 
 import pandas
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from attacks import attack
 from results import SCORES
 
 from wspin import cli
@@ -21,7 +23,7 @@ from wspin.models import folders
 from wspin.report.comparison import read_averages
 from wspin.report.scores import read_scores
 from wspin.storage import code_hash, provenance, tables
-from wspin.storage.files import check_digests, read_json, write_checked_json, write_digests
+from wspin.storage.files import check_digests, read_json, sha256, write_checked_json, write_digests
 
 ROWS = {"prompt_id": [f"t-{i}" for i in range(40)], "response": ["x"] * 40, "token_ids": [[i, 7] for i in range(40)]}
 
@@ -190,3 +192,19 @@ def test_a_text_that_ends_as_a_checksum_does_is_none(tmp_path):
     assert read_json(path, "a record", "") == value
     path.write_text(json.dumps(value))
     assert read_json(path, "a record", "") == value
+
+
+@attack(
+    "paths",
+    "hashes of fetched files that name one outside their folder",
+    "tasks/../secret: expected the file of tasks.json, found none; fetch it again",
+)
+def test_hashes_name_no_file_outside_their_folder(tmp_path, monkeypatch, outcome):
+    """That file would be read."""
+    monkeypatch.chdir(tmp_path)
+    Path("tasks").mkdir()
+    Path("secret").write_text("x")
+    write_checked_json("tasks.json", {"files": {"../secret": sha256("secret")}})
+    with pytest.raises(StudyError) as refused:
+        check_digests("tasks")
+    assert str(refused.value) == outcome

@@ -100,10 +100,10 @@ def weight_files(folder: Path) -> list[Path]:
         shards = checks.read_object(index).get("weight_map")
         if not isinstance(shards, dict) or not shards or not all(isinstance(name, str) for name in shards.values()):
             raise StudyError(f"{index}: weight_map: expected the file of every tensor, found none; copy the file again")
-        files = [folder / name for name in sorted(set(shards.values()))]
-        missing = [file.name for file in files if not file.is_file()]
-        if missing:
+        present = {file.name: file for file in files if file.is_file()}  # no name of the index becomes a path
+        if missing := sorted(set(shards.values()) - present.keys()):
             raise StudyError(f"{index}: expected all its files, found no {_first(missing)}; copy them to the folder")
+        files = [present[name] for name in sorted(set(shards.values()))]
         if single.exists() and single not in files:
             raise StudyError(f"{index}: expected the weights once, found model.safetensors too; remove one of the two")
     elif files != [single]:

@@ -148,11 +148,11 @@ def check_digests(folder: str | Path) -> None:
     hashes = read_json(path, "hashes of files", remedy).get("files")
     if not isinstance(hashes, dict):
         raise StudyError(f"{path}: files: expected an object, found {hashes!r:.60}; {remedy}")
-    for name, expected in hashes.items():
-        file = Path(folder) / name
-        if not file.is_file() or sha256(file) != expected:
-            found = "another: it is damaged or changed" if file.is_file() else "none"
-            raise StudyError(f"{file}: expected the file of {path}, found {found}; {remedy}")
+    files = {file.relative_to(folder).as_posix(): file for file in Path(folder).rglob("*") if file.is_file()}
+    for name, expected in hashes.items():  # no name becomes a path
+        if name not in files or sha256(files[name]) != expected:
+            found = "another: it is damaged or changed" if name in files else "none"
+            raise StudyError(f"{folder}/{name}: expected the file of {path}, found {found}; {remedy}")
 
 
 def file_hashes(folder: str | Path, names: Iterable[str]) -> dict[str, str]:
