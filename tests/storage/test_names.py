@@ -1,9 +1,11 @@
 """Paths from foreign names: a safe name stays below its folder, any other is refused."""
 
+import ast
 import os
 from pathlib import Path
 
 import pytest
+import structure
 from attacks import attack
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from wspin.errors import StudyError
 from wspin.storage.names import check_distinct, path_below
 
+FIXED = (ast.Constant, ast.BinOp, ast.operator)  # nodes of an expression without names
 PARTS = st.sampled_from(["..", ".", "", "a", "data", ".git", "C:", "~", "\\", "x\\..\\y", "a\n", "\u202e", "b ", "\0"])
 NAMES = st.one_of(st.text(), st.lists(st.one_of(PARTS, st.text(max_size=5)), max_size=6).map("/".join))
 
@@ -80,3 +83,28 @@ def test_a_file_is_no_folder_of_another():
 
 def test_names_that_differ_are_accepted():
     check_distinct(["a", "b", "data/a"])
+
+
+TRUSTED = {  # what fetches join to a folder besides constants: where these names come from
+    "cards.CARD": "a constant",
+    "f'{split}.parquet'": "the config, as its pattern admits it",
+    "f'{split}.{suffix}'": "the config, as its pattern admits it",
+    "file.checksum": "the hub's metadata, hex digits as its form admits them",
+    "file.relative_to(source)": "a folder on this disk",
+    "path": "a snapshot, which has checked it",
+    "path_below(folder, package.file).name": "the last part of a checked path",
+    "re.sub('[^\\\\w.-]+', '--', f'{repository.kind}-{repository}-{digest([*patterns])[:8]}')": "config, no `/`",
+    "source.hub": "the config, as its pattern admits it",
+}
+
+
+def test_fetches_join_no_other_name():
+    joined = set()
+    for file in (structure.LIBRARY / "fetch").glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+                joined.add(node.right)
+            if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("Path", "join", "joinpath"):
+                joined |= {*node.args[1:]}
+    names = {node for node in joined if any(not isinstance(part, FIXED) for part in ast.walk(node))}
+    assert {ast.unparse(node) for node in names} == TRUSTED.keys()
