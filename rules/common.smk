@@ -19,7 +19,7 @@ from wspin.iteration import Iteration
 from wspin.study.rule_flags import RuleFlags
 from wspin.storage.files import digest, sha256, write_yaml
 from wspin.storage.locks import show_alive
-from wspin.storage.permissions import check_writable
+from wspin.storage.permissions import check_writable, error_line
 from wspin.study.launch import Launch
 from wspin.study.paths import GOLD, StudyPaths, alternatives
 
@@ -32,8 +32,8 @@ try:
     base = [] if workflow.config_settings.replace_workflow_config else ["config/config.yaml"]
     STUDY = read_study([*base, *workflow.overwrite_configfiles], workflow.config_settings.config)
     ALIVE = show_alive()  # held while this process lives, to tell a stale workflow lock from a live one
-except StudyError as error:
-    sys.exit(str(error))
+except (StudyError, OSError) as error:
+    sys.exit(error_line(error))
 PATHS = StudyPaths(STUDY)
 FLAGS = RuleFlags(PATHS)
 ITERATION = Iteration.pattern(alternatives(STUDY.arms))

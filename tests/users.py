@@ -2,9 +2,7 @@
 
 import os
 import pickle
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +40,21 @@ def as_user(user: int, function: Callable[[], Any], umask: int = 0o022, group: i
     return pickle.loads(content)
 
 
+def give(folder: Path, user: int) -> None:
+    """Make a folder and all below it a user's and the group's."""
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, user, LAB, follow_symlinks=False)
+
+
 @pytest.fixture
-def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder of the group, the current one: its members may write, and new files belong to the group (setgid)."""
-    with tempfile.TemporaryDirectory(prefix="shared-") as place:
-        folder = Path(place, "study")
-        os.chmod(place, 0o755)
-        folder.mkdir()
-        shutil.chown(folder, ALICE, LAB)
-        folder.chmod(0o2775)
-        monkeypatch.chdir(folder)
-        yield folder
+def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of the group, the current one: its members may write, and new files belong to the group (setgid).
+
+    Other users reach it as the current folder alone: pytest closes the folders above.
+    """
+    folder = tmp_path / "study"
+    folder.mkdir()
+    give(folder, ALICE)
+    folder.chmod(0o2775)
+    monkeypatch.chdir(folder)
+    return folder

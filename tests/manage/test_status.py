@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import workflow
 from attacks import attack
+from users import BOB, as_user, needs_root
 
 import manage
 from wspin.config.load import read_study
@@ -461,3 +462,16 @@ def test_a_broken_configuration_is_one_line(here, text, expected):
     with pytest.raises(StudyError, match=f"edit.yaml:1: expected {expected}") as error:
         manage.main(["status", "--configfile", "edit.yaml"])
     assert len(str(error.value).splitlines()) == 1
+
+
+@needs_root
+def test_another_user_who_may_only_read_sees_the_same(here):
+    """Locks are tested with files that are open for reading."""
+    shutil.rmtree(MODEL)
+    save_state(3)
+    here.folder.chmod(0o755)
+    paths = layout(workflow.TWO_ARMS)
+    with locked(Path(STATE)), contextlib.closing(show_alive()):
+        before = table(paths)
+        assert as_user(BOB, lambda: table(paths)) == before
+    assert "running here\nrunning: " in before

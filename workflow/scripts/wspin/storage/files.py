@@ -1,6 +1,7 @@
 """Atomic writes of files and folders, and hashes of files."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -58,7 +59,15 @@ def _remove(path: Path) -> None:
     if path.is_symlink():
         path.unlink()
     elif path.exists():
-        shutil.rmtree(path)
+        remove_folder(path)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder whole. Raises PermissionError before anything is removed if another user's prevents that."""
+    for place, _, _ in os.walk(path):
+        if not os.access(place, os.R_OK | os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.path.join(place, "*"))
+    shutil.rmtree(path)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 import contextlib
 import fcntl
 import os
-import shutil
 import stat
 import sys
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from typing import TextIO
 from wspin.errors import StudyError
 from wspin.escaping import one_line
 
-from .files import writing
+from .files import remove_folder, writing
 from .opening import check_kind, check_tree, lock_file
 from .permissions import check_writable, error_line
 
@@ -89,7 +88,7 @@ def remove_state(folder: Path) -> int:
             return -1
         freed = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file() and not file.is_symlink())
         if folder.exists():
-            shutil.rmtree(folder)
+            remove_folder(folder)
         folder.with_name(folder.name + ".lock").unlink(missing_ok=True)
         return freed
 

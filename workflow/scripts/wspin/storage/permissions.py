@@ -67,7 +67,10 @@ def denial(error: OSError) -> str | None:
     if error.errno not in (errno.EACCES, errno.EPERM) or not isinstance(error.filename, (str, os.PathLike)):
         return None
     path = Path(error.filename)
-    parents = [above for above in reversed(path.parents) if os.path.lexists(above)]
+    parents = [above for above in reversed(path.parents) if os.path.lexists(above)] or [path]
+    if error.errno == errno.EPERM and os.path.exists(path):
+        own = path.lstat().st_uid == os.geteuid()
+        return None if own else _request(path, "change it, which its owner alone may", "")
     closed = [above for above in parents if not os.access(above, os.X_OK)]
     if closed:
         return _request(closed[0], "enter it", "x")
@@ -77,8 +80,6 @@ def denial(error: OSError) -> str | None:
         return _request(parents[-1], "write there", "w")
     if os.path.exists(path) and not os.access(path, os.W_OK):
         return _request(path, "write it", "w")
-    if os.path.exists(path) and path.lstat().st_uid != os.geteuid():
-        return _request(path, "change it, which its owner alone may", "")
     return None
 
 
@@ -95,7 +96,7 @@ def _request(path: Path, purpose: str, missing: str) -> str:
         member = status.st_gid in (os.getegid(), *os.getgroups())
         remedy = f"ask {owner} for `chmod g+{missing}`" + ("" if member else " and a group of yours (`chgrp`)")
         remedy += ", and begin studies with `umask 002`" if missing == "w" else ""
-    return f"{path}: expected permission to {purpose}, {found}; {remedy}"
+    return f"{path if path.parts else Path.cwd()}: expected permission to {purpose}, {found}; {remedy}"
 
 
 def _name(lookup: Callable[[int], tuple], number: int) -> str:

@@ -118,12 +118,12 @@ def read_parquet(
 ) -> pa.Table:
     """A parquet file as a table. `pyarrow.parquet.read_table` reads folders too, and imports pandas for it.
 
-    Raises `StudyError` if it is none, or damaged, and FileNotFoundError.
+    Raises `StudyError` if it is none, or damaged, FileNotFoundError and PermissionError.
     """
     try:
         with pq.ParquetFile(pa.BufferReader(checksums.read_checked(path, remedy))) as file:
             table = file.read(columns)
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         raise
     except (pa.ArrowException, OSError) as error:
         raise StudyError(f"{path}: expected a parquet file, found {first_line(error)}; {remedy}") from None
