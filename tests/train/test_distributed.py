@@ -12,6 +12,7 @@ from dataclasses import replace
 import pytest
 import torch
 import workflow
+from attacks import attack
 
 from wspin.engine.batches import micro_batches, rank_passes
 from wspin.errors import StudyError
@@ -263,3 +264,30 @@ def test_several_nodes_are_one_launcher_each():
 def test_several_nodes_without_what_they_need_are_refused(resources):
     with pytest.raises(StudyError, match=r"train on 2 nodes: expected resources gres: 'gpu:N' and mpi: srun, found"):
         launch(nodes=2, **resources)
+
+
+@pytest.mark.parametrize(
+    "mpi", ["srun; touch x", "$(touch x)", "`touch x`", "srun && x", "srun | x", "srun > x", "srun\nx"]
+)
+@attack(
+    "code",
+    "a profile whose resource `mpi` ends one command and begins another: `srun; touch x`",
+    "train: resource mpi: expected a program and its flags, such as srun, found {mpi!r}; correct the profile",
+)
+def test_words_of_a_profile_are_one_command(mpi, outcome):
+    with pytest.raises(StudyError) as error:
+        launch(nodes=2, gres="gpu:1", mpi=mpi)
+    assert str(error.value) == outcome.format(mpi=mpi)
+    assert (
+        " /opt/bin/srun --mpi=pmix --nodes=2 "
+        in launch(nodes=2, gres="gpu:1", mpi="/opt/bin/srun --mpi=pmix").command()
+    )
+
+
+@pytest.mark.parametrize("resources", [{"gpu": "1; touch x"}, {"nodes": "2; touch x"}])
+@attack("code", "a profile with text in place of a number of GPUs or nodes", "refused before it becomes a command")
+def test_numbers_of_a_profile_are_numbers(resources):
+    with pytest.raises(
+        StudyError, match=r"train: resource \w+: expected a number, found '.; touch x'; correct the profile"
+    ):
+        launch(**{"nodes": 2, "gres": "gpu:1", "mpi": "srun", **resources})

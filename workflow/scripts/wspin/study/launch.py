@@ -7,11 +7,13 @@
 A machine without GPUs runs the same number of processes on its CPU.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Any, Self
 
 from wspin.errors import StudyError
 
+WORD = r"[A-Za-z0-9_./:=,+@%-]+"  # as the shell leaves it
 PLAIN = "--mixed_precision no --dynamo_backend no"  # accelerate changes nothing: precision is `logprobs.autocast`
 
 
@@ -28,11 +30,19 @@ class Launch:
     def of(cls, resources: Any, threads: int) -> Self:
         """From a job's resources: `gpu` on one node; `nodes`, `gres: gpu:N` of each and `mpi: srun` on several.
 
-        Raises `StudyError` unless they give the GPUs of a node and the program that starts a task on each.
+        Raises `StudyError` unless they give the GPUs of a node and the program that starts a task on each, as numbers
+        and words: they become part of a shell command.
         """
         nodes, gres, mpi = (resources.get(name) for name in ("nodes", "gres", "mpi"))
+        gpus = resources.get("gpu") or 0
+        for name, number in (("nodes", nodes or 1), ("gpu", gpus)):
+            if not isinstance(number, int):
+                raise StudyError(f"train: resource {name}: expected a number, found {number!r}; correct the profile")
+        if mpi and not re.fullmatch(f"{WORD}( {WORD})*", str(mpi)):
+            expected = "expected a program and its flags, such as srun"
+            raise StudyError(f"train: resource mpi: {expected}, found {str(mpi)!r}; correct the profile")
         if not nodes or nodes == 1:
-            return cls(1, resources.get("gpu") or 0, threads)
+            return cls(1, gpus, threads)
         per_node = str(gres or "").rpartition(":")[2]
         if not per_node.isdecimal() or not mpi:
             found = f"gres {gres!r} and mpi {mpi!r}"
