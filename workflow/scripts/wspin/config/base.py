@@ -43,6 +43,10 @@ def _path(path: str) -> str:
         raise ValueError(f"expected a path without `~` and `$`, which are not expanded here; write {_expanded(path)}")
     if "{" in path or "}" in path:
         raise ValueError("expected a path without braces, which are wildcards to Snakemake; rename the folder")
+    if re.search(r"<.*>", path):
+        raise ValueError("expected a path without `<...>`, which is a variable to Snakemake; rename the folder")
+    if path.startswith("-"):
+        raise ValueError("expected a path that begins without `-`, as options do; rename the folder")
     if any(len(part.encode()) > LONGEST_PART for part in path.split("/")):
         raise ValueError(f"expected names of at most {LONGEST_PART} bytes in a path; shorten them")
     return _text(path)
