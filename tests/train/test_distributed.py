@@ -4,6 +4,7 @@ import fcntl
 import json
 import pickle
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ from wspin.models import folders
 from wspin.study.launch import Launch
 from wspin.train import distributed
 from wspin.train.fsdp import shard
+from wspin.train.journal import mark_complete
 from wspin.train.run import items_per_step
 
 WORKER = workflow.ROOT / "tests/worker.py"
@@ -130,9 +132,14 @@ def test_the_trace_does_not_depend_on_the_number_of_processes(together, saved_mo
 
 @pytest.mark.parametrize("kind", ["ddp", pytest.param("fsdp", marks=pytest.mark.faults)])
 def test_killed_and_started_again_it_ends_the_same_bit_for_bit(together, prepare, tmp_path, kind):
+    """From a state that all processes can read: the one after it is unreadable, as rank 0 finds."""
     finish(start(2, prepare(tmp_path, parallel=kind, killed_at=10)), tmp_path, expect=1)
     assert len(curve(tmp_path)) == 10
+    unreadable = shutil.copytree(tmp_path / "state/checkpoint-7", tmp_path / "state/checkpoint-9")
+    (unreadable / "optimizer.pt").write_bytes(b"of another version")
+    mark_complete(unreadable)
     log = finish(start(2, prepare(tmp_path, parallel=kind)), tmp_path)
+    assert log.count("checkpoint-9: optimizer.pt cannot be read") == 1
     assert log.count("train: step 7 of 20, resumed") == 1
     assert seen(tmp_path)[0][0] == 7
     whole = together(2, parallel=kind)

@@ -70,7 +70,8 @@ def test_a_save_that_was_interrupted_does_not_count(monkeypatch, capsys, fresh, 
     assert curve(tmp_path / "parts") == curve(tmp_path / "whole")
 
 
-def test_the_last_saved_state_is_the_one_of_the_highest_step(tmp_path):
+def test_the_last_saved_state_is_the_one_of_the_highest_step(monkeypatch, tmp_path):
+    monkeypatch.setattr(journal, "unreadable", lambda *_: None)
     assert journal.last_saved(tmp_path) is None
     for name in ("checkpoint-2", "checkpoint-10", "checkpoint-9"):
         (tmp_path / name).mkdir()

@@ -5,6 +5,7 @@ The curve holds only what is the same in every run of a training. Its speed goes
 
 import contextlib
 import errno
+import itertools
 import json
 import os
 import shutil
@@ -13,17 +14,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback
+import torch
+from safetensors import safe_open
+from transformers import TrainerCallback, TrainerState
+from transformers.trainer_pt_utils import safe_globals
 
 from wspin.errors import StudyError
 from wspin.storage.files import file_hashes, read_json, sync, write_checked_json, writing
+from wspin.storage.names import path_below
 from wspin.storage.opening import regular
 from wspin.storage.permissions import take_modes
 
-from .distributed import rank
+from .distributed import gather, rank
 
 PROGRESS_STEPS = 10  # between two lines of progress
 COMPLETE = "complete"  # a file in a saved state all of whose files are on the disk, with their hashes
+PICKLED = {"optimizer.pt": {"state", "param_groups"}, "scheduler.pt": {"last_epoch"}}  # what their dicts hold
+FOREIGN = ("scaler.pt", "pytorch_model*", "adapter*")  # files that the Trainer would load, and never saves here
 
 
 class Journal(TrainerCallback):
@@ -113,22 +120,85 @@ def mark_complete(saved: Path) -> None:
 
 
 def last_saved(state: Path) -> Path | None:
-    """The latest complete save whose files are those that were saved; a line for each damaged one."""
-    saved = [path.parent for path in state.glob(f"checkpoint-*/{COMPLETE}")]
-    for folder in sorted(saved, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
-        if is_whole(folder):
-            return folder
-        if rank() == 0:
+    """The latest complete save that can be resumed; a collective, in which rank 0 decides for all.
+
+    A line for each damaged one, which stays, and for each that cannot be read, which is set aside under another name.
+    """
+    return gather(_last_saved(state) if rank() == 0 else None)[0]
+
+
+def _last_saved(state: Path) -> Path | None:
+    steps = {
+        path.parent: path.parent.name.removeprefix("checkpoint-") for path in state.glob(f"checkpoint-*/{COMPLETE}")
+    }
+    saved = {folder: int(step) for folder, step in steps.items() if step.isascii() and step.isdecimal()}
+    for folder in sorted(saved, key=saved.get, reverse=True):
+        if not is_whole(folder):
             print(f"train: {folder}: damaged; its steps are repeated", flush=True)
+        elif reason := unreadable(folder, saved[folder]):
+            aside = _set_aside(folder)
+            print(f"train: {folder}: {reason}; kept as {aside.name}, its steps are repeated", flush=True)
+        else:
+            return folder
     return None
 
 
 def is_whole(saved: Path) -> bool:
-    """Whether the files of a saved state have the hashes in its mark. Raises PermissionError if one may not be read."""
+    """Whether a saved state holds the files of its mark, no others, with their hashes.
+
+    Raises PermissionError if one may not be read.
+    """
     for file in saved.iterdir():
         if not os.access(file, os.R_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(file))
     with contextlib.suppress(StudyError, OSError):
         files = read_json(saved / COMPLETE, "hashes of the files", "").get("files")
-        return isinstance(files, dict) and file_hashes(saved, files) == files
+        present = {file.name for file in saved.iterdir() if not file.name.startswith(".")}
+        if isinstance(files, dict) and present == {*files, COMPLETE}:
+            names = [path_below(saved, name).name for name in files]
+            return file_hashes(saved, names) == files
     return False
+
+
+def unreadable(saved: Path, step: int) -> str | None:
+    """Why the Trainer could not resume a saved state of this step, without running what its files hold; None if it can.
+
+    The files of another version of torch, or of another program, can be whole and yet not be read.
+    """
+    if names := sorted(file.name for pattern in FOREIGN for file in saved.glob(pattern)):
+        return f"found {names[0]}, which is no part of a saved state"
+    weights = sorted(saved.glob("*.safetensors")) or [saved / "model.safetensors"]
+    names = (*PICKLED, "trainer_state.json", "metrics.jsonl")
+    for path in (*(saved / name for name in names), *sorted(saved.glob("rng_state*.pth")), *weights):
+        if not path.is_file():
+            return f"found no {path.name}"
+        try:
+            _read(path, step)
+        except (OSError, MemoryError):  # of the machine, not of the file
+            raise
+        except Exception as error:  # of torch, pickle, json, safetensors, or of a class of transformers
+            return f"{path.name} cannot be read ({type(error).__name__})"
+    return None
+
+
+def _read(path: Path, step: int) -> None:
+    """Read a file of a saved state as the Trainer will, tensors aside; raises what it would raise."""
+    if path.suffix == ".safetensors":
+        with safe_open(path, "pt"):
+            return
+    if path.suffix == ".jsonl":
+        speed(list(map(json.loads, path.read_text().splitlines())), 1.0, 1.0)
+    elif path.suffix == ".json":
+        if (found := TrainerState.load_from_json(str(path)).global_step) != step:
+            raise ValueError(found)
+    else:
+        with safe_globals():
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        if missing := PICKLED.get(path.name, {"cpu"}) - content.keys():
+            raise KeyError(*missing)
+
+
+def _set_aside(saved: Path) -> Path:
+    """Rename a saved state, so that neither `last_saved` nor the Trainer takes it for one; returns its new path."""
+    paths = (saved.with_name(f"unreadable-{saved.name}" + f"-{i}" * (i > 1)) for i in itertools.count(1))
+    return saved.rename(next(path for path in paths if not path.exists()))
