@@ -332,6 +332,8 @@ def test_the_end_of_a_log_is_text(here):
         (b"train: step x of 64  1 s left\n", "running"),
         (b"train: step 0 of 0\n", "running"),
         (b"\xff\x00\xfe", "running"),
+        (b"train: " + b"9" * 2000 + b" of 1\n", "running"),
+        (b"train: step 16 of 64  " + b"9" * 2000 + b" s left\n", "running 25 %"),
         (b"train: step 16 of 64, resumed\n", "running 25 %"),
         (b"train: step 16 of 64  loss 0.1  7200 s left\ntrain: st", "running 25 %, 2 h 00 min left"),
         (b"train: step 8 of 64  loss 0.1  9 s left\n" + b"x" * job_state.TAIL, "running"),

@@ -1,6 +1,7 @@
 """Differences of two models and averages of each, with intervals."""
 
 import pytest
+from attacks import attack
 from score_files import (
     CHOSEN,
     COMPARED,
@@ -84,9 +85,18 @@ def test_averages_survive_the_table(compared, tmp_path):
     assert comparison.read_averages(tmp_path / "a.csv") == rows
 
 
+@attack(
+    "malformed",
+    "a table of averages that is no UTF-8, or has a field of 200,000 characters or numbers of any size",
+    "refused in one line with its row",
+)
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("model,\udcff\n", "expected a table of averages, found 'utf-8' codec can't decode byte 0xff"),
+        (f"{'x' * 200_000}\n", r"found field larger than field limit \(131072\); make it again"),
+        (f"model,arm,iteration,average,low,high\na,a,{'9' * 5000},0.5,0.4,0.6\n", "row 1: iteration: .*, found '999"),
+        ("model,arm,iteration,average,low,high\na,a,0,1e308,0.4,0.6\n", "average: expected a number of at most 2"),
         ("", "header: expected model,arm,iteration,average,low,high and rows below it, found nothing and 0"),
         (
             "model,arm,iteration,average,low,high\n",
@@ -101,7 +111,7 @@ def test_averages_survive_the_table(compared, tmp_path):
     ],
 )
 def test_malformed_averages_are_refused(tmp_path, text, message):
-    (tmp_path / "a.csv").write_text(text)
+    (tmp_path / "a.csv").write_text(text, errors="surrogateescape")
     with pytest.raises(StudyError, match=message) as error:
         comparison.read_averages(tmp_path / "a.csv")
     assert str(error.value).startswith(f"{tmp_path / 'a.csv'}: ")

@@ -37,7 +37,7 @@ from . import stale
 SILENCE = 120.0  # seconds after which a log no longer counts as growing: programs report progress every 30 or so
 TAIL = 4096  # bytes that are read of a log
 SAVED = "checkpoint-*/complete"  # mark of a whole saved state, below a state's folder
-PROGRESS = re.compile(r"^\w+: (?:step )?(\d+) of (\d+)\b(?:.*\b(\d+) s left)?", re.MULTILINE)
+PROGRESS = re.compile(r"^\w+: (?:step )?(\d{1,15}) of (\d{1,15})\b(?:.*\b(\d{1,15}) s left)?", re.MULTILINE)
 FAILED = re.compile(r"^(?:\w+\.py: error: |Traceback )", re.MULTILINE)
 
 

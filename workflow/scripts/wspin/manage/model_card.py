@@ -182,12 +182,12 @@ def _evaluation(paths: StudyPaths, name: str) -> dict[str, Any] | None:
     """What the template shows of the scores of the present model; None if it has none."""
     suites = dict(zip(paths.study.eval.suites, paths.scores(name), strict=True))
     existing = [suite for suite, path in suites.items() if Path(path).exists()]
-    manifest = read_json(paths.manifest(name), "a model's manifest", "make the model again")
-    files = [file for file in read_scores(paths.results, [name], existing) if file.scores.model == manifest["model"]]
+    model = read_json(paths.manifest(name), "a model's manifest", "make the model again").get("model")
+    files = [file for file in read_scores(paths.results, [name], existing) if file.scores.model == model]
     if not files:
         return None
     results = {task: result for file in files for task, result in file.scores.tasks.items()}
-    metrics = {task: paths.study.report.metrics[task] for task in sorted(results)}
+    metrics = {task: key for task, key in sorted(paths.study.report.metrics.items()) if task in results}
     (scores,) = chosen_scores(files, metrics).values()
     complete, conditions = len(files) == len(suites) and len(scores) > 1, files[0].scores
     return {

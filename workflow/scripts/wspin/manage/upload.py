@@ -64,6 +64,8 @@ def export(paths: StudyPaths, settings: Push, folder: Path) -> None:
     manifest = read_json(paths.manifest(settings.model), "a model's manifest", REMEDY)
     shutil.rmtree(folder, ignore_errors=True)  # of an upload that failed
     folder.mkdir(parents=True)
+    if not isinstance(manifest.get("files"), dict):
+        raise StudyError(f"{paths.manifest(settings.model)}: files: expected their hashes, found none; {REMEDY}")
     for name, expected in manifest["files"].items():
         file = model_file(source, name)
         if not file.exists() or sha256(file) != expected:

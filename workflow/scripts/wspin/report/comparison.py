@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import AfterValidator, Field, FiniteFloat, TypeAdapter, ValidationError
 
 from wspin.config.explain import value_message
-from wspin.errors import StudyError
+from wspin.errors import StudyError, first_line
 from wspin.escaping import escaped
 from wspin.rng import row_generator
 from wspin.storage.provenance import check_recorded
@@ -24,6 +24,7 @@ from .scores import arm_columns
 
 AVERAGE = "average"
 
+Mean = Annotated[FiniteFloat, Field(ge=-1.0, le=2.0)]  # of fractions, up to rounding
 Name = Annotated[str, AfterValidator(escaped)]  # of a model or arm, as a figure shows it
 Models = dict[str, dict[str, list[TaskSamples]]]  # {model: {task: its leaves}}
 
@@ -57,10 +58,10 @@ class Average(NamedTuple):
 
     model: Name
     arm: Name
-    iteration: Annotated[str, Field(pattern=r"^\d*$")]
-    average: FiniteFloat
-    low: FiniteFloat
-    high: FiniteFloat
+    iteration: Annotated[str, Field(pattern=r"^\d{0,4}$")]
+    average: Mean
+    low: Mean
+    high: Mean
 
 
 def differences(models: Models, pairs: Iterable[tuple[str, str]], draws: Draws) -> list[Difference]:
@@ -101,6 +102,8 @@ def read_averages(path: str | Path) -> list[Average]:
             header, rows = next(table, []), list(table)
     except FileNotFoundError:
         raise StudyError(f"{path}: expected a table of averages, found no file; make the differences first") from None
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise StudyError(f"{path}: expected a table of averages, found {first_line(error)}; make it again") from None
     if tuple(header) != Average._fields or not rows:
         expected, found = f"{','.join(Average._fields)} and rows below it", ",".join(header) or "nothing"
         raise StudyError(f"{path}: header: expected {expected}, found {found} and {len(rows)}; make it again")
