@@ -60,7 +60,8 @@ def present() -> "Cluster | None":
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
     """Wait for other runs that have a cluster; within, there are none. A run that was killed is none."""
-    with open(Path(tempfile.gettempdir()) / "stand-in-slurm.lock", "a") as file:
+    path = Path(tempfile.gettempdir()) / "stand-in-slurm.lock"
+    with open(path, "a", opener=lambda path, flags: os.open(path, flags | os.O_NOFOLLOW)) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import struct
 
 import pytest
 import torch
@@ -82,6 +83,24 @@ def test_a_folder_of_a_group_stays_one(tmp_path):
     finally:
         os.umask(before)
     assert modes(tmp_path / "model") == {".": 0o2775, "below": 0o2775, "model.safetensors": 0o664}
+
+
+def test_a_default_acl_stands_in_place_of_the_umask(tmp_path, umask):
+    """The members of a group that it names may write what a library wrote for its owner alone."""
+    owner, group, named, mask, other = (1, 7), (4, 5), (8, 7), (16, 7), (32, 0)  # (tag, rwx), as in acl(5)
+    entries = [struct.pack("<HHI", *entry, 48100 if entry == named else 2**32 - 1) for entry in (owner, group, named)]
+    entries += [struct.pack("<HHI", *entry, 2**32 - 1) for entry in (mask, other)]
+    try:
+        os.setxattr(tmp_path, "system.posix_acl_default", struct.pack("<I", 2) + b"".join(entries))
+    except OSError as error:
+        pytest.skip(f"no ACL on this file system: {error}")
+    with whole_folder(tmp_path / "model") as folder:
+        save_weights(folder / "model.safetensors")
+        (folder / "below").mkdir()
+    with whole_file(tmp_path / "a.safetensors") as path:
+        save_weights(path)
+    assert modes(tmp_path / "model") == {".": 0o770, "below": 0o770, "model.safetensors": 0o660}
+    assert modes(tmp_path)["a.safetensors"] == 0o660  # the bits of the group are the mask
 
 
 def test_links_in_a_folder_are_left_alone(tmp_path):
