@@ -64,7 +64,7 @@ def is_finished(paths: StudyPaths, name: str) -> bool:
 def write_card(paths: StudyPaths, name: str) -> bool:
     """Write a model's card; False if it is up to date. Raises `KeyError` if the study has no such model."""
     path, text = Path(paths.model(name)) / "README.md", card(paths, name)
-    if path.exists() and path.read_text() == text:
+    if path.is_file() and path.read_text() == text:
         return False
     with whole_file(path) as temporary:
         temporary.write_text(text)

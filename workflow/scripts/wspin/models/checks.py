@@ -7,6 +7,7 @@ from typing import Any
 
 from wspin.errors import StudyError, first_line
 from wspin.storage.files import read_json
+from wspin.storage.opening import readable
 
 CONTEXTS = ("max_position_embeddings", "n_positions")  # names of the longest sequence in a config
 # What transformers itself computes attention and experts with; other names are downloaded as compiled code
@@ -49,8 +50,8 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def check_stored(path: Path) -> None:
-    """Raise `StudyError` for an empty file, or a pointer of Git LFS in place of a file."""
-    with open(path, "rb") as file:
+    """Raise `StudyError` for an empty file, or a pointer of Git LFS, a named pipe or a device in place of a file."""
+    with open(path, "rb", opener=readable) as file:
         start = file.read(40)
     if not start:
         raise StudyError(f"{path}: expected content, found an empty file; copy it again")

@@ -16,6 +16,7 @@ from wspin.config.explain import value_message
 from wspin.errors import StudyError, first_line
 from wspin.escaping import escaped
 from wspin.rng import row_generator
+from wspin.storage.opening import readable
 from wspin.storage.provenance import check_recorded
 
 from . import bootstrap
@@ -97,7 +98,7 @@ def read_averages(path: str | Path) -> list[Average]:
     """The rows of `averages` from their CSV. Raises `StudyError` if there is none, or it is damaged or malformed."""
     check_recorded(path)
     try:
-        with open(path, newline="") as file:
+        with open(path, newline="", opener=readable) as file:
             table = csv.reader(file)
             header, rows = next(table, []), list(table)
     except FileNotFoundError:

@@ -7,10 +7,13 @@ byte makes a file with one look like a file without.
 """
 
 import hashlib
+import os
 import re
 from pathlib import Path
 
 from wspin.errors import StudyError
+
+from .opening import readable
 
 START, END, DIGITS = b"wspin-sha256:", b":wspin", 64
 CUT = re.compile(b"[0-9a-f]{%d}%s" % (DIGITS, END))  # an entry without its beginning; other texts may hold the end too
@@ -22,8 +25,15 @@ def entry(digest: str) -> bytes:
 
 
 def read_checked(path: str | Path, remedy: str = "delete it and run again") -> bytes:
-    """The bytes of a file, compared with its checksum if it holds one. Raises `StudyError` if they differ."""
-    content = Path(path).read_bytes()
+    """The bytes of a file, compared with its checksum if it holds one.
+
+    Raises `StudyError` if they differ, or for what is no file or larger than this machine's memory.
+    """
+    with open(path, "rb", opener=readable) as file:
+        size, memory = os.fstat(file.fileno()).st_size, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if size > memory:
+            raise StudyError(f"{path}: expected a file that fits in memory, found {size / 1e9:.0f} GB; {remedy}")
+        content = file.read()
     start = content.rfind(START)
     if start < 0 and not CUT.search(content):
         return content

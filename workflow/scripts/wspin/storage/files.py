@@ -17,6 +17,7 @@ import yaml
 from wspin.errors import StudyError, first_line
 
 from . import checksums, strict_json
+from .opening import readable
 from .permissions import error_line, take_modes
 
 
@@ -138,8 +139,8 @@ def write_yaml(path: str | Path, value: Any) -> None:
 
 
 def sha256(path: str | Path) -> str:
-    """Hex digest of a file."""
-    with open(path, "rb") as file:
+    """Hex digest of a file. Raises `StudyError` for a named pipe or a device."""
+    with open(path, "rb", opener=readable) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -27,6 +27,16 @@ def regular(path: str | os.PathLike[str], flags: int) -> int:
     raise StudyError(f"{path}: expected a file, found another thing that is gone; run again")
 
 
+def readable(path: str | os.PathLike[str], flags: int) -> int:
+    """An opener of files to read, as `regular`, but through links: inputs of a study may lie elsewhere."""
+    handle = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+    kind = stat.S_IFMT(os.fstat(handle).st_mode)
+    if kind in (stat.S_IFREG, stat.S_IFDIR):  # a folder is refused by `open`
+        return handle
+    os.close(handle)
+    raise StudyError(f"{path}: expected a file, found {KINDS.get(kind, 'a device')}; remove it")
+
+
 def check_kind(path: str | os.PathLike[str], *others: int) -> None:
     """Raises `StudyError` unless the path is itself a file, or of one of the kinds `others`, such as `stat.S_IFDIR`."""
     kind = stat.S_IFMT(os.lstat(path).st_mode)
