@@ -1,5 +1,6 @@
 """Fetches from a hub on loopback: complete, resumed, checked, and without a trace of the token."""
 
+import contextlib
 import json
 import os
 import signal
@@ -166,23 +167,30 @@ def test_a_killed_fetch_is_resumed(fetch, hub, large, tmp_path):
 
 
 def test_two_fetches_of_one_model_wait_for_each_other(fetch, hub, large, tmp_path):
-    both = [fetch("model", "--output", str(tmp_path / name), wait=False) for name in ("one", "two")]
-    outputs = [process.communicate(timeout=100)[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0], outputs
+    hub.stalled = "model.safetensors"
+    first = fetch("model", "--output", str(tmp_path / "one"), wait=False)
+    wait_until(lambda: received(tmp_path / "state"))
+    second = fetch("model", "--output", str(tmp_path / "two"), wait=False)
+    assert "waiting for it to end" in second.stdout.readline()
+    hub.stalled = ""
+    outputs = [process.communicate(timeout=100)[0] for process in (first, second)]
+    assert [first.returncode, second.returncode] == [0, 0], outputs
     assert all((tmp_path / name / "model.safetensors").read_bytes() == large for name in ("one", "two"))
-    assert sum("waiting for it to end" in output for output in outputs) == 1
+
+
+def received(state):
+    """Bytes of the largest unfinished file; 0 if it was finished in between."""
+    with contextlib.suppress(FileNotFoundError):
+        return max((part.stat().st_size for part in state.rglob("partial/*")), default=0)
+    return 0
 
 
 def kill_after_a_mebibyte(process, state):
     """Kill a fetch when that much of a file has come; returns the bytes that stay."""
-
-    def received():
-        return max((part.stat().st_size for part in state.rglob("partial/*")), default=0)
-
-    wait_until(lambda: received() >= MEBIBYTE)
+    wait_until(lambda: received(state) >= MEBIBYTE)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    return received()
+    return received(state)
 
 
 def wait_until(condition):
