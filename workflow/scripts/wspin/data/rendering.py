@@ -66,7 +66,9 @@ class Template:
             return TEMPLATES.get(self.name, self.name).replace(PLACE, prompt)
         turn = {"role": "user", "content": prompt}
         try:
-            return self.tokenizer.apply_chat_template([turn], tokenize=False, add_generation_prompt=True)
+            text = self.tokenizer.apply_chat_template([turn], tokenize=False, add_generation_prompt=True)
+            text.encode()  # a lone surrogate is no text that a tokenizer reads
+            return text
         except Exception as error:  # of Jinja, or of what the template computes
             found = f"{type(error).__name__}: {first_line(error)}"
             raise self._unusable("that renders one turn of a user", found) from None

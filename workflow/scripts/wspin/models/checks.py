@@ -1,6 +1,7 @@
 """Whether a model folder's config, tokenizer and generation settings are those of a causal language model."""
 
 import contextlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from wspin.errors import StudyError, first_line
 from wspin.storage.files import read_json
 from wspin.storage.opening import readable
 
+PARTS = re.compile(r"n(um)?_\w*(layer|expert|block)")  # numbers of a config of which each is a module
+MOST_PARTS = 10_000
 CONTEXTS = ("max_position_embeddings", "n_positions")  # names of the longest sequence in a config
 # What transformers itself computes attention and experts with; other names are downloaded as compiled code
 IMPLEMENTATIONS = {
@@ -27,6 +30,7 @@ def read_config(folder: str | Path) -> Any:
         raise StudyError(f"{folder}: expected a model folder with config.json, found none")
     entries = read_object(path)
     _check_kind(path, entries)
+    _check_parts(str(path), entries)
     try:
         with quiet():
             config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -57,6 +61,16 @@ def check_stored(path: Path) -> None:
         raise StudyError(f"{path}: expected content, found an empty file; copy it again")
     if start.startswith(b"version https://git-lfs"):
         raise StudyError(f"{path}: expected the file itself, found a pointer of Git LFS; run `git lfs pull` there")
+
+
+def _check_parts(place: str, entries: dict[str, Any]) -> None:
+    """Refuse numbers of layers or experts that no model has: transformers would fill the memory with their objects."""
+    for key, value in entries.items():
+        if isinstance(value, dict):
+            _check_parts(f"{place}: {key}", value)
+        elif PARTS.match(key) and isinstance(value, (int, float)) and value > MOST_PARTS:
+            found = f"expected at most {MOST_PARTS}, found {value!r:.60}"
+            raise StudyError(f"{place}: {key}: {found}; copy the file again")
 
 
 def _check_kind(path: Path, entries: dict[str, Any]) -> None:
@@ -175,8 +189,8 @@ def stop_ids(folder: str | Path, config: Any) -> list[int]:
         except Exception as error:  # of its validation
             raise StudyError(f"{path}: expected settings of generation, found {first_line(error)}") from error
     for stop in (stops := as_list(stops)):
-        if not isinstance(stop, int):
-            raise StudyError(f"{path}: eos_token_id: expected ids of tokens, found {stop!r}; correct it")
+        if not isinstance(stop, int) or not 0 <= stop < 2**31:
+            raise StudyError(f"{path}: eos_token_id: expected ids of tokens, found {stop!r:.60}; correct it")
     return stops
 
 
