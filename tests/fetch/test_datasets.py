@@ -2,8 +2,11 @@
 
 import gzip
 import json
+import os
+import random
 import re
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import hub as loopback
@@ -12,10 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 from attacks import attack
 
-from wspin.config.sources import TaskSource
+from wspin.config.sources import Model, PackagedRows, TaskSource
 from wspin.data import records
 from wspin.errors import StudyError
-from wspin.fetch import datasets, readers, tasks
+from wspin.fetch import datasets, models, packages, readers, tasks
 
 NAME = "lab/chats"
 PLACE = f"{NAME}@{loopback.REVISION}"
@@ -225,7 +228,7 @@ def test_aliases_of_a_card_do_not_multiply(fetch, outcome):
         ("a: " + "9" * 5000, "expected YAML, found: Exceeds the limit"),
         ("a: [b", "expected YAML: expected ',' or ']'"),
         ("a: \x07", "expected YAML, found: unacceptable character #x0007"),
-        ("a: " + "[" * 200_000, "expected YAML a few levels deep, found brackets nested without end"),
+        ("a: " + "[" * 20_000, "expected YAML a few levels deep, found brackets nested without end"),
         ("? [a]\n: b", "expected YAML: found unhashable key"),
         ("a: b\n" * 500_000, "expected at most 2 MiB of YAML, found more"),
         ("\udcff: a", "expected UTF-8, found other bytes; take another commit"),
@@ -275,3 +278,91 @@ def test_the_files_of_a_card_lie_in_its_repository(fetch, tmp_path, path, found,
     with pytest.raises(StudyError) as error:
         tasks.fetch(TaskSource(hub=NAME, revision=loopback.REVISION), tmp_path / "tasks", str(tmp_path / "state"))
     assert str(error.value) == message
+
+
+# Rows of packages
+
+
+@pytest.fixture
+def extract(tmp_path, monkeypatch):
+    """Reads the rows of a package's file of such bytes."""
+
+    def run(content):
+        (tmp_path / "rows.json").write_bytes(content)
+        monkeypatch.setattr(packages, "extract_file", lambda package, folder: tmp_path / "rows.json")
+        package = PackagedRows(name="texts", version="1.0", sha256="0" * 64, file="texts/rows.json", heldout=0.5)
+        datasets.from_package(package, tmp_path)
+
+    return run
+
+
+@attack(
+    "malformed",
+    "JSON of a package that is no text or nested without end: `[` 200,000 times, bytes that are no UTF-8, `\\ud800`",
+    "refused in one line that names the file",
+)
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"[" * 200_000, "expected a JSON array, or one object a line, found brackets nested without end"),
+        (b'{"a": ' * 200_000, "expected a JSON array, or one object a line, found brackets nested without end"),
+        (b'["\xff"]', "expected a JSON array, or one object a line, found 'utf-8' codec can't decode"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "expected a JSON array, or one object a line, found Exceeds the limit"),
+        (b"null", "expected rows with a prompt and an answer, found none in 1 rows"),
+        (
+            b'{"prompt": "a", "response": "b"}\n{"prompt": "c", "response": "\\ud800"}',
+            r"row 2: expected text, found a lone surrogate (\ud800 to \udfff); take another file",
+        ),
+    ],
+    ids=range(6),
+)
+def test_a_package_without_readable_rows_is_one_line(extract, content, message):
+    with pytest.raises(StudyError) as error:
+        extract(content)
+    assert str(error.value).startswith(f"texts/rows.json: {message}")
+    assert "\n" not in str(error.value)
+
+
+@attack("malformed", "5,000 rows of keys and values of wrong kinds in a package's JSON", "passed over, and counted")
+def test_rows_of_wrong_values_are_passed_over(extract, capsys):
+    generator, words = random.Random(1), ["a", "user", "assistant", "system", "text", ""]
+    forms = ["messages", "conversations", "real", "instruction", "output", "prompt", "response", "input", "system"]
+    keys = ["role", "content", "from", "value", "type", "text"]
+
+    def value(depth):
+        kind = generator.randrange(9 if depth < 3 else 5)
+        simple = [*words, None, True, 1, 2**70, 10**400, 1.5, float("nan"), float("inf"), [], {}]
+        if kind < 5:
+            return generator.choice(simple)
+        size = generator.randrange(4)
+        nested = [value(depth + 1) for _ in range(size)]
+        return nested if kind < 7 else dict(zip(generator.sample(keys, size), nested, strict=True))
+
+    rows = [{key: value(0) for key in generator.sample(forms, 3)} for _ in range(5000)]
+    extract(json.dumps([*rows, {"prompt": "p", "response": "r"}]).encode())
+    assert "without prompt or answer" in capsys.readouterr().out
+
+
+# Local folders
+
+
+@attack(
+    "data sets",
+    "a local file that is a FIFO or leads to a device, which would be read for ever",
+    "{name}: expected a file, found a {kind}; remove or rename it",
+)
+@pytest.mark.parametrize(("kind", "make"), [("FIFO", os.mkfifo), ("device", partial(os.symlink, "/dev/zero"))])
+def test_local_sources_are_files(tmp_path, monkeypatch, kind, make, outcome):
+    monkeypatch.chdir(tmp_path)
+    sources = {
+        "train.jsonl": lambda: datasets.from_folder(".", ["train"], tmp_path / "out"),
+        "train.parquet": lambda: datasets.from_folder(".", ["train"], tmp_path / "out"),
+        "config.json": lambda: models.fetch(Model(path="."), tmp_path / "out", ""),
+        "tasks.yaml": lambda: tasks.fetch(TaskSource(path="."), tmp_path / "out", ""),
+    }
+    for name, read in sources.items():
+        make(name)
+        with pytest.raises(StudyError) as error:
+            read()
+        assert str(error.value) == outcome.format(name=name, kind=kind)
+        os.unlink(name)

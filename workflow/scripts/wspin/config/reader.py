@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import yaml
 
 from wspin.errors import StudyError, first_line
-from wspin.escaping import escaped
 
 Place = tuple[str, ...]
 TAG = "tag:yaml.org,2002:"
@@ -68,7 +67,7 @@ def read_plain(text: str, place: str, most: int) -> Any:
         return loader.construct_document(root)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise StudyError(f"{place}:{mark.line + 1}: {escaped(_problem(error))}") from None
+        raise StudyError(f"{place}:{mark.line + 1}: {_problem(error)}") from None
     except (yaml.YAMLError, ValueError) as error:  # control characters; dates and numbers that are none
         raise StudyError(
             f"{place}: expected YAML, found: {first_line(error)}; write it as text, or remove it"

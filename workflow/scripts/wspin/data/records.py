@@ -199,6 +199,7 @@ def _turns(value: Any, role: str) -> list[Turn]:
     turns = []
     for message in messages:
         speaker, content = message.get("role") or message.get("from"), message.get("content")
+        speaker = speaker if isinstance(speaker, str) else ""
         turns.append((ROLES.get(speaker, speaker), _text(message.get("value") if content is None else content)))
     return [turn for turn in turns if turn[0] != "system" or turn[1]]
 
@@ -206,7 +207,8 @@ def _turns(value: Any, role: str) -> list[Turn]:
 def _text(content: Any) -> str | None:
     """A text, or the parts of one; None for anything else."""
     if isinstance(content, list) and content and all(isinstance(p, dict) and p.get("type") == "text" for p in content):
-        content = "".join(part.get("text") or "" for part in content)
+        texts = [part.get("text") or "" for part in content]
+        content = "".join(texts) if all(isinstance(text, str) for text in texts) else None
     return content if isinstance(content, str) else None
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 from wspin.config.reader import read_plain
 from wspin.errors import StudyError
-from wspin.escaping import escaped
 from wspin.storage.names import path_below
 
 CARD = "README.md"
@@ -87,12 +86,12 @@ def _patterns(entries: Any, place: str) -> dict[str, list[str]]:
         if not isinstance(split, str) or not split or not all(isinstance(path, str) for path in paths):
             raise _mistake(place, "data_files: ", "`split` and `path` of text", entry)
         if split in splits:
-            raise StudyError(f"{place}: data_files: expected a split once, found {escaped(split)[:80]} twice; {REMEDY}")
+            raise StudyError(f"{place}: data_files: expected a split once, found {split} twice; {REMEDY}")
         splits[split] = paths
     return splits
 
 
 def _mistake(place: str, key: str, expected: str, found: Any) -> StudyError:
     kinds = {list: "a list", dict: "keys with values", type(None): "nothing"}
-    shown = kinds.get(type(found)) or escaped(repr(found[:80] if isinstance(found, str) else found))
+    shown = kinds.get(type(found)) or repr(found[:80] if isinstance(found, str) else found)
     return StudyError(f"{place}: {key}expected {expected}, found {shown}; {REMEDY}")

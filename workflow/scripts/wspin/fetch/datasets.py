@@ -12,11 +12,10 @@ import pyarrow as pa
 from wspin.config.sources import PackagedRows, ReasoningGym
 from wspin.data.records import INCOMPLETE, Row, first_turn
 from wspin.errors import StudyError, first_line
-from wspin.escaping import escaped
 from wspin.rng import row_generator
 from wspin.storage import tables
 
-from . import cards, hub, packages, readers
+from . import cards, hub, local, packages, readers
 
 # What follows a file's own name: number and hash of a shard, kind, compression
 SHARD = re.compile(r"[-_.]?\d*([-_]of[-_]\d+([-_.][0-9a-f]{8,})?)?\.(parquet|jsonl?|csv)(\.\w+)?$")
@@ -33,7 +32,7 @@ def from_hub(name: str, revision: str, splits: list[str], folder: Path, state: s
     names = [glob.escape(path) for paths in split_paths.values() for path in paths]
     with hub.snapshot(repository, names, state) as snapshot:
         for split, paths in split_paths.items():
-            parts = [readers.read(snapshot / path, f"{repository}: {escaped(path)}") for path in paths]
+            parts = [readers.read(snapshot / path, f"{repository}: {path}") for path in paths]
             try:
                 table = pa.concat_tables(parts, promote_options="permissive")
             except pa.ArrowException as error:
@@ -55,7 +54,7 @@ def _split_paths(repository: hub.Repository, splits: list[str], state: str) -> d
         listed = {path for pattern in patterns.get(split, []) for path in fnmatch.filter(paths, pattern)}
         split_paths[split] = sorted(listed) or _named(repository, paths, split)
         if not split_paths[split]:
-            found = ", ".join(map(escaped, sorted(patterns))) or "no file with that in its name"
+            found = ", ".join(sorted(patterns)) or "no file with that in its name"
             raise StudyError(f"{repository}: expected split {split!r}, found {found}; correct the split in the config")
         readers.check_kinds(split_paths[split], str(repository))
     return split_paths
@@ -70,7 +69,7 @@ def _named(repository: hub.Repository, paths: list[str], split: str) -> list[str
     for pattern in (rf"(^|/){re.escape(split)}[-./]", rf"(^|[^A-Za-z0-9]){re.escape(split)}($|[^A-Za-z])"):
         if found := [path for path in named if re.search(pattern, path)]:
             if len(stems := sorted({SHARD.sub("", path) for path in found})) > 1:
-                listed = ", ".join(map(escaped, stems[:4]))
+                listed = ", ".join(stems[:4])
                 remedy = "name one of them, or set `path:` to a copy"
                 raise StudyError(
                     f"{repository}: expected one set of files for split {split!r}, found {listed}; {remedy}"
@@ -94,6 +93,7 @@ def from_folder(path: str, splits: list[str], folder: Path) -> list[Path]:
             found = "both; remove one" if jsonl.exists() else f"{files}; {remedy}"
             raise StudyError(f"{path}: {expected}, found {found}")
         is_jsonl = jsonl.exists()
+        local.check_files([jsonl if is_jsonl else parquet])
         table = readers.read(jsonl, str(jsonl)) if is_jsonl else tables.read_parquet(parquet, remedy="correct the file")
         tables.write_parquet(folder / f"{split}.parquet", table)
         copied.append(jsonl if is_jsonl else parquet)
@@ -126,7 +126,13 @@ def from_package(settings: PackagedRows, folder: Path) -> None:
     source = readers.json_rows(content, settings.file)
     rows: dict[str, Row] = {}
     passed_over = Counter[str]()
-    for record in (first_turn(row) if isinstance(row, dict) else INCOMPLETE for row in source):
+    for number, row in enumerate(source, 1):
+        record = first_turn(row) if isinstance(row, dict) else INCOMPLETE
+        try:
+            "".join(record).encode()
+        except UnicodeEncodeError:
+            found = "found a lone surrogate (\\ud800 to \\udfff); take another file"
+            raise StudyError(f"{settings.file}: row {number}: expected text, {found}") from None
         if isinstance(record, str) or record[0] in rows:
             passed_over[record if isinstance(record, str) else "with a repeated prompt"] += 1
         else:

@@ -13,7 +13,6 @@ from typing import Any
 import pyarrow as pa
 
 from wspin.errors import StudyError, first_line
-from wspin.escaping import escaped
 
 CODECS = {"gz": "gzip", "zst": "zstd"}
 LARGEST = 2**33  # bytes of a file's content or of its rows in memory, decompressed
@@ -36,7 +35,7 @@ def check_kinds(paths: list[str], place: str) -> None:
     """Raises `StudyError` unless files are of one kind, which `read` reads."""
     if other := next((path for path in paths if not kind(path)), ""):
         expected = "expected a file of parquet, json, jsonl or csv, or one with .gz or .zst behind it"
-        raise StudyError(f"{place}: {escaped(other)}: {expected}, found another; set `path:` to a converted copy")
+        raise StudyError(f"{place}: {other}: {expected}, found another; set `path:` to a converted copy")
     if len(kinds := sorted(set(map(kind, paths)))) > 1:
         found = f"{' and '.join(kinds)}; set `path:` to a copy with one of them"
         raise StudyError(f"{place}: expected files of one kind in a split, found {found}")
@@ -56,7 +55,7 @@ def read(path: Path, place: str) -> pa.Table:
         raise StudyError(f"{place}: {message}; correct the file in a copy (`path:`)") from error
     names = table.column_names
     if repeated := sorted({name for name in names if names.count(name) > 1} if len({*names}) < len(names) else ()):
-        raise StudyError(f"{place}: columns: expected every name once, found {escaped(repeated[0])} more than once")
+        raise StudyError(f"{place}: columns: expected every name once, found {repeated[0]} more than once")
     return table
 
 
@@ -123,11 +122,8 @@ def json_rows(content: bytes, place: str) -> list[Any]:
         is_array = content.lstrip().startswith(b"[")
         lines = [content] if is_array else [line for line in content.splitlines() if line.strip()]
         values = [json.loads(line) for line in lines]
-        json.dumps(values, ensure_ascii=False).encode()
     except RecursionError:
         found = "brackets nested without end"
-    except UnicodeEncodeError:
-        found = "half a surrogate pair (`\\ud800`), which is no character"
     except ValueError as error:
         found = first_line(error)
     else:
@@ -153,7 +149,7 @@ def _read_lines(content: pa.Buffer, place: str) -> pa.Table:
     except pa.ArrowException as error:
         for number, line in enumerate(content.to_pybytes().splitlines(), 1):
             if line.strip() and not _is_object(line):
-                found = escaped(line.decode(errors="replace")[:60])
+                found = line.decode(errors="replace")[:60]
                 raise StudyError(
                     f"{place}:{number}: expected one JSON object a line, found {found}; correct it"
                 ) from None

@@ -7,7 +7,7 @@ from wspin.config.sources import TaskSource
 from wspin.data.task_files import check_task_files
 from wspin.errors import StudyError
 
-from . import cards, hub, packages
+from . import cards, hub, local, packages
 
 # Files of a task: its definition, the templates it includes (`_default_yaml`), its functions, its data.
 TASK_FILES = ("yaml", ".yml", ".py", ".jsonl", ".parquet", ".json", ".csv", "README.md")
@@ -41,7 +41,8 @@ def _copy(source: Path, folder: Path, *required: str) -> list[Path]:
 
     Raises `StudyError` if none matches one of the `required` patterns.
     """
-    files = [file for file in sorted(source.rglob("*")) if file.is_file() and file.name.endswith(TASK_FILES)]
+    files = [file for file in sorted(source.rglob("*")) if not file.is_dir() and file.name.endswith(TASK_FILES)]
+    local.check_files(files)
     if not any(file.match(pattern) for file in files for pattern in required):
         expected = f"expected a folder with {', '.join(required)}"
         raise StudyError(f"{source}: {expected}, found none; correct the suite's path")
