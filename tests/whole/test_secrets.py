@@ -88,3 +88,28 @@ def test_a_mirror_with_a_user_and_a_password_works(run, hub):
 )
 def test_addresses_are_shown_without_users(run, hub, outcome):
     assert run[0]["gated"].splitlines()[-1] == outcome.format(url=hub.url)
+
+
+@attack(
+    "secrets",
+    "`HF_ENDPOINT=https://user:pass/word@mirror.example`: a part of the password is read as a port",
+    "fetch.py: error: HF_ENDPOINT: expected an address such as https://mirror.example, with user:password@ before the "
+    "host if need be, found another form; percent-encode other characters in these, and add no query",
+)
+def test_what_is_no_address_is_not_shown(run, outcome):
+    lines = [output.strip() for wrong, output in run[0].items() if wrong.startswith("endpoint: ")]
+    assert lines.count(outcome) == 6
+    assert len(lines) == 8  # the others are addresses that nobody serves
+    assert not any("\n" in line for line in lines)
+
+
+@attack(
+    "secrets",
+    "`HTTP_PROXY=ftp://user:password@proxy.example`",
+    "fetch.py: error: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY: expected addresses such as http://proxy.example:3128, with "
+    "user:password@ before the host if need be, found another form; percent-encode other characters in these",
+)
+def test_what_is_no_proxy_is_not_shown(run, outcome):
+    lines = [output.strip() for wrong, output in run[0].items() if wrong.startswith("proxy: ")]
+    assert [line == outcome for line in lines] == [False, True, True, True]
+    assert "found ConnectError; check the network, HF_ENDPOINT and the proxy" in lines[0]

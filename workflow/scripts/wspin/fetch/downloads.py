@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from wspin.errors import StudyError
 from wspin.progress import progress_printer
@@ -31,13 +32,37 @@ REPORT = "run again, and report to the hub or mirror if it repeats"
 def client() -> Any:
     """huggingface_hub without Xet, which keeps no partial files, so that a killed fetch would begin again.
 
-    Its warnings are off too: they contain download addresses.
+    Its warnings are off too: they contain download addresses. Raises `StudyError` if HF_ENDPOINT or a proxy is none.
     """
     os.environ["HF_HUB_DISABLE_XET"] = "1"
     import huggingface_hub
 
     huggingface_hub.logging.set_verbosity_error()
+    _check_addresses(huggingface_hub)
     return huggingface_hub
+
+
+def _check_addresses(library: Any) -> None:
+    """Raises `StudyError` unless HF_ENDPOINT and the proxies are addresses; parts of them may be secrets."""
+    import httpx2
+
+    endpoint = library.constants.ENDPOINT
+    try:
+        parts = urlsplit(endpoint)
+        wrong = parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0
+        wrong |= bool(re.search(r"[\s?#]", endpoint)) or "@" in parts.path
+    except ValueError:
+        wrong = True
+    login = (
+        "with user:password@ before the host if need be, found another form; percent-encode other characters in these"
+    )
+    if wrong:
+        raise StudyError(f"HF_ENDPOINT: expected an address such as https://mirror.example, {login}, and add no query")
+    try:
+        library.utils.get_session()
+    except (ValueError, ImportError, httpx2.InvalidURL):
+        message = f"expected addresses such as http://proxy.example:3128, {login}"
+        raise StudyError(f"HTTP_PROXY, HTTPS_PROXY, ALL_PROXY: {message}") from None
 
 
 def read(place: str, url: str) -> bytes:
