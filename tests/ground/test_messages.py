@@ -1,6 +1,7 @@
 """Messages of errors: every line is one of the program's own, whatever foreign text stands in it."""
 
 import pickle
+import re
 import sys
 
 import pytest
@@ -83,3 +84,12 @@ def test_a_folder_that_is_none_is_named_on_one_line():
         1,
         r"no\nsuch\x1b[2J: expected a folder of results, found none; give the config's `results`",
     )
+
+
+def test_mistakes_are_arguments_and_json_is_parsed_in_one_place(root):
+    """A joined text would be one line; what `json.loads` reads elsewhere is the program's own, or checked beside it."""
+    texts = {path: path.read_text() for path in (root / "workflow/scripts").rglob("*.py")}
+    assert not [path for path, text in texts.items() if re.search(r'StudyError\(\s*"\\n"\.join', text)]
+    own = {"fetch.py", "fetch/readers.py", "train/journal.py", "data/reserved.py", "storage/strict_json.py"}
+    readers = {str(path.relative_to(root / "workflow/scripts")) for path, text in texts.items() if "json.loads" in text}
+    assert {name.removeprefix("wspin/") for name in readers} <= own
