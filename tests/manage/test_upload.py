@@ -10,8 +10,13 @@ import pytest
 import results as made
 import torch
 import workflow
+from attacks import attack
 from hub import Hub
 from safetensors.torch import load
+
+from wspin.config.sources import Push
+from wspin.errors import StudyError
+from wspin.manage import upload
 
 MODEL, TO = "wspin/ite3", "me/wspin-ite3"
 
@@ -120,6 +125,15 @@ def test_a_public_repository_is_not_taken_for_a_private_one(push, hub):
     assert push(private=False)[0] == 0
 
 
+@pytest.mark.parametrize("private", [True, False])
+def test_a_repository_that_does_not_exist_is_created(hub, tmp_path, monkeypatch, private):
+    hub.connect(monkeypatch, hub.token)
+    (tmp_path / "config.json").write_text("{}")
+    upload.upload(tmp_path, Push(model=MODEL, to=TO, private=private))
+    assert hub.repos[f"model/{TO}"].private is private
+    assert hub.repos[f"model/{TO}"].files == {"config.json": b"{}"}
+
+
 def test_a_model_that_is_not_its_manifests_is_refused(push, hub):
     push()
     (push.results / MODEL / "model/config.json").write_text("{}")
@@ -134,3 +148,20 @@ def test_an_upload_that_is_forbidden_is_told_and_can_be_given_again(push, hub, s
     assert code == 1 and "found HTTP status 403 (HF_TOKEN is set); check what HF_TOKEN allows" in told
     hub.forbidden = ""
     assert push()[0] == 0
+
+
+@attack(
+    "malformed",
+    "a hub that answers push with HTML, 200,000 brackets or other JSON than its protocol has",
+    "one line with the repository; no commit is asked for",
+)
+@pytest.mark.parametrize("step", ["/api/models/", "/preupload/", "/repos/create"])
+@pytest.mark.parametrize("content", [b"<html>", b"[" * 200_000, b"[1]", b'{"files": 7}'])
+def test_a_malformed_response_is_one_line(hub, tmp_path, monkeypatch, step, content):
+    hub.connect(monkeypatch, hub.token)
+    hub.hostile[step] = lambda handler: handler.body(200, content, {})
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(StudyError) as refused:
+        upload.upload(tmp_path, Push(model=MODEL, to=TO))
+    assert str(refused.value).startswith(f"{TO}@main: expected ")
+    assert not [request for request in hub.requests if "/commit/" in request]

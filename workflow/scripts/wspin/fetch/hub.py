@@ -31,6 +31,10 @@ class Unreachable(StudyError):
     """The hub cannot be reached: no network, or it is switched off."""
 
 
+class Missing(StudyError):
+    """The hub has no such repository that this account may see."""
+
+
 @dataclass(frozen=True)
 class Repository:
     """A repository on the hub, at a commit."""
@@ -76,6 +80,7 @@ class RepositoryInfo(BaseModel, strict=True):
     """What the hub says about a repository: other keys are not read."""
 
     sha: Commit
+    private: bool = False
 
 
 class _Large(BaseModel, strict=True):
@@ -237,7 +242,7 @@ def as_study_errors(repository: Repository, file: str = "") -> Iterator[None]:
         raise StudyError(f"{place}: {message}, then set HF_TOKEN to a token that may read it") from None
     except errors.RepositoryNotFoundError:
         message = f"expected a {repository.kind}, found none that this account may see ({token})"
-        raise StudyError(f"{place}: {message}; check its name, and HF_TOKEN if it is private: {page}") from None
+        raise Missing(f"{place}: {message}; check its name, and HF_TOKEN if it is private: {page}") from None
     except errors.RevisionNotFoundError:
         raise StudyError(f"{place}: expected that commit, found none; take one from {page}/commits/main") from None
     except errors.EntryNotFoundError:
@@ -253,3 +258,6 @@ def as_study_errors(repository: Repository, file: str = "") -> Iterator[None]:
     except (httpx2.RequestError, httpx2.InvalidURL, ConnectionError) as error:
         message = f"found {type(error).__name__}; check the network, HF_ENDPOINT and the proxy"
         raise Unreachable(f"{place}: expected to reach {constants.ENDPOINT}, {message}, or set `path:`") from None
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:  # of the library, for other JSON
+        message = f"found another ({type(error).__name__}); check HF_ENDPOINT and the proxy"
+        raise StudyError(f"{place}: expected a response as the hub's from {constants.ENDPOINT}, {message}") from None

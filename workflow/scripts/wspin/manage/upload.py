@@ -12,7 +12,7 @@ from wspin.config.load import read_results
 from wspin.config.sources import Push
 from wspin.credentials import without_credentials
 from wspin.errors import StudyError
-from wspin.fetch.hub import Repository, as_study_errors, client, link_or_copy
+from wspin.fetch.hub import Missing, Repository, as_study_errors, client, link_or_copy, repository_info
 from wspin.fetch.models import MODEL_FILES
 from wspin.storage.files import read_json, sha256, write_json
 from wspin.storage.locks import discard_state, locked
@@ -121,20 +121,20 @@ def round_weights(folder: Path) -> None:
 def upload(folder: Path, settings: Push) -> str:
     """Create the repository if it does not exist and commit the files to it at once; returns its address."""
     from huggingface_hub import constants
-    from huggingface_hub.errors import RepositoryNotFoundError
     from huggingface_hub.utils import disable_progress_bars
 
     disable_progress_bars()  # they would fill the log
-    with as_study_errors(Repository(settings.to, "model", None)):
-        api = client().HfApi()
-        try:
-            repository = api.repo_info(settings.to)
-        except RepositoryNotFoundError:
+    repository, api = Repository(settings.to, "model", None), client().HfApi()
+    try:
+        is_private = repository_info(repository).private
+    except Missing:
+        with as_study_errors(repository):
             api.create_repo(settings.to, private=settings.private)
-        else:
-            if settings.private and not repository.private:
-                message = "expected a private repository, found a public one; set `private: false` to publish the model"
-                raise StudyError(f"push.to: {settings.to}: {message}")
+    else:
+        if settings.private and not is_private:
+            message = "expected a private repository, found a public one; set `private: false` to publish the model"
+            raise StudyError(f"push.to: {settings.to}: {message}")
+    with as_study_errors(repository):
         try:
             subject = f"{settings.model} of a WSPIN study"
             api.upload_folder(repo_id=settings.to, folder_path=folder, commit_message=subject, delete_patterns=WEIGHTS)
