@@ -3,7 +3,6 @@
 HF_TOKEN is read by the hub's library alone. Nothing about this machine is uploaded: no host, no command, no path.
 """
 
-import shutil
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from wspin.credentials import without_credentials
 from wspin.errors import StudyError
 from wspin.fetch.hub import Missing, Repository, as_study_errors, client, link_or_copy, repository_info
 from wspin.fetch.models import MODEL_FILES
-from wspin.storage.files import read_json, sha256, write_json
+from wspin.storage.files import read_json, remove_folder, sha256, write_json
 from wspin.storage.locks import discard_state, locked
 from wspin.storage.names import path_below
 from wspin.storage.opening import check_kind
@@ -62,7 +61,8 @@ def export(paths: StudyPaths, settings: Push, folder: Path) -> None:
     """Put what is uploaded into `folder`, anew. Raises `StudyError` if the model is not its manifest's."""
     source = Path(paths.model(settings.model))
     manifest = read_json(paths.manifest(settings.model), "a model's manifest", REMEDY)
-    shutil.rmtree(folder, ignore_errors=True)  # of an upload that failed
+    if folder.exists():  # of an upload that failed
+        remove_folder(folder)
     folder.mkdir(parents=True)
     if not isinstance(manifest.get("files"), dict):
         raise StudyError(f"{paths.manifest(settings.model)}: files: expected their hashes, found none; {REMEDY}")

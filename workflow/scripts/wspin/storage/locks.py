@@ -29,7 +29,9 @@ def locked(folder: Path, wait: bool = True) -> Iterator[bool]:
     while True:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "a+", opener=lock_file) as file:
-            if not _acquire(file, folder, wait):
+            with writing(path):
+                acquired = _acquire(file, folder, wait)
+            if not acquired:
                 yield False
                 return
             if not _is_current(file, path):
