@@ -162,3 +162,39 @@ def test_a_training_resumes_from_another_users_state_and_replaces_their_model(pr
     assert (made / "00.parquet").read_bytes() == answers
     assert closed_to_group(made) == []
     assert refused == outcome.format(state=state.relative_to(study))
+
+
+# A whole study
+
+
+@pytest.mark.faults
+def test_one_user_generates_another_trains_and_both_look_after_the_study(place):
+    """With the real programs; the second user's edit replaces what the first has made, and the first's the second's."""
+    folder, anna, ben, guest = place
+    study = workflow.checkout(folder / "study", "config/overlays/demo.yaml", "tests/configs/small.yaml")
+    study = study.overlay(merge(TINY, {"data": {"sft": {"reasoning_gym": {"rows": 100}, "prompts": 8, "shard": 8}}}))
+    sharing.share(study.folder, anna)
+    results = study.folder / "results/demo"
+    owners = {"sft/generations/00.parquet": anna, "spin/ite0/model": ben, "spin/ite0/scores/demo.json": ben}
+
+    def manage(user, command):
+        return user.run(study.folder, sys.executable, STATUS[0], command, "--results", results)
+
+    anna.make(study.folder, *study.command("results/demo/sft/generations/00.parquet"))
+    ben.make(study.folder, *study.command("results/demo/spin/ite0"))
+    assert {name: (results / name).stat().st_uid for name in owners} == {
+        name: user.uid for name, user in owners.items()
+    }
+    anna.make(study.folder, *study.command("results/demo/spin/ite0", "--config", 'train={"beta": 0.5}'))
+    assert (results / "spin/ite0/model").stat().st_uid == anna.uid
+    ben.make(study.folder, *study.command("results/demo/spin/ite0", "--config", "seed=43"))
+    assert {(results / name).stat().st_uid for name in owners} == {ben.uid}
+    assert closed_to_group(results) == closed_to_group(study.folder / ".snakemake") == []
+
+    for user in (anna, ben):
+        done = {command: manage(user, command) for command in ("stale", "cost", "cards", "clean_state")}
+        assert {command: run.returncode for command, run in done.items()} == dict.fromkeys(done, 0)
+        assert done["stale"].stdout == "every result was made by the present code\n"
+        assert done["cards"].stdout.endswith("of 3; the others are up to date\n")
+    assert manage(guest, "stale").returncode == 0
+    assert "found a f" in manage(guest, "cost").stdout
