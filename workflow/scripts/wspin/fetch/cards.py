@@ -35,9 +35,10 @@ def check_card(card: Path, place: str) -> None:
     `datasets` would read any file of this machine, or fetch any address.
     """
     for config in _configs(card, place):
-        folder = config.get("data_dir")
-        check_inside([path for paths in _patterns(config.get("data_files"), place).values() for path in paths], place)
-        check_inside([] if folder is None else [folder], place)
+        for paths in _patterns(config.get("data_files"), place).values():
+            check_inside(paths, place)
+        if (folder := config.get("data_dir")) not in (None, "", ".", "./"):
+            check_inside([folder.removeprefix("./").removesuffix("/") if isinstance(folder, str) else folder], place)
 
 
 def check_inside(patterns: list[str], place: str) -> None:
@@ -78,7 +79,7 @@ def _patterns(entries: Any, place: str) -> dict[str, list[str]]:
         return {}
     entries = entries if isinstance(entries, list) else [entries]
     if all(isinstance(entry, str) for entry in entries):
-        return {"": entries}
+        return {"": [entry.removeprefix("./") for entry in entries]}
     splits: dict[str, list[str]] = {}
     for entry in entries:
         split, paths = (entry.get("split"), entry.get("path")) if isinstance(entry, dict) else (None, None)
@@ -87,7 +88,7 @@ def _patterns(entries: Any, place: str) -> dict[str, list[str]]:
             raise _mistake(place, "data_files: ", "`split` and `path` of text", entry)
         if split in splits:
             raise StudyError(f"{place}: data_files: expected a split once, found {split} twice; {REMEDY}")
-        splits[split] = paths
+        splits[split] = [path.removeprefix("./") for path in paths]
     return splits
 
 
