@@ -260,6 +260,11 @@ def test_a_card_without_splits_is_passed_over(fetch, capsys, text):
     )
 
 
+@pytest.mark.parametrize("path", ["data/*.jsonl", "./data/a.jsonl", "[data/a.jsonl]", "data/**"])
+def test_the_patterns_of_a_card(fetch, path):
+    assert fetch({"README.md": card(path), "data/a.jsonl": LINES}) == ROWS
+
+
 @attack(
     "data sets",
     "a card whose files are elsewhere: `../../etc/passwd`, `/etc/passwd`, `https://...`",
@@ -348,10 +353,10 @@ def test_rows_of_wrong_values_are_passed_over(extract, capsys):
 
 @attack(
     "data sets",
-    "a local file that is a FIFO or leads to a device, which would be read for ever",
-    "{name}: expected a file, found a {kind}; remove or rename it",
+    "a local file that is a named pipe or leads to a device, which would be read for ever",
+    "{name}: expected a file, found a {kind}; remove it",
 )
-@pytest.mark.parametrize(("kind", "make"), [("FIFO", os.mkfifo), ("device", partial(os.symlink, "/dev/zero"))])
+@pytest.mark.parametrize(("kind", "make"), [("named pipe", os.mkfifo), ("device", partial(os.symlink, "/dev/zero"))])
 def test_local_sources_are_files(tmp_path, monkeypatch, kind, make, outcome):
     monkeypatch.chdir(tmp_path)
     sources = {
