@@ -53,12 +53,13 @@ def test_latex_runs_no_command(cell):
 @given(HOSTILE)
 @example('=HYPERLINK("http://127.0.0.1/?"&A1)')
 @example("\t=1+1")
+@example("\uff1d1+1")
 @example("-1+cmd|' /C calc'!A0")
 def test_no_cell_of_csv_is_a_formula(cell):
     text = csv_text(["name", "number"], [[cell, -1.5], ["b", None]])
     lines_of(text)
     header, first, second = csv.reader(text.splitlines())
-    assert not re.match(r"\s*[=+\-@]", first[0]) or re.fullmatch(r"[-+]?[\d.]+", first[0])
+    assert not re.match(r"\s*[=+\-@\uff1d]", first[0]) or re.fullmatch(r"[-+]?[\d.]+", first[0])
     assert (header, first[1], second) == (["name", "number"], "-1.5", ["b", ""])
 
 

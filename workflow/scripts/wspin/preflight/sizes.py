@@ -13,6 +13,7 @@ import torch
 
 from wspin.config.sources import Model
 from wspin.engine.flops import Cost
+from wspin.errors import StudyError, first_line
 from wspin.study.paths import StudyPaths
 
 SHIPPED = Path("config/architectures")  # configs of the study's models, until they are fetched
@@ -31,8 +32,13 @@ class Size:
     def _model(self) -> Any:
         from transformers import AutoModelForCausalLM
 
-        with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(self.config, trust_remote_code=False)
+        try:
+            with torch.device("meta"):
+                return AutoModelForCausalLM.from_config(self.config, trust_remote_code=False)
+        except Exception as error:  # of the model's class, for numbers that contradict each other
+            found = f"found {type(error).__name__}: {first_line(error)}; copy the file again"
+            place = f"{self.config.name_or_path}/config.json"
+            raise StudyError(f"{place}: expected a model that can be built, {found}") from error
 
     @cached_property
     def cost(self) -> Cost:
@@ -102,9 +108,15 @@ def _kept(config: Any, layers: int, tokens: int, precision: str) -> int:
 
 
 def known_sizes(paths: StudyPaths) -> dict[str, Size]:
-    """The sizes of the fetched models whose configs exist: fetched, at a local path, from scratch, or shipped."""
+    """The sizes of the fetched models whose configs exist: fetched, at a local path, from scratch, or shipped.
+
+    Raises `StudyError` if no model can be built of one.
+    """
     configs = {name: _config(paths, name, paths.study.models[name]) for name in paths.fetched_models}
-    return {name: Size(config) for name, config in configs.items() if config is not None}
+    sizes = {name: Size(config) for name, config in configs.items() if config is not None}
+    for size in sizes.values():
+        _ = size.parameters  # builds the model, whose class checks the numbers
+    return sizes
 
 
 def _config(paths: StudyPaths, name: str, model: Model) -> Any:

@@ -10,7 +10,8 @@ from tabulate import tabulate
 
 from wspin.escaping import escaped
 
-FORMULA = re.compile(r"\s*[=+\-@](?![\d.]+(?:e[-+]?\d+)?$)", re.ASCII)  # not a number with its sign
+# What a spreadsheet takes for a formula, also in wide letters; not a number with its sign
+FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20](?![\d.]+(?:e[-+]?\d+)?$)", re.ASCII)
 
 
 def text_table(header: Sequence[str], lines: Iterable[Sequence[Any]], columns: str, style: str = "pipe") -> str:
