@@ -6,13 +6,16 @@ BIN := $(ENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup setup-vllm demo real status adopt revisions report test test-all check docs lock bench
+.PHONY: setup setup-vllm demo real status adopt revisions report test test-all check docs lock audit bench
 
 setup: $(ENV)/ready                 ## an environment with every version pinned
 
-$(ENV)/ready: constraints.txt envs/driver.in envs/torch.in envs/dev.in
+# Files are checked against the sha256 in envs/hashes.txt before anything of them runs. torch has other files for CPUs and
+# for each CUDA: it and CUDA's libraries come second, by version alone.
+$(ENV)/ready: constraints.txt envs/hashes.txt envs/driver.in envs/torch.in envs/dev.in
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(ENV)
+	$(BIN)/pip install --quiet --require-hashes --no-deps -r envs/hashes.txt
 	$(BIN)/pip install --quiet -c constraints.txt -r envs/driver.in -r envs/torch.in -r envs/dev.in
 	touch $@
 
@@ -81,9 +84,19 @@ bench: setup                        ## docs/benchmarks.md: beside TRL and the pu
 	$(BIN)/pip install --quiet -c constraints.txt -r envs/bench.in
 	python -m bench $(if $(DEVICE),--device $(DEVICE))
 
-lock: setup                         ## new versions for constraints.txt (needs uv)
+audit: $(ENV)-audit/bin/pip-audit   ## known vulnerabilities of the pinned versions; needs the network
+	$< --strict --disable-pip --no-deps -r constraints.txt
+	$< --strict --disable-pip --no-deps -r constraints-vllm.txt
+
+$(ENV)-audit/bin/pip-audit:
+	$(PYTHON) -m venv $(ENV)-audit
+	$(ENV)-audit/bin/pip install --quiet pip-audit==2.10.1
+
+lock: setup                         ## new versions for constraints.txt, and their hashes (needs uv)
 	uv pip compile --quiet --upgrade --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-header --no-annotate \
 		-o constraints.txt envs/driver.in envs/torch.in envs/dev.in envs/bench.in envs/lock.in
+	grep -vE '^(#|torch==|triton==|nvidia-|cuda-|trl==)' constraints.txt | uv pip compile --quiet --no-deps --generate-hashes \
+		--python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-header --no-annotate -o envs/hashes.txt -
 	cp constraints.txt constraints-vllm.txt  # the same versions, except where vLLM forbids them
 	echo vllm==0.32.0 | uv pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-header \
 		--no-annotate -o constraints-vllm.txt envs/vllm.in -

@@ -19,6 +19,7 @@ RULE_FILES = sorted(ROOT.glob("rules/*.smk"))
 PROGRAMS = sorted(ROOT.glob("workflow/scripts/*.py"))
 LIBRARY = sorted(ROOT.glob("workflow/scripts/wspin/**/*.py"))
 PROFILES = [ROOT / "local/config.yaml", ROOT / "slurm/config.yaml"]
+HASHES = ROOT / "envs/hashes.txt"
 RULE = re.compile(r"^rule (\w+):\n((?: .*\n|\n)*)", re.MULTILINE)
 SNAKEFILES = [ROOT / "Snakefile", *RULE_FILES]
 RULES = {name: body.rstrip() for file in SNAKEFILES for name, body in RULE.findall(file.read_text())}
@@ -113,6 +114,18 @@ def test_every_job_on_a_gpu_has_its_partition():
 def test_both_profiles_re_run_for_the_same_reasons():
     triggers = [yaml.safe_load(profile.read_text())["rerun-triggers"] for profile in PROFILES]
     assert triggers == [["mtime", "params", "input"]] * 2
+
+
+# Environments
+
+
+def test_every_pinned_version_has_checksums():
+    """Except of torch, whose files differ by machine, and of what benchmarks alone need."""
+    pins = set(re.findall(r"^\S+==\S+", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
+    pins = {pin for pin in pins if not pin.startswith(("torch==", "triton==", "nvidia-", "cuda-", "trl=="))}
+    hashed = re.findall(r"^(\S+==\S+)((?: \\\n    --hash=sha256:[0-9a-f]{64})+)$", HASHES.read_text(), re.MULTILINE)
+    assert {pin for pin, _ in hashed} == pins
+    assert len(hashed) == HASHES.read_text().count("==")
 
 
 # Programs
