@@ -269,3 +269,12 @@ def test_settings_of_pip(tmp_path, monkeypatch):
 
 def test_the_default_index_is_that_of_pip():
     assert package_index._default_index().startswith("https://")
+
+
+@attack("malformed", "a pip.conf that pip cannot read", "one line with pip's own words")
+def test_broken_settings_of_pip_are_one_line(tmp_path, monkeypatch):
+    (tmp_path / "pip.conf").write_text("index-url = https://a.invalid/\n")
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
+    message = refusal(wheel(tmp_path, {"texts/rows.json": "[]"}), tmp_path)
+    assert message.startswith("pip config list: expected pip's settings, found ")
+    assert message.endswith("; correct pip or its files")

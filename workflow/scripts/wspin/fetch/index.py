@@ -76,11 +76,18 @@ def _default_index() -> str:
 
 
 def _pip(*command: str) -> str:
-    """What pip prints; isolated, so that no `pip.py` in the working folder takes its place, and without hub tokens."""
+    """What pip prints; isolated, so that no `pip.py` in the working folder takes its place, and without hub tokens.
+
+    Raises `StudyError` if pip is not there or cannot read its files.
+    """
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING_FACE_"))}
     environment["COLUMNS"] = "1000"  # no URL is broken into lines
-    command = (sys.executable, "-I", "-m", "pip", *command)
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False).stdout
+    line = (sys.executable, "-I", "-m", "pip", *command)
+    result = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
+    if result.returncode:
+        found = " ".join(result.stderr.split()) or f"exit code {result.returncode}"
+        raise StudyError(f"pip {' '.join(command)}: expected pip's settings, found {found}; correct pip or its files")
+    return result.stdout
 
 
 class _Reader:
