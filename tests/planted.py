@@ -58,6 +58,10 @@ def programs(folder: Path, url: str) -> Iterator[tuple[str, str, Callable[[], No
 
     import fetch
     import manage
+    from wspin.config.load import read_study
+    from wspin.preflight.complaints import check_access
+
+    study = read_study(["config/config.yaml"])
 
     def model(name: str, *flags: str, revision: str = REVISION) -> list[str]:
         output = ["--output", f"out/{name}", "--output-manifest", f"out/{name}.json", "--state", "state"]
@@ -70,6 +74,7 @@ def programs(folder: Path, url: str) -> Iterator[tuple[str, str, Callable[[], No
     package = {"name": "texts", "version": "1.0", "sha256": "0" * 64, "file": "rows.json"}
     yield "index", "fetch", fetch.main, ["model", *model("x")[5:9], "--package", json.dumps(package)]
     yield "revisions", "manage", manage.main, ["revisions", "--configfile", "overlay.yaml"]
+    yield "access", "preflight", lambda: print(*check_access(study)), []
     yield "push", "manage", manage.main, ["push", "--results", "results"]
     os.environ.pop("HF_TOKEN")
     os.environ.pop("HUGGING_FACE_HUB_TOKEN")

@@ -11,6 +11,9 @@ import pytest
 import results as made
 from attacks import attack
 
+from wspin.config.load import read_study
+from wspin.errors import StudyError
+
 
 @pytest.fixture(scope="module")
 def hub(scratch_model):
@@ -47,7 +50,7 @@ def run(hub, root, scratch_model, tmp_path_factory):
 @attack(
     "secrets",
     "tokens in the environment and in a file; users and passwords of a mirror, proxies and indexes; signed addresses",
-    "no line of fetch, push or revisions holds one, whether they succeed or fail in one of 20 ways, nor a command",
+    "no line of fetch, push, preflight or revisions holds one, in success and in 20 ways to fail, nor does a command",
 )
 def test_no_line_holds_a_secret(run, hub):
     """Under HF_DEBUG, and with an unexpected error whose message has them."""
@@ -56,6 +59,7 @@ def test_no_line_holds_a_secret(run, hub):
     leaks = {wrong: planted.leaks(output.encode()) for wrong, output in outputs.items()}
     assert {wrong: secrets for wrong, secrets in leaks.items() if secrets} == {}
     assert "starts [" in outputs["index"]  # pip
+    assert f"check its name, and HF_TOKEN if it is private: {hub.url}/" in outputs["access"]
     assert outputs["unexpected"].endswith(f"RuntimeError: {hub.url}: ***\n")
 
 
@@ -113,3 +117,18 @@ def test_what_is_no_proxy_is_not_shown(run, outcome):
     lines = [output.strip() for wrong, output in run[0].items() if wrong.startswith("proxy: ")]
     assert [line == outcome for line in lines] == [False, True, True, True]
     assert "found ConnectError; check the network, HF_ENDPOINT and the proxy" in lines[0]
+
+
+@attack(
+    "secrets",
+    "`path: https://user:password@h.example/model` in a config, which is copied to the results",
+    "study.yaml:1: models.base.path: expected no user, password, token or query of an address, found "
+    "'https://h.example/model'; set them in the environment",
+)
+def test_a_config_holds_no_secret(root, tmp_path, monkeypatch, outcome):
+    monkeypatch.chdir(tmp_path)
+    path = "https://user:password@h.example/model"
+    (tmp_path / "study.yaml").write_text(f"models: {{base: {{hub: null, revision: null, path: '{path}'}}}}\n")
+    with pytest.raises(StudyError) as error:
+        read_study([root / "config/config.yaml", "study.yaml"])
+    assert str(error.value) == outcome

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, WithJsonSchema
 
+from wspin.credentials import without_credentials
+
 T = TypeVar("T")
 LARGEST = 10**9  # of a count: above it are slips, which would fill memory or never end
 MOST_ROUNDS = 1000  # iterations of an arm
@@ -28,13 +30,20 @@ def _no_truth_value(value: Any) -> Any:
 def _setting(value: Any) -> Any:
     if not isinstance(value, (bool, int, float, str)) or (isinstance(value, float) and not math.isfinite(value)):
         raise ValueError("expected a finite number, text, true or false")
-    return value
+    return _without_secrets(value) if isinstance(value, str) else value
+
+
+def _without_secrets(text: str) -> str:
+    """The configuration is copied to the results, records and cards."""
+    if without_credentials(text) != text:
+        raise ValueError("expected no user, password, token or query of an address; set them in the environment")
+    return text
 
 
 def _text(text: str) -> str:
     if not text.isprintable() or text != text.strip():
         raise ValueError("expected text in one line, without blanks around it or control characters")
-    return text
+    return _without_secrets(text)
 
 
 def _path(path: str) -> str:
