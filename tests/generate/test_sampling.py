@@ -30,6 +30,7 @@ class Engine:
         return {"slot_steps": 1}
 
 
+VOCABULARY = 1000
 PROMPTS = [[i] * (i + 1) for i in range(7)]
 
 
@@ -39,11 +40,11 @@ def draws(i):
 
 def test_an_interrupted_shard_goes_on_with_the_rest(tmp_path, capsys):
     """No prompt is asked twice, and what comes out is what an undisturbed run gives."""
-    whole, _ = sampling.sample_answers(Engine(), PROMPTS, draws, tmp_path / "whole")
+    whole, _ = sampling.sample_answers(Engine(), PROMPTS, draws, tmp_path / "whole", VOCABULARY)
     first, second = Engine(dies_after=3), Engine()
     with pytest.raises(KeyboardInterrupt):
-        sampling.sample_answers(first, PROMPTS, draws, tmp_path / "state")
-    answers, work = sampling.sample_answers(second, PROMPTS, draws, tmp_path / "state")
+        sampling.sample_answers(first, PROMPTS, draws, tmp_path / "state", VOCABULARY)
+    answers, work = sampling.sample_answers(second, PROMPTS, draws, tmp_path / "state", VOCABULARY)
     assert answers == whole
     assert sorted(first.asked + second.asked) == sorted(PROMPTS)
     assert work["kept"] == 3
@@ -51,14 +52,14 @@ def test_an_interrupted_shard_goes_on_with_the_rest(tmp_path, capsys):
 
 
 def test_a_torn_line_is_asked_again(tmp_path):
-    whole, _ = sampling.sample_answers(Engine(), PROMPTS, draws, tmp_path / "state")
+    whole, _ = sampling.sample_answers(Engine(), PROMPTS, draws, tmp_path / "state", VOCABULARY)
     path = tmp_path / "state" / "answers.jsonl"
     path.write_text(path.read_text()[:-5])
     again = Engine()
-    answers, work = sampling.sample_answers(again, PROMPTS, draws, tmp_path / "state")
+    answers, work = sampling.sample_answers(again, PROMPTS, draws, tmp_path / "state", VOCABULARY)
     assert answers == whole
     assert again.asked == [PROMPTS[0]]
-    assert sampling.AnswerStore(tmp_path / "state").answers == dict(
+    assert sampling.AnswerStore(tmp_path / "state", len(PROMPTS), VOCABULARY).answers == dict(
         enumerate(whole)
     )  # nothing of the torn line is left
     assert work["kept"] == 6
@@ -66,7 +67,7 @@ def test_a_torn_line_is_asked_again(tmp_path):
 
 def test_no_bit_of_a_kept_answer_changes_unnoticed(tmp_path, capsys):
     """The answers of damaged lines are sampled again, with a line; also after a full disk has left anything there."""
-    whole, _ = sampling.sample_answers(Engine(), PROMPTS, draws, tmp_path / "state")
+    whole, _ = sampling.sample_answers(Engine(), PROMPTS, draws, tmp_path / "state", VOCABULARY)
     path = tmp_path / "state" / "answers.jsonl"
     content = path.read_bytes()
     for bit in range(0, 8 * len(content), 3):
@@ -74,14 +75,14 @@ def test_no_bit_of_a_kept_answer_changes_unnoticed(tmp_path, capsys):
         changed[bit // 8] ^= 1 << bit % 8
         path.write_bytes(changed)
         capsys.readouterr()
-        kept = sampling.AnswerStore(tmp_path / "state").answers
+        kept = sampling.AnswerStore(tmp_path / "state", len(PROMPTS), VOCABULARY).answers
         assert len(kept) < len(PROMPTS)
         assert all(whole[index] == answer for index, answer in kept.items())
         assert re.fullmatch(
             r"generate: [12] of [678] kept answers are damaged and sampled again\n", capsys.readouterr().out
         )
     path.write_bytes(b"\0" * 50 + b"\n[1]\n" + content)
-    assert sampling.sample_answers(Engine(), PROMPTS, draws, tmp_path / "state")[0] == whole
+    assert sampling.sample_answers(Engine(), PROMPTS, draws, tmp_path / "state", VOCABULARY)[0] == whole
 
 
 FORGED = ["[" * 200_000, '"abc"', "[0, [1]]", '[0, [[]], "stop"]', '["a", [1], "stop"]']
@@ -100,8 +101,25 @@ FORGED += [f'[0, [{"9" * 5000}], "stop"]']
 def test_a_forged_answer_is_sampled_again(tmp_path, capsys, text):
     line = f" {text}".encode()
     (tmp_path / "answers.jsonl").write_bytes(sampling._checksum(line) + line + b"\n")
-    assert sampling.AnswerStore(tmp_path).answers == {}
+    assert sampling.AnswerStore(tmp_path, len(PROMPTS), VOCABULARY).answers == {}
     assert capsys.readouterr().out == "generate: 1 of 1 kept answers are damaged and sampled again\n"
+
+
+@attack(
+    "shared folders",
+    "kept answers with right checksums that are none (ids the model has not, other indices, 200,000 brackets)",
+    "generate: 12 of 19 kept answers are damaged and sampled again",
+)
+def test_lines_that_are_no_answers_are_dropped(tmp_path, capsys, outcome):
+    whole, _ = sampling.sample_answers(Engine(), PROMPTS, draws, tmp_path / "state", VOCABULARY)
+    foreign = ["[" * 200_000, "{}", "3", "[1, [2]]", '{"a": 1, "b": 2, "c": 3}', '[0, "ab", "stop"]', '[0, [], "stop"]']
+    foreign += ['[7, [1], "stop"]', '[-1, [1], "stop"]', '[0, [1000], "stop"]', '[0, [true], "stop"]', "[0, [1], [2]]"]
+    with open(tmp_path / "state/answers.jsonl", "ab") as file:
+        for text in foreign:
+            file.write(sampling._checksum(b" " + text.encode()) + b" " + text.encode() + b"\n")
+    capsys.readouterr()
+    assert sampling.sample_answers(Engine(), PROMPTS, draws, tmp_path / "state", VOCABULARY)[0] == whole
+    assert capsys.readouterr().out.splitlines()[0] == outcome
 
 
 def test_settings_of_the_other_engine_are_left_out():

@@ -88,12 +88,12 @@ def test_every_writer_names_its_path_and_leaves_nothing(writers, tmp_path):
 
 def test_answers_that_cannot_be_kept(tmp_path):
     """What was kept before stays."""
-    store = AnswerStore(tmp_path)
+    store = AnswerStore(tmp_path, 2, 9)
     store.add(0, Answer([1, 2], "stop"))
     with full_disk(), pytest.raises(OSError) as error:
         store.add(1, Answer([3], "stop"))
     assert error.value.filename == str(tmp_path / "answers.jsonl")
-    assert list(AnswerStore(tmp_path).answers) == [0]
+    assert list(AnswerStore(tmp_path, 2, 9).answers) == [0]
 
 
 def test_a_lock_is_free_after_a_failed_write(tmp_path):

@@ -52,7 +52,7 @@ def begin_curve():
 
 
 def append_answer():
-    store = AnswerStore(Path("other"))
+    store = AnswerStore(Path("other"), 2, 9)
     store.path = Path("state/answers.jsonl")
     store.add(0, Answer([1], "stop"))
 

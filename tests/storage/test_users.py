@@ -37,7 +37,7 @@ def work():
     with whole_folder("results/sft/model") as folder:
         (folder / "config.json").write_text("{}")
     with locked(STATE):
-        store = AnswerStore(STATE)
+        store = AnswerStore(STATE, 9, 9)
         store.add(len(store.answers), Answer([1], "stop"))
     show_alive().close()
     return len(store.answers)
@@ -102,7 +102,7 @@ def test_other_lines(shared):
     line = ends_with(lambda: read_json("results/scores.json", "", ""), BOB, group=BOB)
     assert line == f"results: expected permission to enter it, {found} and a group of yours (`chgrp`)"
     Path("results").chmod(0o2775)
-    with_lock = partial(AnswerStore, STATE)
+    with_lock = partial(AnswerStore, STATE, 9, 9)
     line = ends_with(with_lock, BOB)
     assert line.startswith(f"{STATE}: expected permission to write there, found a folder of 48101 (mode 2755, group")
     found = "found a file of 48101 (mode 0644, group 48100); ask 48101 to do it"

