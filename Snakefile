@@ -79,8 +79,8 @@ for target, files in PATHS.targets().items():
 
 onstart:
     try:  # before the first job
-        jobs = workflow.dag.needrun_jobs()
-        check_writable(file for job in jobs for file in (*job.output, *job.log, job.benchmark) if file)
+        for job in workflow.dag.needrun_jobs():
+            check_job([*job.output, *job.log], job.benchmark)
     except StudyError as error:
         sys.exit(str(error))
     write_yaml(f"{PATHS.results}/config.yaml", STUDY.model_dump(mode="json", by_alias=True, exclude_none=True))

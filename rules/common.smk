@@ -19,7 +19,7 @@ from wspin.iteration import Iteration
 from wspin.study.rule_flags import RuleFlags
 from wspin.storage.files import digest, sha256, write_yaml
 from wspin.storage.locks import show_alive
-from wspin.storage.permissions import check_writable, error_line
+from wspin.storage.permissions import check_job, error_line
 from wspin.study.launch import Launch
 from wspin.study.paths import GOLD, StudyPaths, alternatives
 

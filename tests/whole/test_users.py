@@ -110,6 +110,21 @@ def test_a_study_of_another_users_alone_is_one_line_before_anything_runs(finishe
     assert not list((study.folder / ".snakemake").glob("locks/*"))
 
 
+@attack(
+    "shared folders",
+    "a link in place of a job's benchmark, through which Snakemake would write into a file of whoever runs it",
+    "results/two/benchmarks/report/scores.tsv: expected a file of the study, found a link to {target}; remove it",
+)
+def test_no_benchmark_is_written_through_a_link(study, tmp_path, outcome):
+    """Logs and outputs Snakemake removes before a job."""
+    target, benchmark = tmp_path / "private", study.folder / "results/two/benchmarks/report/scores.tsv"
+    target.write_text("mine")
+    benchmark.unlink()
+    benchmark.symlink_to(target)
+    done = study.run("results/two/tables/scores.md", "--forcerun", "report_scores")
+    assert (done.stdout.splitlines()[-1], target.read_text()) == (outcome.format(target=target), "mine")
+
+
 # The programs alone
 
 

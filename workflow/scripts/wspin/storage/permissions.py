@@ -14,6 +14,8 @@ from pathlib import Path
 
 from wspin.errors import StudyError
 
+from .opening import check_kind
+
 
 def take_modes(path: str | Path) -> None:
     """Give a file or folder, and all below it, the modes of new ones: libraries write some for their owner alone.
@@ -40,6 +42,16 @@ def _new_modes(folder: Path) -> tuple[int, int]:
         probes[1].mkdir()
         file_mode, folder_mode = (probe.stat().st_mode & 0o777 for probe in probes)
     return file_mode, folder_mode
+
+
+def check_job(replaced: Iterable[str | Path], benchmark: str | Path | None) -> None:
+    """Raises `StudyError` unless what a job writes can be written: files that Snakemake replaces, and its benchmark.
+
+    The latter it writes as it stands: a link would be written where it leads to, a named pipe would be waited for.
+    """
+    check_writable([*replaced, *([benchmark] if benchmark else [])])
+    if benchmark and os.path.lexists(benchmark):
+        check_kind(benchmark)
 
 
 def check_writable(paths: Iterable[str | Path]) -> None:
