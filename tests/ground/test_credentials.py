@@ -16,6 +16,8 @@ FREE = {
     "TOKENIZERS_PARALLELISM": "false",
     "NO_PROXY": "localhost",
     "EMAIL": "me@example.org",
+    "PYTHONPATH": "src:/opt/python@3.11/lib",
+    "PIP_FIND_LINKS": "https://links.example:8443/page@1/index.html",
 }
 
 

@@ -14,8 +14,9 @@ VALUE = r"[^\s\"<>]*[^\s\"<>).,:;'\]]"
 QUERY = re.compile(rf"(?<=[\w/])([?#])[\w.~%+-]+={VALUE}")
 ADDRESS = re.compile(rf"(://[^\s?\"<>]*)(\?{VALUE})?")  # whole, so that a long line of them is read once
 SECRET_NAME = re.compile(r"(?:TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|JWT|KEY)S?$", re.IGNORECASE)
-# In variables, whose addresses may be careless: with blanks or raw slashes in a password, or without a scheme
-USERS = re.compile(r"(?<=://)(?:(?!://).)*(?=@)|^(?!\w+://)[^\s/:@]+:\S+(?=@)")
+# In variables, whose addresses may be careless: with blanks or raw slashes in a password, or a proxy without a scheme
+USERS = re.compile(r"(?<=://)(?:[^\s/]*|[^\s/:]+:(?!\d+/)(?:(?!://).)*)(?=@)")
+PROXY_NAME, PROXY_USERS = re.compile("PROXY|ENDPOINT", re.IGNORECASE), re.compile(r"^(?!\w+://)[^\s/:@]+:\S+(?=@)")
 
 
 def without_credentials(text: str) -> str:
@@ -37,7 +38,7 @@ def secret_variables() -> dict[str, set[str]]:
     """{variable of the environment: the secrets in its value}."""
     variables = {}
     for name, value in os.environ.items():
-        users = USERS.findall(value)
+        users = USERS.findall(value) + (PROXY_USERS.findall(value) if PROXY_NAME.search(name) else [])
         secrets = {*users, *(part for user in users for part in (user.partition(":")[2], *re.split(r"[:/?#@ ]", user)))}
         secrets |= {value} if SECRET_NAME.search(name) else set()
         if secrets := secrets - {""}:
