@@ -111,6 +111,11 @@ def test_kinds_are_not_mixed(fetch, outcome):
     assert refusal(fetch, {"train.jsonl": LINES, "train.csv": b"prompt,response\na,b\n"}) == outcome
 
 
+def test_the_files_of_a_split_are_of_one_form(fetch):
+    line = refusal(fetch, {"train-0.jsonl": LINES, "train-1.jsonl": b'{"prompt": 1}\n'})
+    assert line.startswith(f"{PLACE}: expected files of one form in split 'train', found Unable to merge: Field prompt")
+
+
 @attack(
     "data sets",
     "a split's name matches the files of several splits: `train_sft`, `train_gen`",

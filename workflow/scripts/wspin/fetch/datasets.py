@@ -35,10 +35,10 @@ def from_hub(name: str, revision: str, splits: list[str], folder: Path, state: s
             parts = [readers.read(snapshot / path, f"{repository}: {path}") for path in paths]
             try:
                 table = pa.concat_tables(parts, promote_options="permissive")
+                tables.write_parquet(folder / f"{split}.parquet", table)
             except pa.ArrowException as error:
                 found = f"found {first_line(error)}; set `path:` to a copy in which they are"
                 raise StudyError(f"{repository}: expected files of one form in split {split!r}, {found}") from None
-            tables.write_parquet(folder / f"{split}.parquet", table)
 
 
 def _split_paths(repository: hub.Repository, splits: list[str], state: str) -> dict[str, list[str]]:
