@@ -249,7 +249,11 @@ def test_another_size_is_refused(index, extract, size):
 
 
 @pytest.mark.parametrize("name", ["texts-1.0-py3-none-any.whl", "texts-1.0.tar.gz", "texts-1.0.zip"])
-@pytest.mark.parametrize("content", [b"", b"no archive", gzip.compress(b"no tar"), b"PK\x05\x06" + bytes(18)])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no archive", gzip.compress(b"no tar", mtime=0), b"PK\x05\x06" + bytes(18)],
+    ids=["empty", "text", "gzip", "zip without files"],
+)
 @attack("malformed", "an archive that is none, whatever its name", "one line with the name of the archive")
 def test_what_is_no_archive_is_one_line(index, extract, name, content):
     (index / name).write_bytes(content)
