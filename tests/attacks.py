@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from inputs import cell, code
 
 TESTS = Path(__file__).parent
 KINDS = ("paths", "downloads", "packages", "secrets", "code", "data sets", "shared folders", "display", "malformed")
@@ -26,7 +27,7 @@ def attack(kind: str, input: str, outcome: str) -> Callable[[Callable[..., Any]]
 
 
 def attacks() -> Iterator[tuple[str, str, str, str]]:
-    """(kind, input, outcome, test) of every marked test, read from the files of the tests."""
+    """(kind, input, outcome, test) of every marked test, read from the files; a message that is compared is code."""
     for file in sorted(TESTS.rglob("test_*.py")):
         text = file.read_text()
         if "@attack(" not in text:
@@ -34,21 +35,19 @@ def attacks() -> Iterator[tuple[str, str, str, str]]:
         for node in ast.walk(ast.parse(text)):
             for decorator in getattr(node, "decorator_list", ()):
                 if isinstance(decorator, ast.Call) and getattr(decorator.func, "id", "") == "attack":
-                    arguments = [ast.literal_eval(argument) for argument in decorator.args]
-                    yield (*arguments, f"{file.relative_to(TESTS.parent)}:{node.name}")
+                    kind, input, outcome = (ast.literal_eval(argument) for argument in decorator.args)
+                    compared = "outcome" in [argument.arg for argument in node.args.args]
+                    message = outcome.replace("{{", "{").replace("}}", "}")  # tests fill in addresses with `format`
+                    shown = code(message) if compared else cell(outcome)
+                    yield kind, cell(input), shown, f"`{file.relative_to(TESTS.parent)}:{node.name}`"
 
 
 def markdown() -> str:
     """The tables of SECURITY.md: input, what happens, the test that holds it."""
     rows, lines = list(attacks()), []
     for kind in KINDS:
-        cells = [[_cell(input), _cell(outcome), f"`{test}`"] for of, input, outcome, test in rows if of == kind]
-        if cells:
+        if cells := [row for of, *row in rows if of == kind]:
             header = ["input", "what happens", "test"]
             lines += [f"### {kind.capitalize()} ({len(cells)})", "", f"| {' | '.join(header)} |", "|---|---|---|"]
             lines += [*(f"| {' | '.join(row)} |" for row in cells), ""]
     return "\n".join(lines)
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", "<br>")

@@ -120,17 +120,17 @@ def markdown() -> str:
     lines = []
     for kind, cases in all_cases():
         lines += [f"### {kind.capitalize()} ({len(cases)})", "", "| input | message | exit code |", "|---|---|---|"]
-        lines += [f"| {_cell(case.input)} | {_code(case.message)} | {case.code} |" for case in cases]
+        lines += [f"| {cell(case.input)} | {code(case.message)} | {case.code} |" for case in cases]
         lines.append("")
     return "\n".join(lines)
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+def cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", "<br>")
 
 
-def _code(message: str) -> str:
+def code(message: str) -> str:
     """A message as code, its lines one below the other; a double fence where it holds a backtick."""
     fence = "``" if "`" in message else "`"
     padding = " " if fence == "``" else ""
-    return "<br>".join(f"{fence}{padding}{_cell(line)}{padding}{fence}" for line in message.splitlines())
+    return "<br>".join(f"{fence}{padding}{cell(line)}{padding}{fence}" for line in message.splitlines())

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 
+import attacks
 import inputs
 import numpy as np
 import pytest
@@ -238,6 +239,14 @@ def test_the_table_of_inputs_is_that_of_the_cases():
     kinds = {kind: len(cases) for kind, cases in inputs.all_cases()}
     assert sum(kinds.values()) >= 150
     assert kinds.keys() >= {"config", "rows", "models", "tokenizers", "templates", "files", "states"}
+
+
+def test_the_table_of_attacks_is_that_of_the_tests():
+    """`python tests/update.py` renews it; a row that is compared with a message shows it as code."""
+    page = (ROOT / "SECURITY.md").read_text()
+    assert update.fill(page, "attacks", attacks.markdown()) == page
+    kinds = {row[0] for row in attacks.attacks()}
+    assert kinds == set(attacks.KINDS)
 
 
 def test_the_readme_counts_the_studys_jobs(repository):
