@@ -55,6 +55,14 @@ def test_a_saved_state_has_the_modes_of_the_umask(tmp_path, umask):
     assert modes(saved) == {".": 0o777 & ~umask, **expected}
 
 
+def test_what_a_killed_process_left_in_a_saved_state_is_no_part_of_it(tmp_path):
+    """The step is saved again into the same folder."""
+    (tmp_path / ".complete.0a1b2c3d").mkdir()
+    (tmp_path / "optimizer.pt").touch()
+    journal.mark_complete(tmp_path)
+    assert journal.is_whole(tmp_path)
+
+
 @pytest.mark.parametrize("copy", [hub.link_or_copy, hub.shutil.copyfile])
 def test_copies_and_links_of_private_and_executable_files(tmp_path, umask, copy):
     source = tmp_path / "source"

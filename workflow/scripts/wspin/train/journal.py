@@ -115,7 +115,7 @@ def saved_folder(args: Any, state: Any) -> Path:
 def mark_complete(saved: Path) -> None:
     """Mark a saved state as complete, with the hashes of its files, after giving these the modes of new ones."""
     take_modes(saved)
-    names = sorted(file.name for file in saved.iterdir() if file.name != COMPLETE)
+    names = sorted(file.name for file in saved.iterdir() if file.name != COMPLETE and not file.name.startswith("."))
     write_checked_json(saved / COMPLETE, {"files": file_hashes(saved, names)})
 
 
