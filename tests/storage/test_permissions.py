@@ -1,16 +1,20 @@
 """Files get the modes of the umask, whatever library wrote them; who may not read or write is told whom to ask."""
 
+import errno
 import os
 import stat
 import struct
+from types import SimpleNamespace
 
 import pytest
 import torch
 from attacks import attack
 from safetensors.torch import save_file
 
+from wspin.errors import StudyError
 from wspin.fetch import hub
 from wspin.storage.files import whole_file, whole_folder
+from wspin.storage.permissions import check_writable, denial
 from wspin.train import journal
 
 
@@ -117,3 +121,22 @@ def test_links_in_a_folder_are_left_alone(tmp_path):
     with whole_folder(tmp_path / "model") as folder:
         (folder / "link").symlink_to(outside)
     assert stat.S_IMODE(outside.stat().st_mode) == 0o600
+
+
+def test_folders_that_are_links_to_nowhere_are_one_line(tmp_path, monkeypatch):
+    """As those to a scratch disk that has been cleaned."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("results", "model"):
+        os.symlink("/nowhere/scratch", name)
+    with pytest.raises(StudyError) as error:
+        check_writable(["results/wspin/model"])
+    expected = "expected a folder, found a link to /nowhere/scratch, which cannot be reached"
+    assert str(error.value) == f"results: {expected}; make that, or remove the link"
+    check_writable(["model"])  # an output takes the place of a link
+
+
+def test_a_read_only_file_system_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_flag=os.ST_RDONLY))
+    line = denial(PermissionError(errno.EACCES, "", str(tmp_path / "results")))
+    assert line == f"{tmp_path}: expected permission to write there, found a read-only file system; use another folder"

@@ -117,6 +117,16 @@ def test_other_lines(shared):
     assert line.startswith(f"{shared}: expected permission to write there, found a folder of 48101 (mode 0755")
 
 
+def test_links_below_a_closed_folder_name_that_folder(shared):
+    Path("private/results").mkdir(parents=True)
+    give(Path("private"), ALICE)
+    Path("private").chmod(0o700)
+    Path("results").symlink_to("private/results")
+    line = ends_with(lambda: write_json("results/a.json", {}), BOB)
+    assert line.startswith("private: expected permission to enter it, found a folder of 48101 (mode 0700,")
+    assert as_user(ALICE, lambda: write_json("results/a.json", {})) is None
+
+
 def test_a_lock_of_another_user_is_a_lock(shared):
     """Also where it may only be read; who holds it then is not written into it."""
     begun_by_alice(0o2775)

@@ -57,9 +57,12 @@ def check_job(replaced: Iterable[str | Path], benchmark: str | Path | None) -> N
 def check_writable(paths: Iterable[str | Path]) -> None:
     """Raises `StudyError` for the first path that this user may not write, or may not put another file in place of."""
     for path in map(Path, paths):
-        existing = [place for place in (path, *path.parents) if os.path.lexists(place)]
-        for place in existing[: 1 + os.path.lexists(path)]:
-            if not os.access(place, os.W_OK | (os.X_OK if place.is_dir() else 0)):
+        folder = next(place for place in path.parents if os.path.lexists(place))
+        if folder.is_symlink() and not os.path.exists(folder):
+            found = f"found a link to {os.readlink(folder)}, which cannot be reached"
+            raise StudyError(f"{folder}: expected a folder, {found}; make that, or remove the link")
+        for place in (folder, path) if os.path.exists(path) and not path.is_symlink() else (folder,):
+            if not os.access(place, os.W_OK | (os.X_OK if os.path.isdir(place) else 0)):
                 line = error_line(PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path)))
                 raise StudyError(f"{line} (docs/cluster.md: a study that several people share)")
 
@@ -83,6 +86,9 @@ def denial(error: OSError) -> str | None:
     if error.errno == errno.EPERM and os.path.exists(path):
         own = path.lstat().st_uid == os.geteuid()
         return None if own else _request(path, "change it, which its owner alone may", "")
+    links = (place for place in (*parents, path) if os.path.islink(place) and not os.path.exists(place))
+    if link := next(links, None):
+        return denial(PermissionError(error.errno, error.strerror, str(link.parent / os.readlink(link))))
     closed = [above for above in parents if not os.access(above, os.X_OK)]
     if closed:
         return _request(closed[0], "enter it", "x")
@@ -97,6 +103,9 @@ def denial(error: OSError) -> str | None:
 
 def _request(path: Path, purpose: str, missing: str) -> str:
     status = path.stat()
+    place = path if path.parts else Path.cwd()
+    if missing == "w" and os.statvfs(path).f_flag & os.ST_RDONLY:
+        return f"{place}: expected permission to {purpose}, found a read-only file system; use another folder"
     kind = "folder" if stat.S_ISDIR(status.st_mode) else "file"
     owner, group = _name(pwd.getpwuid, status.st_uid), _name(grp.getgrgid, status.st_gid)
     found = f"found a {kind} of {owner} (mode {stat.S_IMODE(status.st_mode):04o}, group {group})"
@@ -108,7 +117,7 @@ def _request(path: Path, purpose: str, missing: str) -> str:
         member = status.st_gid in (os.getegid(), *os.getgroups())
         remedy = f"ask {owner} for `chmod g+{missing}`" + ("" if member else " and a group of yours (`chgrp`)")
         remedy += ", and begin studies with `umask 002`" if missing == "w" else ""
-    return f"{path if path.parts else Path.cwd()}: expected permission to {purpose}, {found}; {remedy}"
+    return f"{place}: expected permission to {purpose}, {found}; {remedy}"
 
 
 def _name(lookup: Callable[[int], tuple], number: int) -> str:
