@@ -39,7 +39,8 @@ def work():
     with locked(STATE):
         store = AnswerStore(STATE, 9, 9)
         store.add(len(store.answers), Answer([1], "stop"))
-    show_alive().close()
+    with show_alive() as alive:
+        assert alive.readable()  # for a shared lock on NFS
     return len(store.answers)
 
 

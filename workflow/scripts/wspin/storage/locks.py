@@ -112,6 +112,6 @@ def show_alive() -> TextIO:
     folder = Path(".snakemake")
     check_writable(folder / name / "record" for name in ("", "locks", "metadata", "incomplete", "log", "auxiliary"))
     folder.mkdir(exist_ok=True)
-    file = open(folder / "alive", "a", opener=lock_file)  # noqa: SIM115
+    file = open(folder / "alive", "a+", opener=lock_file)  # noqa: SIM115 (on NFS, LOCK_SH needs a readable one)
     fcntl.flock(file, fcntl.LOCK_SH)
     return file
