@@ -16,6 +16,8 @@ FREE = {
     "TOKENIZERS_PARALLELISM": "false",
     "NO_PROXY": "localhost",
     "EMAIL": "me@example.org",
+    "NCCL_IB_PKEY": "0x8001",  # partitions of a network
+    "UCX_IB_PKEY": "0x8001",
     "PYTHONPATH": "src:/opt/python@3.11/lib",
     "PIP_FIND_LINKS": "https://links.example:8443/page@1/index.html",
 }
@@ -63,6 +65,15 @@ def test_secrets_of_the_environment_are_hidden_in_every_spelling(environment):
     for spelling in spellings:
         assert without_credentials(f"found {spelling}, no") == "found ***, no"
     assert without_credentials("found false at /data/me/token") == "found false at /data/me/token"
+
+
+@pytest.mark.parametrize("variable", [{"USER": "mfuchs42"}, {"LOGNAME": "mfuchs42"}, {"HOME": "/scratch/mfuchs42"}])
+def test_who_works_here_is_no_secret(environment, variable):
+    """A proxy that takes the names of a cluster's accounts: their folders have them too."""
+    environment.update(variable, HTTPS_PROXY="http://mfuchs42:open-sesame@proxy.example:3128")
+    text = "/scratch/mfuchs42/study: found open-sesame and mfuchs42:open-sesame"
+    assert without_credentials(text) == "/scratch/mfuchs42/study: found *** and ***"
+    assert "HTTPS_PROXY" in secret_variables()
 
 
 def test_errors_hold_no_credentials(environment):

@@ -13,7 +13,8 @@ USER = re.compile(r"(?<=://)[^\s/?#\"<>]*@")
 VALUE = r"[^\s\"<>]*[^\s\"<>).,:;'\]]"
 QUERY = re.compile(rf"(?<=[\w/])([?#])[\w.~%+-]+={VALUE}")
 ADDRESS = re.compile(rf"(://[^\s?\"<>]*)(\?{VALUE})?")  # whole, so that a long line of them is read once
-SECRET_NAME = re.compile(r"(?:TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|JWT|KEY)S?$", re.IGNORECASE)
+# But no partition key of InfiniBand (`NCCL_IB_PKEY`), without which processes may not reach each other
+SECRET_NAME = re.compile(r"(?:TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|JWT|(?<!IB_P)KEY)S?$", re.IGNORECASE)
 # In variables, whose addresses may be careless: with blanks or raw slashes in a password, or a proxy without a scheme
 USERS = re.compile(r"(?<=://)(?:[^\s/]*|[^\s/:]+:(?!\d+/)(?:(?!://).)*)(?=@)")
 PROXY_NAME, PROXY_USERS = re.compile("PROXY|ENDPOINT", re.IGNORECASE), re.compile(r"^(?!\w+://)[^\s/:@]+:\S+(?=@)")
@@ -35,13 +36,14 @@ def without_credentials(text: str) -> str:
 
 
 def secret_variables() -> dict[str, set[str]]:
-    """{variable of the environment: the secrets in its value}."""
+    """{variable of the environment: the secrets in its value}; the name of this account, which paths hold, is none."""
     variables = {}
+    account = {os.environ.get("USER"), os.environ.get("LOGNAME"), os.path.basename(os.environ.get("HOME", ""))}
     for name, value in os.environ.items():
         users = USERS.findall(value) + (PROXY_USERS.findall(value) if PROXY_NAME.search(name) else [])
         secrets = {*users, *(part for user in users for part in (user.partition(":")[2], *re.split(r"[:/?#@ ]", user)))}
         secrets |= {value} if SECRET_NAME.search(name) else set()
-        if secrets := secrets - {""}:
+        if secrets := secrets - {"", *account}:
             variables[name] = secrets
     return variables
 
