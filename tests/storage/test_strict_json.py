@@ -55,6 +55,12 @@ def test_what_is_not_read_alike_is_refused(tmp_path, text, problem):
     assert shown == f"{file}: expected a record, found no JSON ({problem}); make it again"
 
 
+def test_a_key_given_twice_is_looked_for_once():
+    """In a file of 4 MB; counting each of its keys would take hours."""
+    keys = ",".join(f'"{i}": 0' for i in range(300_000))
+    assert refusal(parse, f'{{{keys}, "299999": 0}}') == "the key '299999' twice"
+
+
 @given(VALUES)
 @example({"a": [1, {"b": "\U0001f600"}]})
 def test_what_json_can_say_is_read(value):

@@ -1,6 +1,7 @@
 """JSON from files of others: one value that every reader reads alike, or a `ValueError` of one line."""
 
 import json
+from collections import Counter
 from typing import Any
 
 DEEPEST = 100  # lists and objects inside each other: what the study reads has ten
@@ -42,8 +43,8 @@ def parse_exact(text: bytes | str) -> Any:
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     entries = dict(pairs)
     if len(entries) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r:.60} twice")
+        ((name, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"the key {name!r:.60} twice")
     return entries
 
 
