@@ -14,17 +14,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError
 
 from wspin.errors import StudyError
+from wspin.escaping import escaped
 from wspin.storage.files import digest, sha256
 from wspin.storage.locks import discard_state, locked
 from wspin.storage.names import check_distinct, path_below
 
 from .downloads import REPORT, client, download, read
+
+METADATA_REMEDY = "check HF_ENDPOINT and the proxy, and report to the hub or mirror"
 
 
 class Unreachable(StudyError):
@@ -60,19 +63,6 @@ class Repository:
         return f"{client().constants.ENDPOINT}/api/{self.kind}s/{self.name}{request}"
 
 
-@dataclass(frozen=True)
-class RemoteFile:
-    """A file of a repository, as the hub lists it."""
-
-    path: str
-    size: int  # bytes
-    checksum: str  # sha256 of files in large storage, git's blob id of the others
-
-    def checksum_of(self, local: Path) -> str:
-        """The checksum of a local file, of the same kind."""
-        return _git_blob(local.read_bytes()) if self.checksum.startswith("git blob ") else sha256(local)
-
-
 Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 
 
@@ -87,21 +77,26 @@ class _Large(BaseModel, strict=True):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class _Sibling(BaseModel, strict=True):
-    rfilename: str
-    size: Annotated[int, Field(ge=0, lt=2**63)]
+class RemoteFile(BaseModel, strict=True):
+    """A file of a repository, as the hub lists it. Mirrors may leave out what they do not know."""
+
+    path: str = Field(alias="rfilename")
+    size: Annotated[int, Field(ge=0, lt=2**63)] | None = None  # bytes
     blobId: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
     lfs: _Large | None = None
 
-    @model_validator(mode="after")
-    def _has_checksum(self) -> Self:
-        if not (self.lfs or self.blobId):
-            raise ValueError("no checksum of it")
-        return self
+    @property
+    def checksum(self) -> str:
+        """sha256 of a file in large storage, git's blob id of another; empty without either."""
+        return self.lfs.sha256 if self.lfs else f"git blob {self.blobId}" if self.blobId else ""
+
+    def checksum_of(self, local: Path) -> str:
+        """The checksum of a local file, of the same kind."""
+        return sha256(local) if self.lfs else _git_blob(local.read_bytes())
 
 
 class _Listing(RepositoryInfo, strict=True):
-    siblings: list[_Sibling]
+    siblings: list[RemoteFile]
 
 
 def _git_blob(content: bytes) -> str:
@@ -150,7 +145,14 @@ def copy_files(source: Path, files: Iterable[Path], folder: Path, copy: Callable
 
 
 def _targets(repository: Repository, files: Sequence[RemoteFile], folder: Path) -> list[Path]:
-    """The path of every file in a folder. Raises `StudyError` for a name that leaves it, or that two files share."""
+    """The path of every file in a folder.
+
+    Raises `StudyError` for a name that leaves it or that two files share, and for a file without size and checksum.
+    """
+    if file := next((file for file in files if file.size is None or not file.checksum), None):
+        place = f"in the metadata of {client().constants.ENDPOINT}"
+        expected = f"expected size and checksum of {escaped(file.path)} {place}"
+        raise StudyError(f"{repository}: {expected}, found none; {METADATA_REMEDY}")
     try:
         check_distinct(file.path for file in files)
         return [path_below(folder, file.path) for file in files]
@@ -163,9 +165,7 @@ def list_files(repository: Repository) -> list[RemoteFile]:
 
     Their names are the hub's: they become paths in `snapshot` alone.
     """
-    siblings = sorted(_metadata(repository, _Listing, "?blobs=true").siblings, key=lambda file: file.rfilename)
-    checksums = [file.lfs.sha256 if file.lfs else f"git blob {file.blobId}" for file in siblings]
-    return [RemoteFile(file.rfilename, file.size, checksum) for file, checksum in zip(siblings, checksums, strict=True)]
+    return sorted(_metadata(repository, _Listing, "?blobs=true").siblings, key=lambda file: file.path)
 
 
 def repository_info(repository: Repository) -> RepositoryInfo:
@@ -190,8 +190,8 @@ def _metadata(repository: Repository, form: type[RepositoryInfo], query: str) ->
         if repository.revision in (None, metadata.sha):
             return metadata
         found = f"those of commit {metadata.sha}"
-    remedy = "check HF_ENDPOINT and the proxy, and report to the hub or mirror"
-    raise StudyError(f"{repository}: expected metadata of {client().constants.ENDPOINT}, found {found}; {remedy}")
+    expected = f"expected metadata of {client().constants.ENDPOINT}"
+    raise StudyError(f"{repository}: {expected}, found {found}; {METADATA_REMEDY}")
 
 
 def check_access(repository: Repository) -> None:
