@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Self
+from urllib.parse import unquote
 
 import pytest
 
@@ -187,7 +188,7 @@ class HubHandler(BaseHTTPRequestHandler):
         if match := re.fullmatch(r"(/datasets)?/([^/]+/[^/]+)/resolve/([^/]+)/(.+?)(?:\?.*)?", self.path):
             dataset, name, revision, path = match.groups()
             if repo := self.accessible("dataset" if dataset else "model", name, revision, bearer):
-                self.file(repo, path, send)
+                self.file(repo, unquote(path), send)
             return
         self.error(404, "EntryNotFound")
 

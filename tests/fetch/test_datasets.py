@@ -3,7 +3,6 @@
 import gzip
 import json
 import os
-import random
 import re
 import tempfile
 from functools import partial
@@ -15,10 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 from attacks import attack
 
-from wspin.config.sources import Model, PackagedRows, TaskSource
+from wspin.config.sources import Model, TaskSource
 from wspin.data import records
 from wspin.errors import StudyError
-from wspin.fetch import datasets, models, packages, readers, tasks
+from wspin.fetch import datasets, models, readers, tasks
 
 NAME = "lab/chats"
 PLACE = f"{NAME}@{loopback.REVISION}"
@@ -253,7 +252,7 @@ def test_a_card_of_the_wrong_form_is_one_line(fetch, text, message):
         "configs:",
         "configs: []",
         "license: mit",
-        "configs: [{data_files: '*.jsonl'}]",
+        "configs: [{data_files: []}]",
         "configs: [{data_dir: data}]",
     ],
 )
@@ -265,9 +264,40 @@ def test_a_card_without_splits_is_passed_over(fetch, capsys, text):
     )
 
 
-@pytest.mark.parametrize("path", ["data/*.jsonl", "./data/a.jsonl", "[data/a.jsonl]", "data/**"])
+@pytest.mark.parametrize(
+    "path", ["data/*.jsonl", "./data/a.jsonl", "[data/a.jsonl]", "data/**", "'**/a.jsonl'", "'*/*'"]
+)
 def test_the_patterns_of_a_card(fetch, path):
-    assert fetch({"README.md": card(path), "data/a.jsonl": LINES}) == ROWS
+    """As `datasets` reads them: `*` stays in its folder, and files that are no rows do not count."""
+    others = {"data/README.md": b"x", "data/.a": b"x", "data/dataset_info.json": b"{}", "train.txt": b"x"}
+    others |= {"a/b/c.jsonl": b"", "data/b/c.txt": b""} if "*/" not in path and "**" not in path else {}
+    assert fetch({"README.md": card(path), "data/a.jsonl": LINES, **others}) == ROWS
+
+
+@pytest.mark.parametrize(
+    ("configs", "name"),
+    [
+        ("[{config_name: x, data_files: b/*}, {config_name: y, default: true, data_files: a/*}]", "a/x.jsonl"),
+        (
+            "[{config_name: x, data_files: b/*}, {config_name: default, data_files: [a/x.jsonl, a/y.jsonl]}]",
+            "a/x.jsonl",
+        ),
+        ("[{config_name: x, data_files: '*.jsonl'}]", "x.jsonl"),
+        ("[{config_name: x, data_files: 'x[1].jsonl'}]", "x[1].jsonl"),
+        ("[{config_name: x, data_files: '**/*.jsonl'}]", "x.jsonl"),
+    ],
+)
+def test_the_default_configuration_of_a_card(fetch, capsys, configs, name):
+    """Files without a split are of `train`, whatever they are called."""
+    files = {name: LINES, "b/train.txt": b"x", "b/z.txt": b"x"}
+    assert fetch({"README.md": f"---\nconfigs: {configs}\n---\n".encode(), **files}) == ROWS
+    assert "configurations" not in capsys.readouterr()[0]
+
+
+def test_several_configurations_without_a_default(fetch, capsys):
+    configs = "[{config_name: main, data_files: a/*}, {config_name: other, data_files: b/*}]"
+    assert fetch({"README.md": f"---\nconfigs: {configs}\n---\n".encode(), "a/x.jsonl": LINES}) == ROWS
+    assert "of 2 configurations without a default the first is read: main\n" in capsys.readouterr()[0]
 
 
 @attack(
@@ -288,69 +318,6 @@ def test_the_files_of_a_card_lie_in_its_repository(fetch, tmp_path, path, found,
     with pytest.raises(StudyError) as error:
         tasks.fetch(TaskSource(hub=NAME, revision=loopback.REVISION), tmp_path / "tasks", str(tmp_path / "state"))
     assert str(error.value) == message
-
-
-# Rows of packages
-
-
-@pytest.fixture
-def extract(tmp_path, monkeypatch):
-    """Reads the rows of a package's file of such bytes."""
-
-    def run(content):
-        (tmp_path / "rows.json").write_bytes(content)
-        monkeypatch.setattr(packages, "extract_file", lambda package, folder: tmp_path / "rows.json")
-        package = PackagedRows(name="texts", version="1.0", sha256="0" * 64, file="texts/rows.json", heldout=0.5)
-        datasets.from_package(package, tmp_path)
-
-    return run
-
-
-@attack(
-    "malformed",
-    "JSON of a package that is no text or nested without end: `[` 200,000 times, bytes that are no UTF-8, `\\ud800`",
-    "refused in one line that names the file",
-)
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"[" * 200_000, "expected a JSON array, or one object a line, found brackets nested without end"),
-        (b'{"a": ' * 200_000, "expected a JSON array, or one object a line, found brackets nested without end"),
-        (b'["\xff"]', "expected a JSON array, or one object a line, found 'utf-8' codec can't decode"),
-        (b'{"a": ' + b"9" * 5000 + b"}", "expected a JSON array, or one object a line, found Exceeds the limit"),
-        (b"null", "expected rows with a prompt and an answer, found none in 1 rows"),
-        (
-            b'{"prompt": "a", "response": "b"}\n{"prompt": "c", "response": "\\ud800"}',
-            r"row 2: expected text, found a lone surrogate (\ud800 to \udfff); take another file",
-        ),
-    ],
-    ids=range(6),
-)
-def test_a_package_without_readable_rows_is_one_line(extract, content, message):
-    with pytest.raises(StudyError) as error:
-        extract(content)
-    assert str(error.value).startswith(f"texts/rows.json: {message}")
-    assert "\n" not in str(error.value)
-
-
-@attack("malformed", "5,000 rows of keys and values of wrong kinds in a package's JSON", "passed over, and counted")
-def test_rows_of_wrong_values_are_passed_over(extract, capsys):
-    generator, words = random.Random(1), ["a", "user", "assistant", "system", "text", ""]
-    forms = ["messages", "conversations", "real", "instruction", "output", "prompt", "response", "input", "system"]
-    keys = ["role", "content", "from", "value", "type", "text"]
-
-    def value(depth):
-        kind = generator.randrange(9 if depth < 3 else 5)
-        simple = [*words, None, True, 1, 2**70, 10**400, 1.5, float("nan"), float("inf"), [], {}]
-        if kind < 5:
-            return generator.choice(simple)
-        size = generator.randrange(4)
-        nested = [value(depth + 1) for _ in range(size)]
-        return nested if kind < 7 else dict(zip(generator.sample(keys, size), nested, strict=True))
-
-    rows = [{key: value(0) for key in generator.sample(forms, 3)} for _ in range(5000)]
-    extract(json.dumps([*rows, {"prompt": "p", "response": "r"}]).encode())
-    assert "without prompt or answer" in capsys.readouterr().out
 
 
 # Local folders

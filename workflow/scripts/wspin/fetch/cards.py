@@ -1,32 +1,51 @@
 """Cards of data sets: which files a card's YAML names for which split."""
 
 import re
-from pathlib import Path
+from collections.abc import Collection
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from wspin.config.reader import read_plain
 from wspin.errors import StudyError
+from wspin.escaping import escaped
 from wspin.storage.names import path_below
 
 CARD = "README.md"
 LONGEST = 2**21  # bytes that a card's YAML may have
 MOST_NODES = 200_000  # keys and values, aliases written out
 FRONT = re.compile(rb"\s*---(?:\r\n|\r|\n)(.*?)(?:\r\n|\r|\n)---[ \t]*(?:\r\n|\n|$)", re.DOTALL)
+NO_ROWS = (CARD, "config.json", "dataset_dict.json", "dataset_info.json", "dataset_infos.json")  # beside files of rows
 REMEDY = "take another commit, or set `path:` to a copy of its files"
 
 
 def split_patterns(card: Path, place: str) -> dict[str, list[str]]:
-    """{split: patterns of its files} of a card's default configuration; empty, with a printed line, if it names none.
+    """{split: patterns of its files} of a card's default configuration; empty if it names none.
 
-    `place` stands for the card in messages. Raises `StudyError` for a card that is not of the form that `datasets`
-    documents.
+    The default is the configuration that is called or marked so, else the first; a line is printed for the latter, and
+    where no files are named. `place` stands for the card in messages. Raises `StudyError` for a card that is not of the
+    form that `datasets` documents.
     """
     configs = _configs(card, place)
-    default = next((config for config in configs if config.get("config_name") == "default"), next(iter(configs), {}))
-    patterns = _patterns(default.get("data_files"), place)
-    if not patterns or "" in patterns:
+    defaults = [config for config in configs if config.get("config_name") == "default" or config.get("default") is True]
+    config = next(iter(defaults or configs), {})
+    if len(configs) > 1 and not defaults:
+        name = escaped(str(config.get("config_name")))[:80]
+        print(f"fetch: {place}: of {len(configs)} configurations without a default the first is read: {name}")
+    if not (patterns := _patterns(config.get("data_files"), place)):
         print(f"fetch: {place}: no files of splits are named; they are taken by their names", flush=True)
-    return {split: paths for split, paths in patterns.items() if split}
+    return patterns
+
+
+def matching(paths: Collection[str], pattern: str) -> list[str]:
+    """The paths that a pattern means to `datasets`: `*` stays in its folder, `**` is any number of folders."""
+    if pattern in paths:
+        return [pattern]
+    rows = [path for path in paths if PurePosixPath(path).name not in NO_ROWS and not re.search(r"(^|/)\.", path)]
+    if "**" in pattern:
+        directly = pattern.replace("**/", "")
+        return [path for path in rows if fnmatchcase(path, pattern) or fnmatchcase(path, directly)]
+    return [path for path in rows if PurePosixPath("/", path).match(f"/{pattern}")]
 
 
 def check_card(card: Path, place: str) -> None:
@@ -74,12 +93,12 @@ def _configs(card: Path, place: str) -> list[dict[str, Any]]:
 
 
 def _patterns(entries: Any, place: str) -> dict[str, list[str]]:
-    """{split: patterns} of `data_files`; those of files without a split are under an empty name."""
+    """{split: patterns} of `data_files`; files without a split are of `train`."""
     if entries is None:
         return {}
     entries = entries if isinstance(entries, list) else [entries]
-    if all(isinstance(entry, str) for entry in entries):
-        return {"": [entry.removeprefix("./") for entry in entries]}
+    if entries and all(isinstance(entry, str) for entry in entries):
+        return {"train": [entry.removeprefix("./") for entry in entries]}
     splits: dict[str, list[str]] = {}
     for entry in entries:
         split, paths = (entry.get("split"), entry.get("path")) if isinstance(entry, dict) else (None, None)

@@ -1,10 +1,10 @@
 """Fetches data sets: one `{split}.parquet` per split, with the columns of the source."""
 
-import fnmatch
 import glob
 import re
 import tempfile
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow as pa
@@ -43,7 +43,7 @@ def from_hub(name: str, revision: str, splits: list[str], folder: Path, state: s
 
 def _split_paths(repository: hub.Repository, splits: list[str], state: str) -> dict[str, list[str]]:
     """Paths of the files of each split. Raises `StudyError` if a split has none, or files of different kinds."""
-    paths = [file.path for file in hub.list_files(repository)]
+    paths = dict.fromkeys(file.path for file in hub.list_files(repository))
     patterns: dict[str, list[str]] = {}
     if cards.CARD in paths:
         with hub.snapshot(repository, [cards.CARD], state) as folder:
@@ -51,7 +51,7 @@ def _split_paths(repository: hub.Repository, splits: list[str], state: str) -> d
     split_paths = {}
     for split in splits:
         cards.check_inside(patterns.get(split, []), f"{repository}: {cards.CARD}")
-        listed = {path for pattern in patterns.get(split, []) for path in fnmatch.filter(paths, pattern)}
+        listed = {path for pattern in patterns.get(split, []) for path in cards.matching(paths, pattern)}
         split_paths[split] = sorted(listed) or _named(repository, paths, split)
         if not split_paths[split]:
             found = ", ".join(sorted(patterns)) or "no file with that in its name"
@@ -60,7 +60,7 @@ def _split_paths(repository: hub.Repository, splits: list[str], state: str) -> d
     return split_paths
 
 
-def _named(repository: hub.Repository, paths: list[str], split: str) -> list[str]:
+def _named(repository: hub.Repository, paths: Iterable[str], split: str) -> list[str]:
     """The files of rows with a split in their names: `{split}.json`, `{split}-0.json` or `{split}/...` before others.
 
     Raises `StudyError` for names that differ by more than the number of a shard.
