@@ -1,8 +1,11 @@
 """Archives of packages, found and downloaded as pip is configured, without the code in them."""
 
 import base64
+import contextlib
+import gzip
 import os
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -12,8 +15,8 @@ from attacks import attack
 
 from wspin.config.sources import Package
 from wspin.errors import StudyError
+from wspin.fetch import downloads, packages
 from wspin.fetch import index as package_index
-from wspin.fetch import packages
 
 # Writes what it sees when any part of it runs: the names of its environment's variables, and the token.
 BACKEND = """import os, pathlib
@@ -35,6 +38,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.pages, self.redirects, self.authorizations = {}, {}, []
+        self.headers, self.seconds = {}, 0  # of every response; between the bytes of an archive
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     def url(self, user=""):
@@ -50,8 +54,16 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content or b"")))
         if target:
             self.send_header("Location", target)
+        for name, value in self.server.headers.items():
+            self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(content or b"")
+        pieces = (
+            map(bytes, zip(content, strict=True)) if self.server.seconds and "simple" not in self.path else [content]
+        )
+        with contextlib.suppress(OSError):
+            for piece in pieces:
+                self.wfile.write(piece or b"")
+                time.sleep(self.server.seconds)
 
     def log_message(self, *_):
         pass
@@ -145,6 +157,37 @@ def test_links_of_an_index(server, tmp_path, form):
     assert packages.extract_file(Package(**entry), tmp_path).read_bytes() == b"[1]"
     password = f"Basic {base64.b64encode(b'me:hunter2').decode()}"
     assert set(server.authorizations) == {password}
+
+
+def test_links_of_a_page_that_has_moved(server, tmp_path):
+    """They are relative to where it is now."""
+    entry = wheel(tmp_path, {"texts/rows.json": b"[1]"})
+    name = "texts-1.0-py3-none-any.whl"
+    server.redirects["/simple/texts/"] = "/new/simple/texts/"
+    server.pages["/new/simple/texts/"] = f'<a href="../../{name}">x</a>'.encode()
+    server.pages[f"/new/{name}"] = (tmp_path / name).read_bytes()
+    assert packages.extract_file(Package(**entry), tmp_path).read_bytes() == b"[1]"
+
+
+def test_an_archive_is_taken_as_it_is(server, tmp_path):
+    """Servers call a `.tar.gz` encoded, whose content would have another checksum."""
+    entry = sdist(tmp_path, {"texts-1.0/rows.json": b"[1]"})
+    server.pages["/texts-1.0.tar.gz"] = (tmp_path / "texts-1.0.tar.gz").read_bytes()
+    server.pages["/simple/texts/"] = gzip.compress(b'<a href="/texts-1.0.tar.gz">x</a>')
+    server.headers["Content-Encoding"] = "gzip"
+    assert packages.extract_file(Package(**entry), tmp_path).read_bytes() == b"[1]"
+
+
+@attack(
+    "packages", "an index that sends an archive byte by byte, for days", "one line after a minute of less than 60 kB"
+)
+def test_an_archive_that_drips_is_refused(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(downloads, "STALLED", 0.1)
+    entry = wheel(tmp_path, {"texts/rows.json": "[]"})
+    server.pages["/simple/texts/"] = b'<a href="/texts-1.0-py3-none-any.whl">x</a>'
+    server.pages["/texts-1.0-py3-none-any.whl"] = bytes(400)
+    server.seconds = 0.01
+    assert f"and ReadTimeout at {server.url()}/simple/texts/; check name" in refusal(entry, tmp_path)
 
 
 @attack("secrets", "an index that redirects a download to another host", "the index's password is not sent there")

@@ -9,7 +9,7 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,6 +24,7 @@ SLOWEST = 1000  # bytes a second; a body that comes slower for so long is stalle
 ATTEMPTS = 5  # to continue a body, without progress between them
 PROGRESS = 2**20  # bytes
 PAUSE = 1.0  # seconds before the next attempt
+BUSY = (408, 429, 500, 502, 503, 504)  # HTTP statuses with which a server asks for another attempt
 REDIRECTS = 10
 LARGEST_LISTING = 64 * 2**20  # bytes; hundreds of thousands of files
 REPORT = "run again, and report to the hub or mirror if it repeats"
@@ -82,6 +83,7 @@ def download(place: str, url: str, size: int, partial: Path) -> None:
     Raises `StudyError` if another body comes, or none; `partial` stays for the next attempt, unless it is wrong.
     """
     import httpx2
+    from huggingface_hub.errors import HfHubHTTPError
 
     report = progress_printer(f"fetch: {place} (kB)", size // 1000)
     attempts, furthest, broken = 0, 0, ""
@@ -104,6 +106,10 @@ def download(place: str, url: str, size: int, partial: Path) -> None:
                         output.write(chunk)
                         report(output.tell() // 1000) if output.tell() >= 1000 else None
                 broken = "the end of the body"
+            except HfHubHTTPError as error:
+                if error.response.status_code not in BUSY:
+                    raise
+                broken = f"HTTP status {error.response.status_code}"
             except httpx2.TimeoutException:
                 broken = f"nothing more for {STALLED:g} s"
             except (httpx2.NetworkError, httpx2.RemoteProtocolError) as error:
@@ -161,11 +167,16 @@ def _chunks(response: Any) -> Iterator[bytes]:
     """The body as it arrives. Raises httpx's timeout if it comes too slowly to be waited for."""
     import httpx2
 
+    return steady(response.iter_raw(), httpx2.ReadTimeout("too slow", request=response.request))
+
+
+def steady(chunks: Iterable[bytes], timeout: Exception) -> Iterator[bytes]:
+    """The pieces of a body as they arrive. Raises `timeout` if they come too slowly to be waited for."""
     since, received = time.monotonic(), 0
-    for chunk in response.iter_raw():
+    for chunk in chunks:
         yield chunk
         received += len(chunk)
         if (seconds := time.monotonic() - since) > STALLED:
             if received < SLOWEST * seconds:
-                raise httpx2.ReadTimeout("too slow", request=response.request)
+                raise timeout
             since, received = time.monotonic(), 0

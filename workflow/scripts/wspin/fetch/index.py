@@ -4,6 +4,7 @@ pip itself would run an archive's own code: it builds the metadata of every sdis
 """
 
 import ast
+import contextlib
 import hashlib
 import os
 import re
@@ -15,6 +16,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, unquote, urljoin, urlsplit, urlunsplit
 
 import requests
+import urllib3
 from packaging.utils import InvalidName, canonicalize_name, parse_sdist_filename, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
@@ -22,6 +24,8 @@ from wspin.config.sources import Package
 from wspin.errors import StudyError
 from wspin.storage.files import writing
 from wspin.storage.names import path_below
+
+from .downloads import steady
 
 LARGEST = 2**35  # bytes of an archive
 LONGEST_PAGE = 2**26  # bytes of an index's page
@@ -49,7 +53,7 @@ def download(package: Package, folder: Path) -> Path:
                         if reader.save(url, archive) == package.sha256:
                             return archive
                         archive.unlink()
-        except (requests.RequestException, ValueError) as error:  # its text is long
+        except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:  # its text is long
             response = getattr(error, "response", None)
             reason = type(error).__name__ if response is None else f"HTTP {response.status_code}"
             found += f", and {reason} at {page}"
@@ -115,44 +119,50 @@ class _Reader:
         if page.startswith("file:") and (folder := _path(page)).is_dir():
             yield from (file.absolute().as_uri() for file in sorted(folder.iterdir()))
             return
-        parser = _Links(page)
-        parser.feed(b"".join(_limited(self.read(page), LONGEST_PAGE, page)).decode(errors="replace"))
+        with self.open(page, LONGEST_PAGE, decode=True) as (url, chunks):
+            parser = _Links(page, url)
+            parser.feed(b"".join(chunks).decode(errors="replace"))
         yield from (link for link in parser.links if urlsplit(link).scheme in ("http", "https", urlsplit(page).scheme))
 
-    def read(self, url: str) -> Iterator[bytes]:
-        """The bytes at a URL in pieces; none if a local file is missing."""
+    @contextlib.contextmanager
+    def open(self, url: str, limit: int, decode: bool = False) -> Iterator[tuple[str, Iterator[bytes]]]:
+        """(URL after redirects, its bytes in pieces); none if a local file is missing.
+
+        `decode`: undo an encoding of the response; of an archive that would give other bytes. Raises `StudyError` for
+        more than `limit` bytes.
+        """
         parts = urlsplit(url)
         if parts.scheme == "file":
-            if _path(url).is_file():
-                with open(_path(url), "rb") as file:
-                    yield from iter(lambda: file.read(CHUNK), b"")
+            with open(_path(url) if _path(url).is_file() else os.devnull, "rb") as file:
+                yield url, _limited(iter(lambda: file.read(CHUNK), b""), limit, url)
             return
         trusted = {parts.hostname, f"{parts.hostname}:{parts.port}"} & set(
             self.settings.get("trusted-host", "").split()
         )
-        certificates = not trusted and (self.settings.get("cert") or os.environ.get("REQUESTS_CA_BUNDLE") or True)
+        certificates = not trusted and (self.settings.get("cert") or True)
         timeout = float(self.settings.get("timeout") or self.settings.get("default-timeout") or 15)
         options = {"verify": certificates, "cert": self.settings.get("client-cert"), "timeout": timeout}
         with self.session.get(url, stream=True, **options) as response:
             response.raise_for_status()
-            yield from response.iter_content(CHUNK)
+            chunks = iter(lambda: response.raw.read1(CHUNK, decode_content=decode), b"")
+            yield response.url, _limited(steady(chunks, requests.ReadTimeout("too slow")), limit, url)
 
     def save(self, url: str, path: Path) -> str:
         """Download a file; returns its sha256. Raises `StudyError` if it is larger than `LARGEST`."""
         checksum = hashlib.sha256()
-        with writing(path), open(path, "wb") as file:
-            for chunk in _limited(self.read(url), LARGEST, url):
+        with self.open(url, LARGEST) as (_, chunks), writing(path), open(path, "wb") as file:
+            for chunk in chunks:
                 checksum.update(chunk)
                 file.write(chunk)
         return checksum.hexdigest()
 
 
 class _Links(HTMLParser):
-    """The absolute URLs of a page's links; those on the page's host keep its user and password."""
+    """The absolute URLs of a page's links, relative to `base`; those on the page's host keep its user and password."""
 
-    def __init__(self, page: str) -> None:
+    def __init__(self, page: str, base: str) -> None:
         super().__init__()
-        self.base, self.page, self.links = page, urlsplit(page), list[str]()
+        self.base, self.page, self.links = base, urlsplit(page), list[str]()
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         href = dict(attributes).get("href")
