@@ -106,6 +106,20 @@ def test_a_body_that_drips_is_stalled(tiny, fetched, monkeypatch):
     assert re.search(r"expected 10000 bytes, found \d\d? and then nothing more for 0.1 s; these are kept", line), line
 
 
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_busy_hub_is_asked_again(tiny, fetched, status):
+    def busy_once(handler):
+        tiny.hostile.clear()
+        handler.body(status, b"busy", {})
+
+    tiny.hostile["/resolve/"] = busy_once
+    assert fetched("config.json") == {"config.json": CONTENT}
+    tiny.hostile["/resolve/"] = lambda handler: handler.body(status, b"busy", {})
+    assert f"expected 10000 bytes, found 0 and then HTTP status {status}; these are kept" in refusal(
+        fetched, "rows.txt"
+    )
+
+
 @attack(
     "downloads",
     "a body that ends before its length, again and again",
