@@ -81,6 +81,7 @@ def test_a_pair_outside_the_table_is_refused(compared):
 
 def test_averages_survive_the_table(compared, tmp_path):
     rows = comparison.averages(read_items(compared), DRAWS)
+    rows.append(Average("teacher", "", "", 23.5, -4.0, 81.0))  # of perplexities, or metrics out of 100
     (tmp_path / "a.csv").write_text(csv_text(Average._fields, rows))
     assert comparison.read_averages(tmp_path / "a.csv") == rows
 
@@ -96,7 +97,7 @@ def test_averages_survive_the_table(compared, tmp_path):
         ("model,\udcff\n", "expected a table of averages, found 'utf-8' codec can't decode byte 0xff"),
         (f"{'x' * 200_000}\n", r"found field larger than field limit \(131072\); make it again"),
         (f"model,arm,iteration,average,low,high\na,a,{'9' * 5000},0.5,0.4,0.6\n", "row 1: iteration: .*, found '999"),
-        ("model,arm,iteration,average,low,high\na,a,0,1e308,0.4,0.6\n", "average: expected a number of at most 2"),
+        ("model,arm,iteration,average,low,high\na,a,0,1e308,0.4,0.6\n", "average: expected a number of at most"),
         ("", "header: expected model,arm,iteration,average,low,high and rows below it, found nothing and 0"),
         (
             "model,arm,iteration,average,low,high\n",

@@ -25,7 +25,7 @@ from .scores import arm_columns
 
 AVERAGE = "average"
 
-Mean = Annotated[FiniteFloat, Field(ge=-1.0, le=2.0)]  # of fractions, up to rounding
+Mean = Annotated[FiniteFloat, Field(ge=-1e6, le=1e6)]  # of fractions, and of metrics that are none
 Name = Annotated[str, AfterValidator(escaped)]  # of a model or arm, as a figure shows it
 Models = dict[str, dict[str, list[TaskSamples]]]  # {model: {task: its leaves}}
 
