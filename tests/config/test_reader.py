@@ -8,6 +8,7 @@ from attacks import attack
 from configuration import BASE
 
 from wspin.config.load import read_results, read_study
+from wspin.config.reader import read_plain
 from wspin.errors import StudyError
 
 
@@ -145,3 +146,13 @@ def test_what_is_no_configuration_file_is_not_read(tmp_path):
         large.truncate(10**9)
     found = "expected a configuration file of at most 1 MB, found 1000.0 MB; name another file"
     assert refused_results(tmp_path) == [f"config.yaml: {found}"]
+
+
+@pytest.mark.parametrize(
+    "value", ["!!timestamp x", "!!bool x", "!!int ''", "!!int x", "0x" + "f" * 5000, "1" + ":9" * 5000]
+)
+def test_values_of_foreign_yaml_that_are_not_of_their_kind(value):
+    with pytest.raises(StudyError) as error:
+        read_plain(f"configs: {value}", "README.md", most=10)
+    assert str(error.value).startswith("README.md: expected YAML, found ")
+    assert len(error.value.args[0]) < 200

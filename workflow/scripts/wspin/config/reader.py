@@ -60,7 +60,7 @@ def read_plain(text: str, place: str, most: int) -> Any:
     Raises `StudyError` for what is no YAML, has tags that are not plain values, or more than `most`.
     """
     try:
-        loader = yaml.SafeLoader(text)
+        loader = _PlainLoader(text)
         if (root := loader.get_single_node()) is None:
             return None
         _check_size(root, place, most)
@@ -69,11 +69,23 @@ def read_plain(text: str, place: str, most: int) -> Any:
         mark = error.problem_mark or error.context_mark
         raise StudyError(f"{place}:{mark.line + 1}: {_problem(error)}") from None
     except (yaml.YAMLError, ValueError) as error:  # control characters; dates and numbers that are none
-        raise StudyError(
-            f"{place}: expected YAML, found: {first_line(error)}; write it as text, or remove it"
-        ) from None
+        raise StudyError(f"{place}: expected YAML, found {first_line(error)}; write it as text, or remove it") from None
+    except (AttributeError, LookupError):  # of PyYAML's constructors
+        raise StudyError(f"{place}: expected YAML, found a value that its tag does not have; remove it") from None
     except RecursionError:
         raise StudyError(f"{place}: expected YAML a few levels deep, found brackets nested without end") from None
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """PyYAML's, without numbers that Python cannot write again."""
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        if len(node.value) > LONGEST_NUMBER:
+            raise ValueError(f"a number of more than {LONGEST_NUMBER} characters")
+        return super().construct_yaml_int(node)
+
+
+_PlainLoader.add_constructor(f"{TAG}int", _PlainLoader.construct_yaml_int)
 
 
 def read_text(file: Path) -> str:
