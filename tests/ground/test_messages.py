@@ -46,6 +46,15 @@ def test_a_name_forges_no_line(capsys, monkeypatch):
     assert ended(main, capsys, monkeypatch) == f"report.py: error: file: expected a name, found {SHOWN}; rename it"
 
 
+def test_the_first_line_of_a_message_is_not_blank():
+    """Those of transformers about missing packages begin with a line break."""
+    assert (
+        first_line(ImportError("\n  \nLlamaTokenizer requires sentencepiece\n"))
+        == "LlamaTokenizer requires sentencepiece"
+    )
+    assert first_line(ImportError("\n")) == "ImportError"
+
+
 def test_several_mistakes_are_several_lines(capsys, monkeypatch):
     def main():
         raise StudyError("a: expected b", "c: expected d")

@@ -11,8 +11,8 @@ from typing import Any, TextIO
 
 from wspin.config.base import Section
 from wspin.config.flags import add_flags, from_flags
-from wspin.credentials import drop_credentials, without_credentials
-from wspin.errors import StudyError
+from wspin.credentials import drop_credentials
+from wspin.errors import StudyError, shown_line
 from wspin.escaping import one_line
 from wspin.storage import provenance
 from wspin.storage.files import sha256
@@ -103,14 +103,10 @@ def run(main: Callable[[], None], online: bool = False) -> None:
     except StudyError as error:
         sys.exit("\n".join(f"{name}: error: {line}" for line in error.args))
     except OSError as error:
-        sys.exit(f"{name}: error: {_shown(error_line(error))}")
+        sys.exit(f"{name}: error: {shown_line(error_line(error))}")
     except Exception as error:
         if type(error).__name__ != "OutOfMemoryError":
-            sys.exit("\n".join(map(_shown, traceback.format_exc().rstrip("\n").split("\n"))))
+            sys.exit("\n".join(map(shown_line, traceback.format_exc().rstrip("\n").split("\n"))))
         sys.exit(f"{name}: error: the GPU has too little memory; lower token_budget or batch_size")
     finally:
         gc.freeze()  # the collection at exit would go through all of torch: half a second
-
-
-def _shown(text: str) -> str:
-    return one_line(without_credentials(text))

@@ -15,12 +15,17 @@ class StudyError(Exception):
 
     def __init__(self, *lines: str) -> None:
         more = [f"{len(lines) - MOST_LINES} more lines like these"] * (len(lines) > MOST_LINES)
-        super().__init__(*(one_line(without_credentials(line)) for line in lines[:MOST_LINES]), *more)
+        super().__init__(*map(shown_line, lines[:MOST_LINES]), *more)
 
     def __str__(self) -> str:
         return "\n".join(self.args)
 
 
+def shown_line(text: str) -> str:
+    """The text on one line, `escaped`, cut and without credentials."""
+    return one_line(without_credentials(text))
+
+
 def first_line(error: BaseException) -> str:
-    """First line of another library's message, `escaped`, without credentials; the name of its class if it has none."""
-    return one_line(without_credentials(next(iter(str(error).splitlines()), type(error).__name__)))
+    """First line of another library's message, blank ones aside, as `shown_line`; else the name of its class."""
+    return shown_line(next(filter(str.strip, str(error).splitlines()), type(error).__name__))
