@@ -3,6 +3,7 @@
 import base64
 import os
 import re
+from pathlib import Path
 from urllib.parse import quote, unquote
 
 HIDDEN = "***"
@@ -38,7 +39,7 @@ def without_credentials(text: str) -> str:
 def secret_variables() -> dict[str, set[str]]:
     """{variable of the environment: the secrets in its value}; the name of this account, which paths hold, is none."""
     variables = {}
-    account = {os.environ.get("USER"), os.environ.get("LOGNAME"), os.path.basename(os.environ.get("HOME", ""))}
+    account = {os.environ.get("USER"), os.environ.get("LOGNAME"), Path(os.environ.get("HOME", "")).name}
     for name, value in os.environ.items():
         users = USERS.findall(value) + (PROXY_USERS.findall(value) if PROXY_NAME.search(name) else [])
         secrets = {*users, *(part for user in users for part in (user.partition(":")[2], *re.split(r"[:/?#@ ]", user)))}

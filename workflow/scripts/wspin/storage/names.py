@@ -20,8 +20,8 @@ def path_below(folder: str | Path, name: str) -> Path:
     with a part that is too long, or that is no text. Links below the folder are followed: the folder is the study's.
     """
     if reason := _unsafe(name):
-        shown = escaped(name)[:SHOWN] if isinstance(name, str) else repr(name)[:SHOWN]
-        raise StudyError(f"{shown}: expected the name of a file below its folder, found {reason}; use no such file")
+        expected = "expected the name of a file below its folder"
+        raise StudyError(f"{_shown(name)}: {expected}, found {reason}; use no such file")
     return Path(folder, *PurePosixPath(name).parts)
 
 
@@ -35,13 +35,16 @@ def check_distinct(names: Iterable[str]) -> None:
     for name in names:
         key = _folded(name)
         if key in seen:
-            found = f"found {escaped(seen[key])[:SHOWN]} too, which is the same name on some file systems"
-            raise StudyError(f"{escaped(name)[:SHOWN]}: expected every name once, {found}; use no such files")
+            found = f"found {_shown(seen[key])} too, which is the same name on some file systems"
+            raise StudyError(f"{_shown(name)}: expected every name once, {found}; use no such files")
         seen[key] = name
     for name in names:
         if file := next((seen[str(path)] for path in PurePosixPath(_folded(name)).parents if str(path) in seen), None):
-            found = f"found the file {escaped(file)[:SHOWN]}"
-            raise StudyError(f"{escaped(name)[:SHOWN]}: expected its folder, {found}; use no such files")
+            raise StudyError(f"{_shown(name)}: expected its folder, found the file {_shown(file)}; use no such files")
+
+
+def _shown(name: object) -> str:
+    return (escaped(name) if isinstance(name, str) else repr(name))[:SHOWN]
 
 
 def _folded(name: str) -> str:
