@@ -150,6 +150,31 @@ def test_includes_of_the_folder_are_read(folder):
     assert evaluated() == (0, "")
 
 
+@pytest.mark.parametrize("name", ["demo_template", "_demo", "below/demo"])
+def test_included_files_may_have_any_name(folder, name):
+    """As in lm-eval's own folders, of which several include files such as `flores`."""
+    Path("demo/below").mkdir()
+    shutil.move("demo/demo.yaml", f"demo/{name}")
+    shutil.copyfile("demo/test.jsonl", "demo/below/test.jsonl")
+    Path("demo/demo.yaml").write_text(f"include: {name}\ntask: demo\n")
+    assert run("fetch", FETCH)[0] == 0
+    assert evaluated() == (0, "")
+
+
+@attack(
+    "code",
+    "a function in a file that a task file includes, whatever its name",
+    "demo/template:10: expected no code and no files beyond the folder, found !function evil.run; read them, then set "
+    "`code: allow` beside the suite's `path`",
+)
+def test_functions_of_included_files_are_refused(folder, outcome):
+    write_task(process_docs="!function evil.run", include="./below/../template")  # itself
+    shutil.move("demo/demo.yaml", "demo/template")
+    Path("demo/below").mkdir()
+    Path("demo/demo.yaml").write_text("include: template\ntask: demo\n")
+    refused(outcome)
+
+
 @attack(
     "code",
     "a metric that is a script in a folder",
@@ -206,6 +231,47 @@ def test_data_of_other_places_is_refused(folder, data):
     place = "demo/demo.yaml:3: expected no code and no files beyond the folder"
     write_task(dataset_kwargs={"data_files": data})
     refused(f"{place}, found dataset_kwargs: {data}; read them, then set `code: allow` beside the suite's `path`")
+
+
+@attack(
+    "paths",
+    "a card in a task folder's data that gives a split files of the user",
+    "demo/lab/chats/README.md: data_files: /etc/passwd: expected the name of a file below its folder, found an "
+    "absolute path; use no such file",
+)
+def test_a_card_names_no_file_beyond_its_folder(folder, outcome):
+    Path("demo/lab/chats").mkdir(parents=True)
+    Path("demo/lab/chats/train.txt").write_text("river\n")
+    Path("demo/lab/chats/README.md").write_text("---\nconfigs:\n- {config_name: a, data_files: /etc/passwd}\n---\n")
+    code, _, errors = run("fetch", FETCH)
+    assert (code, errors.strip()) == (1, outcome)
+    code, _, errors = run("fetch", [*FETCH, "--hub", "lab/chats"])
+    assert (code, errors.strip()) == (1, outcome)
+
+
+@attack(
+    "paths",
+    "the same in `.huggingface.yaml`",
+    "demo/.huggingface.yaml:1: expected no code and no files beyond the folder, found data_files: /etc/passwd; read "
+    "them, then set `code: allow` beside the suite's `path`",
+)
+def test_no_other_card_names_files_beyond_the_folder(folder, outcome):
+    Path("demo/.huggingface.yaml").write_text("configs: [{config_name: a, data_files: [{path: /etc/passwd}]}]\n")
+    refused(outcome)
+
+
+@attack(
+    "paths",
+    "a task folder whose data is a link to a file of the user",
+    "demo/test.jsonl: expected no code and no files beyond the folder, found a link to {target}; read them, then set "
+    "`code: allow` beside the suite's `path`",
+)
+def test_a_link_out_of_the_folder_is_refused(folder, outcome):
+    shutil.move("demo/test.jsonl", "secret.jsonl")
+    Path("demo/test.jsonl").symlink_to("../secret.jsonl")
+    code, _, errors = run("fetch", FETCH)
+    assert (code, errors.strip()) == (1, outcome.format(target="../secret.jsonl"))
+    assert not Path("fetched/demo").exists()
 
 
 @attack(

@@ -9,7 +9,8 @@ from wspin.errors import StudyError
 
 from . import cards, hub, local, packages
 
-# Files of a task: its definition, the templates it includes (`_default_yaml`), its functions, its data.
+# Files of a task: its definition, the templates it includes (`_default_yaml`), its functions, its data. A template may
+# also have a name without a dot.
 TASK_FILES = ("yaml", ".yml", ".py", ".jsonl", ".parquet", ".json", ".csv", "README.md")
 # Files of a data set that `datasets` reads: the card maps them to splits. It refuses a folder with a script.
 DATA_FILES = ("README.md", "*.parquet", "*.json", "*.jsonl", "*.csv", "*.tsv", "*.txt", "*.zst", "*.gz", "*.zip")
@@ -18,8 +19,11 @@ DATA_FILES = ("README.md", "*.parquet", "*.json", "*.jsonl", "*.csv", "*.tsv", "
 def fetch(source: TaskSource, folder: Path, state: str) -> list[Path]:
     """Put a suite's files into `folder`: a hub data set as {org}/{name}/, or task files with their data.
 
-    Returns the local files. Raises `StudyError` as `check_task_files`, unless the source allows code.
+    Returns the local files. Raises `StudyError` as `check_task_files` and `cards.check_card`, unless the source allows
+    code.
     """
+    for card in sorted(Path(source.path).rglob(cards.CARD)) if source.path and not source.code else ():
+        cards.check_card(card, str(card))
     if source.hub and source.path:
         return _copy(Path(source.path), folder / source.hub, "*.parquet", "*.json", "*.jsonl", "*.csv")
     if source.hub:
@@ -41,7 +45,8 @@ def _copy(source: Path, folder: Path, *required: str) -> list[Path]:
 
     Raises `StudyError` if none matches one of the `required` patterns.
     """
-    files = [file for file in sorted(source.rglob("*")) if not file.is_dir() and file.name.endswith(TASK_FILES)]
+    files = [file for file in sorted(source.rglob("*")) if not file.is_dir()]
+    files = [file for file in files if file.name.endswith(TASK_FILES) or "." not in file.name]
     local.check_files(files)
     if not any(file.match(pattern) for file in files for pattern in required):
         expected = f"expected a folder with {', '.join(required)}"
