@@ -20,15 +20,15 @@ def read(file: Path, place: str) -> tuple[Any, Any, dict[str, Any]]:
     try:
         with checks.quiet():
             layers, values = _size(file, place)
-            config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name)
+            config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False)
             _check_most(place, "layers", getattr(config, "num_hidden_layers", 0), layers)
             with torch.device("meta"):
-                empty = AutoModelForCausalLM.from_config(config)
+                empty = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
             # Not to the last one, which is checked after loading: a tied head may count twice.
             _check_most(place, "parameters", sum(weight.numel() for weight in empty.parameters()), 2 * values)
             options = {"gguf_file": file.name, "dtype": torch.float32, "output_loading_info": True}
-            model, info = AutoModelForCausalLM.from_pretrained(file.parent, **options)
-            tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+            model, info = AutoModelForCausalLM.from_pretrained(file.parent, trust_remote_code=False, **options)
+            tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False)
     except StudyError:
         raise
     except Exception as error:  # of gguf, transformers, tokenizers or numpy, at any number of the header
