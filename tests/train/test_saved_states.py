@@ -162,3 +162,21 @@ def test_folders_that_are_no_saved_states_are_passed_over(saved):
     for name in ("checkpoint-x", "checkpoint-", "checkpoint-4.old", "checkpoint-٣"):
         shutil.copytree(folder, folder.with_name(name))
     assert journal.last_saved(folder.parent) == folder
+
+
+def test_every_process_raises_what_keeps_the_first_from_reading(monkeypatch, tmp_path):
+    """The others would wait for its state in a collective, for an hour."""
+    sent = []
+
+    def refuse(state):
+        raise PermissionError(13, "Permission denied", str(state))
+
+    monkeypatch.setattr(journal, "_last_saved", refuse)
+    monkeypatch.setattr(journal, "gather", lambda value: sent.append(value) or [value])
+    with pytest.raises(PermissionError):
+        journal.last_saved(tmp_path)
+    first = pickle.loads(pickle.dumps(sent))
+    monkeypatch.setattr(journal, "rank", lambda: 1)
+    monkeypatch.setattr(journal, "gather", lambda value: [*first, value])
+    with pytest.raises(PermissionError, match=tmp_path.name):
+        journal.last_saved(tmp_path)

@@ -123,8 +123,17 @@ def last_saved(state: Path) -> Path | None:
     """The latest complete save that can be resumed; a collective, in which rank 0 decides for all.
 
     A line for each damaged one, which stays, and for each that cannot be read, which is set aside under another name.
+    Raises, in all processes, what keeps rank 0 from reading or renaming them: the others would wait for it.
     """
-    return gather(_last_saved(state) if rank() == 0 else None)[0]
+    saved, refusal = None, None
+    try:
+        saved = _last_saved(state) if rank() == 0 else None
+    except (OSError, MemoryError, StudyError) as error:
+        refusal = error
+    saved, refusal = gather((saved, refusal))[0]
+    if refusal:
+        raise refusal
+    return saved
 
 
 def _last_saved(state: Path) -> Path | None:
