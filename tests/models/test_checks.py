@@ -20,7 +20,7 @@ def edit(folder, name, **entries):
 
 @attack(
     "malformed",
-    "a model's config.json with a billion layers or experts, in a section too",
+    "a model's config.json with a billion layers, experts or labels, in a section too",
     "refused before transformers makes an object of each",
 )
 @pytest.mark.parametrize(
@@ -29,6 +29,8 @@ def edit(folder, name, **entries):
         ({"num_hidden_layers": 10**9, "layer_types": None}, "num_hidden_layers"),
         ({"n_routed_experts": 1e9}, "n_routed_experts"),
         ({"text_config": {"n_layer": 10**9}}, "text_config: n_layer"),
+        ({"num_labels": 10**9}, "num_labels"),
+        ({"head_dim": 10**9}, "head_dim"),
     ],
 )
 def test_layers_without_number_are_refused(tmp_path, scratch_model, entries, place):
@@ -41,7 +43,7 @@ def test_layers_without_number_are_refused(tmp_path, scratch_model, entries, pla
 
 @attack(
     "malformed",
-    "lone surrogates, ids of thousands of digits and line breaks in the files of a tokenizer or of its chat template",
+    "lone surrogates, ids of thousands of digits, line breaks and other types in the files of a model or tokenizer",
     "refused in one line with the file or template",
 )
 @pytest.mark.parametrize(
@@ -52,8 +54,19 @@ def test_layers_without_number_are_refused(tmp_path, scratch_model, entries, pla
         ("tokenizer_config.json", {"eos_token": "\ud800\nforged"}, "expected a tokenizer that transformers can read"),
         ("generation_config.json", {"eos_token_id": 10**4000}, r"eos_token_id: expected ids of tokens, found 1000"),
         ("config.json", {"architectures": ["a\nforged: line"]}, r"found a\nforged: line"),
+        ("config.json", {"architectures": True}, "architectures: expected a list of names, found True; copy"),
+        (
+            "tokenizer_config.json",
+            {"model_max_length": "x"},
+            "expected a tokenizer that turns text into tokens, found TypeErr",
+        ),
+        (
+            "tokenizer_config.json",
+            {"unk_token": ""},
+            "expected a tokenizer that turns text into tokens, found RecursionErr",
+        ),
     ],
-    ids=["chat template", "text in a template", "token", "id", "class"],
+    ids=["chat template", "text in a template", "token", "id", "class", "classes", "length", "unknown token"],
 )
 def test_malformed_files_of_a_model_are_one_line(tmp_path, scratch_model, name, entries, message):
     shutil.copytree(scratch_model, tmp_path / "m")

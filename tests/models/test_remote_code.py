@@ -199,6 +199,14 @@ def test_kernels_of_the_hub_are_refused(folder, outcome):
     assert message(folder, "fetch") == outcome
 
 
+@pytest.mark.parametrize("name", ["Qwen2ForCausalLM", "QWen2ForCausalLM", "Qwen2_ForCausalLM"])
+def test_a_class_of_transformers_replaces_its_copy_in_the_folder(folder, name):
+    """As Phi-3's, Phi-3.5-MoE's (`PhiMoE` for `Phimoe`) and ERNIE 4.5's (`Ernie4_5_` for `Ernie4_5`)."""
+    code = {"AutoConfig": f"foreign.{name}".replace("ForCausalLM", "Config"), "AutoModelForCausalLM": f"foreign.{name}"}
+    edit("config.json", architectures=[name], auto_map={**code, "AutoTokenizer": "other/repository"})
+    assert "model.safetensors" in fetched(folder)
+
+
 def test_preflight_imports_no_class_of_a_folder(folder):
     edit("config.json", auto_map=AUTO_MAP)
     study = SimpleNamespace(models={"m": Model(path="start/model")})

@@ -10,7 +10,7 @@ from wspin.errors import StudyError, first_line
 from wspin.storage.files import read_json
 from wspin.storage.opening import readable
 
-PARTS = re.compile(r"n(um)?_\w*(layer|expert|block)")  # numbers of a config of which each is a module
+PARTS = re.compile(r"n(um)?_\w*(layer|expert|block|label)|head_dim")  # numbers of modules, names or sines in memory
 MOST_PARTS = 10_000
 CONTEXTS = ("max_position_embeddings", "n_positions")  # names of the longest sequence in a config
 # What transformers itself computes attention and experts with; other names are downloaded as compiled code
@@ -64,7 +64,7 @@ def check_stored(path: Path) -> None:
 
 
 def _check_parts(place: str, entries: dict[str, Any]) -> None:
-    """Refuse numbers of layers or experts that no model has: transformers would fill the memory with their objects."""
+    """Refuse numbers of layers or experts that no model has: transformers would fill the memory with them."""
     for key, value in entries.items():
         if isinstance(value, dict):
             _check_parts(f"{place}: {key}", value)
@@ -96,12 +96,14 @@ def _check_class(path: Path, entries: dict[str, Any], config: Any) -> None:
         kind = "an encoder-decoder" if getattr(config, "is_encoder_decoder", False) else "none of its type"
         raise StudyError(f"{path}: expected a causal language model, found {kind}: {config.model_type}")
     saved = entries.get("architectures") or [model_class.__name__]
-    if model_class.__name__.lower() not in {str(name).lower() for name in saved}:
+    if not isinstance(saved, list):
+        raise StudyError(f"{path}: architectures: expected a list of names, found {saved!r:.60}; copy the file again")
+    if _folded(model_class.__name__) not in map(_folded, saved):
         found = f"expected {model_class.__name__}, found {', '.join(map(str, saved))}"
         raise StudyError(f"{path}: architectures: {found}; take a checkpoint with a language model's head")
     own_classes = {"AutoConfig": type(config).__name__, "AutoModelForCausalLM": model_class.__name__}
     for auto, code in _auto_map(path, entries).items():
-        if auto in own_classes and (not isinstance(code, str) or code.rpartition(".")[2] != own_classes[auto]):
+        if auto in own_classes and _folded(str(code).rpartition(".")[2]) != _folded(own_classes[auto]):
             found = f"expected {own_classes[auto]} or none, found {code}"
             remedy = "code in a model's folder is not run; take a model of transformers' own"
             raise StudyError(f"{path}: auto_map.{auto}: {found}; {remedy}")
@@ -112,6 +114,11 @@ def _check_class(path: Path, entries: dict[str, Any], config: Any) -> None:
     context = context_length(config)
     if context is None or context < 1:
         raise StudyError(f"{path}: max_position_embeddings: expected the longest sequence in tokens, found {context}")
+
+
+def _folded(name: Any) -> str:
+    """A class's name as its authors and transformers may both write it: `PhiMoE` is `Phimoe`."""
+    return str(name).lower().replace("_", "")
 
 
 def _auto_map(path: Path, entries: dict[str, Any]) -> dict[str, Any]:
@@ -149,9 +156,13 @@ def check_tokenizer(tokenizer: Any, folder: str | Path) -> None:
         raise StudyError(f"{config}: auto_map.AutoTokenizer: expected none, {found}")
     if not tokenizer.is_fast:
         raise StudyError(f"{folder}: expected a fast tokenizer (tokenizer.json), found a slow one; convert it")
-    ids = tokenizer(SAMPLE, add_special_tokens=False)["input_ids"]
-    if not set(ids) - {tokenizer.unk_token_id}:
+    try:
+        ids, unknown = tokenizer(SAMPLE, add_special_tokens=False)["input_ids"], tokenizer.unk_token_id
+    except Exception as error:  # of settings that have other types
+        ids, unknown, found = [], None, f"{type(error).__name__}: {first_line(error)}"
+    else:
         found = "unknown tokens alone" if ids else "none"
+    if not set(ids) - {unknown}:
         files = "copy tokenizer.json and tokenizer_config.json there"
         raise StudyError(f"{folder}: expected a tokenizer that turns text into tokens, found {found}; {files}")
 
