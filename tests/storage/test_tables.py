@@ -215,6 +215,13 @@ class Stop(Exception):
     pass
 
 
+def test_a_duplicate_among_many_ids_is_found_in_one_pass(path):
+    """Counting every id would take hours."""
+    ids = [*map(str, range(300_000)), "299999"]
+    with pytest.raises(StudyError, match="found '299999' more than once"):
+        tables._unique(path, ids)
+
+
 def test_a_file_replaces_the_old_one_whole(path):
     path.write_text("old")
     with pytest.raises(Stop), whole_file(path) as temporary:

@@ -6,6 +6,7 @@ What would exhaust the memory or the stack of the libraries that parse these fil
 import codecs
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -53,8 +54,7 @@ def read(path: Path, place: str) -> pa.Table:
     except Exception as error:  # of any of the parsers
         message = f"expected rows of {kind(path.name)}, found {type(error).__name__}: {first_line(error)}"
         raise StudyError(f"{place}: {message}; correct the file in a copy (`path:`)") from error
-    names = table.column_names
-    if repeated := sorted({name for name in names if names.count(name) > 1} if len({*names}) < len(names) else ()):
+    if repeated := sorted(name for name, count in Counter(table.column_names).items() if count > 1):
         raise StudyError(f"{place}: columns: expected every name once, found {repeated[0]} more than once")
     return table
 

@@ -9,6 +9,7 @@ bytes (`checksums`), ahead of the footer: the format lets readers pass over what
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -236,9 +237,8 @@ def shard(table: pa.Table, index: int, size: int) -> pa.Table:
 
 
 def _unique(path: str | Path, ids: Sequence[str]) -> None:
-    if len(set(ids)) != len(ids):
-        duplicate = next(prompt_id for prompt_id in ids if list(ids).count(prompt_id) > 1)
-        raise StudyError(f"{path}: prompt_id: expected every id once, found {duplicate!r} more than once")
+    if duplicates := [prompt_id for prompt_id, count in Counter(ids).items() if count > 1]:
+        raise StudyError(f"{path}: prompt_id: expected every id once, found {duplicates[0]!r} more than once")
 
 
 def _check_finite(path: str | Path, table: pa.Table) -> None:
