@@ -1,11 +1,13 @@
 """Configuration files as they are read: before Snakemake reads them, with their lines, and nothing misread."""
 
 import os
+import shutil
 
 import pytest
 import workflow
 from attacks import attack
 from configuration import BASE
+from inputs import run
 
 from wspin.config.load import read_results, read_study
 from wspin.config.reader import read_plain
@@ -119,6 +121,21 @@ def test_a_resolved_study_expands_nothing(tmp_path, monkeypatch, text, message):
     (tmp_path / "config.yaml").write_text(text)
     assert refused_results(tmp_path) == [message]
     assert os.listdir() == ["config.yaml"]
+
+
+@attack(
+    "malformed",
+    "`manage.py status --configfile` of an overlay whose aliases multiply (a YAML bomb)",
+    "bomb.yaml:1: expected at most 20000 keys and values, found 1.27e+06 behind aliases; write them out",
+)
+@pytest.mark.parametrize("command", ["status", "revisions", "adopt"])
+def test_an_overlay_expands_nothing(tmp_path, monkeypatch, command, outcome):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config").mkdir()
+    shutil.copyfile(BASE, "config/config.yaml")
+    (tmp_path / "bomb.yaml").write_text(nines("[x]", "[%s]"))
+    assert run("manage", [command, "--configfile", "bomb.yaml"]) == (1, "", outcome)
+    assert sorted(os.listdir()) == ["bomb.yaml", "config"]
 
 
 @attack("malformed", "a `config.yaml` of thousands of unknown keys", "100 of the mistakes, and how many more there are")
