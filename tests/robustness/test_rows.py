@@ -190,8 +190,7 @@ REFUSED_FILES = [
     Case(
         "a folder in place of a parquet file",
         in_a_folder,
-        "source/train.parquet: expected a parquet file, found [Errno 21] Is a directory: 'source/train.parquet'; correct "
-        "the file",
+        "source/train.parquet: expected a file, found a folder; remove it",
     ),
 ]
 

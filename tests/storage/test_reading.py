@@ -59,8 +59,7 @@ def test_a_device_is_not_read(reader, outcome):
 @pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
 def test_a_link_is_followed_and_a_folder_or_socket_is_no_file(reader, tmp_path):
     os.mkdir("input")
-    with pytest.raises((IsADirectoryError, StudyError), match="Is a directory"):
-        reader("input")
+    assert refusal(reader) == "input: expected a file, found a folder; remove it"
     os.rmdir("input")
     server = socket.socket(socket.AF_UNIX)
     server.bind("input")

@@ -31,7 +31,7 @@ def readable(path: str | os.PathLike[str], flags: int) -> int:
     """An opener of files to read, as `regular`, but through links: inputs of a study may lie elsewhere."""
     handle = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
     kind = stat.S_IFMT(os.fstat(handle).st_mode)
-    if kind in (stat.S_IFREG, stat.S_IFDIR):  # a folder is refused by `open`
+    if kind == stat.S_IFREG:
         return handle
     os.close(handle)
     raise StudyError(f"{path}: expected a file, found {KINDS.get(kind, 'a device')}; remove it")
