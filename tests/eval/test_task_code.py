@@ -239,14 +239,24 @@ def test_data_of_other_places_is_refused(folder, data):
     "demo/lab/chats/README.md: data_files: /etc/passwd: expected the name of a file below its folder, found an "
     "absolute path; use no such file",
 )
-def test_a_card_names_no_file_beyond_its_folder(folder, outcome):
+@pytest.mark.parametrize("start", ["", "\ufeff", "\u2003\n"], ids=["", "mark of UTF-8", "wide blank"])
+def test_a_card_names_no_file_beyond_its_folder(folder, start, outcome):
     Path("demo/lab/chats").mkdir(parents=True)
     Path("demo/lab/chats/train.txt").write_text("river\n")
-    Path("demo/lab/chats/README.md").write_text("---\nconfigs:\n- {config_name: a, data_files: /etc/passwd}\n---\n")
+    Path("demo/lab/chats/README.md").write_text(
+        f"{start}---\nconfigs:\n- {{config_name: a, data_files: /etc/passwd}}\n---\n"
+    )
     code, _, errors = run("fetch", FETCH)
     assert (code, errors.strip()) == (1, outcome)
     code, _, errors = run("fetch", [*FETCH, "--hub", "lab/chats"])
     assert (code, errors.strip()) == (1, outcome)
+
+
+def test_a_card_behind_blanks_is_refused(folder):
+    """`datasets` would read it; the fetch reads no more than 2 MiB."""
+    Path("demo/README.md").write_text("\n" * 2**21 + "---\nconfigs: []\n---\n")
+    code, _, errors = run("fetch", FETCH)
+    assert (code, errors.partition(";")[0]) == (1, "demo/README.md: expected at most 2 MiB of YAML, found more")
 
 
 @attack(
@@ -258,6 +268,9 @@ def test_a_card_names_no_file_beyond_its_folder(folder, outcome):
 def test_no_other_card_names_files_beyond_the_folder(folder, outcome):
     Path("demo/.huggingface.yaml").write_text("configs: [{config_name: a, data_files: [{path: /etc/passwd}]}]\n")
     refused(outcome)
+    code, _, errors = run("fetch", [*FETCH, "--hub", "lab/chats"])
+    found = "demo/.huggingface.yaml: expected the card of data in README.md, found another; write it there"
+    assert (code, errors.strip()) == (1, found)
 
 
 @attack(

@@ -14,7 +14,8 @@ from wspin.storage.names import path_below
 CARD = "README.md"
 LONGEST = 2**21  # bytes that a card's YAML may have
 MOST_NODES = 200_000  # keys and values, aliases written out
-FRONT = re.compile(rb"\s*---(?:\r\n|\r|\n)(.*?)(?:\r\n|\r|\n)---[ \t]*(?:\r\n|\n|$)", re.DOTALL)
+# As huggingface_hub finds it: behind a mark of UTF-8 and blanks of any alphabet
+FRONT = re.compile(r"\ufeff?\s*---(?:\r\n|\r|\n)(.*?)(?:\r\n|\r|\n)---[ \t]*(?:\r\n|\n|$)", re.DOTALL)
 NO_ROWS = (CARD, "config.json", "dataset_dict.json", "dataset_info.json", "dataset_infos.json")  # beside files of rows
 REMEDY = "take another commit, or set `path:` to a copy of its files"
 
@@ -72,14 +73,16 @@ def check_inside(patterns: list[str], place: str) -> None:
 def _configs(card: Path, place: str) -> list[dict[str, Any]]:
     """The configurations of a card; none if it has no YAML."""
     with open(card, "rb") as file:
-        text = file.read(LONGEST + 1)
+        text = file.read(LONGEST + 1).decode(errors="surrogateescape")
     if not (front := FRONT.match(text)):
-        if len(text) > LONGEST and text.lstrip().startswith(b"---"):
+        start = text.removeprefix("\ufeff").lstrip()[:3]  # empty where blanks alone have been read
+        if len(text.encode(errors="surrogateescape")) > LONGEST and "---".startswith(start):
             raise StudyError(f"{place}: expected at most {LONGEST >> 20} MiB of YAML, found more; {REMEDY}")
         return []
     try:
-        content = read_plain(front[1].decode(), place, MOST_NODES)
-    except UnicodeDecodeError:
+        front[1].encode()
+        content = read_plain(front[1], place, MOST_NODES)
+    except UnicodeEncodeError:
         raise StudyError(f"{place}: expected UTF-8, found other bytes; {REMEDY}") from None
     if content is not None and not isinstance(content, dict):
         raise _mistake(place, "", "keys with values", content)

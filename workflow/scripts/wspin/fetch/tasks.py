@@ -25,6 +25,8 @@ def fetch(source: TaskSource, folder: Path, state: str) -> list[Path]:
     for card in sorted(Path(source.path).rglob(cards.CARD)) if source.path and not source.code else ():
         cards.check_card(card, str(card))
     if source.hub and source.path:
+        if other := next(Path(source.path).rglob(".huggingface.yaml"), None):
+            raise StudyError(f"{other}: expected the card of data in {cards.CARD}, found another; write it there")
         return _copy(Path(source.path), folder / source.hub, "*.parquet", "*.json", "*.jsonl", "*.csv")
     if source.hub:
         repository = hub.Repository(source.hub, "dataset", source.revision)
