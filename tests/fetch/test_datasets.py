@@ -17,7 +17,7 @@ from attacks import attack
 from wspin.config.sources import Model, TaskSource
 from wspin.data import records
 from wspin.errors import StudyError
-from wspin.fetch import datasets, models, readers, tasks
+from wspin.fetch import cards, datasets, models, readers, tasks
 
 NAME = "lab/chats"
 PLACE = f"{NAME}@{loopback.REVISION}"
@@ -292,6 +292,23 @@ def test_the_default_configuration_of_a_card(fetch, capsys, configs, name):
     files = {name: LINES, "b/train.txt": b"x", "b/z.txt": b"x"}
     assert fetch({"README.md": f"---\nconfigs: {configs}\n---\n".encode(), **files}) == ROWS
     assert "configurations" not in capsys.readouterr()[0]
+
+
+@attack(
+    "data sets",
+    "a card with 50,000 patterns for a listing of as many files, whose comparison takes days",
+    "lab/chats@0123456789abcdef0123456789abcdef01234567: README.md: data_files: expected at most 5 comparisons, found "
+    "2 patterns for 3 files; take another commit, or set `path:` to a copy of its files",
+)
+def test_patterns_times_files_have_a_limit(fetch, monkeypatch, outcome):
+    monkeypatch.setattr(cards, "MOST_PAIRS", 5)
+    files = {"README.md": card("['a*', 'b*', a.jsonl]"), "x": b"", "y": b"", "a.jsonl": LINES}
+    assert refusal(fetch, files) == outcome
+
+
+def test_files_of_a_card_that_are_not_there_are_not_replaced(fetch):
+    line = refusal(fetch, {"README.md": card("data/train-*"), "other/train.jsonl": LINES})
+    assert "expected split 'train', found no file like data/train-*; correct the split in the config" in line
 
 
 def test_several_configurations_without_a_default(fetch, capsys):

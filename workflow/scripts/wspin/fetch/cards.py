@@ -13,6 +13,7 @@ from wspin.storage.names import path_below
 
 CARD = "README.md"
 LONGEST = 2**21  # bytes that a card's YAML may have
+MOST_PAIRS = 10**7  # files times patterns with wildcards: a minute
 MOST_NODES = 200_000  # keys and values, aliases written out
 # As huggingface_hub finds it: behind a mark of UTF-8 and blanks of any alphabet
 FRONT = re.compile(r"\ufeff?\s*---(?:\r\n|\r|\n)(.*?)(?:\r\n|\r|\n)---[ \t]*(?:\r\n|\n|$)", re.DOTALL)
@@ -38,15 +39,24 @@ def split_patterns(card: Path, place: str) -> dict[str, list[str]]:
     return patterns
 
 
-def matching(paths: Collection[str], pattern: str) -> list[str]:
-    """The paths that a pattern means to `datasets`: `*` stays in its folder, `**` is any number of folders."""
-    if pattern in paths:
-        return [pattern]
-    rows = [path for path in paths if PurePosixPath(path).name not in NO_ROWS and not re.search(r"(^|/)\.", path)]
+def matching(paths: Collection[str], patterns: list[str], place: str) -> set[str]:
+    """The paths that patterns mean to `datasets`: `*` stays in its folder, `**` is any number of folders.
+
+    Raises `StudyError` for so many of both that comparing them would not end.
+    """
+    globs = [pattern for pattern in patterns if pattern not in paths]
+    rows = [path for path in paths if not re.search(r"(^|/)\.", path) and path.rpartition("/")[2] not in NO_ROWS]
+    if len(globs) * len(rows) > MOST_PAIRS:
+        found = f"found {len(globs)} patterns for {len(rows)} files; {REMEDY}"
+        raise StudyError(f"{place}: data_files: expected at most {MOST_PAIRS:.3g} comparisons, {found}")
+    matches = {path for pattern in globs for path in rows if _is_match(path, pattern)}
+    return matches.union(pattern for pattern in patterns if pattern in paths)
+
+
+def _is_match(path: str, pattern: str) -> bool:
     if "**" in pattern:
-        directly = pattern.replace("**/", "")
-        return [path for path in rows if fnmatchcase(path, pattern) or fnmatchcase(path, directly)]
-    return [path for path in rows if PurePosixPath("/", path).match(f"/{pattern}")]
+        return fnmatchcase(path, pattern) or fnmatchcase(path, pattern.replace("**/", ""))
+    return PurePosixPath("/", path).match(f"/{pattern}")
 
 
 def check_card(card: Path, place: str) -> None:

@@ -44,17 +44,20 @@ def from_hub(name: str, revision: str, splits: list[str], folder: Path, state: s
 def _split_paths(repository: hub.Repository, splits: list[str], state: str) -> dict[str, list[str]]:
     """Paths of the files of each split. Raises `StudyError` if a split has none, or files of different kinds."""
     paths = dict.fromkeys(file.path for file in hub.list_files(repository))
-    patterns: dict[str, list[str]] = {}
+    patterns, place = dict[str, list[str]](), f"{repository}: {cards.CARD}"
     if cards.CARD in paths:
         with hub.snapshot(repository, [cards.CARD], state) as folder:
-            patterns = cards.split_patterns(folder / cards.CARD, f"{repository}: {cards.CARD}")
+            patterns = cards.split_patterns(folder / cards.CARD, place)
     split_paths = {}
     for split in splits:
-        cards.check_inside(patterns.get(split, []), f"{repository}: {cards.CARD}")
-        listed = {path for pattern in patterns.get(split, []) for path in cards.matching(paths, pattern)}
-        split_paths[split] = sorted(listed) or _named(repository, paths, split)
-        if not split_paths[split]:
+        if split in patterns:
+            cards.check_inside(patterns[split], place)
+            split_paths[split] = sorted(cards.matching(paths, patterns[split], place))
+            found = f"no file like {', '.join(patterns[split][:4])}"
+        else:
+            split_paths[split] = _named(repository, paths, split)
             found = ", ".join(sorted(patterns)) or "no file with that in its name"
+        if not split_paths[split]:
             raise StudyError(f"{repository}: expected split {split!r}, found {found}; correct the split in the config")
         readers.check_kinds(split_paths[split], str(repository))
     return split_paths
