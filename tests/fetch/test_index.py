@@ -260,6 +260,16 @@ def test_what_is_no_address_is_one_line(server, tmp_path, host):
     assert "found another checksum, and " in refusal(entry, tmp_path)
 
 
+@pytest.mark.parametrize(
+    "page", [b"<![a]><![a]>", b"<!", b"<!DOCTYPE [", b"<a href='&#1114112;&#xD800;'>", b"\xff\x00" * 9]
+)
+@attack("malformed", "an index whose page is no HTML", "one line")
+def test_a_page_that_is_no_html_is_one_line(server, tmp_path, page):
+    entry = wheel(tmp_path, {"texts/rows.json": "[]"})
+    server.pages["/simple/texts/"] = page
+    assert "texts==1.0: expected an archive with sha256" in refusal(entry, tmp_path)
+
+
 @attack("packages", "an archive with the right name and another checksum", "refused before it is opened")
 def test_another_checksum_is_not_opened(server, tmp_path, monkeypatch):
     entry = wheel(tmp_path, {"texts/rows.json": "[]"})

@@ -53,7 +53,8 @@ def download(package: Package, folder: Path) -> Path:
                         if reader.save(url, archive) == package.sha256:
                             return archive
                         archive.unlink()
-        except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:  # its text is long
+        # Their texts are long. HTMLParser raises the last of them.
+        except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError, AssertionError) as error:
             response = getattr(error, "response", None)
             reason = type(error).__name__ if response is None else f"HTTP {response.status_code}"
             found += f", and {reason} at {page}"
