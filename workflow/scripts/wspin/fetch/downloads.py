@@ -68,13 +68,9 @@ def _check_addresses(library: Any) -> None:
 
 def read(place: str, url: str) -> bytes:
     """The whole body of an address of the hub. Raises `StudyError` if it is too large, and the library's errors."""
-    content = bytearray()
+    expected = f"{place}: expected at most {LARGEST_LISTING} bytes of metadata"
     with _response(place, url, 0) as response:
-        for chunk in _chunks(response):
-            content += chunk
-            if len(content) > LARGEST_LISTING:
-                raise StudyError(f"{place}: expected at most {LARGEST_LISTING} bytes of metadata, found more; {REPORT}")
-    return bytes(content)
+        return b"".join(limited(_chunks(response), LARGEST_LISTING, f"{expected}, found more; {REPORT}"))
 
 
 def download(place: str, url: str, size: int, partial: Path) -> None:
@@ -180,3 +176,13 @@ def steady(chunks: Iterable[bytes], timeout: Exception) -> Iterator[bytes]:
             if received < SLOWEST * seconds:
                 raise timeout
             since, received = time.monotonic(), 0
+
+
+def limited(chunks: Iterable[bytes], limit: int, message: str) -> Iterator[bytes]:
+    """The pieces of a body. Raises `StudyError` with the message if they have more than `limit` bytes."""
+    size = 0
+    for chunk in chunks:
+        size += len(chunk)
+        if size > limit:
+            raise StudyError(message)
+        yield chunk

@@ -25,7 +25,7 @@ from wspin.errors import StudyError
 from wspin.storage.files import writing
 from wspin.storage.names import path_below
 
-from .downloads import steady
+from .downloads import limited, steady
 
 LARGEST = 2**35  # bytes of an archive
 LONGEST_PAGE = 2**26  # bytes of an index's page
@@ -133,9 +133,10 @@ class _Reader:
         more than `limit` bytes.
         """
         parts = urlsplit(url)
+        too_long = f"{url}: expected at most {limit} bytes, found more; use another index or archive"
         if parts.scheme == "file":
             with open(_path(url) if _path(url).is_file() else os.devnull, "rb") as file:
-                yield url, _limited(iter(lambda: file.read(CHUNK), b""), limit, url)
+                yield url, limited(iter(lambda: file.read(CHUNK), b""), limit, too_long)
             return
         trusted = {parts.hostname, f"{parts.hostname}:{parts.port}"} & set(
             self.settings.get("trusted-host", "").split()
@@ -146,7 +147,7 @@ class _Reader:
         with self.session.get(url, stream=True, **options) as response:
             response.raise_for_status()
             chunks = iter(lambda: response.raw.read1(CHUNK, decode_content=decode), b"")
-            yield response.url, _limited(steady(chunks, requests.ReadTimeout("too slow")), limit, url)
+            yield response.url, limited(steady(chunks, requests.ReadTimeout("too slow")), limit, too_long)
 
     def save(self, url: str, path: Path) -> str:
         """Download a file; returns its sha256. Raises `StudyError` if it is larger than `LARGEST`."""
@@ -183,15 +184,6 @@ class _Links(HTMLParser):
                 self.links.append(link)
             else:
                 self.base = link
-
-
-def _limited(chunks: Iterator[bytes], limit: int, url: str) -> Iterator[bytes]:
-    size = 0
-    for chunk in chunks:
-        size += len(chunk)
-        if size > limit:
-            raise StudyError(f"{url}: expected at most {limit} bytes, found more; use another index or archive")
-        yield chunk
 
 
 def _name_and_version(url: str) -> tuple[str, Version] | None:
