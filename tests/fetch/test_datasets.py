@@ -136,6 +136,7 @@ def test_files_of_several_splits_are_not_joined(fetch, outcome):
         (["data/train-00000-of-00002-3f5e9c11aa027b4d.jsonl", "data/train-00001-of-00002-07c2d9e8f5a1b360.jsonl"], 2),
         (["train/0000.jsonl", "train/0001.jsonl", "test/0000.jsonl"], 2),
         (["train_0.jsonl", "train_1.jsonl", "train.md"], 2),
+        (["train.jsonl", "data/.ipynb_checkpoints/train.jsonl"], 1),
         (["alpaca_train.jsonl.gz"], 1),
     ],
 )

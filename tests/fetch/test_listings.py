@@ -45,10 +45,10 @@ def test_a_checksum_is_no_path(tiny, fetched, tmp_path, outcome):
 
 @attack(
     "paths",
-    "listed files named `/etc/x`, `../x`, `.git/hooks/post-checkout`, `a\\..\\b` or with a line end",
+    "listed files named `/etc/x`, `../x`, `a\\..\\b` or with a line end",
     "refused before the first file is fetched, in a line with the repository and the name",
 )
-@pytest.mark.parametrize("name", ["../x", ".git/hooks/post-checkout", "a\\..\\b", "a\nb", "a/", "", None])
+@pytest.mark.parametrize("name", ["../x", "..x", "x/../y", "a\\..\\b", "a\nb", "a/", "", None])
 def test_a_name_that_leaves_the_folder(tiny, fetched, tmp_path, name):
     name = str(tmp_path / "escaped") if name is None else name
     tiny.hostile["/api/"] = listing(FILE, {**FILE, "rfilename": name})
@@ -56,6 +56,13 @@ def test_a_name_that_leaves_the_folder(tiny, fetched, tmp_path, name):
     assert refusal(fetched).startswith(f"{PLACE}: {name!s}: expected the name".replace("\n", "\\n"))
     assert not [request for request in tiny.requests if "resolve" in request]
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [next(tmp_path.rglob("*.lock"))]
+
+
+@attack("paths", "listed files named `.git/hooks/post-checkout` or `x/.bashrc`", "not fetched: they are hidden")
+@pytest.mark.parametrize("name", [".git/hooks/post-checkout", "x/.bashrc"])
+def test_hidden_files_are_not_fetched(tiny, fetched, name):
+    tiny.repos["dataset/lab/tiny"].files[name] = b"rm"
+    assert set(fetched("*")) == {"config.json", "rows.txt"}
 
 
 @attack(

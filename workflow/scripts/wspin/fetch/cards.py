@@ -45,7 +45,7 @@ def matching(paths: Collection[str], patterns: list[str], place: str) -> set[str
     Raises `StudyError` for so many of both that comparing them would not end.
     """
     globs = [pattern for pattern in patterns if pattern not in paths]
-    rows = [path for path in paths if not re.search(r"(^|/)\.", path) and path.rpartition("/")[2] not in NO_ROWS]
+    rows = [path for path in paths if path.rpartition("/")[2] not in NO_ROWS]
     if len(globs) * len(rows) > MOST_PAIRS:
         found = f"found {len(globs)} patterns for {len(rows)} files; {REMEDY}"
         raise StudyError(f"{place}: data_files: expected at most {MOST_PAIRS:.3g} comparisons, {found}")

@@ -27,6 +27,7 @@ from wspin.storage.names import check_distinct, path_below
 
 from .downloads import REPORT, client, download, read
 
+HIDDEN = re.compile(r"(^|/)\.[^./]")  # .gitattributes, .ipynb_checkpoints/: no part of a model or data set
 METADATA_REMEDY = "check HF_ENDPOINT and the proxy, and report to the hub or mirror"
 
 
@@ -162,11 +163,13 @@ def _targets(repository: Repository, files: Sequence[RemoteFile], folder: Path) 
 
 
 def list_files(repository: Repository) -> list[RemoteFile]:
-    """The files of a repository at its commit, sorted by path. Raises `StudyError` as `repository_info`.
+    """The files of a repository at its commit, sorted by path, without hidden ones. Raises `StudyError` as
+    `repository_info`.
 
     Their names are the hub's: they become paths in `snapshot` alone.
     """
-    return sorted(_metadata(repository, _Listing, "?blobs=true").siblings, key=lambda file: file.path)
+    files = _metadata(repository, _Listing, "?blobs=true").siblings
+    return sorted((file for file in files if not HIDDEN.search(file.path)), key=lambda file: file.path)
 
 
 def repository_info(repository: Repository) -> RepositoryInfo:
