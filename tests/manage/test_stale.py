@@ -268,3 +268,13 @@ def test_imports_are_followed_into_packages(scripts, line):
     before = code_hash.code_hash("weigh")
     (scripts / "wspin/outer/beside.py").write_text("VALUE = 2\n")
     assert code_hash.code_hash("weigh") != before
+
+
+@pytest.mark.parametrize("program", ["x" * 300, "../../outside", "a\0b"])
+def test_a_record_of_no_program_of_the_study_is_stale(program, tmp_path, monkeypatch):
+    """Its name is no path: no other file is read, and a long one is no error."""
+    (tmp_path / "workflow/scripts").mkdir(parents=True)
+    (tmp_path / "outside.py").write_text("(")
+    monkeypatch.setattr(stale, "SCRIPTS", tmp_path / "workflow/scripts")
+    monkeypatch.setattr(stale, "code_hash", lambda program: pytest.fail("read"))
+    assert stale.present_hash.__wrapped__(program) is None

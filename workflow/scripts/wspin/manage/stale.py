@@ -63,8 +63,8 @@ def stale_record(path: Path) -> dict[str, Any] | None:
 
 @functools.cache
 def present_hash(program: str) -> str | None:
-    """The hash of a program's present code; None if the program is gone."""
-    return code_hash(program) if (SCRIPTS / f"{program}.py").exists() else None
+    """The hash of a program's present code; None if there is no such program, whatever path its name would be."""
+    return code_hash(program) if program in {file.stem for file in SCRIPTS.glob("*.py")} else None
 
 
 def rule(record: dict[str, Any]) -> str | None:
