@@ -214,13 +214,22 @@ def test_trust_in_a_data_set_is_refused(folder, outcome):
 
 @attack(
     "paths",
-    "a task file that reads files of the user as its data",
+    "a task file that reads files of the user as its data: `/etc/passwd`, `~/x`, `../x`, `file:/etc/passwd`",
     "demo/demo.yaml:3: expected no code and no files beyond the folder, found dataset_kwargs: /etc/passwd; read them, "
     "then set `code: allow` beside the suite's `path`",
 )
-def test_data_beyond_the_folder_is_refused(folder, outcome):
-    write_task(dataset_path="text", dataset_kwargs={"data_files": {"test": ["test.jsonl", "/etc/passwd"]}})
-    refused(outcome)
+@pytest.mark.parametrize("path", ["/etc/passwd", "~/secret", "../secret", "a/../../secret", "file:/etc/passwd"])
+def test_data_beyond_the_folder_is_refused(folder, path, outcome):
+    write_task(dataset_path="text", dataset_kwargs={"data_files": {"test": ["test.jsonl", path]}})
+    refused(outcome.replace("/etc/passwd", path))
+
+
+@pytest.mark.parametrize("path", ["local:../secret", "local:~/secret", "simplecache::secret", "https://host/secret"])
+def test_data_of_other_file_systems_is_refused(folder, path):
+    """As fsspec writes them."""
+    write_task(dataset_path="text", dataset_kwargs={"data_files": path})
+    code, _, errors = run("fetch", FETCH)
+    assert (code, errors.partition(";")[0].partition("found ")[2]) == (1, f"dataset_kwargs: {path}")
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,8 @@ PLAIN_TAGS = {"!", *(f"tag:yaml.org,2002:{name}" for name in ("map", "seq", "str
 SWITCHES = ("custom_generate", "hf_evaluate", "trust_remote_code", "unsafe_code")  # keys that run code
 READ_KEYS = ("include", "dataset_path", "dataset_name", "dataset_kwargs", "use_prompt")  # keys that name files
 READ_KEYS += ("data_files", "data_dir")  # of `.huggingface.yaml`, a card of data
-BEYOND = re.compile(r"://|^[/~]|(^|/)\.\.(/|$)|\.py$")  # an address, an absolute path, a parent, a script
+# An address or another file system (`file:/x`, `zip::x`), an absolute path, a parent, a script
+BEYOND = re.compile(r"::|://|(^|:)[/~]|(^|[/:])\.\.(/|$)|\.py$")
 LOADER = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader  # lm-eval's, so both read the same
 REMEDY = "read them, then set `code: allow` beside the suite's `path`"
 
