@@ -152,6 +152,7 @@ def programs(place, scratch_model):
     return everyone, study, [(*python, f"workflow/scripts/{name}", *rest) for name, *rest in (train, generate)]
 
 
+@pytest.mark.faults
 @attack(
     "shared folders",
     "a saved state that another user alone may read",
