@@ -1,6 +1,7 @@
 """Runs of a study that can be watched and killed, and what they leave."""
 
 import contextlib
+import glob
 import hashlib
 import os
 import subprocess
@@ -82,6 +83,7 @@ def results(folder: Path) -> dict[str, str]:
 
 def in_training(folder: Path, model: str = "**") -> bool:
     """Whether a training has gone on from a state that it has saved."""
-    saved = [mark.parent for mark in (folder / DEMO / ".state/train").glob(f"{model}/**/complete")]
+    marks = glob.glob(f"{folder}/{DEMO}/.state/train/{model}/**/complete", recursive=True)  # as Path.glob, but folders
+    saved = [Path(mark).parent for mark in marks]  # may go while it looks: the training is running
     steps = {state: (state.parent / "metrics.jsonl").read_text().count("\n") for state in saved}
     return any(steps[state] > int(state.name.removeprefix("checkpoint-")) for state in saved)
