@@ -182,7 +182,7 @@ def test_rows_times_columns_have_a_limit(fetch, monkeypatch, kind):
     "malformed",
     "200,000 brackets in each other in JSON, at which pyarrow ends the process",
     "lab/chats@0123456789abcdef0123456789abcdef01234567: train.jsonl: expected at most 100 lists and objects in each "
-    "other, found more; is it no data set?",
+    "other, found more; take another file, or a flat copy (`path:`)",
 )
 def test_brackets_without_end_are_refused(fetch, outcome):
     closed = b'{"a": ' + b"[" * 200_000 + b"]" * 200_000 + b"}"

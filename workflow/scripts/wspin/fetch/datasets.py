@@ -142,7 +142,7 @@ def from_package(settings: PackagedRows, folder: Path) -> None:
             rows[record[0]] = {"prompt": record[0], "response": record[1]}
     listed = ", ".join(f"{number} {reason}" for reason, number in sorted(passed_over.items())) or "none"
     if not rows:
-        found = f"none in {len(source)} rows ({listed})"
+        found = f"none in {len(source)} rows ({listed}); name another file"
         raise StudyError(f"{settings.file}: expected rows with a prompt and an answer, found {found}")
     print(f"{settings.file}: {len(rows)} rows; passed over: {listed}", flush=True)
     _write_splits(rows, settings.heldout, folder)

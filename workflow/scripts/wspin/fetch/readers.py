@@ -55,7 +55,7 @@ def read(path: Path, place: str) -> pa.Table:
         message = f"expected rows of {kind(path.name)}, found {type(error).__name__}: {first_line(error)}"
         raise StudyError(f"{place}: {message}; correct the file in a copy (`path:`)") from error
     if repeated := sorted(name for name, count in Counter(table.column_names).items() if count > 1):
-        raise StudyError(f"{place}: columns: expected every name once, found {repeated[0]} more than once")
+        raise StudyError(f"{place}: columns: expected every name once, found {repeated[0]} twice; rename it in a copy")
     return table
 
 
@@ -128,7 +128,7 @@ def json_rows(content: bytes, place: str) -> list[Any]:
         found = first_line(error)
     else:
         return values[0] if is_array else values
-    raise StudyError(f"{place}: expected a JSON array, or one object a line, found {found}")
+    raise StudyError(f"{place}: expected a JSON array, or one object a line, found {found}; take another file")
 
 
 def _read_lines(content: pa.Buffer, place: str) -> pa.Table:
@@ -170,7 +170,7 @@ def _check_json(content: pa.Buffer, place: str) -> None:
             depth += 1
             objects += first == ord("{")
             if depth > DEEPEST:
-                found = "found more; is it no data set?"
+                found = "found more; take another file, or a flat copy (`path:`)"
                 raise StudyError(f"{place}: expected at most {DEEPEST} lists and objects in each other, {found}")
         else:
             depth -= 1
