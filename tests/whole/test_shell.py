@@ -22,6 +22,11 @@ REFUSED = [
     "--output=x",
     " x",
     "x/../y",
+    "x/{shard}/y",
+    "${HOME}/x",
+    "a\ttouch x",
+    "a\rtouch x",
+    "a\x00b",
 ]
 COMMAND = re.compile(r"^Shell command: *\n(.+?)\n(?:\n|\[)", re.MULTILINE | re.DOTALL)
 LOG = re.compile(r"exec &> >\(tee (.*)\)$", re.MULTILINE)
