@@ -24,11 +24,11 @@ from tokenizers.models import Unigram
 from transformers import PreTrainedTokenizerFast
 
 from wspin.config.sources import Scratch, TaskSource
-from wspin.config.stages import Dialogue
+from wspin.config.stages import Dialogue, EvalSettings
 from wspin.data.chat import ChatTokenizer
 from wspin.data.rendering import Template
 from wspin.errors import StudyError
-from wspin.eval import harness, heldout, lengths
+from wspin.eval import harness, heldout, language_models, lengths
 from wspin.fetch import tasks
 from wspin.models import folders
 from wspin.models.scratch import make_scratch
@@ -69,6 +69,11 @@ def made(words, tmp_path_factory):
     tasks.fetch(TaskSource(path=str(TASKS), heldout=True), folder / "tasks", "nowhere")
     write_heldout(folder / "heldout.parquet", words[:40])
     return folder
+
+
+def hugging_face_model(folder, eos, batch_size=16):
+    settings = EvalSettings(engine="transformers", batch_size=batch_size, seeds=SEEDS)
+    return language_models.hugging_face_model(folder, settings, eos)
 
 
 def write_heldout(path, words, answers=None):
@@ -183,8 +188,8 @@ def test_lm_eval_reads_what_training_reads(made, words, template):
     """Prompts, and prompts with a choice, have the ids that the model is trained on; no token crosses the border."""
     room = {"max_prompt_tokens": 64, "max_tokens": 128, "eos_on_cut": False}
     said = ChatTokenizer(folders.load_tokenizer(made / "model"), Dialogue(template=template, eos=EOS, **room))
-    lm = harness.language_model(made / "model", 8, EOS)
-    own = harness.language_model(made / "model", 8, None)  # lm-eval's encoding, untouched
+    lm = hugging_face_model(made / "model", EOS, batch_size=8)
+    own = hugging_face_model(made / "model", None, batch_size=8)  # lm-eval's encoding, untouched
     documents = heldout.heldout_documents(made / "heldout.parquet", template, EOS, made / "model")
     for word, document in zip(words, documents, strict=False):
         prompt = said.prompt_ids(SPELL + word)
@@ -207,7 +212,7 @@ def test_answers_have_the_ids_of_training_where_a_tokenizer_puts_a_space_before_
     backend.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>", unk_token="<unk>")
     monkeypatch.setattr(folders, "load_tokenizer", lambda folder: tokenizer)
-    lm = harness.language_model(scratch_model, 8, "</s>")
+    lm = hugging_face_model(scratch_model, "</s>", batch_size=8)
     room = {"max_prompt_tokens": 64, "max_tokens": 128, "eos_on_cut": False}
     trained = ChatTokenizer(tokenizer, Dialogue(template="q: {prompt}\na:", eos="</s>", **room))
     for text in ("stone", "a </s> b"):
@@ -321,7 +326,7 @@ def test_lm_evals_own_task_runs_offline_on_a_snapshot(made, tmp_path):
     assert rows[1]["target"] == "sleeps."
 
     suite = harness.Suite("hellaswag", tmp_path / "fetched", {"hellaswag": 2}, default_tasks=True)
-    lm = harness.language_model(made / "model", 16, None)
+    lm = hugging_face_model(made / "model", None, batch_size=16)
     with harness.working_folder(suite):
         names = ("random_seed", "numpy_random_seed", "torch_random_seed", "fewshot_random_seed")
         theirs = simple_evaluate(lm, tasks=["hellaswag"], num_fewshot=2, **dict(zip(names, SEEDS, strict=True)))
@@ -433,7 +438,7 @@ def test_a_text_of_rolling_likelihood_is_divided_not_cut(short, tmp_path):
 def backend(engine, model, patch):
     """lm-eval's backend, whose model answers nothing; vLLM's without vLLM."""
     if engine == "transformers":
-        lm = harness.language_model(model, 1, EOS)
+        lm = hugging_face_model(model, EOS, batch_size=1)
         patch.setattr(lm, "_model_call", lambda ids, **_: torch.zeros(*ids.shape, 300))
         patch.setattr(lm, "_model_generate", lambda context, **_: context)
         return lm

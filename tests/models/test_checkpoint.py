@@ -10,9 +10,9 @@ import transformers
 from attacks import attack
 from safetensors.torch import load_file, save_file
 
-from wspin.config.stages import Generate
+from wspin.config.stages import EvalSettings, Generate
 from wspin.errors import StudyError
-from wspin.eval import harness
+from wspin.eval import language_models
 from wspin.fetch import models
 from wspin.generate.transformers_engine import TransformersEngine
 from wspin.generate.vllm_engine import VllmEngine
@@ -22,12 +22,13 @@ LAYER = "model.layers.1.mlp.up_proj.weight"
 SAMPLING = Generate(
     engine="transformers", temperature=1.0, top_p=1.0, max_new_tokens=4, batch_size=2, dtype="float32", gpu_memory=0.5
 )
+SETTINGS = EvalSettings(engine="transformers", batch_size=1, seeds=[0, 0, 0, 0])
 DOORS = {
     "scoring and training": lambda folder: folders.load_model(folder, "cpu"),
     "sampling": lambda folder: TransformersEngine(folder, SAMPLING, 0),
     "sampling with vLLM": lambda folder: VllmEngine(folder, SAMPLING, 0, 8),
-    "lm-eval": lambda folder: harness.language_model(folder, 1, None),
-    "lm-eval with vLLM": lambda folder: harness.vllm_model(folder, 1),
+    "lm-eval": lambda folder: language_models.hugging_face_model(folder, SETTINGS, None),
+    "lm-eval with vLLM": lambda folder: language_models.vllm_model(folder, SETTINGS),
 }
 
 

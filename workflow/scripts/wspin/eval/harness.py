@@ -19,13 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wspin.config.stages import Dialogue, EvalSettings
-from wspin.data.chat import ChatTokenizer
-from wspin.data.rendering import PLACE
+from wspin.config.stages import EvalSettings
 from wspin.data.task_files import check_task_files
 from wspin.errors import StudyError, first_line
-from wspin.models import checkpoint, folders
 
+from .language_models import hugging_face_model, vllm_model
 from .lengths import complaints, request_needs
 from .results import Row, leaves, sample_rows, task_scores
 
@@ -63,9 +61,9 @@ def evaluate(suite: Suite, model: str | Path, settings: EvalSettings, eos: str) 
     from lm_eval.tasks import TaskManager
 
     if settings.engine == "vllm":
-        lm = vllm_model(model, settings.batch_size)
+        lm = vllm_model(model, settings)
     else:
-        lm = language_model(model, settings.batch_size, eos if suite.documents else None)
+        lm = hugging_face_model(model, settings, eos if suite.documents else None)
     scores, rows, loaded = {}, {}, {}
     with working_folder(suite) as folder:
         defaults = suite.default_tasks
@@ -91,42 +89,6 @@ def _use_sandbox() -> None:
     plain = utils.env
     utils.env = SandboxedEnvironment(undefined=plain.undefined, keep_trailing_newline=plain.keep_trailing_newline)
     utils.env.filters.update(plain.filters)
-
-
-def language_model(folder: str | Path, batch_size: int, eos: str | None) -> Any:
-    """lm-eval's backend for transformers, in float32; with `eos`, prompts and answers are tokenised as in training."""
-    from lm_eval.models.huggingface import HFLM
-
-    class Conversation(HFLM):
-        def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-            """Tokenised apart, as in `data.chat`; by default lm-eval lets a token span the border between the two."""
-            closed = [self.tokenizer.eos_token_id] if continuation.endswith(eos) else []
-            return chat.text_ids(context), [*chat.tokenize_response(continuation.removesuffix(eos))[0], *closed]
-
-    model, tokenizer = folders.load_model(folder, folders.best_device()), folders.load_tokenizer(folder)
-    if eos is None:
-        return HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, trust_remote_code=False)
-    tokenizer.eos_token = eos  # lm-eval stops on it
-    tokenizer.split_special_tokens = True  # as in `data.chat`: special tokens in a user's text stay text
-    folders.check_eos(model, tokenizer.eos_token_id, folder)
-    chat = ChatTokenizer(tokenizer, Dialogue.model_construct(template=PLACE, eos=eos))
-    options = {"batch_size": batch_size, "add_bos_token": False}
-    return Conversation(pretrained=model, tokenizer=tokenizer, trust_remote_code=False, **options)
-
-
-def vllm_model(folder: str | Path, batch_size: int) -> Any:
-    """lm-eval's backend for vLLM, in float32. Raises `StudyError` if vLLM is not installed, or a tensor is missing."""
-    import torch
-
-    from wspin.models.vllm import import_vllm
-
-    checkpoint.check_weights(folder)
-    import_vllm("eval")
-    from lm_eval.models.vllm_causallms import VLLM
-
-    options = {} if torch.cuda.is_available() else {"enforce_eager": True}
-    options |= {"dtype": "float32", "batch_size": batch_size, "max_model_len": folders.context_length(folder)}
-    return VLLM(str(folder), trust_remote_code=False, **options)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,45 @@
+"""The models that lm-eval's tasks ask: transformers and vLLM behind lm-eval's interface."""
+
+from pathlib import Path
+from typing import Any
+
+from wspin.config.stages import Dialogue, EvalSettings
+from wspin.data.chat import ChatTokenizer
+from wspin.data.rendering import PLACE
+from wspin.models import checkpoint, folders
+
+
+def hugging_face_model(folder: str | Path, settings: EvalSettings, eos: str | None) -> Any:
+    """lm-eval's backend for transformers, in float32; with `eos`, prompts and answers are tokenised as in training."""
+    from lm_eval.models.huggingface import HFLM
+
+    class Conversation(HFLM):
+        def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+            """Tokenised apart, as in `data.chat`; by default lm-eval lets a token span the border between the two."""
+            closed = [self.tokenizer.eos_token_id] if continuation.endswith(eos) else []
+            return chat.text_ids(context), [*chat.tokenize_response(continuation.removesuffix(eos))[0], *closed]
+
+    model, tokenizer = folders.load_model(folder, folders.best_device()), folders.load_tokenizer(folder)
+    if eos is None:
+        return HFLM(pretrained=model, tokenizer=tokenizer, batch_size=settings.batch_size, trust_remote_code=False)
+    tokenizer.eos_token = eos  # lm-eval stops on it
+    tokenizer.split_special_tokens = True  # as in `data.chat`: special tokens in a user's text stay text
+    folders.check_eos(model, tokenizer.eos_token_id, folder)
+    chat = ChatTokenizer(tokenizer, Dialogue.model_construct(template=PLACE, eos=eos))
+    options = {"batch_size": settings.batch_size, "add_bos_token": False}
+    return Conversation(pretrained=model, tokenizer=tokenizer, trust_remote_code=False, **options)
+
+
+def vllm_model(folder: str | Path, settings: EvalSettings) -> Any:
+    """lm-eval's backend for vLLM, in float32. Raises `StudyError` if vLLM is not installed, or a tensor is missing."""
+    import torch
+
+    from wspin.models.vllm import import_vllm
+
+    checkpoint.check_weights(folder)
+    import_vllm("eval")
+    from lm_eval.models.vllm_causallms import VLLM
+
+    options = {} if torch.cuda.is_available() else {"enforce_eager": True}
+    options |= {"dtype": "float32", "batch_size": settings.batch_size, "max_model_len": folders.context_length(folder)}
+    return VLLM(str(folder), trust_remote_code=False, **options)
