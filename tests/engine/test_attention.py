@@ -10,7 +10,7 @@ from torch.nn.attention.flex_attention import flex_attention
 
 from wspin.engine import attention
 from wspin.engine.attention import shared_prefix
-from wspin.engine.layout import PackedLayout
+from wspin.engine.layout import Branch, PackedLayout
 from wspin.errors import StudyError
 
 ITEM = st.lists(st.integers(0, 12), max_size=4).map(tuple)
@@ -43,8 +43,7 @@ def seen_in_buckets(layout, window):
 def test_the_rule_by_hand():
     """A prompt p p with answers a and b b, then a prompt q with an answer c."""
     layout = PackedLayout.of([(2, 1, 2), (1, 1)])
-    assert layout.items.tolist() == [0, 0, 0, 0, 0, 1, 1]
-    assert layout.branches.tolist() == [0, 0, 1, 2, 2, 0, 1]
+    assert layout.ends.tolist() == [5, 5, 3, 5, 5, 7, 7]
     assert layout.positions.tolist() == [0, 1, 2, 2, 3, 0, 1]
     assert dense(layout).int().tolist() == [
         # p  p  a  b  b  q  c
@@ -72,6 +71,26 @@ def test_the_rule_with_a_sliding_window_by_hand():
     ]
 
 
+BRANCHES = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 9)), min_size=1, max_size=9)
+
+
+@given(drawn=BRANCHES)
+def test_a_token_attends_to_the_beginning_that_its_branch_keeps(drawn):
+    """Branches of branches: token by token, against conversations spelled out."""
+    branches, conversation, expected = [], [], []
+    for kept, new in [(0, 3), *drawn]:
+        branches.append(Branch(min(kept, len(conversation)), new))
+        conversation = conversation[: branches[-1].kept]
+        for _ in range(new):
+            conversation.append(len(expected))
+            expected.append(set(conversation))
+    layout = PackedLayout.of_branches(branches)
+    assert [set(row.nonzero()[:, 0].tolist()) for row in dense(layout)] == expected
+    assert layout.positions.tolist() == [len(seen) - 1 for seen in expected]
+    for window in (None, 2):
+        assert torch.equal(seen_in_buckets(layout, window), dense(layout, window).long())
+
+
 # The buckets
 
 
@@ -89,7 +108,7 @@ def test_every_token_is_read_from_a_query_of_its_own(lengths):
     layout = PackedLayout.of(lengths)
     queries = torch.cat([bucket.queries.flatten() for bucket in layout.buckets])
     size = sum(map(sum, lengths))
-    assert len(layout.positions) == len(layout.items) == len(layout.branches) == size
+    assert len(layout.positions) == len(layout.ends) == size
     assert queries[layout.output_index].tolist() == list(range(size))
     first = {place: row for row, place in reversed(list(enumerate(queries.tolist())))}
     assert layout.output_index.tolist() == [first[place] for place in range(size)]

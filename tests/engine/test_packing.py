@@ -168,8 +168,7 @@ def test_layout_by_hand():
     batch = pack([PAIR, SHORT])
     assert batch.input_ids.tolist() == [[11, 12, 13, 21, 14, 41, 42, 51]]
     assert batch.position_ids.tolist() == [[0, 1, 2, 3, 0, 1, 2, 1]]
-    assert batch.layout.items.tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
-    assert batch.layout.branches.tolist() == [0, 0, 0, 1, 0, 1, 1, 2]
+    assert batch.layout.ends.tolist() == [4, 4, 4, 4, 8, 7, 7, 8]
     assert batch.predictors.tolist() == [2, 3, 2, 4, 5, 6, 4, 7]
     assert batch.targets.tolist() == [21, 22, 31, 41, 42, 43, 51, 52]
     assert batch.counts == [2, 1, 3, 2]
@@ -245,7 +244,7 @@ def test_moving_a_batch_keeps_all_of_it():
     for part in (*TENSORS, "side_tokens", "weights"):
         assert getattr(moved, part).device.type == "meta"
         assert getattr(moved, part).shape == getattr(batch, part).shape
-    for part in ("items", "branches", "positions", "output_index"):
+    for part in ("ends", "positions", "output_index"):
         assert getattr(moved.layout, part).device.type == "meta"
         assert getattr(moved.layout, part).shape == getattr(batch.layout, part).shape
     for bucket, own in zip(moved.layout.buckets, batch.layout.buckets, strict=True):

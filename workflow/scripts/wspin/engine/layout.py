@@ -1,8 +1,12 @@
-"""The layout of a packed row: which tokens attend to which, grouped into buckets for the attention kernels."""
+"""The layout of a packed row: which tokens attend to which, grouped into buckets for the attention kernels.
+
+A row is a sequence of branches. A branch keeps the first tokens of the conversation before it and appends its own, so
+that conversations with a common beginning hold it once: a prompt with several answers, or questions that follow the
+same examples.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -10,6 +14,13 @@ import torch
 from torch import Tensor
 
 MAX_PADDING = 1.125  # a bucket's work, padding included, relative to that of its stretches
+
+
+class Branch(NamedTuple):
+    """A conversation by what it adds to the one before it, in tokens."""
+
+    kept: int  # first tokens of the branch before, with all that it kept; 0 begins a conversation of its own
+    new: int
 
 
 class Stretch(NamedTuple):
@@ -58,13 +69,12 @@ class Bucket:
 class PackedLayout:
     """Which tokens attend to which in a row of N tokens.
 
-    items, branches, positions (N,): the item of each token, its answer counted from 1 (0: the prompt), and its position
-    in the conversation. buckets hold every token once as a query; output_index (N,) is where each token's output is
-    among the concatenated outputs of the buckets.
+    ends, positions (N,): the place in the row where the branches that keep a token end, and the token's position in its
+    conversation. buckets hold every token once as a query; output_index (N,) is where each token's output is among the
+    concatenated outputs of the buckets.
     """
 
-    items: Tensor
-    branches: Tensor
+    ends: Tensor
     positions: Tensor
     buckets: tuple[Bucket, ...]
     output_index: Tensor
@@ -73,30 +83,28 @@ class PackedLayout:
     @classmethod
     def of(cls, lengths: Sequence[Sequence[int]]) -> Self:
         """Layout of items, each given by the input tokens of its prompt and of each answer."""
-        parts = [(item, branch, n) for item, sizes in enumerate(lengths) for branch, n in enumerate(sizes)]
-        counts = [n for *_, n in parts]
-        starts = [sizes[0] if branch else 0 for sizes in lengths for branch in range(len(sizes))]
-        positions = np.concatenate([np.arange(start, start + n) for start, n in zip(starts, counts, strict=True)])
-        groups = _group_by_length(_stretches(lengths))
+        return cls.of_branches([branch for sizes in lengths for branch in _item_branches(sizes)])
+
+    @classmethod
+    def of_branches(cls, branches: Sequence[Branch]) -> Self:
+        """Layout of conversations with common beginnings."""
+        stretches, ends = _stretches(branches)
+        groups = _group_by_length(stretches)
         return cls(
-            items=torch.from_numpy(np.repeat([item for item, *_ in parts], counts)),
-            branches=torch.from_numpy(np.repeat([branch for _, branch, _ in parts], counts)),
-            positions=torch.from_numpy(positions),
+            ends=torch.from_numpy(ends),
+            positions=torch.from_numpy(np.concatenate([kept + np.arange(new) for kept, new in branches])),
             buckets=tuple(map(Bucket.of, groups)),
-            output_index=torch.from_numpy(_output_index(groups, len(positions))),
+            output_index=torch.from_numpy(_output_index(groups, len(ends))),
         )
 
     def to(self, device: torch.device) -> Self:
-        tensors = (value.to(device) for value in (self.items, self.branches, self.positions))
-        return PackedLayout(*tensors, tuple(bucket.to(device) for bucket in self.buckets), self.output_index.to(device))
+        buckets = tuple(bucket.to(device) for bucket in self.buckets)
+        return PackedLayout(self.ends.to(device), self.positions.to(device), buckets, self.output_index.to(device))
 
     def attends(self, query: Tensor, key: Tensor, window: int | None = None) -> Tensor:
         """The rule itself, for places in the row: what the kernels must compute."""
-        distance = self.positions[query] - self.positions[key]
-        branch = self.branches[key]
-        seen = (distance >= 0) & ((branch == 0) | (branch == self.branches[query]))
-        seen = seen & (self.items[query] == self.items[key])
-        return seen if window is None else seen & (distance < window)
+        seen = (key <= query) & (query < self.ends[key])
+        return seen if window is None else seen & (self.positions[query] - self.positions[key] < window)
 
     def bucket_masks(self, window: int | None) -> list[Tensor | None]:
         """The rule within each bucket, see `Bucket.mask`."""
@@ -116,19 +124,25 @@ class PackedLayout:
         return self.masks["block", window]
 
 
-def _stretches(lengths: Sequence[Sequence[int]]) -> list[Stretch]:
-    """A prompt with its first answer attends to itself; every further answer to the prompt and itself."""
+def _item_branches(sizes: Sequence[int]) -> list[Branch]:
+    """A prompt goes on with its first answer; every further answer keeps the prompt."""
+    prompt, *answers = sizes
+    return [Branch(0, prompt + sum(answers[:1])), *(Branch(prompt, new) for new in answers[1:] if new)]
+
+
+def _stretches(branches: Sequence[Branch]) -> tuple[list[Stretch], np.ndarray]:
+    """(stretches, `PackedLayout.ends`): the new tokens of a branch attend to all of its conversation."""
     stretches, start = [], 0
-    for sizes in lengths:
-        ends = start + np.cumsum(sizes)
-        prompt, whole = np.arange(start, ends[0]), np.arange(start, ends[min(1, len(sizes) - 1)])
-        stretches.append(Stretch(whole, whole))
-        for first, end in pairwise(ends[1:]):
-            if end > first:
-                answer = np.arange(first, end)
-                stretches.append(Stretch(answer, np.concatenate([prompt, answer])))
-        start = int(ends[-1])
-    return stretches
+    ends = np.full(sum(new for _, new in branches), sum(new for _, new in branches))
+    conversation = np.empty(0, dtype=np.int64)  # of the branch before, as places in the row
+    for kept, new in branches:
+        ends[conversation[kept:]] = start
+        places = np.arange(start, start + new)
+        conversation = np.concatenate([conversation[:kept], places]) if kept else places
+        if new:
+            stretches.append(Stretch(places, conversation))
+        start += new
+    return stretches, ends
 
 
 def _group_by_length(stretches: Sequence[Stretch]) -> list[list[Stretch]]:
