@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 
@@ -16,6 +16,14 @@ from .batches import micro_batches
 from .packing import Batch, Item, pack
 
 BACKWARD = 2  # FLOPs of a backward pass, in forward passes
+
+
+class Work(NamedTuple):
+    """What a forward pass costs, whatever the model: input tokens, pairs of tokens that attend, predictions."""
+
+    tokens: int
+    pairs: int
+    predictions: int
 
 
 @dataclass(frozen=True)
@@ -39,20 +47,24 @@ class Cost:
             per_prediction=2 * head.weight.numel(),
         )
 
+    def flops(self, work: Work) -> int:
+        return self.per_token * work.tokens + self.per_pair * work.pairs + self.per_prediction * work.predictions
+
     def needed(self, items: Iterable[Item]) -> int:
         """FLOPs of a pass that computes every prompt once, and no padding and no logits that are not used."""
         return sum(
-            self.per_token * sum(item.lengths)
-            + self.per_pair * attending_pairs(item.lengths)
-            + self.per_prediction * sum(map(len, item.responses))
+            self.flops(Work(sum(item.lengths), attending_pairs(item.lengths), sum(map(len, item.responses))))
             for item in items
         )
 
-    def computed(self, batch: Batch) -> int:
-        """FLOPs of a pass over this layout; attention as the full rectangles of its buckets, padding included."""
+    def computed(self, batch: Batch, once: bool = False) -> int:
+        """FLOPs of a pass over this layout; attention as the full rectangles of its buckets, padding included.
+
+        With `once`, a token that predicts several others does so once, as in `logprobs.continuation_logprobs`.
+        """
         area = sum(b.queries.shape[0] * b.queries.shape[1] * b.keys.shape[1] for b in batch.layout.buckets)
-        predictions = self.per_prediction * len(batch.targets)
-        return self.per_token * batch.input_ids.numel() + self.per_pair * area + predictions
+        predictions = len(batch.predictors.unique() if once else batch.predictors)
+        return self.flops(Work(batch.input_ids.numel(), area, predictions))
 
 
 def scoring_flops(model: Any, items: Sequence[Item], token_budget: int) -> dict[str, int]:

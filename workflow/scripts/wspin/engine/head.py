@@ -20,6 +20,24 @@ def head_logprobs(model: Any, states: Tensor, targets: Tensor) -> Tensor:
     return ChunkedTokenLogprobs.apply(states.to(dtype), head.weight, head.bias, targets, dtype, keep)
 
 
+def head_scores(model: Any, states: Tensor, rows: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """(log-probability, whether no token has a larger one) of each of `targets` (A,) after the state `rows` (A,) names.
+
+    states (S, width), rows (A,) indices into them. In float32 or wider, without gradients.
+    """
+    head, dtype = model.get_output_embeddings(), _product_dtype(states)
+    weight, size = head.weight.to(dtype), _chunk_rows(head.weight)
+    logprobs = torch.empty(len(targets), dtype=torch.promote_types(dtype, torch.float32), device=states.device)
+    likeliest = torch.empty(len(targets), dtype=torch.bool, device=states.device)
+    for first in range(0, len(states), size):
+        logits = _product(states[first : first + size].to(dtype), weight, head.bias)
+        within = ((rows >= first) & (rows < first + size)).nonzero()[:, 0]
+        row, target = rows[within] - first, targets[within]
+        logprobs[within] = logits[row, target] - logits.logsumexp(1)[row]
+        likeliest[within] = logits.argmax(1)[row] == target
+    return logprobs, likeliest
+
+
 def token_divergences(
     divergence: Callable[[Tensor, Tensor], Tensor], model: Any, states: Tensor, other: Any, other_states: Tensor
 ) -> Tensor:

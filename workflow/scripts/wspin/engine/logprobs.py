@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .attention import shared_prefix
-from .head import head_logprobs, token_divergences
+from .head import head_logprobs, head_scores, token_divergences
 from .packing import Batch
 
 
@@ -21,6 +22,16 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 def token_logprobs(model: Any, batch: Batch) -> Tensor:
     """Log-probability of each answer token given all tokens before it: (A,) float32, in nats."""
     return head_logprobs(model, answer_states(model, batch), batch.targets)
+
+
+@torch.inference_mode()
+def continuation_logprobs(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+    """`token_logprobs` (A,), and whether each of these tokens is the most probable one: (A,) bool.
+
+    Tokens that follow one context in several continuations take its logits once.
+    """
+    places, rows = batch.predictors.unique(return_inverse=True)
+    return head_scores(model, answer_states(model, replace(batch, predictors=places)), rows, batch.targets)
 
 
 @contextmanager
