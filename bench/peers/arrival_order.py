@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from wspin.config.stages import Generate
-from wspin.generate.decoding import sample_by_inversion
+from wspin.engine.sampling import sample_by_inversion
 
 
 class InverseSampling(LogitsProcessor):

@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from transformers import GenerationConfig, masking_utils
 
 from wspin.config.stages import Generate
+from wspin.engine.cache import PreallocatedLayer
+from wspin.engine.decoding import Work
+from wspin.engine.sampling import sample_by_inversion
 from wspin.errors import StudyError
 from wspin.generate.answer import Answer
-from wspin.generate.decoding import PreallocatedLayer, sample_by_inversion
-from wspin.generate.transformers_engine import Work, generate
+from wspin.generate.transformers_engine import generate
 from wspin.models import folders
 from wspin.rng import row_generator
 

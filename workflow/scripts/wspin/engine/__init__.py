@@ -1,1 +1,1 @@
-"""The shared-prefix engine behind scoring and training: packing, attention, log-probabilities, counted work."""
+"""The engine behind all stages that run a model: packing, attention, log-probabilities, decoding, counted work."""
