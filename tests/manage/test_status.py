@@ -22,7 +22,7 @@ from wspin.config.load import read_study
 from wspin.errors import StudyError
 from wspin.manage import job_state
 from wspin.manage.job_state import JobState
-from wspin.manage.status import cell, span, table
+from wspin.manage.status import cell, table
 from wspin.storage import code_hash, provenance
 from wspin.storage.locks import locked, show_alive
 from wspin.study import jobs
@@ -392,7 +392,6 @@ def test_a_cell_is_short(words, text):
 def test_the_time_left_of_several_is_the_last_ones():
     running = [JobState("running", 0.5, 30.0, 1.0), JobState("running", 0.1, 300.0, 1.0), JobState("running")]
     assert cell(running) == "0/3, 3 running, 5 min left"
-    assert [span(seconds) for seconds in (0.4, 89, 90, 5000, 5400)] == ["0 s", "89 s", "2 min", "83 min", "1 h 30 min"]
 
 
 def test_saved_states_carry_the_journals_mark():

@@ -32,18 +32,19 @@ def sample_answers(
     """
     store = AnswerStore(state, len(prompts), vocabulary)
     remaining = [i for i in range(len(prompts)) if i not in store.answers]
-    if len(remaining) < len(prompts):
-        print(f"generate: {len(store.answers)} of {len(prompts)} answers kept from an earlier attempt", flush=True)
+    kept = len(store.answers)
+    if kept:
+        print(f"generate: {kept} of {len(prompts)} answers kept from an earlier attempt", flush=True)
     print_progress = progress_printer("generate", len(prompts))
 
     def on_answer(i: int, answer: Answer) -> None:
         store.add(remaining[i], answer)
-        print_progress(len(store.answers))
+        print_progress(len(store.answers), kept)
 
     began = time.perf_counter()
     work = engine.generate([prompts[i] for i in remaining], lambda i: random_source(remaining[i]), on_answer)
     tokens = sum(len(store.answers[i].ids) for i in remaining)
-    work |= {"kept": len(prompts) - len(remaining), "tokens_per_second": tokens / (time.perf_counter() - began)}
+    work |= {"kept": kept, "tokens_per_second": tokens / (time.perf_counter() - began)}
     return [store.answers[i] for i in range(len(prompts))], work
 
 

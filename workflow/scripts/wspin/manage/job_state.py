@@ -37,7 +37,8 @@ from . import stale
 SILENCE = 120.0  # seconds after which a log no longer counts as growing: programs report progress every 30 or so
 TAIL = 4096  # bytes that are read of a log
 SAVED = "checkpoint-*/complete"  # mark of a whole saved state, below a state's folder
-PROGRESS = re.compile(r"^\w+: (?:step )?(\d{1,15}) of (\d{1,15})\b(?:.*\b(\d{1,15}) s left)?", re.MULTILINE)
+LEFT = r"(?:(\d{1,15}) h )?(\d{1,15}) (s|min) left"  # as `progress.span` writes it
+PROGRESS = re.compile(rf"^\w+: (?:step )?(\d{{1,15}}) of (\d{{1,15}})\b(?:.*  {LEFT})?", re.MULTILINE)
 FAILED = re.compile(r"^(?:\w+\.py: error: |Traceback )", re.MULTILINE)
 
 
@@ -91,11 +92,8 @@ class Snapshot:
         """A running job; the time left is that of its log, less what has passed since."""
         logged = changed(job.log)
         age = None if logged is None else max(0.0, self.now - logged)
-        lines = PROGRESS.findall(tail(job.log))
-        if not lines or not int(lines[-1][1]):
-            return JobState("running", age=age)
-        done, total, left = lines[-1]
-        return JobState("running", int(done) / int(total), max(0.0, float(left) - (age or 0.0)) if left else None, age)
+        share, left = progress_of(tail(job.log))
+        return JobState("running", share, None if left is None else max(0.0, left - (age or 0.0)), age)
 
     def _locked(self, job: Job) -> bool | None:
         """Whether a process holds a state of the training; None if that is unknown: one on another node may."""
@@ -151,6 +149,16 @@ def tail(path: str) -> str:
         file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
         return file.read(TAIL).decode(errors="replace")
     return ""
+
+
+def progress_of(log: str) -> tuple[float | None, float | None]:
+    """(share done, seconds left) of the last line of progress in a log; None for what it lacks."""
+    lines = PROGRESS.findall(log)
+    if not lines or not int(lines[-1][1]):
+        return None, None
+    done, total, hours, number, unit = lines[-1]
+    seconds = 3600.0 * int(hours or 0) + int(number) * {"s": 1, "min": 60}[unit] if unit else None
+    return int(done) / int(total), seconds
 
 
 def saved_step(states: str) -> int | None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from wspin.config.load import read_study
 from wspin.escaping import one_line
+from wspin.progress import span
 from wspin.storage.text_tables import text_table
 from wspin.study.jobs import COLUMNS, Job, other_jobs, rows
 from wspin.study.paths import StudyPaths
@@ -59,14 +60,6 @@ def progress(running: Sequence[JobState]) -> str:
     left = [state.left for state in running if state.left is not None]
     share = f"{running[0].share:.0%}".replace("%", " %") if len(running) == 1 and running[0].share is not None else ""
     return ", ".join(part for part in (share, f"{span(max(left))} left" if left else "") if part)
-
-
-def span(seconds: float) -> str:
-    """Seconds for a reader: `40 s`, `3 min`, `2 h 05 min`."""
-    minutes = round(seconds / 60)
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def summary(states: Sequence[JobState], alive: bool | None) -> str:

@@ -20,6 +20,7 @@ from transformers import TrainerCallback, TrainerState
 from transformers.trainer_pt_utils import safe_globals
 
 from wspin.errors import StudyError
+from wspin.progress import span
 from wspin.storage.files import file_hashes, read_json, sync, write_checked_json, writing
 from wspin.storage.names import path_below
 from wspin.storage.opening import regular
@@ -66,7 +67,7 @@ class Journal(TrainerCallback):
             margin = f"  margin {logs['rewards/margin']:+.4f}" if "rewards/margin" in logs else ""
             rates = f"{lap['tokens_per_second']:.0f} tokens/s  utilisation {lap['utilisation']:.2f}"
             progress = f"step {step} of {state.max_steps}  loss {logs['loss']:.4f}{margin}  {rates}"
-            print(f"train: {progress}  {left:.0f} s left", flush=True)
+            print(f"train: {progress}  {span(left)} left", flush=True)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         saved = saved_folder(args, state)
