@@ -54,24 +54,16 @@ def evaluate(suite: Suite, model: str | Path, settings: EvalSettings, eos: str) 
     Raises `StudyError` if a task is unknown, has no data, or gives no score; before the first forward pass if a request
     is longer than the context and the suite allows no cuts; and as `check_task_files`, unless the suite allows code.
     """
-    if not (suite.default_tasks or suite.code):
-        check_task_files(suite.folder)
-        _use_sandbox()
+    check_code(suite)
     from lm_eval.evaluator import evaluate as run
-    from lm_eval.tasks import TaskManager
 
     if settings.engine == "vllm":
         lm = vllm_model(model, settings)
     else:
         lm = hugging_face_model(model, settings, eos if suite.documents else None)
-    scores, rows, loaded = {}, {}, {}
+    scores, rows = {}, {}
     with working_folder(suite) as folder:
-        defaults = suite.default_tasks
-        manager = TaskManager(include_path=None if defaults else str(folder), include_defaults=defaults)
-        _check_names(suite, manager.all_tasks)
-        for shots in sorted(set(suite.shots.values())):
-            loaded[shots] = _load(manager, suite, shots, settings.seeds)
-        _check_once(suite, [name for tasks in loaded.values() for name in tasks["tasks"]])
+        loaded = load_tasks(suite, folder, settings.seeds)
         cut = _count_cut(suite, lm, loaded, settings.engine)
         for shots, tasks in loaded.items():
             _seed(settings.seeds)
@@ -79,6 +71,13 @@ def evaluate(suite: Suite, model: str | Path, settings: EvalSettings, eos: str) 
             scores |= {name: task_scores(name, shots, results, cut) for name in suite.names(shots)}
             rows |= {name: sample_rows(task, results["samples"][name]) for name, task in tasks["tasks"].items()}
     return scores, [{"task": name, **row} for name in sorted(rows) for row in rows[name]]
+
+
+def check_code(suite: Suite) -> None:
+    """Refuse task files that could run code, unless the suite allows it: before anything of them is loaded."""
+    if not (suite.default_tasks or suite.code):
+        check_task_files(suite.folder)
+        _use_sandbox()
 
 
 def _use_sandbox() -> None:
@@ -110,6 +109,22 @@ def working_folder(suite: Suite) -> Iterator[Path]:
                 yield folder
         finally:
             datasets.config.HF_DATASETS_CACHE = cache
+
+
+def load_tasks(suite: Suite, folder: Path, seeds: list[int]) -> dict[int, Row]:
+    """Number of shots -> lm-eval's tasks of the suite that have them, their requests built; `folder`: where it works.
+
+    Raises `StudyError` if a task is unknown, has no data or no requests.
+    """
+    from lm_eval.tasks import TaskManager
+
+    manager = TaskManager(
+        include_path=None if suite.default_tasks else str(folder), include_defaults=suite.default_tasks
+    )
+    _check_names(suite, manager.all_tasks)
+    loaded = {shots: _load(manager, suite, shots, seeds) for shots in sorted(set(suite.shots.values()))}
+    _check_once(suite, [name for tasks in loaded.values() for name in tasks["tasks"]])
+    return loaded
 
 
 def _check_names(suite: Suite, tasks: list[str]) -> None:
