@@ -12,6 +12,8 @@ CONFIG = ("config/config.yaml", "config/overlays/demo.yaml")
 SCORES = {
     "suite": "demo",
     "engine": "transformers",
+    "autocast": "float32",
+    "token_budget": 2048,
     "batch_size": 128,
     "seeds": [0, 1234, 1234, 1234],
     "versions": {"lm_eval": "0.4.13", "torch": "2.13.0", "transformers": "5.19.0"},

@@ -20,6 +20,8 @@ SCORES = {
     "suite": "demo",
     "model": "f1",
     "engine": "transformers",
+    "autocast": "float32",
+    "token_budget": 2048,
     "batch_size": 128,
     "seeds": [0, 1234, 1234, 1234],
     "versions": {"lm_eval": "0.4.13", "transformers": "5.19.0", "torch": "2.13.0"},

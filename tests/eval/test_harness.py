@@ -37,7 +37,8 @@ from wspin.storage import tables
 EOS = "<|endoftext|>"
 SEEDS = [0, 1234, 1234, 1234]
 TASKS = Path(__file__).parents[2] / "config/tasks/demo"
-KEYS = {"checksum", "suite", "model", "engine", "batch_size", "seeds", "versions", "template", "tasks"}
+KEYS = {"checksum", "suite", "model", "engine", "autocast", "token_budget", "batch_size", "seeds", "versions"}
+KEYS |= {"template", "tasks"}
 SPELL = "Spell this word backward (example: sun -> nus): "
 
 
@@ -71,8 +72,9 @@ def made(words, tmp_path_factory):
     return folder
 
 
-def hugging_face_model(folder, eos, batch_size=16):
-    settings = EvalSettings(engine="transformers", batch_size=batch_size, seeds=SEEDS)
+def hugging_face_model(folder, eos, batch_size=16, autocast="float32"):
+    sizes = {"token_budget": 2048, "batch_size": batch_size}
+    settings = EvalSettings(engine="transformers", autocast=autocast, seeds=SEEDS, **sizes)
     return language_models.hugging_face_model(folder, settings, eos)
 
 
@@ -95,6 +97,8 @@ def run_program(made, out, suite="demo", shots=("spell_backward=0", "spell_backw
         "--heldout": made / "heldout.parquet",
         "--suite": suite,
         "--engine": "transformers",
+        "--autocast": "float32",
+        "--token-budget": 2048,
         "--batch-size": 16,
         "--template": "human-assistant",
         "--eos": EOS,

@@ -24,7 +24,8 @@ TASK = {
 }
 FETCH = ["tasks", "--path", "demo", "--output", "fetched/demo", "--output-manifest", "fetched/demo.json"]
 EVAL = ["--tasks", "fetched/demo", "--suite", "demo", "--shots", "demo=0", "--engine", "transformers"]
-EVAL += ["--model", "model", "--manifest", "model.json", "--batch-size", "1", "--seeds", "0", "0", "0", "0"]
+EVAL += ["--model", "model", "--manifest", "model.json", "--autocast", "float32"]
+EVAL += ["--token-budget", "64", "--batch-size", "1", "--seeds", "0", "0", "0", "0"]
 EVAL += ["--template", "human-assistant", "--eos", "<|endoftext|>", "--scores", "scores.json"]
 EVAL += ["--samples", "samples.parquet"]
 

@@ -22,7 +22,7 @@ LAYER = "model.layers.1.mlp.up_proj.weight"
 SAMPLING = Generate(
     engine="transformers", temperature=1.0, top_p=1.0, max_new_tokens=4, batch_size=2, dtype="float32", gpu_memory=0.5
 )
-SETTINGS = EvalSettings(engine="transformers", batch_size=1, seeds=[0, 0, 0, 0])
+SETTINGS = EvalSettings(engine="transformers", autocast="float32", token_budget=64, batch_size=1, seeds=[0, 0, 0, 0])
 DOORS = {
     "scoring and training": lambda folder: folders.load_model(folder, "cpu"),
     "sampling": lambda folder: TransformersEngine(folder, SAMPLING, 0),

@@ -38,6 +38,7 @@ SCORE += ["--token-budget", "64"]
 TRAIN = [*FILES, *DIALOGUE, *SEED, "--rows", "prompts.parquet", "--metrics", "out.jsonl", "--state", "state", *OUT]
 TRAIN += ["--output-manifest", "out.json", "--autocast", "float32", "--processes", "1"]
 EVAL = [*FILES, "--tasks", "tasks", "--suite", "demo", "--shots", "demo=0", "--engine", "transformers"]
+EVAL += ["--autocast", "float32", "--token-budget", "64"]
 EVAL += ["--batch-size", "1", "--seeds", "0", "0", "0", "0", "--template", "human-assistant", "--eos", "<|endoftext|>"]
 EVAL += ["--scores", "scores.json", "--samples", "samples.parquet"]
 PROGRAMS = {"fetch": FETCH, "data": DRAW, "generate": SAMPLE, "generate_given": GIVEN, "logprobs": SCORE}

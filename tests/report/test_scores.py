@@ -28,6 +28,8 @@ def refusal(results, models=MODELS, metrics=METRICS, suites=("demo",)):
     ("place", "value"),
     [
         ("engine", "vllm"),
+        ("autocast", "bfloat16"),
+        ("token_budget", 64),
         ("batch_size", 64),
         ("seeds", [0, 1234, 1234, 1]),
         ("versions", {**SCORES["versions"], "torch": "2.12.0"}),

@@ -91,7 +91,8 @@ SCORE = {
     "metrics": {"acc,none": 0.5},
     "stderr": {"acc,none": 0.1},
 }
-SCORES = {"suite": "demo", "engine": "transformers", "batch_size": 8, "seeds": [0, 1, 2, 3], "template": None}
+SCORES = {"suite": "demo", "engine": "transformers", "autocast": "float32"}
+SCORES |= {"token_budget": 64, "batch_size": 8, "seeds": [0, 1, 2, 3], "template": None}
 SCORES |= {"versions": {"lm_eval": "0.4.13"}, "tasks": {"spell": SCORE}}
 
 
@@ -157,7 +158,8 @@ def evaluated(
             "".join(json.dumps({"text": f"{i}" + f" {i}" * 24}) + "\n" for i in range(rows))
         )
         program = ["eval", "--model", "model", "--manifest", "model.json", "--tasks", "tasks", "--suite", "demo"]
-        program += ["--engine", "transformers", "--batch-size", "8", "--seeds", "0", "1", "2", "3", *flags]
+        program += ["--engine", "transformers", "--autocast", "float32", "--token-budget", "64"]
+        program += ["--batch-size", "8", "--seeds", "0", "1", "2", "3", *flags]
         program += ["--template", "human-assistant", "--eos", "<|endoftext|>", "--shots", *shots]
         return [*program, "--scores", "out.json", "--samples", "out.parquet"]
 
@@ -358,7 +360,7 @@ CASES = [
         "a score file that is incomplete",
         scored(b=lambda text: text[:-40]),
         "results/b/scores/demo.json: expected scores, found no JSON (Unterminated string starting at: line 1 "
-        "column 246 (char 245)); evaluate the model again",
+        "column 289 (char 288)); evaluate the model again",
     ),
     Case(
         "a score file of another version of lm-eval",

@@ -137,7 +137,8 @@ def tasks(damage, folder):
     files.write_digests("tasks/demo", "tasks/demo.json")
     damage(folder / "tasks/demo/demo.yaml")
     flags = ["--model", "model", "--manifest", "model.json", "--tasks", "tasks/demo", "--suite", "demo"]
-    flags += ["--shots", "demo=0", "--engine", "transformers", "--batch-size", "1", "--seeds", "0", "0", "0", "0"]
+    flags += ["--shots", "demo=0", "--engine", "transformers", "--autocast", "float32", "--token-budget", "64"]
+    flags += ["--batch-size", "1", "--seeds", "0", "0", "0", "0"]
     flags += ["--template", "human-assistant", "--eos", "<|endoftext|>", "--scores", "demo.json"]
     return ["eval", *flags, "--samples", "demo.samples.parquet"]
 

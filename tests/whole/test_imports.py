@@ -176,18 +176,19 @@ def commands(folder):
         yield f"manage {command}", ["--results", folder]
 
 
-def test_a_job_with_a_model_is_kept_from_the_network():
+def test_a_job_with_a_model_is_kept_from_the_network_and_from_tf32():
     """Whatever its environment says: hub and data sets are switched off before they are imported."""
     asked = "import huggingface_hub.constants as hub, datasets.config as data"
-    asked += "; print(hub.HF_HUB_OFFLINE, data.HF_HUB_OFFLINE)"
+    asked += "; import torch; precision = torch.get_float32_matmul_precision()"
+    asked += "; print(hub.HF_HUB_OFFLINE, data.HF_HUB_OFFLINE, precision, torch.backends.cuda.matmul.allow_tf32)"
     done = subprocess.run(
         [sys.executable, "-c", f"from wspin.models.offline import import_transformers_offline as go; go(); {asked}"],
         cwd=workflow.ROOT / "workflow/scripts",
-        env={**workflow.environment(), "HF_HUB_OFFLINE": "0"},
+        env={**workflow.environment(), "HF_HUB_OFFLINE": "0", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1"},
         text=True,
         capture_output=True,
     )
-    assert done.stdout.split() == ["True", "True"], done.stderr
+    assert done.stdout.split() == ["True", "True", "highest", "False"], done.stderr
     programs = {
         file.stem
         for file in (workflow.ROOT / "workflow/scripts").glob("*.py")

@@ -2,8 +2,8 @@
 
     python workflow/scripts/eval.py --model results/sft/model --manifest results/sft/manifest.json \
         --tasks results/fetched/tasks/hellaswag --suite hellaswag --shots hellaswag=10 --default-tasks \
-        --engine transformers --batch-size 16 --seeds 0 1234 1234 1234 \
-        --template human-assistant --eos '<|endoftext|>' \
+        --engine transformers --autocast bfloat16 --token-budget 16384 --batch-size 16 \
+        --seeds 0 1234 1234 1234 --template human-assistant --eos '<|endoftext|>' \
         --scores results/sft/scores/hellaswag.json --samples results/sft/scores/hellaswag.samples.parquet
 
 One process on one GPU or the CPU. No chat template: the tasks define the prompts.

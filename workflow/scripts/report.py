@@ -1,6 +1,6 @@
 """Tables, figures and pages of what the study measured.
 
-Scores made in different ways (engine, versions, batch size, seeds, template, prompts) are refused.
+Scores made in different ways (engine, versions, precision, batch size, seeds, template, prompts) are refused.
 
     python workflow/scripts/report.py scores --results results --models base sft spin/ite0 --suites arc gsm8k \
         --metrics arc_challenge=acc_norm,none gsm8k=exact_match,strict-match \

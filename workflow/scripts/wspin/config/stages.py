@@ -196,8 +196,18 @@ class TrainSection(Train):
 class EvalSettings(Section):
     """How lm-eval runs a model."""
 
-    engine: Engine = Field(description="library that runs models for lm-eval, in float32; tables refuse to mix the two")
-    batch_size: Count = Field(description="fixed and recorded, since batch size changes scores by rounding")
+    engine: Engine = Field(description="library that runs models for lm-eval; tables refuse to mix the two")
+    autocast: Precision = Field(
+        description="precision of matrix products over weights in float32 (engine vllm: of weights too); tables refuse "
+        "to mix the two"
+    )
+    token_budget: Count = Field(
+        description="engine transformers: tokens of a scoring pass, every context counted once; recorded, since it "
+        "changes scores by rounding"
+    )
+    batch_size: Count = Field(
+        description="prompts decoded together; fixed and recorded, since it changes scores by rounding"
+    )
     seeds: Annotated[list[Seed], Field(min_length=4, max_length=4)] = Field(
         description="lm-eval's seeds: python, numpy, torch, few-shot examples"
     )

@@ -10,7 +10,10 @@ from wspin.models import checkpoint, folders
 
 
 def hugging_face_model(folder: str | Path, settings: EvalSettings, eos: str | None) -> Any:
-    """lm-eval's backend for transformers, in float32; with `eos`, prompts and answers are tokenised as in training."""
+    """lm-eval's backend for transformers; with `eos`, prompts and answers are tokenised as in training.
+
+    Weights are in float32, matrix products in the precision `settings.autocast`.
+    """
     from lm_eval.models.huggingface import HFLM
 
     class Conversation(HFLM):
@@ -20,18 +23,25 @@ def hugging_face_model(folder: str | Path, settings: EvalSettings, eos: str | No
             return chat.text_ids(context), [*chat.tokenize_response(continuation.removesuffix(eos))[0], *closed]
 
     model, tokenizer = folders.load_model(folder, folders.best_device()), folders.load_tokenizer(folder)
+    options = {"batch_size": settings.batch_size}
+    options["softmax_dtype"] = "float32"  # lm-eval would normalise in the precision of the products
+    if settings.autocast == "bfloat16":
+        options["mixed_precision_dtype"] = "bfloat16"
     if eos is None:
-        return HFLM(pretrained=model, tokenizer=tokenizer, batch_size=settings.batch_size, trust_remote_code=False)
+        return HFLM(pretrained=model, tokenizer=tokenizer, trust_remote_code=False, **options)
     tokenizer.eos_token = eos  # lm-eval stops on it
     tokenizer.split_special_tokens = True  # as in `data.chat`: special tokens in a user's text stay text
     folders.check_eos(model, tokenizer.eos_token_id, folder)
     chat = ChatTokenizer(tokenizer, Dialogue.model_construct(template=PLACE, eos=eos))
-    options = {"batch_size": settings.batch_size, "add_bos_token": False}
+    options["add_bos_token"] = False
     return Conversation(pretrained=model, tokenizer=tokenizer, trust_remote_code=False, **options)
 
 
 def vllm_model(folder: str | Path, settings: EvalSettings) -> Any:
-    """lm-eval's backend for vLLM, in float32. Raises `StudyError` if vLLM is not installed, or a tensor is missing."""
+    """lm-eval's backend for vLLM, weights and products in the precision `settings.autocast`.
+
+    Raises `StudyError` if vLLM is not installed, or a tensor is missing.
+    """
     import torch
 
     from wspin.models.vllm import import_vllm
@@ -41,5 +51,5 @@ def vllm_model(folder: str | Path, settings: EvalSettings) -> Any:
     from lm_eval.models.vllm_causallms import VLLM
 
     options = {} if torch.cuda.is_available() else {"enforce_eager": True}
-    options |= {"dtype": "float32", "batch_size": settings.batch_size, "max_model_len": folders.context_length(folder)}
-    return VLLM(str(folder), trust_remote_code=False, **options)
+    options |= {"dtype": settings.autocast, "max_model_len": folders.context_length(folder)}
+    return VLLM(str(folder), batch_size=settings.batch_size, trust_remote_code=False, **options)

@@ -34,6 +34,13 @@ def import_transformers() -> None:
 
 
 def import_transformers_offline() -> None:
-    """Import the hub's libraries without access to the network or progress bars; fetch has fetched what they need."""
+    """Import the hub's libraries without access to the network or progress bars; fetch has fetched what they need.
+
+    Products of float32 stay float32: some containers set TORCH_ALLOW_TF32_CUBLAS_OVERRIDE, with which torch would round
+    them to TF32. No other library here does so, as long as neither the Trainer nor accelerate compiles models.
+    """
     os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     import_transformers()
+    import torch
+
+    torch.set_float32_matmul_precision("highest")

@@ -45,6 +45,8 @@ class Scores(BaseModel):
     suite: str
     model: str
     engine: str
+    autocast: str
+    token_budget: int
     batch_size: int
     seeds: list[int]
     versions: dict[str, str]
@@ -129,7 +131,7 @@ def _conditions(file: ScoreFile) -> Iterator[tuple[str, Any]]:
     """(place, value) of everything that must be equal wherever it occurs in the table."""
     model, _, scores = file
     yield f"model (of {model})", scores.model
-    for key in ("engine", "versions", "batch_size", "seeds"):
+    for key in ("engine", "versions", "autocast", "token_budget", "batch_size", "seeds"):
         yield key, getattr(scores, key)
     yield f"template (of suite {scores.suite})", scores.template  # lm-eval's own tasks have none
     for task, result in scores.tasks.items():

@@ -1,0 +1,66 @@
+"""The precision of an evaluation: of products, of weights, of the log-probabilities; and none that nobody asked for."""
+
+import sys
+import types
+
+import pytest
+import torch
+from lm_eval.api.instance import Instance
+
+from wspin.config.stages import EvalSettings
+from wspin.eval import language_models
+from wspin.models import checkpoint, folders, vllm
+
+PAIRS = [("Spell this word backward: stone", text) for text in (" enots", " stone", " wodniw")]
+
+
+def settings(autocast, engine="transformers"):
+    sizes = {"token_budget": 2048, "batch_size": 2}
+    return EvalSettings(engine=engine, autocast=autocast, seeds=[0, 1234, 1234, 1234], **sizes)
+
+
+def loglikelihoods(lm):
+    requests = [Instance("loglikelihood", {}, pair, i, ("task", i, 1)) for i, pair in enumerate(PAIRS)]
+    return [value for value, _ in lm.loglikelihood(requests, disable_tqdm=True)]
+
+
+@pytest.mark.parametrize("autocast", ["float32", "bfloat16"])
+def test_products_have_the_precision_of_the_settings(scratch_model, autocast):
+    """Weights and log-probabilities stay in float32."""
+    lm = language_models.hugging_face_model(scratch_model, settings(autocast), None)
+    assert {weight.dtype for weight in lm.model.parameters()} == {torch.float32}
+    seen = []
+    lm.model.lm_head.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    found = loglikelihoods(lm)
+    assert set(seen) == {getattr(torch, autocast)}
+    exact = loglikelihoods(language_models.hugging_face_model(scratch_model, settings("float32"), None))
+    assert found == pytest.approx(exact, rel=0.02)
+    assert (found == exact) == (autocast == "float32")
+    rounded = torch.tensor(found).bfloat16().tolist()
+    assert autocast == "float32" or found != rounded  # sums of log-probabilities in float32
+
+
+def test_vllm_loads_weights_in_the_precision_of_the_settings(monkeypatch):
+    options = {}
+    backend = types.SimpleNamespace(VLLM=lambda folder, **given: options.update(given))
+    monkeypatch.setitem(sys.modules, "lm_eval.models.vllm_causallms", backend)
+    monkeypatch.setattr(vllm, "import_vllm", lambda stage: None)
+    monkeypatch.setattr(checkpoint, "check_weights", lambda folder: None)
+    monkeypatch.setattr(folders, "context_length", lambda folder: 128)
+    for autocast in ("float32", "bfloat16"):
+        language_models.vllm_model("model", settings(autocast, "vllm"))
+        assert options["dtype"] == autocast
+
+
+def test_no_evaluation_switches_tf32_on(scratch_model):
+    """lm-eval, transformers and accelerate are imported above."""
+    before = tf32()
+    assert before[:2] == ("highest", False)
+    loglikelihoods(language_models.hugging_face_model(scratch_model, settings("float32"), None))
+    assert tf32() == before
+
+
+def tf32():
+    """The switches of torch; the last one concerns convolutions, which no supported model has."""
+    backends = torch.backends
+    return torch.get_float32_matmul_precision(), backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32
