@@ -42,8 +42,7 @@ def model(shape: Scratch, seed: int = 0, device: str = "cpu") -> Any:
     from transformers import Qwen2ForCausalLM
 
     torch.manual_seed(seed)
-    with torch.device(device):  # a GPU draws billions of numbers faster than a CPU
-        return Qwen2ForCausalLM(scratch_config(shape, EOS))
+    return Qwen2ForCausalLM(scratch_config(shape, EOS)).to(device)
 
 
 @dataclass(frozen=True)

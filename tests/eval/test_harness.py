@@ -104,6 +104,7 @@ def run_program(made, out, suite="demo", shots=("spell_backward=0", "spell_backw
         "--eos": EOS,
         "--scores": out / f"{suite}.json",
         "--samples": out / f"{suite}.samples.parquet",
+        "--state": out / ".state/eval",
         **changes,
     }
     given = [text for flag, value in flags.items() if value is not None for text in (flag, str(value))]
