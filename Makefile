@@ -6,7 +6,7 @@ BIN := $(ENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup setup-vllm demo real status adopt revisions report test test-all check docs lock audit bench
+.PHONY: setup setup-vllm demo real status adopt revisions report test test-all check docs lock audit bench check-gpu
 
 setup: $(ENV)/ready                 ## an environment with every version pinned
 
@@ -83,6 +83,9 @@ docs: setup                         ## what is generated in config/, README.md a
 bench: setup                        ## docs/benchmarks.md: beside TRL and the published code; DEVICE=cuda on a GPU
 	$(BIN)/pip install --quiet -c constraints.txt -r envs/bench.in
 	python -m bench $(if $(DEVICE),--device $(DEVICE))
+
+check-gpu:                          ## docs/gpu.md: the first 8 minutes on a GPU; PYTHON=python where torch for CUDA is
+	$(PYTHON) -m bench.gpu
 
 audit: $(ENV)-audit/bin/pip-audit   ## known vulnerabilities of the pinned versions; needs the network
 	$< --strict --disable-pip --no-deps -r constraints.txt

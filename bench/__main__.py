@@ -3,7 +3,7 @@
 python -m bench                    # all of them, about half an hour
 python -m bench training memory    # two of them; the numbers of the others stay
 python -m bench --quick            # a smoke test in a minute; writes nothing
-python -m bench --device cuda      # training and scoring of this library alone, on a GPU, in bfloat16
+python -m bench --device cuda      # training and scoring on a GPU, in bfloat16; TRL if it is installed
 """
 
 import argparse

@@ -28,14 +28,22 @@ class Row(NamedTuple):
 
 
 class Clock:
-    """Wall-clock and CPU seconds of this process, summed over its `with` blocks."""
+    """Wall-clock and CPU seconds of this process, summed over its `with` blocks; on a GPU its peak memory too.
 
-    def __init__(self, device: str = "cpu") -> None:
+    `resident`: bytes of the GPU's memory that are no part of what is measured.
+    """
+
+    def __init__(self, device: str = "cpu", resident: int = 0) -> None:
         self.wall = self.cpu = 0.0
+        self.peak, self.resident = 0, resident
         self.on_gpu = device == "cuda"
 
     def __enter__(self) -> Self:
         self._synchronize()
+        if self.on_gpu:
+            import torch
+
+            torch.cuda.reset_peak_memory_stats()
         self.started = time.perf_counter(), time.process_time()
         return self
 
@@ -43,6 +51,10 @@ class Clock:
         self._synchronize()
         self.wall += time.perf_counter() - self.started[0]
         self.cpu += time.process_time() - self.started[1]
+        if self.on_gpu:
+            import torch
+
+            self.peak = max(self.peak, torch.cuda.max_memory_allocated() - self.resident)
 
     def _synchronize(self) -> None:
         """Wait for the GPU, which works asynchronously."""
@@ -52,21 +64,26 @@ class Clock:
             torch.cuda.synchronize()
 
     def quantities(self, prefix: str = "") -> dict[str, float]:
-        return {f"{prefix}seconds": self.wall, f"{prefix}cpu_seconds": self.cpu}
+        memory = {f"{prefix}gpu_bytes": self.peak} if self.on_gpu else {}
+        return {f"{prefix}seconds": self.wall, f"{prefix}cpu_seconds": self.cpu, **memory}
 
 
 def interleaved(
-    benchmark: str, case: str, contenders: Mapping[str, Callable[[], Mapping[str, Any]]], rounds: int
+    benchmark: str, case: str, contenders: Mapping[str, Callable[[], Mapping[str, Any]]], rounds: int, warm_up: int = 0
 ) -> Iterator[Row]:
-    """Every contender once per round; a contender is a function that returns its quantities."""
-    for round_ in range(rounds):
+    """Every contender once per round; a contender is a function that returns its quantities.
+
+    `warm_up`: rounds before the first, in which kernels are compiled and loaded; not measured.
+    """
+    for round_ in range(-warm_up, rounds):
         for name, contender in contenders.items():
             gc.collect()
             started = time.perf_counter()
             quantities = contender()
             message = f"{benchmark} {case}, {round_ + 1} of {rounds}: {name}, {time.perf_counter() - started:.1f} s"
             print(f"bench: {message}", file=sys.stderr, flush=True)
-            yield from (Row(benchmark, case, name, round_, *entry) for entry in quantities.items())
+            if round_ >= 0:
+                yield from (Row(benchmark, case, name, round_, *entry) for entry in quantities.items())
 
 
 def in_new_process(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -90,7 +107,7 @@ def use_one_thread() -> None:
 def machine(device: str = "cpu") -> list[Row]:
     """Hardware and versions, without the machine's name."""
     facts = {"processor": _processor(), "threads": 1, "system": f"{platform.system()} {platform.machine()}"}
-    facts |= {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
+    facts |= {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
     if device == "cuda":
         import torch
 
@@ -111,7 +128,7 @@ def _processor() -> str:
     return ", ".join(filter(None, [names[0] if names else platform.processor(), f"{os.cpu_count()} cores", vectors]))
 
 
-def _version(package: str) -> str:
+def version(package: str) -> str:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

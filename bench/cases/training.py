@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
@@ -67,7 +68,11 @@ FULL = (
     TrainingCase("tiny", shapes.TINY, pairs=16, rounds=3),
     TrainingCase("small", shapes.SMALL, pairs=16, rounds=3, micro_batches=((1, 8),), answers_only=False),
 )
-GPU = (TrainingCase("large", shapes.LARGE, pairs=256, rounds=3, per_step=64, token_budget=8192),)
+GPU = (
+    TrainingCase(
+        "large", shapes.LARGE, pairs=128, rounds=2, micro_batches=((8, 8), (16, 4)), per_step=64, token_budget=8192
+    ),
+)
 PEERS = ("trl", "padded")
 QUICK = (
     TrainingCase("minute", shapes.MINUTE, pairs=8, rounds=1, micro_batches=((4, 1), (2, 2)), per_step=4, scale=1 / 16),
@@ -76,14 +81,22 @@ QUICK = (
 
 def run(quick: bool, device: str) -> Iterator[Row]:
     for case in QUICK if quick else {"cpu": FULL, "cuda": GPU}[device]:
-        yield from measure("training", case, device)
+        yield from measure("training", case, device, PEERS if device == "cpu" else installed_peers())
+
+
+def installed_peers() -> list[str]:
+    """TRL, and TRL with Liger's kernels, as far as an environment has them that was not made by `make setup`."""
+    packages = {"trl": ("trl",), "liger": ("trl", "liger_kernel")}
+    return [peer for peer, needed in packages.items() if all(map(find_spec, needed))]
 
 
 def measure(benchmark: str, case: TrainingCase, device: str = "cpu", peers: Sequence[str] = PEERS) -> Iterator[Row]:
-    """All contenders of a case in turn; on a GPU only ours."""
-    task = Task.of(case, device)
+    """All contenders of a case in turn; on a GPU after a round that compiles."""
+    task, warm_up = Task.of(case, device), int(device == "cuda")
     yield from task.sizes(benchmark)
-    yield from interleaved(benchmark, case.name, task.contenders(peers if device == "cpu" else ()), case.rounds)
+    yield from interleaved(benchmark, case.name, task.contenders(peers), case.rounds, warm_up)
+    if "liger" in peers:  # after all others, since it replaces parts of transformers for them too
+        yield from interleaved(benchmark, case.name, task.liger_contenders(), case.rounds, warm_up)
 
 
 class Curve(TrainerCallback):
@@ -157,17 +170,24 @@ class Task:
         contenders: dict[str, Callable[[], dict[str, Any]]] = {"ours": self.ours}
         for size, times in self.case.micro_batches if "trl" in peers else ():
             contenders[f"TRL, precomputed, {size} x {times}"] = partial(self.trl, size, times, in_loop=False)
-            contenders[f"TRL, in the loop, {size} x {times}"] = partial(self.trl, size, times, in_loop=True)
+            if self.device == "cpu":
+                contenders[f"TRL, in the loop, {size} x {times}"] = partial(self.trl, size, times, in_loop=True)
         if "padded" in peers:
             contenders["padded"] = partial(self.padded, answers_only=False)
         if "padded" in peers and self.case.answers_only:
             contenders["padded, answers only"] = partial(self.padded, answers_only=True)
         return contenders
 
+    def liger_contenders(self) -> dict[str, Callable[[], dict[str, Any]]]:
+        sizes = self.case.micro_batches
+        return {
+            f"TRL, Liger, {n} x {times}": partial(self.trl, n, times, in_loop=True, liger=True) for n, times in sizes
+        }
+
     def ours(self) -> dict[str, Any]:
         """Score the pairs with the start model, then train on them; the matmul rate is measured before and after."""
         rate = self._matmul_rate()
-        model, scoring, training, curve = self._copy(), Clock(self.device), Clock(self.device), Curve()
+        model, scoring, training, curve = self._copy(), self._clock(), self._clock(), Curve()
         with scoring:
             reference = score_items(model, self.items, self.case.token_budget, self.precision)
         items = [replace(item, reference=tuple(scores)) for item, scores in zip(self.items, reference, strict=True)]
@@ -188,7 +208,7 @@ class Task:
         return {**training.quantities(), **scoring.quantities("reference_"), **quantities, **self._compare(curve)}
 
     def padded(self, answers_only: bool) -> dict[str, Any]:
-        model, training, curve = self._copy(), Clock(), Curve()
+        model, training, curve = self._copy(), self._clock(), Curve()
         trainer = padded.PaddedTrainer(
             self.model.eval(),
             self.settings.beta,
@@ -204,20 +224,21 @@ class Task:
         flops = self._padded_flops(self.case.per_step, answers_only)
         return {**training.quantities(), "flops": flops, **self._compare(curve)}
 
-    def trl(self, micro_batch: int, accumulation: int, in_loop: bool) -> dict[str, Any]:
+    def trl(self, micro_batch: int, accumulation: int, in_loop: bool, liger: bool = False) -> dict[str, Any]:
         from ..peers import trl  # slow to import, and not always installed
 
-        model, training, curve = self._copy(), Clock(), Curve()
+        model, training, curve = self._copy(), self._clock(), Curve()
         trainer = trl.trainer(
             model,
             self._copy() if in_loop else None,
             self.ordered_items,
-            self.arguments(),
+            replace(self.arguments(), bf16=self.precision == "bfloat16"),
             micro_batch,
             accumulation,
             self.settings.beta,
             optimizer(self.settings),
             [curve],
+            liger,
         )
         check_ids(trl.collated_ids(trainer), self.ordered_items, micro_batch)
         self._train(trainer, training)
@@ -234,6 +255,11 @@ class Task:
 
     def _copy(self) -> Any:
         return copy.deepcopy(self.model)
+
+    def _clock(self) -> Clock:
+        """A clock that counts the memory of a contender's copy, not that of the model copied."""
+        size = sum(weights.numel() * weights.element_size() for weights in self.model.parameters())
+        return Clock(self.device, size)
 
     def _train(self, trainer: Trainer, clock: Clock) -> None:
         trainer.remove_callback(PrinterCallback)

@@ -58,9 +58,9 @@ def page(numbers: Numbers) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table: first column left-aligned, the others right-aligned."""
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
+    """A Markdown table: the first `left` columns left-aligned, the others right-aligned."""
+    lines = [head, [*["---"] * left, *["---:"] * (len(head) - left)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -114,8 +114,9 @@ CPU-seconds of the process and its children. Starting Snakemake and reading the 
 ON_GPU = """\
 ## On a GPU
 
-`make bench DEVICE=cuda` measures our side of training and scoring there, on the shape of Qwen1.5-1.8B, in bfloat16 and
-with whatever attention the library chooses, as a share of the device's own rate of matrix products."""
+`make bench DEVICE=cuda` measures training and scoring there, beside TRL if it is installed, on the shape of
+Qwen1.5-1.8B, in bfloat16 and with whatever attention the library chooses, as a share of the device's own rate of matrix
+products. `make check-gpu` does so too, with what else no CPU can show ([gpu.md](gpu.md))."""
 
 NO_GPU = "Not measured: the numbers on this page were made on a machine without a GPU."
 
