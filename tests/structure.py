@@ -32,7 +32,7 @@ ALLOWED = {
     "eval": "config storage models data",
     "exchange": "storage",
     "report": "config storage",
-    "preflight": "config study storage engine models fetch",
+    "preflight": "config study storage engine models fetch eval",
     "manage": "config study storage report fetch",
     "cli": "config storage",
 }
