@@ -29,7 +29,7 @@ ALLOWED = {
     "logprobs": "storage engine data",
     "weigh": "config storage",
     "train": "config storage engine data",
-    "eval": "config storage models data",
+    "eval": "config storage engine models data",
     "exchange": "storage",
     "report": "config storage",
     "preflight": "config study storage engine models fetch eval",
