@@ -18,7 +18,6 @@ from unittest import mock
 
 import pyarrow.parquet as pq
 import pytest
-import torch
 from lm_eval.api.instance import Instance
 from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers.models import Unigram
