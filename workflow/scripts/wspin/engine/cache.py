@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
@@ -33,6 +34,11 @@ class SlotCache(Cache):
     def __init__(self, slots: int, columns: int):
         self.window = CacheWindow(slots, columns)
         super().__init__(layer_class_to_replicate=partial(PreallocatedLayer, self.window))
+
+    def copy_beginning(self, slot: int, column: int, length: int) -> None:
+        """Copy the first `length` columns of the last slot into a sequence that begins in `column` of `slot`."""
+        for tensor in self._tensors():
+            tensor[slot, :, column : column + length] = tensor[-1, :, :length]
 
     def move(self, slot: int, free: int) -> None:
         """Copy the sequence of a slot to a free one."""
@@ -69,9 +75,11 @@ class PreallocatedLayer(CacheLayerMixin):
         return self.window.padded
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Zeros, because masked values are still multiplied, by zero."""
+        """Zeros, because masked values are still multiplied, by zero. Autocast would cast all states at every step."""
+        device, window = key_states.device.type, self.window
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
         self.keys, self.values = (
-            states.new_zeros(self.window.slots, states.shape[1], self.window.columns, states.shape[3])
+            states.new_zeros(window.slots, states.shape[1], window.columns, states.shape[3], dtype=dtype)
             for states in (key_states, value_states)
         )
         self.is_initialized = True

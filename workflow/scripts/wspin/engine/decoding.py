@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from .cache import SlotCache
 from .sampling import Sampling
@@ -43,17 +44,24 @@ class Work:
 
 @torch.inference_mode()
 def decode(
-    model: Any, requests: Sequence[Request], sampling: Sampling, slots: int, on_answer: Callable[[int, list[int]], None]
+    model: Any,
+    requests: Sequence[Request],
+    sampling: Sampling,
+    slots: int,
+    on_answer: Callable[[int, list[int]], None],
+    beginning: Sequence[int] = (),
 ) -> Work:
     """Answer all requests, at most `slots` at a time; `on_answer` gets a request's index and its answer as it ends.
 
-    Waiting prompts take free slots, the longest first: if memory is short, the first step shows it. The model's own
-    sampling defaults (penalties, top_k) are ignored.
+    Waiting prompts take free slots, the longest first: if memory is short, the first step shows it. All prompts begin
+    with the tokens of `beginning` and go on; it is prefilled once. The model's own sampling defaults (penalties, top_k)
+    are ignored.
     """
     model.eval()
     waiting = deque(sorted(range(len(requests)), key=lambda i: (-len(requests[i].prompt), i)))
     slots, useful = min(slots, len(requests)), 0
-    batch = RunningBatch(model, sampling, slots, max((len(r.prompt) + r.limit - 1 for r in requests), default=0))
+    columns = max((len(request.prompt) + request.limit - 1 for request in requests), default=0)
+    batch = RunningBatch(model, sampling, slots, columns, beginning)
     while waiting or batch.sequences:
         free = slots - len(batch.sequences)
         if waiting and free >= max(1, slots * REFILL):
@@ -86,14 +94,21 @@ class RunningSequence:
 
 
 class RunningBatch:
-    """The running sequences, in the first slots of a cache of `slots` times `columns` tokens."""
+    """The running sequences, in the first slots of a cache of `slots` times `columns` tokens.
 
-    def __init__(self, model: Any, sampling: Sampling, slots: int, columns: int):
+    The beginning of all prompts, if they have one, lies in a slot of its own, the last.
+    """
+
+    def __init__(self, model: Any, sampling: Sampling, slots: int, columns: int, beginning: Sequence[int] = ()):
         self.model, self.sampling = model, sampling
         self.sequences: list[RunningSequence] = []
-        self.cache = SlotCache(slots, columns)
+        self.cache = SlotCache(slots + bool(beginning), columns)
         self.window = self.cache.window
-        self.slot_steps = self.prompt_tokens = 0
+        self.slot_steps, self.prompt_tokens, self.beginning = 0, len(beginning), len(beginning)
+        if beginning:
+            self.window.slot = slots
+            self._logits([list(beginning)], [0])
+            self.window.slot = self.window.end = 0
 
     def admit(self, sequences: list[RunningSequence]) -> None:
         """Prefill the slots behind the running ones, and sample the first tokens.
@@ -101,10 +116,12 @@ class RunningBatch:
         No prompt may be longer than the running sequences: its tokens end in the same column.
         """
         self._shift()
-        width = max(sequence.length for sequence in sequences)
-        end = self.window.end if self.sequences else width
-        self.window.slot, self.window.begin, self.window.end = len(self.sequences), end - width, end - width
-        self._forward(sequences, [[0] * (width - s.length) + list(s.request.prompt) for s in sequences])
+        longest = max(sequence.length for sequence in sequences)
+        end, width = self.window.end if self.sequences else longest, longest - self.beginning
+        self.window.slot, self.window.begin, self.window.end = len(self.sequences), end - longest, end - width
+        for slot, sequence in enumerate(sequences, len(self.sequences)) if self.beginning else ():
+            self.cache.copy_beginning(slot, end - sequence.length, max(0, sequence.length - width))
+        self._forward(sequences, [[0] * (width - s.length) + list(s.request.prompt[-width:]) for s in sequences])
         self.window.slot = self.window.begin = 0
         self.sequences += sequences
         self.prompt_tokens += len(sequences) * width
@@ -131,10 +148,17 @@ class RunningBatch:
 
     def _forward(self, sequences: list[RunningSequence], ids: list[list[int]]) -> None:
         """Run the model on `ids` (sequences, new), padded on the left, and append a token to each sequence."""
+        end = self.window.past + len(ids[0])
+        logits = self._logits(ids, [end - sequence.length for sequence in sequences])
+        uniforms = [s.uniforms[len(s.ids)] for s in sequences] if self.sampling.temperature else []
+        for sequence, token in zip(sequences, self.sampling.tokens(logits, uniforms), strict=True):
+            sequence.ids.append(token)
+
+    def _logits(self, ids: list[list[int]], starts: list[int]) -> Tensor:
+        """Logits (sequences, vocabulary) after `ids` (sequences, new); a sequence starts in its column of `starts`."""
         past, new, device = self.window.past, len(ids[0]), self.model.device
-        starts = [past + new - sequence.length for sequence in sequences]
         self.window.padded = any(starts)
-        # A step waits for the GPU once only: below, where the sampled ids come back.
+        # A step waits for the GPU once only: where the sampled ids come back.
         columns = torch.arange(past + new, device=device)
         start = torch.tensor(starts)[:, None].to(device, non_blocking=True)
         logits = self.model(
@@ -146,9 +170,7 @@ class RunningBatch:
             logits_to_keep=1,
         ).logits[:, -1]
         self.window.end += new
-        uniforms = [s.uniforms[len(s.ids)] for s in sequences] if self.sampling.temperature else []
-        for sequence, token in zip(sequences, self.sampling.tokens(logits, uniforms), strict=True):
-            sequence.ids.append(token)
+        return logits
 
     def _shift(self) -> None:
         """Move the sequences left over the columns that none of them uses."""
