@@ -29,10 +29,10 @@ ALLOWED = {
     "logprobs": "storage engine data",
     "weigh": "config storage",
     "train": "config storage engine data",
-    "eval": "config storage engine models data",
+    "eval": "config storage models data engine",
     "exchange": "storage",
     "report": "config storage",
-    "preflight": "config study storage engine models fetch eval",
+    "preflight": "config study storage engine models fetch",
     "manage": "config study storage report fetch",
     "cli": "config storage",
 }

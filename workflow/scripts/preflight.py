@@ -1,6 +1,6 @@
 """Estimate what a study takes, and list the problems that would stop it: time, memory, price, disk, access.
 
-python workflow/scripts/preflight.py --configfile config/overlays/swift_paper.yaml
+python workflow/scripts/preflight.py --config results/config.yaml
 """
 
 import sys
@@ -13,25 +13,23 @@ from wspin.study.paths import StudyPaths
 
 def main(argv=None):
     parser = cli.program_parser("preflight", __doc__)
-    parser.add_argument("--configfile", nargs="+", default=[], help="overlays of config/config.yaml, in order")
+    parser.add_argument("--config", required=True, help="the resolved configuration, as the workflow writes it")
     arguments = parser.parse_args(argv)
-    paths = StudyPaths(read_study(["config/config.yaml", *arguments.configfile]))
+    paths = StudyPaths(read_study([arguments.config]))
     import_transformers()
     from wspin.preflight.complaints import check_access, find_complaints
     from wspin.preflight.estimates import Estimator, mean_lengths
-    from wspin.preflight.requests import counted_requests
     from wspin.preflight.sizes import known_sizes
-    from wspin.preflight.table import estimate_table, unknown_models
+    from wspin.preflight.table import estimate_table
 
-    requests, uncounted = counted_requests(paths)
-    estimator = Estimator(paths, known_sizes(paths), mean_lengths(paths), requests)
+    estimator = Estimator(paths, known_sizes(paths), mean_lengths(paths))
     estimates = estimator.all()
     print(estimate_table(estimates, estimator))
     summary, refusals = check_access(paths.study)
     print(summary)
-    problems = [*find_complaints(estimator, estimates), *uncounted, *refusals]
+    problems = [*find_complaints(estimator, estimates), *refusals]
     cli.print_lines((f"preflight.py: error: {line}" for line in problems), sys.stderr)
-    partial = ", of what can be estimated" if unknown_models(estimator) else ""
+    partial = "" if estimator.sizes.keys() >= set(paths.fetched_models) else ", of what can be estimated so far"
     print(f"preflight: {len(problems) or 'no'} problem{'s' * (len(problems) != 1)}{partial}", flush=True)
     sys.exit(bool(problems))
 

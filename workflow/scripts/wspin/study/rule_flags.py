@@ -71,8 +71,7 @@ class RuleFlags:
 
     def untracked_train_flags(self, model: str) -> list[str]:
         """What leaves no trace in a training's result: where it and its parent keep their states, what it watches."""
-        state, parent = (self.paths.state("train", name) for name in (model, self.paths.parent(model)))
-        states = ["--state", state, "--parent-state", parent]
+        states = ["--state", self.paths.state(model), "--parent-state", self.paths.state(self.paths.parent(model))]
         return [*states, *flags(self.paths.train_settings(model), only=UNTRACKED)]
 
     def generate(self, responses: str, shard: str) -> list[str]:
