@@ -20,6 +20,9 @@ from users import BOB, as_user, needs_root
 import manage
 from wspin.config.load import read_study
 from wspin.errors import StudyError
+from wspin.eval.responses import TaskRequests
+from wspin.generate.answer import Answer
+from wspin.generate.sampling import AnswerStore
 from wspin.manage import job_state
 from wspin.manage.job_state import JobState
 from wspin.manage.status import cell, table
@@ -238,6 +241,29 @@ def test_a_training_that_ended_has_only_its_saved_state(here):
     assert below[3:] == [f"interrupted: {MODEL}: saved at step 16 ({LOG})"]
 
 
+def test_a_generation_or_evaluation_that_ended_has_what_it_has_finished(here, frozen):
+    """A lock beside it, as that of a training, shows that it runs."""
+    scores, log = "results/two/spin/ite1/scores/quick.json", "results/two/logs/eval/spin/ite1/quick.log"
+    state = "results/two/.state/eval/spin/ite1/quick/0123456789abcdef"
+    remove(SHARD, scores)
+    write(SHARD_LOG, "generate: 120 of 1200  310 s left\n", ago=500)
+    write(log, "eval: 30 of 40  4 min left\n", ago=10)
+    answers = write("results/two/.state/generate/spin/ite2/00/0123456789abcdef/answers.jsonl", "")
+    write(f"{state}/.{'0' * 32}.json.12345678/{'0' * 32}.json", "")  # torn
+    rows, below = told()
+    assert (rows["spin/ite2"]["generations"], rows["spin/ite1"]["scores"]) == ("1/2", "1/2")
+    answers.write_text("an answer")
+    write(f"{state}/{'0' * 32}.json", "responses")
+    rows, below = told()
+    assert (rows["spin/ite2"]["generations"], rows["spin/ite1"]["scores"]) == ("1/2, interrupted", "1/2, interrupted")
+    assert below[3:] == [
+        f"interrupted: {scores}: what it has finished is kept ({log})",
+        f"interrupted: {SHARD}: what it has finished is kept ({SHARD_LOG})",
+    ]
+    with locked(Path(state)):
+        assert told()[0]["spin/ite1"]["scores"] == "1/2, running 75 %, 4 min left"
+
+
 def test_the_state_of_a_finished_training_is_no_interruption(here):
     save_state(8)
     assert told()[0]["spin/ite1"]["model"] == "done"
@@ -396,6 +422,15 @@ def test_the_time_left_of_several_is_the_last_ones():
 
 def test_saved_states_carry_the_journals_mark():
     assert f"checkpoint-*/{journal.COMPLETE}" == job_state.SAVED
+
+
+def test_kept_files_have_the_names_that_their_stages_give_them(tmp_path):
+    store = AnswerStore(tmp_path / "generate/f1e2", 1, 1)
+    assert job_state.saved(str(tmp_path / "generate")) is None
+    store.add(0, Answer([0], "stop"))
+    TaskRequests("generate_until", "demo", []).write(tmp_path / "eval/f1e2", [])
+    for stage in ("generate", "eval"):
+        assert job_state.saved(str(tmp_path / stage)) == "what it has finished is kept"
 
 
 # With Snakemake

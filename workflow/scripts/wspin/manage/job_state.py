@@ -4,12 +4,12 @@ A job is the first of these that holds:
 
 * *done* if all its files exist and no marker of Snakemake's calls them incomplete; *stale* if other code than the
   present made them, or if their record cannot be read;
-* *running* if a process holds the lock of its training's state, or if a live run has marked its files and its log has
+* *running* if a process holds the lock of its state, or if a live run has marked its files and its log has
   been written to since;
 * *queued* if a live run has marked its files: Snakemake marked them during a run that has not ended, and a Snakemake
   process of this folder lives;
 * *failed* if its files are not marked and its log ends in an error;
-* *interrupted* if a marker or a saved state of its training is left;
+* *interrupted* if a marker or a saved state is left, of a training, a generation or an evaluation;
 * *missing* otherwise.
 
 Locks may not be visible from another node. Then a job that a run has marked is running as long as its log grows.
@@ -37,6 +37,7 @@ from . import stale
 SILENCE = 120.0  # seconds after which a log no longer counts as growing: programs report progress every 30 or so
 TAIL = 4096  # bytes that are read of a log
 SAVED = "checkpoint-*/complete"  # mark of a whole saved state, below a state's folder
+KEPT = ("answers.jsonl", "[0-9a-f]" * 32 + ".json")  # there: of a generation, of an evaluation
 LEFT = r"(?:(\d{1,15}) h )?(\d{1,15}) (s|min) left"  # as `progress.span` writes it
 PROGRESS = re.compile(rf"^\w+: (?:step )?(\d{{1,15}}) of (\d{{1,15}})\b(?:.*  {LEFT})?", re.MULTILINE)
 FAILED = re.compile(r"^(?:\w+\.py: error: |Traceback )", re.MULTILINE)
@@ -79,12 +80,11 @@ class Snapshot:
         submitted = in_run and self.alive
         begun = marked is not None and logged is not None and logged >= marked
         grows = self.runs and begun and self.now - logged < SILENCE
-        saved = job.states is not None and saved_step(job.states) is not None
         rules = {
             "running": locked or (submitted and begun) or (locked is None and in_run and grows),
             "queued": submitted,
             "failed": marked is None and FAILED.search(tail(job.log)),
-            "interrupted": marked is not None or saved,
+            "interrupted": marked is not None or saved(job.states),
         }
         return next((word for word, holds in rules.items() if holds), "missing")
 
@@ -96,7 +96,7 @@ class Snapshot:
         return JobState("running", share, None if left is None else max(0.0, left - (age or 0.0)), age)
 
     def _locked(self, job: Job) -> bool | None:
-        """Whether a process holds a state of the training; None if that is unknown: one on another node may."""
+        """Whether a process holds a state of the job; None if that is unknown: one on another node may."""
         locks = glob.glob(f"{glob.escape(job.states)}/*.lock") if job.states else []
         if any(map(held, locks)):
             return True
@@ -161,7 +161,13 @@ def progress_of(log: str) -> tuple[float | None, float | None]:
     return int(done) / int(total), seconds
 
 
-def saved_step(states: str) -> int | None:
-    """The step of the latest whole saved state of a training."""
-    steps = re.findall(r"checkpoint-(\d+)/", "\n".join(glob.glob(f"{glob.escape(states)}/*/{SAVED}")))
-    return max(map(int, steps), default=None)
+def saved(states: str | None) -> str | None:
+    """What the next attempt of a job resumes from, in words; None for nothing."""
+    if states is None:
+        return None
+    place = glob.escape(states)
+    steps = re.findall(r"checkpoint-(\d+)/", "\n".join(glob.glob(f"{place}/*/{SAVED}")))
+    if steps:
+        return f"saved at step {max(map(int, steps))}"
+    kept = [path for name in KEPT for path in glob.glob(f"{place}/*/{name}")]
+    return "what it has finished is kept" if any(map(tail, kept)) else None

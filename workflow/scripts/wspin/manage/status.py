@@ -10,7 +10,7 @@ from wspin.storage.text_tables import text_table
 from wspin.study.jobs import COLUMNS, Job, other_jobs, rows
 from wspin.study.paths import StudyPaths
 
-from .job_state import JobState, Snapshot, saved_step, tail
+from .job_state import JobState, Snapshot, saved, tail
 
 FINISHED = ("done", "stale")
 LONGEST_LINE = 500  # characters of a failed job's last line
@@ -74,8 +74,7 @@ def details(job: Job, state: JobState) -> str:
     """One line on a job that is neither done nor missing: its progress, and its log."""
     more = ""
     if state.word == "interrupted":
-        step = saved_step(job.states) if job.states else None
-        more = "starts anew" if step is None else f"saved at step {step}"
+        more = saved(job.states) or "starts anew"
     elif state.word == "failed":
         more = one_line(tail(job.log).rstrip().rpartition("\n")[2], LONGEST_LINE)
     elif state.word == "running":

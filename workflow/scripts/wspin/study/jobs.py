@@ -15,7 +15,7 @@ class Job(NamedTuple):
 
     outputs: tuple[str, ...]
     log: str
-    states: str | None = None  # folder of a training's saved states
+    states: str | None = None  # folder of what a training, generation or evaluation resumes from
 
 
 def rows(paths: StudyPaths) -> dict[str, dict[str, list[Job]]]:
@@ -85,7 +85,8 @@ def _scores(paths: StudyPaths, model: str) -> list[Job]:
     if model not in paths.table_models():
         return []
     suites = zip(paths.study.eval.suites, paths.scores(model), strict=True)
-    return [Job((path, paths.samples(path)), paths.log("eval", model, suite)) for suite, path in suites]
+    places = [(path, ("eval", model, suite)) for suite, path in suites]
+    return [Job((path, paths.samples(path)), paths.log(*place), paths.state(*place)) for path, place in places]
 
 
 def _weighted(paths: StudyPaths, iteration: Iteration) -> list[Iteration]:
@@ -109,4 +110,11 @@ def _teacher(paths: StudyPaths, iteration: Iteration) -> list[Job]:
 
 
 def _shards(paths: StudyPaths, folder: str, kind: str, stage: str, rows: str = "prompts") -> list[Job]:
-    return [Job((paths.file(folder, kind, shard),), paths.log(stage, folder, shard)) for shard in paths.shards(rows)]
+    return [
+        Job(
+            (paths.file(folder, kind, shard),),
+            paths.log(stage, folder, shard),
+            paths.state(stage, folder, shard) if stage == "generate" else None,
+        )
+        for shard in paths.shards(rows)
+    ]
