@@ -6,7 +6,7 @@ BIN := $(ENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup setup-vllm demo real status adopt revisions report test test-all check docs lock audit bench check-gpu
+.PHONY: setup setup-vllm demo real preflight status adopt revisions report test test-all check docs lock audit bench check-gpu
 
 setup: $(ENV)/ready                 ## an environment with every version pinned
 
@@ -48,6 +48,10 @@ real: setup                         ## a small pretrained model on real text, on
 	$(UNLOCK)
 	snakemake --profile local all --configfile config/overlays/smollm2.yaml
 	@cat results/smollm2/tables/scores.md; echo; cat results/smollm2/tables/weights.md
+
+preflight:                          ## time, memory, price, and what would stop the study; CONFIG=config/overlays/demo.yaml for overlays
+	@test -e $(ENV)/ready || $(MAKE) setup
+	@python workflow/scripts/preflight.py $(if $(CONFIG),--configfile $(CONFIG))
 
 status:                             ## progress at any time; CONFIG=config/overlays/demo.yaml for overlays
 	@test -e $(ENV)/ready || $(MAKE) setup  # never changes the environment of running jobs

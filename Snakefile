@@ -21,7 +21,6 @@ pathvars:
     benchmarks="<results>/benchmarks",
 
 
-include: "rules/preflight.smk"
 include: "rules/fetch.smk"
 include: "rules/data.smk"
 include: "rules/train.smk"

@@ -104,14 +104,9 @@ def interpreter(stage):
     return python
 
 
-def generation_state(wildcards, resources):
-    """Where a generation keeps its finished answers; takes `resources`, so Snakemake leaves it out of re-run checks."""
-    return f"{PATHS.results}/.state/generate/{wildcards.responses}/{wildcards.shard}"
-
-
-def download_state(wildcards, resources):
-    """Where a fetch keeps partial downloads; takes `resources`, so Snakemake leaves it out of re-run checks."""
-    return f"{PATHS.results}/.state/fetch"
+def saved_state(stage, *names):
+    """Where a job keeps what it resumes from; takes `resources`, so Snakemake leaves it out of re-run checks."""
+    return lambda wildcards, resources: PATHS.state(stage, *(wildcards[name] for name in names))
 
 
 def untracked_flags(wildcards, threads, resources):

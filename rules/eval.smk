@@ -32,10 +32,11 @@ rule eval:
         flags=flags(FLAGS.eval),
         checks=lambda wildcards, resources: FLAGS.untracked_task_flags(wildcards.suite),
         python=interpreter("eval"),
+        state=saved_state("eval", "model", "suite"),
     shell:
         r"""
         exec &> >(tee {log:q})
         {params.python:q} workflow/scripts/eval.py --model {input.model:q} --manifest {input.manifest:q} \
             --tasks {input.tasks:q} --heldout {input.heldout:q} {params.flags:q} {params.checks:q} \
-            --scores {output.scores:q} --samples {output.samples:q}
+            --state {params.state:q} --scores {output.scores:q} --samples {output.samples:q}
         """

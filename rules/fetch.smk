@@ -29,7 +29,7 @@ rule fetch:
     resources:
         **stage_resources("fetch"),
     params:
-        state=download_state,
+        state=saved_state("fetch"),
         flags=flags(FLAGS.fetch),
         # Takes `resources`, so Snakemake leaves it out of re-run checks: what a model is checked against.
         checks=lambda wildcards, resources: FLAGS.untracked_fetch_flags(wildcards.model),
@@ -59,7 +59,7 @@ rule fetch_data:
     resources:
         **stage_resources("fetch"),
     params:
-        state=download_state,
+        state=saved_state("fetch"),
         flags=flags(FLAGS.fetch_data),
     shell:
         r"""
@@ -87,7 +87,7 @@ rule fetch_tasks:
     resources:
         **stage_resources("fetch"),
     params:
-        state=download_state,
+        state=saved_state("fetch"),
         flags=flags(FLAGS.fetch_tasks),
         checks=lambda wildcards, resources: FLAGS.untracked_task_flags(wildcards.suite),
         contents=lambda wildcards: contents(local_files(STUDY.eval.sources[wildcards.suite].path)),

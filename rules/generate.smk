@@ -29,7 +29,7 @@ rule generate:
     params:
         flags=flags(FLAGS.generate),
         python=interpreter("generate"),  # takes `resources`, as does the state: no change of them re-runs the job
-        state=generation_state,
+        state=saved_state("generate", "responses", "shard"),
     shell:
         r"""
         exec &> >(tee {log:q})

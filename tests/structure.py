@@ -29,10 +29,10 @@ ALLOWED = {
     "logprobs": "storage engine data",
     "weigh": "config storage",
     "train": "config storage engine data",
-    "eval": "config storage models data engine",
+    "eval": "config storage engine models data",
     "exchange": "storage",
     "report": "config storage",
-    "preflight": "config study storage engine models fetch",
+    "preflight": "config study storage engine models fetch eval",
     "manage": "config study storage report fetch",
     "cli": "config storage",
 }

@@ -1,8 +1,8 @@
 """Rewrite what is generated from code and results: `python tests/update.py`.
 
-Always: `config/schema.json`, `config/README.md`, the job counts in the README, the tables of docs/robustness.md and
-SECURITY.md. After `make demo`: its tables in docs/demo.md and, last iterations only, in the README, and its figure.
-After `make real`: those of docs/real-model.md.
+Always: `config/schema.json`, `config/README.md`, the job counts and hours in the README, the hours of
+docs/preflight.md, the tables of docs/robustness.md and SECURITY.md. After `make demo`: its tables in docs/demo.md and,
+last iterations only, in the README, and its figure. After `make real`: those of docs/real-model.md.
 """
 
 import re
@@ -54,9 +54,40 @@ def planned_jobs() -> str:
         return job_list(workflow.checkout(Path(folder)).plan("all").counts)
 
 
+# Hours of SWIFT (OpenReview 3VvdoCcVPU), table 7, on one H100: of iteration 0 and of iteration 1
+TABLE_7 = {"generation": (0.24, 0.23), "weights": (0.58, 0.57), "training": (1.45, 1.42)}
+
+
+def estimated_hours() -> Iterator[tuple[str, str, str]]:
+    """(page, mark, text) of what `preflight` estimates, with assumed lengths, for the study and SWIFT's settings."""
+    import estimated
+
+    estimates = estimated.estimator_of(estimated.layout_of(results="results/none")).all()
+    jobs, hours = (sum(getattr(estimate, name) for estimate in estimates) for name in ("jobs", "gpu_hours"))
+    counts = f"`make preflight` counts {jobs} jobs on GPUs and, at half of an H100's peak, {hours:.0f} GPU hours\n"
+    yield "README.md", "study hours", counts
+    preset = estimated.estimator_of(estimated.layout_of(**{**estimated.SWIFT, "results": "results/none"})).all()
+    of = {f"{estimate.stage} {estimate.what}": estimate.gpu_hours for estimate in preset}
+    stages = {
+        "generation": [["generate by sft"], ["generate by wspin/ite0"]],
+        "weights": [
+            ["logprobs reference by sft", "logprobs teacher scores gold", "logprobs teacher scores sft"],
+            ["logprobs reference by wspin/ite0", "logprobs teacher scores wspin/ite1"],
+        ],
+        "training": [["train wspin/ite0"], ["train wspin/ite1"]],
+    }
+    lines = ["| hours on one H100 | SWIFT, iteration 0 | ours | SWIFT, iteration 1 | ours |", "|---|--:|--:|--:|--:|"]
+    for stage, rows in stages.items():
+        ours = [sum(map(of.get, names)) for names in rows]
+        cells = [f"{hours:.2f}" for pair in zip(TABLE_7[stage], ours, strict=True) for hours in pair]
+        lines.append(f"| {stage} | {' | '.join(cells)} |")
+    yield "docs/preflight.md", "swift hours", "\n".join(lines) + "\n"
+
+
 def generated() -> Iterator[tuple[str, str, str]]:
     """(page, mark, text) of everything between marks, as far as its results are here."""
     yield "README.md", "study jobs", planned_jobs()
+    yield from estimated_hours()
     yield "docs/robustness.md", "inputs", inputs.markdown()
     yield "SECURITY.md", "attacks", attacks.markdown()
     for name in ("scores", "differences", "weights"):

@@ -3,6 +3,7 @@
 import hashlib
 import importlib
 import json
+import logging
 import os
 import random
 import re
@@ -17,7 +18,6 @@ from unittest import mock
 
 import pyarrow.parquet as pq
 import pytest
-import torch
 from lm_eval.api.instance import Instance
 from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers.models import Unigram
@@ -29,6 +29,7 @@ from wspin.data.chat import ChatTokenizer
 from wspin.data.rendering import Template
 from wspin.errors import StudyError
 from wspin.eval import harness, heldout, language_models, lengths
+from wspin.eval.shared_prefix import SharedPrefixLM
 from wspin.fetch import tasks
 from wspin.models import folders
 from wspin.models.scratch import make_scratch
@@ -104,6 +105,7 @@ def run_program(made, out, suite="demo", shots=("spell_backward=0", "spell_backw
         "--eos": EOS,
         "--scores": out / f"{suite}.json",
         "--samples": out / f"{suite}.samples.parquet",
+        "--state": out / ".state/eval",
         **changes,
     }
     given = [text for flag, value in flags.items() if value is not None for text in (flag, str(value))]
@@ -368,9 +370,11 @@ def short(made, tmp_path_factory):
 
 
 def message_of(short, out, *shots, **changes):
-    """The message of a refused evaluation, which wrote no scores and ran no model."""
+    """The message of a refused evaluation, which wrote no scores and asked the model nothing."""
     with pytest.MonkeyPatch.context() as patch, pytest.raises(StudyError) as error:
-        patch.setattr("transformers.Qwen2ForCausalLM.forward", lambda *_, **__: pytest.fail("a forward pass"))
+        for method in ("loglikelihood", "generate_until"):
+            asked = lambda *_, **__: pytest.fail("the model was asked")  # noqa: E731
+            patch.setattr(f"wspin.eval.shared_prefix.SharedPrefixLM.{method}", asked)
         run_program(short, out, shots=shots, **changes)
     assert not (out / "demo.json").exists()
     return str(error.value)
@@ -424,11 +428,9 @@ def test_a_text_of_rolling_likelihood_is_divided_not_cut(short, tmp_path):
     (tmp_path / "tasks/rolling.jsonl").write_text(json.dumps({"text": "a dog " * 200}) + "\n")
     scored = []
     with pytest.MonkeyPatch.context() as patch:
-        from lm_eval.models.huggingface import HFLM
-
-        run = HFLM._loglikelihood_tokens
+        run = SharedPrefixLM._loglikelihood_tokens
         patch.setattr(
-            HFLM,
+            SharedPrefixLM,
             "_loglikelihood_tokens",
             lambda lm, requests, **more: (scored.extend(ids for *_, ids in requests), run(lm, requests, **more))[1],
         )
@@ -439,11 +441,23 @@ def test_a_text_of_rolling_likelihood_is_divided_not_cut(short, tmp_path):
     assert max(map(len, scored)) <= 128 < len(tokens)
 
 
+def warning_of_cuts(continuation):
+    """Ours cuts without lm-eval's warning, as the harness counts the requests beforehand."""
+
+    def of_tokens(context, answer):
+        kept = continuation(context, answer)
+        if len(kept.ids) < len(context) + len(answer):
+            logging.getLogger("lm_eval").warning("Truncated")
+        return kept
+
+    return of_tokens
+
+
 def backend(engine, model, patch):
     """lm-eval's backend, whose model answers nothing; vLLM's without vLLM."""
     if engine == "transformers":
         lm = hugging_face_model(model, EOS, batch_size=1)
-        patch.setattr(lm, "_model_call", lambda ids, **_: torch.zeros(*ids.shape, 300))
+        patch.setattr(lm, "_continuation", warning_of_cuts(lm._continuation))
         patch.setattr(lm, "_model_generate", lambda context, **_: context)
         return lm
     for name in ("vllm", "vllm.lora.request", "vllm.tokenizers"):

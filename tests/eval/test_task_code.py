@@ -27,7 +27,7 @@ EVAL = ["--tasks", "fetched/demo", "--suite", "demo", "--shots", "demo=0", "--en
 EVAL += ["--model", "model", "--manifest", "model.json", "--autocast", "float32"]
 EVAL += ["--token-budget", "64", "--batch-size", "1", "--seeds", "0", "0", "0", "0"]
 EVAL += ["--template", "human-assistant", "--eos", "<|endoftext|>", "--scores", "scores.json"]
-EVAL += ["--samples", "samples.parquet"]
+EVAL += ["--samples", "samples.parquet", "--state", "state"]
 
 
 @pytest.fixture

@@ -95,6 +95,7 @@ def test_lm_eval_scores_with_vllm_as_with_transformers(talkative, tmp_path):
         flags = ["--suite", "words", "--shots", "words=0", "--engine", engine, "--batch-size", "4"]
         flags += ["--seeds", "0", "1", "1", "1", "--template", "human-assistant", "--eos", "<|endoftext|>"]
         made = ["--scores", tmp_path / f"{engine}.json", "--samples", tmp_path / f"{engine}.parquet"]
+        made += ["--state", tmp_path / "state"]
         program = workflow.ROOT / "workflow/scripts/eval.py"
         environment = {**workflow.environment(), "PYTHONPATH": os.pathsep.join([str(tmp_path / "shim")])}
         command = [str(word) for word in (python, program, *place, *flags, *made)]

@@ -40,7 +40,7 @@ TRAIN += ["--output-manifest", "out.json", "--autocast", "float32", "--processes
 EVAL = [*FILES, "--tasks", "tasks", "--suite", "demo", "--shots", "demo=0", "--engine", "transformers"]
 EVAL += ["--autocast", "float32", "--token-budget", "64"]
 EVAL += ["--batch-size", "1", "--seeds", "0", "0", "0", "0", "--template", "human-assistant", "--eos", "<|endoftext|>"]
-EVAL += ["--scores", "scores.json", "--samples", "samples.parquet"]
+EVAL += ["--scores", "scores.json", "--samples", "samples.parquet", "--state", "state"]
 PROGRAMS = {"fetch": FETCH, "data": DRAW, "generate": SAMPLE, "generate_given": GIVEN, "logprobs": SCORE}
 PROGRAMS |= {"train": TRAIN, "eval": EVAL}
 

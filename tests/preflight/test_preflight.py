@@ -1,4 +1,4 @@
-"""What a study will take, against counts by hand; what would stop it, a line each."""
+"""What would stop a study, a line each; the program."""
 
 import re
 import shutil
@@ -8,38 +8,19 @@ from types import SimpleNamespace
 
 import hub as loopback
 import pytest
-import torch
 import workflow
 import yaml
+from estimated import QWEN, ROOT, SWIFT, ZEPHYR, estimator_of, layout_of
 from transformers import AutoConfig
 
-from wspin.config.load import load_study
-from wspin.config.sources import Scratch
+import preflight as program
 from wspin.config.study import merge
-from wspin.models import scratch
+from wspin.errors import StudyError
 from wspin.preflight import complaints
 from wspin.preflight.complaints import find_complaints
-from wspin.preflight.estimates import Estimate, Estimator, Lengths, forward, mean_lengths
+from wspin.preflight.disk import disk as disk_of
+from wspin.preflight.estimates import Lengths, mean_lengths
 from wspin.preflight.sizes import Size
-from wspin.preflight.table import merged
-from wspin.study.paths import StudyPaths
-
-ROOT = workflow.ROOT
-STUDY = yaml.safe_load((ROOT / "config/config.yaml").read_text())
-QWEN, ZEPHYR = (
-    Size(AutoConfig.from_pretrained(ROOT / "config/architectures" / name))
-    for name in ("Qwen/Qwen1.5-1.8B", "alignment-handbook/zephyr-7b-sft-full")
-)
-SMALL = {"vocabulary": 300, "hidden": 32, "intermediate": 48, "layers": 3, "heads": 2, "context": 128}
-
-
-def layout_of(**changes):
-    return StudyPaths(load_study(merge(STUDY, changes)))
-
-
-def estimates_of(layout, sizes=None):
-    sizes = {"base": QWEN, "teacher": ZEPHYR} if sizes is None else sizes
-    return Estimator(layout, sizes, mean_lengths(layout))
 
 
 @pytest.fixture(autouse=True)
@@ -47,136 +28,11 @@ def in_the_repository(monkeypatch):
     monkeypatch.chdir(ROOT)
 
 
-# Sizes
-
-
-def test_the_studys_models_have_their_published_sizes():
-    """Of Qwen1.5-1.8B: 1.84 B parameters in all, 0.31 B each for embedding and head, 196,608 bytes of bf16 cache."""
-    assert QWEN.parameters == 1_836_828_672
-    assert QWEN.embedding == 151_936 * 2048
-    assert QWEN.cost.per_token == 2 * 24 * (4 * 2048**2 + 3 * 2048 * 5504)
-    assert QWEN.cached_values * 2 == 196_608
-    assert ZEPHYR.parameters == 7_241_732_096
-    assert ZEPHYR.cached_values == 2 * 32 * 8 * 128
-    assert (QWEN.context, ZEPHYR.context) == (32_768, 32_768)
-
-
-def small_config():
-    return scratch.scratch_config(Scratch(architecture="qwen2", text="sft", **SMALL))
-
-
-def test_sizes_are_those_of_the_real_modules():
-    from transformers import AutoModelForCausalLM
-
-    size, made = Size(small_config()), AutoModelForCausalLM.from_config(small_config())
-    assert size.parameters == sum(weight.numel() for weight in made.parameters())
-    assert size.embedding == 0  # tied: the head is the same table, and is read
-
-
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_activations_are_those_of_a_real_pass(precision):
-    """Counted on fake tensors, seen on real ones: bytes kept by a pass over 40 tokens more."""
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_config(small_config()).base_model
-
-    def kept(tokens):
-        seen = {}
-
-        def keep(tensor):
-            if tensor.shape.count(tokens) == 1:
-                seen[tensor.untyped_storage()._cdata] = tensor.untyped_storage()
-            return tensor
-
-        hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
-        with hooks, torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
-            made = model(torch.zeros(1, tokens, dtype=torch.long), use_cache=False)
-        assert made is not None
-        return sum(storage.nbytes() for storage in seen.values())
-
-    per_token = (kept(103) - kept(63)) / 40
-    assert Size(small_config()).activations(precision) == pytest.approx(per_token, rel=0.2)  # embedding and last norm
-
-
-def test_checkpointing_keeps_less():
-    assert QWEN.activations("bfloat16", checkpointing=True) < 0.15 * QWEN.activations("bfloat16")
-
-
-# Work
-
-
-@pytest.mark.parametrize(
-    ("size", "answers", "petaflop"),
-    [(QWEN, (273, 229), 94.6), (QWEN, (273, 229, 229), 130.1), (ZEPHYR, (273, 229), 452), (ZEPHYR, (229,), 258)],
-)
-def test_passes_cost_what_a_count_by_hand_gives(size, answers, petaflop):
-    """50,000 prompts of 137 tokens; 2 % for the rounding of that count."""
-    assert 50_000 * forward(size.cost, 137, *answers) / 1e15 == pytest.approx(petaflop, rel=0.02)
-
-
-def test_the_studys_stages_add_up():
-    made = estimates_of(layout_of())
-    by_name = {(one.stage, one.what): one for one in made.all()}
-    assert by_name["generate", "by sft"].petaflop == pytest.approx(52, rel=0.02)
-    assert 5 * 3600 * by_name["generate", "by sft"].hours * 0.5 == pytest.approx(275, rel=0.02)  # bound, seconds
-    assert by_name["train", "spin/ite0"].petaflop == pytest.approx(2 * 284, rel=0.02)
-    assert by_name["train", "spin/ite1"].petaflop == pytest.approx(2 * 568, rel=0.02)
-    assert by_name["train", "spin/ite1"].gpus == 8
-    together = estimates_of(layout_of(train={"triplets": True, "global_batch": 64})).all()
-    assert next(one for one in together if one.what == "spin/ite1").petaflop == pytest.approx(2 * 390, rel=0.02)
-
-
-def test_every_job_of_the_study_is_counted(repository):
-    planned = repository.plan("all").counts
-    jobs = {}
-    for one in estimates_of(layout_of()).all():
-        jobs[one.stage] = jobs.get(one.stage, 0) + one.jobs
-    assert jobs["generate"] == planned["generate"]
-    assert jobs["train"] == planned["train"]
-    assert jobs["eval"] == planned["eval"]
-    assert jobs["logprobs"] == sum(count for rule, count in planned.items() if rule.startswith("logprobs"))
-
-
-def test_an_arm_costs_what_it_adds():
-    few, more = (estimates_of(layout_of(arms=arms)).all() for arms in ({}, {"spin.s": {"train": {"beta": 0.2}}}))
-    added = {(one.stage, one.what) for one in more} - {(one.stage, one.what) for one in few}
-    assert {what for stage, what in added if stage == "generate"} == {f"by spin.s/ite{k}" for k in range(3)}
-
-
-# Memory
-
-
-def test_a_fork_saves_states_too():
-    """Two saved states of weights and optimiser (rmsprop: 8 bytes a parameter) for each arm, wherever it begins."""
-    fork = {"late": {"fork": {"from": "spin", "at": 2}, "train": {"loss": "wspin"}}}
-    few, more = (estimates_of(layout_of(arms=arms)).disk()["states"] for arms in ({}, fork))
-    assert more - few == pytest.approx(2 * 8 * QWEN.parameters / 1e9)
-
-
-def test_equal_neighbours_are_one_line_with_the_words_of_the_first():
-    alike = [Estimate("eval", "by", f"spin/ite{k}", 2, 1, 10.0, 5.0, 0.5) for k in range(3)]
-    other = Estimate("eval", "reads", "spin/ite9", 2, 1, 10.0, 5.0, 0.5)
-    (first, second) = merged([*alike, other])
-    assert (first.what, first.jobs, first.petaflop) == ("by spin/ite0 ... spin/ite2", 6, 15.0)
-    assert second == other
-
-
-def test_training_memory_is_weights_gradients_and_optimiser():
-    """rmsprop: 12 bytes a parameter, and 2 for the products' copies under autocast."""
-    layout = layout_of()
-    made, train = estimates_of(layout), layout.train_settings("spin/ite0")
-    states = 14 * QWEN.parameters / 1e9
-    rest = made.training_memory(QWEN, train, 8) - states
-    assert rest == pytest.approx((8192 * QWEN.activations("bfloat16") + 151_936 * 12 * 1024) / 1e9)
-    shared = made.training_memory(QWEN, train.model_copy(update={"parallel": "fsdp"}), 8)
-    assert shared == pytest.approx(rest + states / 8)
-
-
 # What would stop it
 
 
 def complaints_of(layout, **changes):
-    made = estimates_of(layout, **changes)
+    made = estimator_of(layout, **changes)
     return list(find_complaints(made, made.all()))
 
 
@@ -204,7 +60,7 @@ def test_the_study_itself_has_nothing_to_mend(disk):
             r"preflight.gpu_memory_gb: found 80, but train needs 1\d\d GB a GPU; lower",
         ),
         ({"logprobs": {"token_budget": 4_000_000}}, "but logprobs needs .* GB a GPU; lower logprobs.token_budget"),
-        ({"eval": {"batch_size": 99}}, "but eval needs .* GB a GPU; lower eval.batch_size"),
+        ({"eval": {"token_budget": 4_000_000}}, "but eval needs .* GB a GPU; lower eval.token_budget"),
         (
             {"resources": {"train": {"gpu": 1, "runtime": 5}}},
             "resources.train.runtime: found 5 minutes, a job .* raise",
@@ -225,9 +81,8 @@ def test_what_would_fail_is_a_line(disk, changes, told):
 
 def test_a_batch_of_two_is_for_one_gpu(disk):
     """The preset swift_paper, given more GPUs than its one."""
-    preset = yaml.safe_load((ROOT / "config/overlays/swift_paper.yaml").read_text())
-    assert complaints_of(layout_of(**preset)) == []
-    preset = merge(preset, {"resources": {"train": {"gpu": 2}}})
+    assert complaints_of(layout_of(**SWIFT)) == []
+    preset = merge(SWIFT, {"resources": {"train": {"gpu": 2}}})
     told = (
         "resources.train.gpu: found 2 for steps of 2 pairs, less than two for each; train on 1, or raise global_batch"
     )
@@ -237,7 +92,7 @@ def test_a_batch_of_two_is_for_one_gpu(disk):
 def test_what_is_there_already_needs_no_disk(disk, tmp_path):
     """Models, tables and states of this study; not those of another study below it."""
     layout = layout_of(results=str(tmp_path))
-    needed = sum(estimates_of(layout).disk().values())
+    needed = sum(disk_of(estimator_of(layout)).values())
     for name in ("sft/model/a", ".state/train/b", "other/model/c"):
         (tmp_path / name).parent.mkdir(parents=True)
         with open(tmp_path / name, "wb") as file:
@@ -253,15 +108,34 @@ def test_too_little_disk_is_a_line(disk):
     disk(100)
     (line,) = complaints_of(layout_of())
     assert re.fullmatch(
-        r"results: found 100 GB free at /.*, the study needs 2\d\d GB more; name a folder on a .*", line
+        r"results: found 100 GB free at /.*, the study needs 3\d\d GB more; name a folder on a .*", line
     )
 
 
-def test_a_missing_vllm_is_a_line(disk, monkeypatch):
+def test_a_missing_vllm_is_a_line_with_the_sections_that_use_it(disk, monkeypatch):
     monkeypatch.setattr(complaints, "_has_vllm", lambda: False)
-    assert complaints_of(layout_of()) == [
-        "generate.engine, eval.engine: vllm is not installed beside the study: run `make setup-vllm`"
-    ]
+    missing = "vllm is not installed beside the study: run `make setup-vllm`"
+    assert complaints_of(layout_of()) == [f"generate.engine: {missing}"]
+    assert complaints_of(layout_of(eval={"engine": "vllm"})) == [f"generate.engine, eval.engine: {missing}"]
+    transformers = {"engine": "transformers", "dtype": None, "gpu_memory": None}
+    assert complaints_of(layout_of(generate=transformers)) == []
+
+
+def qwen3_32b():
+    """A teacher in the shape of Qwen3-32B: 32.8 billion parameters."""
+    shape = {"hidden_size": 5120, "intermediate_size": 25_600, "num_hidden_layers": 64, "head_dim": 128}
+    heads = {"num_attention_heads": 64, "num_key_value_heads": 8, "vocab_size": 151_936}
+    return Size(AutoConfig.for_model("qwen3", **shape, **heads, max_position_embeddings=40_960))
+
+
+def test_a_teacher_larger_than_a_gpu_is_a_line_with_its_remedy(disk):
+    """Four bytes of 32.8 billion parameters are 131 GB; a model that is trained has to stay in float32."""
+    line = "models.teacher.dtype: found none, and float32 weights of 131 GB for a GPU of 80 GB; set it to bfloat16, "
+    line += "which changes this model's log-probabilities and scores"
+    lines = complaints_of(layout_of(), sizes={"base": QWEN, "teacher": qwen3_32b()})
+    assert lines == [line]
+    student = complaints_of(layout_of(), sizes={"base": qwen3_32b(), "teacher": ZEPHYR})
+    assert not any("dtype" in text for text in student)
 
 
 # Access
@@ -299,37 +173,65 @@ def test_access_is_asked_for(tmp_path):
 # The program
 
 
-def test_the_table_of_the_study_needs_no_network(repository):
-    done = repository.run("preflight")
-    assert re.search(r"^train +spin/ite1 ... spin/ite3 +3 +8 +\d+\.\d +3,\d\d\d +\d", done.stdout, re.MULTILINE), (
-        done.stdout
-    )
-    assert re.search(r"^logprobs +teacher scores gold +5 +1 ", done.stdout, re.MULTILINE)
-    assert "Revisions and access are not checked: " in done.stdout
-    assert "Mean tokens: prompt 137, real answer 273, generated 229 (assumed in the config" in done.stdout
-    assert max(map(len, done.stdout.split("stage ")[-1].split("\n\n")[0].splitlines())) < 130
+@pytest.fixture
+def printed(capsys):
+    """(exit code, standard output, lines of standard error) of the program, over these overlays."""
+
+    def of(*overlays):
+        with pytest.raises(SystemExit) as end:
+            program.main([*(["--configfile"] if overlays else []), *map(str, overlays)])
+        captured = capsys.readouterr()
+        return end.value.code, captured.out, captured.err.splitlines()
+
+    return of
 
 
-def test_the_demo_has_nothing_to_mend(repository, tmp_path):
-    study = workflow.Repository(repository.folder, ("config/overlays/demo.yaml",))
-    done = study.run("preflight")
-    assert done.returncode == 0, done.stdout
-    assert "preflight: no problems" in done.stdout
+def test_the_table_of_the_study_needs_no_network(printed, disk):
+    code, output, errors = printed()
+    assert re.search(r"^train +spin/ite1 ... spin/ite3 +3 +8 +\d+\.\d +3,\d\d\d +\d", output, re.MULTILINE), output
+    assert re.search(r"^logprobs +teacher scores gold +5 +1 ", output, re.MULTILINE)
+    assert "Revisions and access are not checked: " in output
+    assert "Mean tokens: prompt 137, real answer 273, generated 229 (assumed in the config" in output
+    assert max(map(len, output.split("stage ")[-1].split("\n\n")[0].splitlines())) < 130
+    assert (code, errors, output.splitlines()[-1]) == (0, [], "preflight: no problems")
+
+
+def test_problems_are_a_line_each_below_one_table(printed, disk):
+    """Without the lines that Snakemake would print around them, and with an exit code that `make` sees."""
+    disk(100)
+    code, output, errors = printed("config/overlays/swift_paper.yaml")
+    assert (code, output.count("stage ")) == (1, 1)
+    (error,) = errors
+    assert error.startswith("preflight.py: error: results: found 100 GB free at ")
+    assert output.splitlines()[-1] == "preflight: 1 problem"
+
+
+def test_unknown_models_make_the_result_at_least(printed, disk, tmp_path):
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text("models: {teacher: {hub: lab/unknown}}\n")
+    code, output, _ = printed(overlay)
+    assert re.search(r"^all +at least +\d+", output, re.MULTILINE)
+    assert (code, output.splitlines()[-1]) == (0, "preflight: no problems, of what can be estimated")
+
+
+def test_the_demo_has_nothing_to_mend(printed, tmp_path):
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text(f"results: {tmp_path}/results\n")
+    code, output, _ = printed("config/overlays/demo.yaml", overlay)
+    assert (code, output.splitlines()[-1]) == (0, "preflight: no problems")
 
 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"train": {"global_batch": 4}}, "for each GPU (resources.train.gpu 8), found 4"),
-        ({"generate": {"max_new_tokens": 1500}}, "max_new_tokens: expected at most 1024 (dialogue.max_tokens 2048"),
+        ("train: {global_batch: 4}", "for each GPU .resources.train.gpu 8., found 4"),
+        ("generate: {max_new_tokens: 1500}", "max_new_tokens: expected at most 1024 .dialogue.max_tokens 2048"),
     ],
 )
-def test_what_the_config_refuses_stops_it_at_once(repository, tmp_path, change, told):
-    study = repository.copy(tmp_path / "study").overlay(change)
-    done = study.run("preflight")
-    assert done.returncode
-    assert len([line for line in done.stdout.splitlines() if told in line]) >= 1
-    assert "Traceback" not in done.stdout
+def test_what_the_config_refuses_stops_it_at_once(tmp_path, change, told):
+    (tmp_path / "overlay.yaml").write_text(f"{change}\n")
+    with pytest.raises(StudyError, match=told):
+        program.main(["--configfile", str(tmp_path / "overlay.yaml")])
 
 
 def test_measured_lengths_take_the_place_of_assumed_ones(tmp_path):

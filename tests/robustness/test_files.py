@@ -161,7 +161,7 @@ def evaluated(
         program += ["--engine", "transformers", "--autocast", "float32", "--token-budget", "64"]
         program += ["--batch-size", "8", "--seeds", "0", "1", "2", "3", *flags]
         program += ["--template", "human-assistant", "--eos", "<|endoftext|>", "--shots", *shots]
-        return [*program, "--scores", "out.json", "--samples", "out.parquet"]
+        return [*program, "--scores", "out.json", "--samples", "out.parquet", "--state", "state"]
 
     return prepare
 

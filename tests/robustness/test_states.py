@@ -140,7 +140,7 @@ def tasks(damage, folder):
     flags += ["--shots", "demo=0", "--engine", "transformers", "--autocast", "float32", "--token-budget", "64"]
     flags += ["--batch-size", "1", "--seeds", "0", "0", "0", "0"]
     flags += ["--template", "human-assistant", "--eos", "<|endoftext|>", "--scores", "demo.json"]
-    return ["eval", *flags, "--samples", "demo.samples.parquet"]
+    return ["eval", *flags, "--samples", "demo.samples.parquet", "--state", "state/eval"]
 
 
 MANIFEST, PROMPTS = partial(generate, "model.json"), partial(generate, "prompts.parquet")

@@ -255,6 +255,13 @@ def test_the_readme_counts_the_studys_jobs(repository):
     assert listed == update.job_list(repository.plan("all").counts)
 
 
+def test_the_hours_of_the_pages_are_those_of_preflight():
+    """`python tests/update.py` renews them."""
+    for page, mark, text in update.estimated_hours():
+        written = (ROOT / page).read_text()
+        assert f"<!-- {mark} -->\n{text}<!-- {mark} end -->" in written
+
+
 def test_the_real_models_page_shows_what_a_run_made():
     """Tables and texts are there, and no mark was left empty."""
     page = (ROOT / "docs/real-model.md").read_text()

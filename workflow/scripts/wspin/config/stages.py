@@ -249,18 +249,34 @@ class Resources(Section):
     report: Resource
 
 
+class Peak(Section):
+    bfloat16: Positive = Field(description="peak TFLOP/s of a GPU in bfloat16")
+    float32: Positive = Field(description="peak TFLOP/s of a GPU in float32; TF32 is never used")
+
+
 class Preflight(Section):
     """Assumptions of `preflight` about GPUs, prices and lengths; they change no result."""
 
     gpu_memory_gb: Positive = Field(description="memory of a GPU")
-    tflops: Positive = Field(description="peak TFLOP/s of a GPU in the study's precision")
+    tflops: Peak
     bandwidth_tb: Positive = Field(description="memory bandwidth of a GPU, TB per second")
     utilisation: Fraction = Field(description="share of peak and bandwidth that jobs reach")
+    launch_ms: NotNegative = Field(
+        description="ms in which Python launches the kernels of a layer's forward pass; a pass takes no less, and its "
+        "backward pass twice that"
+    )
+    start_seconds: NotNegative = Field(
+        description="time from a job's start to its first model: Python, CUDA, with vllm the engine"
+    )
+    disk_gb: Positive = Field(description="GB per second at which jobs read, hash and write models and states")
     price: NotNegative = Field(description="price of a GPU hour, in any currency")
     prompt_tokens: Positive = Field(description="mean tokens of a prompt, until `data` exists")
     response_tokens: Positive = Field(description="mean tokens of a real answer, until `data` exists")
     generated_tokens: Positive = Field(description="mean tokens of a generated answer, until some exist")
-    evaluation_tokens: Positive = Field(description="tokens of all suites together, for one model")
+    evaluation_tokens: Positive = Field(
+        description="mean tokens that an evaluation of one suite reads, every context once, until the suite is fetched"
+    )
+    greedy_tokens: Positive = Field(description="mean tokens of a greedy answer in an evaluation (gsm8k)")
 
 
 class Report(Section):

@@ -25,6 +25,10 @@ from .layout import PackedLayout
 BUCKETED, FLEX = "shared-prefix", "shared-prefix-flex"  # names registered with transformers
 
 
+class Unsupported(StudyError):
+    """The engine cannot compute this model's log-probabilities; the model itself may be sound."""
+
+
 def _bucketed_attention(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: None, scaling: float | None, **more: Any
 ) -> tuple[Tensor, None]:
@@ -59,20 +63,20 @@ def _flex_attention(
 def _layout_and_window(
     module: Any, attention_mask: Any, layout: PackedLayout | None = None, sliding_window: int | None = None, **more: Any
 ) -> tuple[PackedLayout, int | None]:
-    """Layout and sliding window of a call. Raises `StudyError` for any attention the engine does not implement."""
+    """Layout and sliding window of a call. Raises `Unsupported` for any attention the engine does not implement."""
     kind = type(module).__name__
     if layout is None:
-        raise StudyError(f"{kind}: expected the layout of a packed row, found none; the model does not pass it on")
+        raise Unsupported(f"{kind}: expected the layout of a packed row, found none; the model does not pass it on")
     config = getattr(module, "config", None)
     types, index = getattr(config, "layer_types", None), getattr(module, "layer_idx", None)
     layer_type = None if types is None or index is None else types[index]
     if layer_type and (layer_type == "sliding_attention") != (sliding_window is not None):
         expected = f"expected {layer_type} as in layer_types"
-        raise StudyError(f"{kind}: layer {index}: {expected}, found sliding window {sliding_window}")
+        raise Unsupported(f"{kind}: layer {index}: {expected}, found sliding window {sliding_window}")
     unsupported = [name for name in ("softcap", "s_aux", "position_bias", "head_mask") if more.get(name) is not None]
     unsupported += ["dropout"] * (more.get("dropout", 0.0) > 0.0) + ["attention_mask"] * (attention_mask is not None)
     if unsupported:
-        raise StudyError(f"{kind}: expected plain causal attention, found {', '.join(unsupported)}")
+        raise Unsupported(f"{kind}: expected plain causal attention, found {', '.join(unsupported)}")
     return layout, sliding_window
 
 
@@ -82,7 +86,7 @@ AttentionInterface.register(FLEX, _flex_attention)
 
 @contextmanager
 def shared_prefix(model: Any) -> Iterator[None]:
-    """Within, the model expects packed rows (`layout=` in its call). Raises `StudyError` for other attention code."""
+    """Within, the model expects packed rows (`layout=` in its call). Raises `Unsupported` for other attention code."""
     previous = model.config._attn_implementation
     if previous in (BUCKETED, FLEX):
         yield
@@ -90,8 +94,8 @@ def shared_prefix(model: Any) -> Iterator[None]:
     name = FLEX if _flex_compiles(model.device) else BUCKETED
     model.set_attn_implementation(name)
     if model.config._attn_implementation != name:
-        kind = model.config.model_type
-        raise StudyError(f"{kind}: expected attention by transformers' interface, found the model's own; not supported")
+        kind, found = model.config.model_type, "found the model's own; not supported"
+        raise Unsupported(f"{kind}: expected attention by transformers' interface, {found}")
     try:
         yield
     finally:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from wspin.errors import StudyError
 
+from .attention import Unsupported
 from .logprobs import token_logprobs
 from .packing import Item, pack
 
@@ -21,7 +22,7 @@ BATCH_ROTARY = {"dynamic", "longrope"}  # scaled by a batch's longest text: resu
 
 
 def check_model(model: Any) -> None:
-    """Raise `StudyError` for a model whose log-probabilities the engine cannot compute.
+    """Raise `Unsupported` for a model whose log-probabilities the engine cannot compute, `StudyError` for NaN in them.
 
     Logits must be head(hidden states), and attention must be causal and dispatched by transformers' attention
     interface. As a test, two short answers packed after one prompt must have the log-probabilities of each alone, with
@@ -40,7 +41,7 @@ def check_model(model: Any) -> None:
     if not torch.allclose(packed, separate, rtol=1e-3, atol=1e-3):
         difference = f"{(packed - separate).abs().max():.2g} nat{f' with a sliding window of {window}' * bool(window)}"
         found = f"found a difference of {difference}; this architecture is not supported"
-        raise StudyError(f"{name}: expected packed answers to have the log-probabilities of separate ones, {found}")
+        raise Unsupported(f"{name}: expected packed answers to have the log-probabilities of separate ones, {found}")
 
 
 @contextmanager
@@ -66,16 +67,16 @@ def _short_window(model: Any, config: Any) -> Iterator[int | None]:
 
 def _check_config(name: str, config: Any) -> None:
     if any(getattr(config, scale, None) not in (None, 1.0) for scale in HEAD_SCALES):
-        raise StudyError(f"{name}: expected logits = head(hidden states), found a scaled or capped head")
+        raise Unsupported(f"{name}: expected logits = head(hidden states), found a scaled or capped head")
     unsupported = set(getattr(config, "layer_types", None) or ()) - ATTENTION_TYPES
     if unsupported:
-        raise StudyError(f"{name}: expected attention layers, found {', '.join(sorted(unsupported))}")
+        raise Unsupported(f"{name}: expected attention layers, found {', '.join(sorted(unsupported))}")
     rotary = getattr(config, "rope_parameters", None) or {}  # one dict for all layers, or one for each type of layer
     settings = [entry for entry in (rotary, *rotary.values()) if isinstance(entry, dict)]
     batch_scaled = {entry.get("rope_type") for entry in settings} & BATCH_ROTARY
     if batch_scaled:
         types = ", ".join(batch_scaled)
-        raise StudyError(f"{name}: expected rotary positions that do not depend on the batch, found type {types}")
+        raise Unsupported(f"{name}: expected rotary positions that do not depend on the batch, found type {types}")
 
 
 def _separate_logprobs(model: Any, item: Item) -> Tensor:

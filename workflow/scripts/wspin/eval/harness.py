@@ -25,6 +25,7 @@ from wspin.errors import StudyError, first_line
 
 from .language_models import hugging_face_model, vllm_model
 from .lengths import complaints, request_needs
+from .responses import ResumableLM
 from .results import Row, leaves, sample_rows, task_scores
 
 # Draws for standard errors without a closed form (no metric of the study needs them); 0 would switch off all errors.
@@ -48,8 +49,8 @@ class Suite:
         return [name for name, task_shots in self.shots.items() if task_shots == shots]
 
 
-def evaluate(suite: Suite, model: str | Path, settings: EvalSettings, eos: str) -> tuple[Row, list[Row]]:
-    """(scores by task, sample rows) of a model folder.
+def evaluate(suite: Suite, model: str | Path, settings: EvalSettings, eos: str, state: Path) -> tuple[Row, list[Row]]:
+    """(scores by task, sample rows) of a model folder; `state`: as `ResumableLM`.
 
     Raises `StudyError` if a task is unknown, has no data, or gives no score; before the first forward pass if a request
     is longer than the context and the suite allows no cuts; and as `check_task_files`, unless the suite allows code.
@@ -61,12 +62,14 @@ def evaluate(suite: Suite, model: str | Path, settings: EvalSettings, eos: str) 
         lm = vllm_model(model, settings)
     else:
         lm = hugging_face_model(model, settings, eos if suite.documents else None)
-    scores, rows = {}, {}
+    scores, rows, state = {}, {}, state.absolute()  # the working folder is another one
     with working_folder(suite) as folder:
         loaded = load_tasks(suite, folder, settings.seeds)
         cut = _count_cut(suite, lm, loaded, settings.engine)
+        tasks = [task for of_shots in loaded.values() for task in of_shots["tasks"].values()]
+        total = sum(request.repeats for task in tasks for request in task.instances)
+        lm = ResumableLM(lm, state, lambda: _seed(settings.seeds), total)
         for shots, tasks in loaded.items():
-            _seed(settings.seeds)
             results = run(lm=lm, task_dict=tasks, bootstrap_iters=BOOTSTRAP, log_samples=True)
             scores |= {name: task_scores(name, shots, results, cut) for name in suite.names(shots)}
             rows |= {name: sample_rows(task, results["samples"][name]) for name, task in tasks["tasks"].items()}

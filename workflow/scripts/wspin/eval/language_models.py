@@ -14,27 +14,47 @@ def hugging_face_model(folder: str | Path, settings: EvalSettings, eos: str | No
 
     Weights are in float32, matrix products in the precision `settings.autocast`.
     """
-    from lm_eval.models.huggingface import HFLM
+    model, tokenizer = folders.load_model(folder, folders.best_device()), folders.load_tokenizer(folder)
+    backend, options = _backend(model, settings)
+    if eos is None:
+        return backend(pretrained=model, tokenizer=tokenizer, trust_remote_code=False, **options)
 
-    class Conversation(HFLM):
+    class Conversation(backend):
         def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
             """Tokenised apart, as in `data.chat`; by default lm-eval lets a token span the border between the two."""
             closed = [self.tokenizer.eos_token_id] if continuation.endswith(eos) else []
             return chat.text_ids(context), [*chat.tokenize_response(continuation.removesuffix(eos))[0], *closed]
 
-    model, tokenizer = folders.load_model(folder, folders.best_device()), folders.load_tokenizer(folder)
-    options = {"batch_size": settings.batch_size}
-    options["softmax_dtype"] = "float32"  # lm-eval would normalise in the precision of the products
-    if settings.autocast == "bfloat16":
-        options["mixed_precision_dtype"] = "bfloat16"
-    if eos is None:
-        return HFLM(pretrained=model, tokenizer=tokenizer, trust_remote_code=False, **options)
     tokenizer.eos_token = eos  # lm-eval stops on it
     tokenizer.split_special_tokens = True  # as in `data.chat`: special tokens in a user's text stay text
     folders.check_eos(model, tokenizer.eos_token_id, folder)
     chat = ChatTokenizer(tokenizer, Dialogue.model_construct(template=PLACE, eos=eos))
     options["add_bos_token"] = False
     return Conversation(pretrained=model, tokenizer=tokenizer, trust_remote_code=False, **options)
+
+
+def _backend(model: Any, settings: EvalSettings) -> tuple[type, dict[str, Any]]:
+    """lm-eval's class for a model on the shared-prefix engine, or its own where the engine does not support the model.
+
+    With the options of the class.
+    """
+    from lm_eval.models.huggingface import HFLM
+
+    from wspin.engine.attention import Unsupported
+    from wspin.engine.support import check_model
+
+    from .shared_prefix import SharedPrefixLM
+
+    options: dict[str, Any] = {"batch_size": settings.batch_size}
+    options["softmax_dtype"] = "float32"  # lm-eval would normalise in the precision of the products
+    if settings.autocast == "bfloat16":
+        options["mixed_precision_dtype"] = "bfloat16"
+    try:
+        check_model(model)
+    except Unsupported as reason:
+        print(f"eval: {reason}; every choice is read with its context, by lm-eval's own passes", flush=True)
+        return HFLM, options
+    return SharedPrefixLM, options | {"token_budget": settings.token_budget}
 
 
 def vllm_model(folder: str | Path, settings: EvalSettings) -> Any:

@@ -39,7 +39,8 @@ def import_transformers_offline() -> None:
     Products of float32 stay float32: some containers set TORCH_ALLOW_TF32_CUBLAS_OVERRIDE, with which torch would round
     them to TF32. No other library here does so, as long as neither the Trainer nor accelerate compiles models.
     """
-    os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    bars = ("HF_HUB_DISABLE_PROGRESS_BARS", "TQDM_DISABLE")  # of tqdm all whose caller does not insist
+    os.environ |= dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", *bars), "1")
     import_transformers()
     import torch
 

@@ -11,7 +11,9 @@ from wspin.errors import StudyError
 from wspin.fetch import hub, models
 from wspin.study.paths import StudyPaths
 
-from .estimates import GB, Estimate, Estimator
+from .disk import disk
+from .estimates import Estimate, Estimator
+from .memory import GB
 
 
 def find_complaints(estimator: Estimator, estimates: list[Estimate]) -> Iterator[str]:
@@ -22,8 +24,7 @@ def find_complaints(estimator: Estimator, estimates: list[Estimate]) -> Iterator
     yield from _memory_and_run_times(estimator, estimates)
     yield from _disk(estimator)
     yield from _paths(estimator.study)
-    if "vllm" in (estimator.study.generate.engine, estimator.study.eval.engine) and not _has_vllm():
-        yield "generate.engine, eval.engine: vllm is not installed beside the study: run `make setup-vllm`"
+    yield from _engines(estimator.study)
 
 
 def find_model_complaints(paths: StudyPaths) -> Iterator[str]:
@@ -55,16 +56,31 @@ def _batch(study: Study) -> Iterator[str]:
         yield f"resources.train.gpu: {found}; train on {max(1, study.train.global_batch // 2)}, or raise global_batch"
 
 
+def _too_large(estimator: Estimator) -> dict[str, str]:
+    """Model that is never trained, loaded in float32 -> the line about its weights, if they alone fill a GPU."""
+    room, paths = estimator.assumed.gpu_memory_gb, estimator.paths
+    trained = {estimator.root(name) for name in (*paths.trained_models, *paths.iteration_models())}
+    loaded = {name: size.parameters * estimator.width(name) / GB for name, size in estimator.sizes.items()}
+    remedy = "set it to bfloat16, which changes this model's log-probabilities and scores"
+    return {
+        name: f"models.{name}.dtype: found none, and float32 weights of {gb:.0f} GB for a GPU of {room:g} GB; {remedy}"
+        for name, gb in loaded.items()
+        if gb > room and name not in trained and estimator.width(name) == 4
+    }
+
+
 def _memory_and_run_times(estimator: Estimator, estimates: Iterable[Estimate]) -> Iterator[str]:
     advice = {
         "train": "lower train.token_budget, set train.gradient_checkpointing, or train.parallel: fsdp on more GPUs",
         "logprobs": "lower logprobs.token_budget",
         "generate": "lower generate.batch_size or max_new_tokens",
-        "eval": "lower eval.batch_size",
+        "eval": "lower eval.token_budget or eval.batch_size",
     }
-    room = estimator.assumed.gpu_memory_gb
+    room, too_large = estimator.assumed.gpu_memory_gb, _too_large(estimator)
+    yield from too_large.values()
+    fitting = estimator.without(too_large).all() if too_large else estimates
     for stage, what in advice.items():
-        needed = max((estimate.memory for estimate in estimates if estimate.stage == stage), default=0)
+        needed = max((estimate.memory for estimate in fitting if estimate.stage == stage), default=0)
         if needed > room:
             yield f"preflight.gpu_memory_gb: found {room:g}, but {stage} needs {needed:.0f} GB a GPU; {what}"
     for stage in ("train", "generate", "logprobs", "eval"):
@@ -80,7 +96,7 @@ def _disk(estimator: Estimator) -> Iterator[str]:
     used = _size(place) / GB
     while not place.exists():
         place = place.parent
-    free, needed = shutil.disk_usage(place).free / GB, sum(estimator.disk().values()) - used
+    free, needed = shutil.disk_usage(place).free / GB, sum(disk(estimator).values()) - used
     if needed > free:
         found = f"found {free:.0f} GB free at {place}, the study needs {needed:.0f} GB more"
         yield f"results: {found}; name a folder on a larger disk"
@@ -103,6 +119,13 @@ def _paths(study: Study) -> Iterator[str]:
     for place, path in paths.items():
         if path and not Path(path).exists():
             yield f"{place}: expected a file or folder at {path}, found none"
+
+
+def _engines(study: Study) -> Iterator[str]:
+    sections = [name for name in ("generate", "eval") if getattr(study, name).engine == "vllm"]
+    if sections and not _has_vllm():
+        places = ", ".join(f"{name}.engine" for name in sections)
+        yield f"{places}: vllm is not installed beside the study: run `make setup-vllm`"
 
 
 def _has_vllm() -> bool:

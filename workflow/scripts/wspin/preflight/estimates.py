@@ -1,13 +1,16 @@
-"""Work, time, memory and disk of every stage of a study, from the models' configs and mean lengths.
+"""Work, time and memory of every stage of a study, from the models' configs, mean lengths and counted requests.
 
 The cost model: the matrix products of a packed forward pass over every prompt with its answers (`engine.flops`), three
-times that for a training step, at an assumed share of the GPU's peak; generation is also bound by reading its cache and
-weights from memory. Jobs are counted by the study's lineage, so an arm, a fork or a replicate costs what it adds.
+times that for a training step, at an assumed share of the GPU's peak in the stage's precision; what optimiser, cache
+and weights move in memory; the launches of kernels, where a pass is shorter than they take; and each job's start. Jobs
+are counted by the study's lineage, so an arm, a fork or a replicate costs what it adds.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from wspin.config.stages import Train
 from wspin.engine.flops import BACKWARD, Cost, attending_pairs
@@ -15,13 +18,12 @@ from wspin.iteration import Iteration
 from wspin.storage import tables
 from wspin.study.paths import GOLD, StudyPaths
 
+from . import memory
+from .gpu import PASS_TRAFFIC, STEP_TRAFFIC, Gpu
+from .requests import RequestCounts, Suites
 from .sizes import Size
 
-GB = 1e9
 VLLM_BATCH = 256  # answers that vLLM decodes at a time
-LOGITS = 3 * 4 * 1024  # bytes per entry of the vocabulary: rows of logits at a time, their softmax and its gradient
-OPTIMIZER = {"rmsprop": 4, "adamw": 8}  # bytes per parameter
-REQUEST = 1024  # tokens of an evaluation's longest request
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Estimate:
     gpus: int
     memory: float  # GB of each GPU
     petaflop: float  # of all jobs
-    hours: float  # of one job
+    hours: float  # of one job, its start included
 
     @property
     def what(self) -> str:
@@ -56,6 +58,15 @@ class Estimate:
         return self.jobs * self.gpus * self.hours
 
 
+@dataclass(frozen=True)
+class Decoding:
+    """How a batch of answers is decoded."""
+
+    batch: int
+    precision: str
+    launches: bool  # of kernels, one by one from Python; vLLM replays graphs of them
+
+
 def forward(cost: Cost, prompt: float, *answers: float) -> float:
     """FLOPs of a forward pass over one prompt with its answers, which predicts every token of these."""
     lengths = (round(prompt), *(round(answer) - 1 for answer in answers))
@@ -64,14 +75,22 @@ def forward(cost: Cost, prompt: float, *answers: float) -> float:
 
 
 class Estimator:
-    """The estimates of one study; `sizes` holds every model of the registry whose config is known."""
+    """The estimates of one study.
 
-    def __init__(self, paths: StudyPaths, sizes: dict[str, Size], lengths: Lengths):
+    `sizes` holds every model of the registry whose config is known; `requests` the counted requests of suites, by the
+    fetched model whose tokens they are and the suite.
+    """
+
+    def __init__(
+        self,
+        paths: StudyPaths,
+        sizes: dict[str, Size],
+        lengths: Lengths,
+        requests: Suites | None = None,
+    ):
         self.paths, self.study, self.sizes, self.lengths = paths, paths.study, sizes, lengths
-        self.assumed = self.study.preflight
+        self.assumed, self.gpu, self.requests = self.study.preflight, Gpu(self.study.preflight), requests or {}
         self.prompt, self.real, self.generated = lengths.prompt, lengths.response, lengths.generated
-        self.roof = self.assumed.tflops * 1e12 * self.assumed.utilisation  # FLOPs per second
-        self.bandwidth = self.assumed.bandwidth_tb * 1e12 * self.assumed.utilisation  # bytes per second
         self.rows, self.pairs = self.study.data.sft.prompts, self.study.data.preferences.pairs
 
     def all(self) -> list[Estimate]:
@@ -79,9 +98,26 @@ class Estimator:
         stages = (self._registry(), self._generations(), self._logprobs(), self._arms(), self._evaluations())
         return [estimate for stage in stages for estimate in stage if estimate]
 
+    def without(self, models: Iterable[str]) -> Self:
+        """The estimator without the stages of these fetched models."""
+        sizes = {name: size for name, size in self.sizes.items() if name not in models}
+        return type(self)(self.paths, sizes, self.lengths, self.requests)
+
+    def root(self, model: str) -> str:
+        """The fetched model that a model descends from, or the model itself."""
+        return [model, *self.paths.ancestors(model)][-1]
+
     def size(self, model: str) -> Size | None:
-        """The size of a model, which is that of the fetched model it descends from; None if that is unknown."""
-        return self.sizes.get([model, *self.paths.ancestors(model)][-1])
+        """The size of a model, which is that of its root; None if that is unknown."""
+        return self.sizes.get(self.root(model))
+
+    def width(self, model: str) -> int:
+        """Bytes of a loaded weight."""
+        return 4
+
+    def files(self, model: str) -> float:
+        """Bytes of a model's files: trained here in float32, published mostly in bfloat16."""
+        return self.size(model).parameters * (2 if self.root(model) == model else 4)
 
     # Trainings
 
@@ -90,64 +126,68 @@ class Estimator:
             train = self.study.model_train(name)
             sft = train.loss == "sft"
             answers = (self.real,) if sft else (self.real, self.generated)
-            yield self._training(name, train, self.rows if sft else self.pairs, [answers])
+            yield self._training(name, train, self.rows if sft else self.pairs, answers)
 
     def _arms(self) -> Iterable[Estimate | None]:
         for iteration in self.paths.all_iterations():
             train = self.paths.train_settings(iteration.name)
             sets = 1 + len(self.paths.replayed_sets(iteration))
-            pairs, together = [(self.real, self.generated)] * sets, [(self.real, *[self.generated] * sets)]
-            yield self._training(iteration.name, train, self.rows, together if train.triplets else pairs)
+            if train.triplets:
+                yield self._training(iteration.name, train, self.rows, (self.real, *[self.generated] * sets))
+            else:
+                yield self._training(iteration.name, train, sets * self.rows, (self.real, self.generated))
 
-    def _training(self, model: str, train: Train, rows: int, passes: list[tuple[float, ...]]) -> Estimate | None:
-        """`passes`: the lengths of the answers after a prompt, for each forward pass over the rows."""
+    def _training(self, model: str, train: Train, items: int, answers: tuple[float, ...]) -> Estimate | None:
+        """`answers`: the lengths of the answers to an item's prompt; several rejected ones are as many pairs."""
         size = self.size(model)
         if size is None:
             return None
-        work = sum(rows * forward(size.cost, self.prompt, *answers) for answers in passes)
-        work *= (1 + BACKWARD + train.gradient_checkpointing) * train.epochs
-        gpus = max(1, self.study.resources.train.gpu)
-        return self._estimate("train", "", model, 1, work, self.training_memory(size, train, gpus))
+        gpus, pairs = max(1, self.study.resources.train.gpu), max(1, len(answers) - 1)
+        passes_over = 1 + BACKWARD + train.gradient_checkpointing + memory.keeps_reference(train)
+        work = items * train.epochs * passes_over * forward(size.cost, self.prompt, *answers)
+        steps = train.epochs * math.ceil(items * pairs / train.global_batch)
+        tokens = (self.prompt + sum(answer - 1 for answer in answers)) * train.global_batch / pairs / gpus
+        passes = max(1, math.ceil(tokens / train.token_budget))  # of a GPU in a step
+        seconds = steps * self._step_seconds(size, train, work / steps / gpus, passes, passes_over)
+        saved = math.ceil(steps / train.save_every) * size.parameters * (4 + memory.OPTIMIZER[train.optimizer])
+        files = self.files(self.paths.parent(model)) + saved + 4 * size.parameters
+        needed = memory.training(size, train, self.study.logprobs.autocast, gpus)
+        return self._estimate("train", ("", model), 1, work, needed, seconds, files)
 
-    def training_memory(self, size: Size, train: Train, gpus: int) -> float:
-        """GB of each GPU: float32 weights, gradients, optimiser, the products' copies of weights, one micro-batch."""
-        precision = self.study.logprobs.autocast
-        states = size.parameters * (4 + 4 + OPTIMIZER[train.optimizer])
-        copies = size.parameters * 2 * (precision == "bfloat16")
+    def _step_seconds(self, size: Size, train: Train, flops: float, passes: int, passes_over: int) -> float:
+        """Seconds of an optimiser step of `flops` on a GPU: its micro-batches, and what the optimiser moves."""
+        gpus, precision = max(1, self.study.resources.train.gpu), self.study.logprobs.autocast
+        launches = self.gpu.launches(passes * passes_over * size.config.num_hidden_layers)
         shared = gpus if train.parallel == "fsdp" else 1
-        batch = train.token_budget * size.activations(precision, train.gradient_checkpointing)
-        return (states / shared + copies / shared + batch + size.config.vocab_size * LOGITS) / GB
+        moved = passes * PASS_TRAFFIC[precision] + STEP_TRAFFIC[train.optimizer] / shared
+        return max(self.gpu.products(flops, precision), launches) + self.gpu.traffic(size.parameters * moved)
 
     # Answers and log-probabilities
 
     def _generations(self) -> Iterable[Estimate | None]:
-        shards = len(self.paths.shards())
+        settings, jobs = self.study.generate, len(self.paths.shards())
+        vllm = settings.engine == "vllm"
+        decoding = Decoding(
+            VLLM_BATCH if vllm else settings.batch_size, settings.dtype if vllm else "float32", launches=not vllm
+        )
+        longest = self.study.dialogue.max_prompt_tokens + settings.max_new_tokens
         for responses in self.paths.response_sets():
             model = self.paths.generator(responses)
             size = self.size(model)
             if size and responses not in self.study.given_answers():
-                flops, seconds = self._generation(size)
-                yield self._estimate("generate", "by", model, shards, flops, self.generation_memory(size), seconds)
+                needed = memory.generation(size, settings, longest, self.assumed.gpu_memory_gb)
+                work, seconds = self._decoding(size, decoding, self.rows, self.prompt, self.generated)
+                yield self._estimate("generate", ("by", model), jobs, work, needed, seconds / jobs, self.files(model))
 
-    def _generation(self, size: Size) -> tuple[float, float]:
-        """(FLOPs, seconds) of the answers to all prompts; the seconds include reading cache and weights from memory."""
-        settings, prompt, new = self.study.generate, self.prompt, self.generated
-        width = 4 if "float32" in (settings.dtype or "float32") else 2
-        batch = settings.batch_size if settings.engine == "transformers" else VLLM_BATCH
-        flops = self.rows * forward(size.cost, prompt, new)
-        cache = self.rows * (new * prompt + new * new / 2) * size.cached_values * width
-        weights = self.rows / batch * new * (size.parameters - size.embedding) * width
-        return flops, flops / self.roof + (cache + weights) / self.bandwidth
-
-    def generation_memory(self, size: Size) -> float:
-        """GB: weights and the cache of the longest answers; with vLLM at least its share of the GPU."""
-        settings = self.study.generate
-        longest = self.study.dialogue.max_prompt_tokens + settings.max_new_tokens
-        if settings.engine == "vllm":
-            width = 4 if settings.dtype == "float32" else 2
-            least = (size.parameters * width + longest * size.cached_values * width) / GB
-            return max(least, settings.gpu_memory * self.assumed.gpu_memory_gb)
-        return (size.parameters + settings.batch_size * longest * size.cached_values) * 4 / GB
+    def _decoding(self, size: Size, decoding: Decoding, rows: int, prompt: float, new: float) -> tuple[float, float]:
+        """(FLOPs, seconds) of answers to `rows` prompts; the seconds include reading cache and weights from memory."""
+        width, steps = 2 if decoding.precision == "bfloat16" else 4, rows / decoding.batch * new
+        flops = rows * forward(size.cost, prompt, new)
+        cache = rows * (new * prompt + new * new / 2) * size.cached_values * width
+        weights = steps * (size.parameters - size.embedding) * width
+        seconds = self.gpu.products(flops, decoding.precision) + self.gpu.traffic(cache + weights)
+        launches = self.gpu.launches(steps * size.config.num_hidden_layers) if decoding.launches else 0
+        return flops, max(seconds, launches)
 
     def _logprobs(self) -> Iterable[Estimate | None]:
         shards, real, generated = len(self.paths.shards()), self.real, self.generated
@@ -175,44 +215,52 @@ class Estimator:
         size = self.size(model)
         if size is None:
             return None
-        precision = self.study.logprobs.autocast
-        weights = size.parameters * (4 + 2 * (precision == "bfloat16"))
-        layer = size.activations(precision) / size.config.num_hidden_layers
-        memory = (weights + self.study.logprobs.token_budget * layer + size.config.vocab_size * LOGITS) / GB
-        return self._estimate("logprobs", *what, jobs, rows * forward(size.cost, self.prompt, *answers), memory)
+        settings = self.study.logprobs
+        needed = memory.scoring(size, settings.autocast, self.width(model), settings.token_budget)
+        work = rows * forward(size.cost, self.prompt, *answers)
+        tokens = rows * (self.prompt + sum(answer - 1 for answer in answers))
+        seconds = self._passes(size, settings.autocast, work, tokens / settings.token_budget)
+        return self._estimate("logprobs", what, jobs, work, needed, seconds / jobs, self.files(model))
+
+    def _passes(self, size: Size, precision: str, flops: float, passes: float) -> float:
+        """Seconds of forward passes."""
+        return max(self.gpu.products(flops, precision), self.gpu.launches(passes * size.config.num_hidden_layers))
+
+    # Evaluations
 
     def _evaluations(self) -> Iterable[Estimate | None]:
-        for model in self.paths.table_models():
-            if size := self.size(model):
-                work = self.assumed.evaluation_tokens * (size.cost.per_token + size.cost.per_prediction)
-                logits = self.study.eval.batch_size * REQUEST * size.config.vocab_size * 4 * 2
-                memory = (size.parameters * 4 + logits) / GB
-                yield self._estimate("eval", "", model, len(self.study.eval.suites), work, memory)
+        """Of every counted suite, then of the others, whose requests are assumed; models of a root side by side."""
+        models = [model for root in self.sizes for model in self.paths.table_models() if self.root(model) == root]
+        suites = list(self.study.eval.suites)
+        for suite in suites:
+            for model in models:
+                if counts := self.requests.get((self.root(model), suite)):
+                    yield self._evaluation(model, f"{suite} of", 1, counts)
+        for model in models:
+            if jobs := sum((self.root(model), suite) not in self.requests for suite in suites):
+                tokens = round(self.assumed.evaluation_tokens)
+                yield self._evaluation(model, "", jobs, RequestCounts(tokens=tokens))
+
+    def _evaluation(self, model: str, label: str, jobs: int, counts: RequestCounts) -> Estimate:
+        """`jobs` evaluations with as many requests each."""
+        size, settings = self.size(model), self.study.eval
+        scored = size.cost.flops(counts.work)
+        seconds = self._passes(size, settings.autocast, scored, counts.tokens / settings.token_budget)
+        decoding = Decoding(settings.batch_size, settings.autocast, launches=settings.engine != "vllm")
+        answers = (counts.prompts, counts.mean_prompt, self.assumed.greedy_tokens)
+        generated, decoding_seconds = self._decoding(size, decoding, *answers) if counts.prompts else (0, 0)
+        loaded = (size, settings.autocast, self.width(model))
+        needed = memory.scoring(*loaded, settings.token_budget)
+        needed = max(needed, memory.cached(*loaded, settings.batch_size * counts.longest))
+        work, seconds = scored + generated, seconds + decoding_seconds
+        return self._estimate("eval", (label, model), jobs, jobs * work, needed, seconds, self.files(model))
 
     def _estimate(
-        self, stage: str, label: str, name: str, jobs: int, flops: float, memory: float, seconds: float | None = None
+        self, stage: str, what: tuple[str, str], jobs: int, flops: float, gb: float, seconds: float, files: float
     ) -> Estimate:
-        """Jobs that share the work evenly; `seconds` is the time of all of it if it is not that of its FLOPs."""
-        gpus = max(1, getattr(self.study.resources, stage).gpu)
-        seconds = flops / self.roof if seconds is None else seconds
-        return Estimate(stage, label, name, jobs, gpus, memory, flops / 1e15, seconds / jobs / gpus / 3600)
-
-    # Disk
-
-    def disk(self) -> dict[str, float]:
-        """GB by kind: what the study writes and keeps, and the states of trainings that run side by side."""
-        models = {name: self.size(name) for name in (*self.study.models, *self.paths.iteration_models())}
-        parameters = {name: size.parameters for name, size in models.items() if size}
-        fetched = sum(2 * count for name, count in parameters.items() if name in self.paths.fetched_models)
-        trained = sum(4 * count for name, count in parameters.items() if name not in self.paths.fetched_models)
-        # One saved state for each arm; the trainings of one arm follow each other.
-        firsts = [Iteration(arm, self.paths.first(arm)).name for arm in self.study.arms]
-        optimizer = OPTIMIZER[self.study.train.optimizer]
-        # Twice: a saved state is removed when the next one is complete.
-        states = sum(2 * parameters[name] * (4 + optimizer) for name in firsts if name in parameters)
-        tokens = self.rows * (self.real + self.generated) * len(self.paths.iteration_models())
-        kinds = {"fetched models": fetched, "trained models": trained, "states": states, "tables": 24 * tokens}
-        return {kind: size / GB for kind, size in kinds.items()}
+        """`flops` of all jobs; `seconds` of one job's work, and `files` bytes that it reads and writes."""
+        gpus, hours = max(1, getattr(self.study.resources, stage).gpu), (seconds + self.gpu.start(files)) / 3600
+        return Estimate(stage, *what, jobs, gpus, gb, flops / 1e15, hours)
 
 
 def mean_lengths(paths: StudyPaths) -> Lengths:

@@ -78,7 +78,7 @@ def _model(paths: StudyPaths, model: str) -> Job:
     files = (paths.model(model), paths.manifest(model))
     if model in paths.fetched_models:
         return Job(files, paths.log("fetch", model))
-    return Job((*files, paths.metrics(model)), paths.log("train", model), paths.state(model))
+    return Job((*files, paths.metrics(model)), paths.log("train", model), paths.state("train", model))
 
 
 def _scores(paths: StudyPaths, model: str) -> list[Job]:

@@ -127,9 +127,9 @@ class StudyPaths(Lineage):
     def fits_manifests(self) -> list[str]:
         return [self.manifest(name) for name in self.study.data.fits]
 
-    def state(self, model: str) -> str:
-        """Where a model's training keeps what it resumes from; its program adds a fingerprint."""
-        return f"{self.results}/.state/train/{model}"
+    def state(self, stage: str, *names: str) -> str:
+        """Where the job of these wildcards keeps what it resumes from; its program adds a fingerprint."""
+        return "/".join([self.results, ".state", stage, *names])
 
     def all_models(self) -> list[str]:
         return [self.model(name) for name in (*self.study.models, *self.iteration_models())]

@@ -71,7 +71,8 @@ class RuleFlags:
 
     def untracked_train_flags(self, model: str) -> list[str]:
         """What leaves no trace in a training's result: where it and its parent keep their states, what it watches."""
-        states = ["--state", self.paths.state(model), "--parent-state", self.paths.state(self.paths.parent(model))]
+        state, parent = (self.paths.state("train", name) for name in (model, self.paths.parent(model)))
+        states = ["--state", state, "--parent-state", parent]
         return [*states, *flags(self.paths.train_settings(model), only=UNTRACKED)]
 
     def generate(self, responses: str, shard: str) -> list[str]:
