@@ -93,8 +93,7 @@ def _keys(paths: StudyPaths, suite: str) -> Iterator[tuple[str, str]]:
 
 
 def _file(paths: StudyPaths, place: tuple[str, str]) -> Path:
-    model, suite = place
-    return Path(paths.results) / ".state/preflight" / model / f"{suite}.json"
+    return Path(paths.state("preflight", *place) + ".json")
 
 
 def _kept(paths: StudyPaths, place: tuple[str, str], key: str) -> RequestCounts | None:
