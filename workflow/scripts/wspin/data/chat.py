@@ -6,7 +6,7 @@ the ids it is trained on.
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
@@ -16,6 +16,7 @@ from wspin.errors import StudyError
 
 from .rendering import Rendering, Template
 from .reserved import free_mark, marked, marked_copy
+from .token_ends import batch_ends
 
 NO_TOKEN = "without a token for prompt or answer"  # a text that the tokenizer, or the chat template, leaves out
 UNKNOWN = "with unknown characters"
@@ -164,28 +165,17 @@ class ChatTokenizer:
 
     def decode_response(self, ids: list[int]) -> str:
         """Text of a response, without its final EOS."""
-        return self._decode(self._without_eos(ids))
+        return self._decode_batch([self._without_eos(ids)])[0]
 
     def token_ends(self, ids: list[int]) -> list[int]:
-        """End of each token in `decode_response(ids)`, in characters.
+        """End of each token in `decode_response(ids)`, in characters."""
+        return self.batch_token_ends([ids])[0]
 
-        Tokens that hold bytes of one character share its end; a final EOS ends where the text does. Ids are decoded
-        from the last complete character but one, because a token's text can depend on the token before it.
-        """
-        body = self._without_eos(ids)
-        ends: list[int] = []
-        length, window, complete = 0, 0, 0
-        for i in range(len(body)):
-            before, after = self._decode(body[window:complete]), self._decode(body[window : i + 1])
-            if after.endswith("\ufffd") and i + 1 < len(body):
-                continue  # inside a character
-            length += len(after) - len(before)
-            ends += [length] * (i + 1 - len(ends))
-            window, complete = complete, i + 1
-        if length != (total := len(self._decode(body))):  # invalid bytes can change the text before them
-            ends = [min(len(self._decode(body[: i + 1])), total) for i in range(len(body) - 1)]
-            ends, length = [*itertools.accumulate(ends, max), total], total
-        return ends + [length] * (len(ids) - len(body))
+    def batch_token_ends(self, answers: Sequence[list[int]]) -> list[list[int]]:
+        """`token_ends` of each answer; a final EOS ends where the text does."""
+        bodies = [self._without_eos(ids) for ids in answers]
+        batch = zip(answers, bodies, batch_ends(bodies, self._decode_batch), strict=True)
+        return [ends + (ends[-1:] or [0]) * (len(ids) - len(body)) for ids, body, ends in batch]
 
     def _without_eos(self, ids: list[int]) -> list[int]:
         return ids[:-1] if len(ids) and ids[-1] == self.eos else ids
@@ -215,8 +205,8 @@ class ChatTokenizer:
         backend, tokens = self.tokenizer.backend_tokenizer, list(self._reserved.values())
         return cache(lambda mark: marked_copy(backend, tokens, mark))
 
-    def _decode(self, ids: list[int]) -> str:
-        return self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    def _decode_batch(self, answers: list[list[int]]) -> list[str]:
+        return self.tokenizer.backend_tokenizer.decode_batch(answers, skip_special_tokens=False)
 
 
 def _without_space(text: str, span: tuple[int, int]) -> tuple[int, int]:

@@ -68,7 +68,7 @@ def iteration_answers(
         table = _read_generations(rows, path, **expected)
         answers = zip(table["token_ids"].to_pylist(), table["finish_reason"].to_pylist(), strict=True)
         ids = [chat.generated_ids(token_ids, reason) for token_ids, reason in answers]
-        sides[side] = [Tokens(token_ids, chat.token_ends(token_ids)) for token_ids in ids]
+        sides[side] = list(map(Tokens, ids, chat.batch_token_ends(ids)))
     texts = tables.texts_hash(rows["prompt"].to_pylist(), rows["response"].to_pylist())
     metadata = {"eos_on_cut": chat.settings.eos_on_cut, "texts": texts}
     return ScoringInputs(rows, sides, _tokenizer_metadata(chat) | metadata)
@@ -93,7 +93,7 @@ def teacher_answers(
     if generations and tables.metadata(table)["tokenizer"] == tokenizer:
         stopped = [reason == "stop" for reason in table["finish_reason"].to_pylist()]
         ids = [ids[: len(ids) - eos] for ids, eos in zip(table["token_ids"].to_pylist(), stopped, strict=True)]
-        answers = [Tokens(token_ids, chat.token_ends(token_ids)) for token_ids in ids]
+        answers = list(map(Tokens, ids, chat.batch_token_ends(ids)))
     else:
         answers = [Tokens(*chat.tokenize_response(text)) for text in texts]
     limits = [max(0, context - len(chat.prompt_ids(prompt))) for prompt in rows["prompt"].to_pylist()]
