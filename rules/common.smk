@@ -88,20 +88,21 @@ def launcher(wildcards, threads, resources):
     return Launch.of(resources, threads).command()
 
 
-def environment(stage):
-    """The conda environment of a stage: that of its engine."""
-    return f"../envs/{'vllm' if getattr(STUDY, stage).engine == 'vllm' else 'torch'}.yaml"
+def job_engine(wildcards):
+    """The engine of a job: of its suite in stage eval, or else the one that samples."""
+    return STUDY.eval.engine_of(wildcards.suite) if "suite" in wildcards.keys() else STUDY.generate.engine
 
 
-def interpreter(stage):
-    """The Python of a stage's jobs: of `make setup-vllm` where the engine is vllm and no conda gives another."""
+def environment(wildcards):
+    """The conda environment of a job: that of its engine."""
+    return f"../envs/{'vllm' if job_engine(wildcards) == 'vllm' else 'torch'}.yaml"
+
+
+def interpreter(wildcards, resources):
+    """The Python of a job: of `make setup-vllm` for engine vllm without conda; takes `resources`, as those below."""
     path = Path(".venv-vllm/bin/python").absolute()
-    vllm = getattr(STUDY, stage).engine == "vllm"
-
-    def python(wildcards, resources):
-        return str(path) if vllm and path.exists() and not workflow.deployment_settings.deployment_method else "python"
-
-    return python
+    installed = job_engine(wildcards) == "vllm" and path.exists()
+    return str(path) if installed and not workflow.deployment_settings.deployment_method else "python"
 
 
 def saved_state(stage, *names):

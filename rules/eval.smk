@@ -24,14 +24,14 @@ rule eval:
     wildcard_constraints:
         model=rf"{alternatives(STUDY.models)}|{ITERATION}",
     conda:
-        environment("eval")
+        environment
     threads: STUDY.resources.eval.threads
     resources:
         **stage_resources("eval"),
     params:
         flags=flags(FLAGS.eval),
         checks=lambda wildcards, resources: FLAGS.untracked_task_flags(wildcards.suite),
-        python=interpreter("eval"),
+        python=interpreter,
         state=saved_state("eval", "model", "suite"),
     shell:
         r"""

@@ -22,13 +22,13 @@ rule generate:
     wildcard_constraints:
         responses=rf"{alternatives(set(PATHS.starts).difference(STUDY.given_answers()))}|{ITERATION}",
     conda:
-        environment("generate")
+        environment
     threads: STUDY.resources.generate.threads
     resources:
         **stage_resources("generate"),
     params:
         flags=flags(FLAGS.generate),
-        python=interpreter("generate"),  # takes `resources`, as does the state: no change of them re-runs the job
+        python=interpreter,  # takes `resources`, as does the state: no change of them re-runs the job
         state=saved_state("generate", "responses", "shard"),
     shell:
         r"""

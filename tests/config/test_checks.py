@@ -9,6 +9,8 @@ from configuration import BASE, CONFIG, SCRATCH, load, refusal
 from wspin.config.flags import flags
 from wspin.config.stages import Weigh, at_iteration
 
+SUITES = dict.fromkeys(load({}).eval.suites, "transformers")
+
 # Mistakes in values
 
 
@@ -192,7 +194,32 @@ def test_a_study_takes_its_own_results_for_its_own(tmp_path):
                     "sources": {"arc": {"hub": None, "revision": None, "path": "a", "heldout": True}},
                 }
             },
-            ": eval.engine: vllm cannot tokenise held-out rows",
+            ": eval.engine: vllm cannot tokenise the held-out rows of suite 'arc' as training does; use transformers",
+        ),
+        (
+            {
+                "eval": {
+                    "engine": {**SUITES, "arc": "vllm"},
+                    "sources": {"arc": {"hub": None, "revision": None, "path": "a", "heldout": True}},
+                }
+            },
+            ": eval.engine.arc: vllm cannot tokenise the held-out rows of suite 'arc' as training does",
+        ),
+        (
+            {"eval": {"engine": {name: "vllm" for name in SUITES if name != "gsm8k"}}},
+            ": eval.engine: no engine for suite 'gsm8k'; add one, such as `gsm8k: transformers`",
+        ),
+        (
+            {"eval": {"engine": {**SUITES, "gsm": "vllm"}}},
+            "eval.engine.gsm: no suite 'gsm'; there are arc, hellaswag, mmlu, truthfulqa, winogrande, gsm8k",
+        ),
+        (
+            {"eval": {"engine": {**SUITES, "gsm8k": "vlm"}}},
+            "eval.engine.gsm8k: expected 'transformers' or 'vllm', found 'vlm'; did you mean 'vllm'?",
+        ),
+        (
+            {"eval": {"engine": "vlm"}},
+            "eval.engine: expected 'transformers' or 'vllm', found 'vlm'; did you mean 'vllm'?",
         ),
         ({"teacher": "nobody"}, "teacher: no model 'nobody'"),
         ({"teacher": None}, "teacher: missing key; the token weights of arm 'wspin' come from a teacher"),

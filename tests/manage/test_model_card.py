@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import jinja2
 import pytest
@@ -151,6 +152,16 @@ def test_a_renewed_card_makes_nothing_again(study):
     for folder in study.folder.glob("results/two/**/model"):
         (folder / "README.md").write_text("# a card\n")
     assert study.plan("all").jobs == []
+
+
+def test_a_card_names_the_engines_with_their_suites():
+    def engines(**by_suite):
+        files = [SimpleNamespace(engine=engine, suite=suite) for suite, engine in by_suite.items()]
+        return model_card._engines([SimpleNamespace(scores=scores) for scores in files])
+
+    assert engines(arc="vllm", gsm8k="vllm") == "vllm"
+    mixed = engines(arc="transformers", gsm8k="vllm", mmlu="transformers")
+    assert mixed == "transformers (arc, mmlu) and vllm (gsm8k)"
 
 
 HOSTILE = "x\n---\nlicense: mit\n```\n<script>alert(1)</script> [x](javascript:y) ![](http://127.0.0.1/t.png) `|"

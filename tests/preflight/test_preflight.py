@@ -10,7 +10,7 @@ import hub as loopback
 import pytest
 import workflow
 import yaml
-from estimated import QWEN, ROOT, SWIFT, ZEPHYR, estimator_of, layout_of
+from estimated import QWEN, ROOT, STUDY, SWIFT, ZEPHYR, estimator_of, layout_of
 from transformers import AutoConfig
 
 import preflight as program
@@ -119,6 +119,9 @@ def test_a_missing_vllm_is_a_line_with_the_sections_that_use_it(disk, monkeypatc
     assert complaints_of(layout_of(eval={"engine": "vllm"})) == [f"generate.engine, eval.engine: {missing}"]
     transformers = {"engine": "transformers", "dtype": None, "gpu_memory": None}
     assert complaints_of(layout_of(generate=transformers)) == []
+    suites = dict.fromkeys(STUDY["eval"]["suites"], "transformers")
+    by_suite = layout_of(generate=transformers, eval={"engine": {**suites, "gsm8k": "vllm"}})
+    assert complaints_of(by_suite) == [f"eval.engine.gsm8k: {missing}"]
 
 
 def qwen3_32b():

@@ -1,6 +1,7 @@
 """Score files: what is read, and what is refused because it was made in different ways."""
 
 import math
+import re
 
 import pytest
 from score_files import (
@@ -53,7 +54,9 @@ def test_scores_made_in_different_ways_are_refused(results, place, value):
     found, expected = repr(value), SCORES
     for key in place.split("."):
         expected = expected[key]
-    place = {"template": "template (of suite demo)"}.get(place, place)
+    within = {"template": "suite demo", "engine": "suite demo"}
+    within |= dict.fromkeys(("versions", "token_budget"), "engine transformers")
+    place = f"{place} (of {within[place]})" if place in within else place
     for part in (str(path), str(results / "sft/scores/demo.json"), f"{place}: expected {expected!r}", f"found {found}"):
         assert part in message
 
@@ -67,6 +70,28 @@ def test_suites_may_differ_in_template(results):
 
     put(results, "sft", change, suite="more")
     assert len(scores.read_scores(results, ["sft"], ["demo", "more"])) == 2
+
+
+def test_a_suite_has_one_engine_for_all_models_and_another_suite_may_have_another(results):
+    """With the versions and settings of its own; the rest is equal in the whole table."""
+
+    def change(scores, **changes):
+        scores.update(suite="more", engine="vllm", token_budget=None, versions={"vllm": "0.11"}, **changes)
+        scores["tasks"] = {"arc": scores["tasks"].pop("spell")}
+
+    for model, fingerprint in (("sft", "f0"), ("spin/ite0", "f1")):
+        put(results, model, lambda scores, model=fingerprint: change(scores, model=model), suite="more")
+    files = scores.read_scores(results, MODELS, ["demo", "more"])
+    assert [file.scores.engine for file in files] == ["transformers", "vllm"] * 2
+    for changes, place in (
+        ({"engine": "transformers"}, "engine (of suite more)"),
+        ({"versions": {"vllm": "0.12"}}, "versions (of engine vllm)"),
+        ({"autocast": "bfloat16"}, "autocast"),
+        ({"batch_size": 1}, "batch_size"),
+    ):
+        put(results, "spin/ite0", lambda s, changes=changes: (change(s, model="f1"), s.update(changes)), suite="more")
+        with pytest.raises(StudyError, match=re.escape(f"{results}/spin/ite0/scores/more.json: {place}: expected")):
+            scores.read_scores(results, MODELS, ["demo", "more"])
 
 
 def test_suites_of_one_model_belong_to_one_fingerprint(results):

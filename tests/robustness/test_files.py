@@ -365,7 +365,7 @@ CASES = [
     Case(
         "a score file of another version of lm-eval",
         scored(b=lambda text: text.replace("0.4.13", "0.4.9")),
-        "results/b/scores/demo.json: versions: expected {'lm_eval': '0.4.13'} as in "
+        "results/b/scores/demo.json: versions (of engine transformers): expected {'lm_eval': '0.4.13'} as in "
         "results/a/scores/demo.json, found {'lm_eval': '0.4.9'}; scores made in different ways do not "
         "compare: evaluate one of the two again",
     ),

@@ -216,10 +216,30 @@ def test_other_rows_are_followed_and_equal_ones_written_otherwise_are_not(study)
     }
 
 
-def test_shots_of_a_suite_score_that_suite_alone(finished):
-    planned = finished.overlay({"eval": {"suites": {"slow": {"two": 1}}}}).plan("all")
+def test_another_engine_of_a_suite_scores_that_suite_alone_in_the_engines_python(finished):
+    python = finished.folder / ".venv-vllm/bin/python"
+    python.parent.mkdir(parents=True)
+    python.touch()
+    here = finished.overlay({"eval": {"engine": {"quick": "vllm", "slow": "transformers"}}})
+    output = here.run("--dry-run", "all").stdout
+    shutil.rmtree(finished.folder / ".venv-vllm")
+    planned = workflow.Plan(output)
     assert planned.counts == {"eval": 12, **COMPARED, "all": 1}
-    assert all("scores/slow." in output for output in planned.made("eval"))
+    assert all("scores/quick." in output for output in planned.made("eval"))
+    assert output.count(f"{python} workflow/scripts/eval.py") == 12
+
+
+def test_shots_of_a_suite_are_flags_of_that_suite_alone():
+    shots = {"eval": {"suites": {"slow": {"two": 1}}}}
+    for suite, same in (("quick", True), ("slow", False)):
+        flags = [made.eval(model="sft", suite=suite) for made in (commands(), commands(**shots))]
+        assert (flags[0] == flags[1]) == same
+
+
+def test_settings_of_the_other_engine_are_no_flags():
+    edit = {"eval": {"engine": {"quick": "vllm", "slow": "transformers"}, "token_budget": 99}}
+    quick, slow = (commands(**edit).eval(model="sft", suite=suite) for suite in ("quick", "slow"))
+    assert "--token-budget" not in quick and slow[slow.index("--token-budget") + 1] == "99"
 
 
 def test_another_metric_writes_the_tables_alone(finished):

@@ -56,7 +56,7 @@ def test_every_rule_says_what_it_does():
 def test_a_rule_keeps_log_benchmark_and_environment(name):
     kept = ["log", "conda", *(["benchmark"] if "    output:" in WORKING[name] else [])]
     assert [key for key in kept if f"\n    {key}:\n" not in WORKING[name]] == []
-    (environment,) = re.findall(r'    conda:\n +(?:"(.+)"|environment\("\w+"\))', WORKING[name])
+    (environment,) = re.findall(r'    conda:\n +(?:"(.+)"|environment)', WORKING[name])
     assert (ROOT / "rules" / (environment or "../envs/vllm.yaml")).is_file()
 
 

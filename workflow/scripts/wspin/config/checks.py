@@ -29,7 +29,7 @@ COLDEST = 0.01  # vLLM silently raises any lower temperature but 0 to this one
 def complaints(study: Study) -> Iterator[Complaint]:
     """Every violated rule between sections, once, in the order of the file."""
     before_arms = (_names, _registry, _templates, _data, _sizes, _lengths, _generation)
-    checks = (*before_arms, check_arms, check_weights, _given, _evaluation)
+    checks = (*before_arms, check_arms, check_weights, _given, _evaluation, _engines)
     yield from dict.fromkeys(complaint for check in checks for complaint in check(study))
 
 
@@ -158,7 +158,8 @@ def _evaluation(study: Study) -> Iterator[Complaint]:
     yield from repeated(("eval", "models"), study.eval.models)
     for name in study.eval.models:
         yield from unknown_model(study, ("eval", "models"), name)
-    yield from _heldout_tasks(study)
+    if any(source.heldout for source in study.eval.sources.values()):
+        yield from _heldout_templates(study)
     yield from unknown_arm(study, ("report", "baseline"), study.report.baseline)
     for suite in study.eval.suites:
         if suite not in study.eval.sources:
@@ -179,12 +180,24 @@ def _evaluation(study: Study) -> Iterator[Complaint]:
             yield ("report", "metrics", task), f"no task {task!r} in eval.suites"
 
 
-def _heldout_tasks(study: Study) -> Iterator[Complaint]:
-    """Tasks on held-out rows tokenise as training does, in one template for all models."""
-    if not any(source.heldout for source in study.eval.sources.values()):
-        return
-    if study.eval.engine == "vllm":
-        yield ("eval", "engine"), "vllm cannot tokenise held-out rows as training does; use transformers"
+def _engines(study: Study) -> Iterator[Complaint]:
+    """Every suite has an engine that can run it."""
+    place, settings = ("eval", "engine"), study.eval
+    by_suite = isinstance(settings.engine, dict)
+    engines = settings.engine if by_suite else dict.fromkeys(settings.suites, settings.engine)
+    for suite in settings.suites:
+        if suite not in engines:
+            yield place, f"no engine for suite {suite!r}; add one, such as `{suite}: transformers`"
+        elif engines[suite] == "vllm" and suite in settings.sources and settings.sources[suite].heldout:
+            message = f"vllm cannot tokenise the held-out rows of suite {suite!r} as training does; use transformers"
+            yield (*place, suite) if by_suite else place, message
+    for suite in engines:
+        if suite not in settings.suites:
+            yield (*place, suite), f"no suite {suite!r}; there are {', '.join(settings.suites)}"
+
+
+def _heldout_templates(study: Study) -> Iterator[Complaint]:
+    """Tasks on held-out rows show all models their prompts in one template."""
     for name in study.eval.models:
         template = study.models[name].template if name in study.models else None
         if template and template != study.dialogue.template:

@@ -14,7 +14,8 @@ from .study import Study
 
 Node = dict[str, Any]  # a part of a JSON schema
 Complaint = tuple[Place, str]  # place in the configuration, what is wrong there
-ALTERNATIVE = re.compile(r"\[key\]|constrained-\w+|(list|function-\w+)\[.+\]")  # parts of a place that pydantic adds
+# Parts of a place that pydantic adds
+ALTERNATIVE = re.compile(r"\[key\]|constrained-\w+|(list|dict|literal|function-\w+)\[.+\]")
 EXPECTED = {  # pydantic's types of errors
     "bool_parsing": "true or false",
     "bool_type": "true or false",

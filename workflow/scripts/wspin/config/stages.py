@@ -1,4 +1,4 @@
-"""The sections of the configuration, one class for each stage, and the resources of jobs."""
+"""The sections of the configuration, one class for each stage."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -194,16 +194,17 @@ class TrainSection(Train):
 
 
 class EvalSettings(Section):
-    """How lm-eval runs a model."""
+    """How lm-eval runs a model on one suite."""
 
-    engine: Engine = Field(description="library that runs models for lm-eval; tables refuse to mix the two")
+    engine: Engine = Field(description="library that runs models for lm-eval")
     autocast: Precision = Field(
         description="precision of matrix products over weights in float32 (engine vllm: of weights too); tables refuse "
         "to mix the two"
     )
-    token_budget: Count = Field(
+    token_budget: Count | None = Field(
+        None,
         description="engine transformers: tokens of a scoring pass, every context counted once; recorded, since it "
-        "changes scores by rounding"
+        "changes scores by rounding",
     )
     batch_size: Count = Field(
         description="prompts decoded together; fixed and recorded, since it changes scores by rounding"
@@ -212,8 +213,19 @@ class EvalSettings(Section):
         description="lm-eval's seeds: python, numpy, torch, few-shot examples"
     )
 
+    @property
+    def required_keys(self) -> frozenset[str]:
+        return frozenset(("token_budget",) if self.engine == "transformers" else ())
+
 
 class Eval(EvalSettings):
+    """How lm-eval runs the models, and on what."""
+
+    engine: Engine | dict[Name, Engine] = Field(
+        description="library that runs models for lm-eval: one for all suites, or one for each, `{suite: engine}`; "
+        "tables refuse to mix two in one suite"
+    )
+    token_budget: Count = Field(description=EvalSettings.model_fields["token_budget"].description)
     models: list[str] = Field(description="registry models in the tables, beside every arm's iterations")
     suites: dict[Name, Annotated[dict[Task, CountOrZero], Field(min_length=1)]] = Field(
         min_length=1, description="suite: {task: shots}; a suite is one job"
@@ -224,29 +236,19 @@ class Eval(EvalSettings):
         "their beginning and keep their number with the scores"
     )
 
+    def engine_of(self, suite: str) -> str:
+        return self.engine if isinstance(self.engine, str) else self.engine[suite]
+
+    def settings(self, suite: str) -> EvalSettings:
+        """How a suite is run, without the settings of the other engine: an edit of those re-runs nothing."""
+        values = {key: getattr(self, key) for key in EvalSettings.model_fields}
+        return EvalSettings.model_validate(values | {"engine": self.engine_of(suite)}).without_unused_keys()
+
 
 def at_iteration(train: Train, k: int) -> Train:
     """The training of iteration k: lists resolved to their k-th value."""
     values = {name: value[k] if isinstance(value, list) else value for name, value in train}
     return train.model_copy(update=values)
-
-
-class Resource(Section):
-    gpu: CountOrZero = Field(0, description="GPUs of a job")
-    threads: Count = Field(1, description="CPU threads of a job; results are bitwise equal for equal threads")
-    mem_mb: Count = Field(description="memory of a job in MB")
-    runtime: Count = Field(description="minutes of a job; grows with the attempt")
-
-
-class Resources(Section):
-    fetch: Resource
-    data: Resource
-    train: Resource
-    generate: Resource
-    logprobs: Resource
-    weigh: Resource
-    eval: Resource
-    report: Resource
 
 
 class Peak(Section):

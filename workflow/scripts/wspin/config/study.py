@@ -6,6 +6,7 @@ from pydantic import Field
 
 from . import stages
 from .base import FilePath, Name, Rounds, Section, Seed
+from .resources import Resources
 from .sources import Data, Model, Push
 from .stages import Train, Weigh
 
@@ -54,7 +55,7 @@ class Study(Section):
     arms: dict[Name, Arm] = Field(min_length=1, description="the arms of the study, each with what it changes")
     iterations: Rounds = Field(description="rounds of self-play")
     data_window: Rounds = Field(description="iterations whose pairs a training sees: 2 = this and the one before")
-    resources: stages.Resources
+    resources: Resources
     report: stages.Report
     preflight: stages.Preflight
     push: Push | None = Field(None, description="what the target `push` uploads; changes no result")

@@ -16,7 +16,7 @@ from wspin.config.sources import Model
 from wspin.errors import StudyError
 from wspin.escaping import block_in_markdown, code_in_markdown, in_markdown, one_line
 from wspin.iteration import Iteration
-from wspin.report.scores import chosen_scores, read_scores
+from wspin.report.scores import ScoreFile, chosen_scores, read_scores
 from wspin.report.tables import average_score, in_points
 from wspin.storage.files import read_json, whole_file
 from wspin.storage.provenance import check_entries, read_record, record_path
@@ -189,15 +189,26 @@ def _evaluation(paths: StudyPaths, name: str) -> dict[str, Any] | None:
     results = {task: result for file in files for task, result in file.scores.tasks.items()}
     metrics = {task: key for task, key in sorted(paths.study.report.metrics.items()) if task in results}
     (scores,) = chosen_scores(files, metrics).values()
-    complete, conditions = len(files) == len(suites) and len(scores) > 1, files[0].scores
+    complete = len(files) == len(suites) and len(scores) > 1
     return {
         "metrics": {task: Markup(markdown_cell(_code(metric))) for task, metric in metrics.items()},
         "results": results,
         "points": {task: in_points(score) for task, score in scores.items()},
         "average": in_points(average_score(list(scores.values()))) if complete else None,
-        "conditions": conditions,
-        "versions": ", ".join(f"{package} {version}" for package, version in sorted(conditions.versions.items())),
+        "conditions": files[0].scores,
+        "engines": _engines(files),
+        "versions": ", ".join(sorted({" ".join(item) for file in files for item in file.scores.versions.items()})),
     }
+
+
+def _engines(files: list[ScoreFile]) -> str:
+    """The engine of all suites, or each with its suites."""
+    suites: dict[str, list[str]] = {}
+    for file in files:
+        suites.setdefault(file.scores.engine, []).append(file.scores.suite)
+    if len(suites) == 1:
+        return next(iter(suites))
+    return " and ".join(f"{engine} ({', '.join(names)})" for engine, names in suites.items())
 
 
 def _settings(paths: StudyPaths, name: str, record: dict[str, Any]) -> str:

@@ -122,10 +122,14 @@ def _paths(study: Study) -> Iterator[str]:
 
 
 def _engines(study: Study) -> Iterator[str]:
-    sections = [name for name in ("generate", "eval") if getattr(study, name).engine == "vllm"]
-    if sections and not _has_vllm():
-        places = ", ".join(f"{name}.engine" for name in sections)
-        yield f"{places}: vllm is not installed beside the study: run `make setup-vllm`"
+    engines = {"generate.engine": study.generate.engine}
+    if isinstance(study.eval.engine, dict):
+        engines |= {f"eval.engine.{suite}": engine for suite, engine in study.eval.engine.items()}
+    else:
+        engines["eval.engine"] = study.eval.engine
+    places = [place for place, engine in engines.items() if engine == "vllm"]
+    if places and not _has_vllm():
+        yield f"{', '.join(places)}: vllm is not installed beside the study: run `make setup-vllm`"
 
 
 def _has_vllm() -> bool:

@@ -235,18 +235,19 @@ class Estimator:
         for suite in suites:
             for model in models:
                 if counts := self.requests.get((self.root(model), suite)):
-                    yield self._evaluation(model, f"{suite} of", 1, counts)
+                    launches = self.study.eval.engine_of(suite) != "vllm"
+                    yield self._evaluation(model, f"{suite} of", 1, counts, launches)
         for model in models:
             if jobs := sum((self.root(model), suite) not in self.requests for suite in suites):
                 tokens = round(self.assumed.evaluation_tokens)
                 yield self._evaluation(model, "", jobs, RequestCounts(tokens=tokens))
 
-    def _evaluation(self, model: str, label: str, jobs: int, counts: RequestCounts) -> Estimate:
+    def _evaluation(self, model: str, label: str, jobs: int, counts: RequestCounts, launches: bool = True) -> Estimate:
         """`jobs` evaluations with as many requests each."""
         size, settings = self.size(model), self.study.eval
         scored = size.cost.flops(counts.work)
         seconds = self._passes(size, settings.autocast, scored, counts.tokens / settings.token_budget)
-        decoding = Decoding(settings.batch_size, settings.autocast, launches=settings.engine != "vllm")
+        decoding = Decoding(settings.batch_size, settings.autocast, launches)
         answers = (counts.prompts, counts.mean_prompt, self.assumed.greedy_tokens)
         generated, decoding_seconds = self._decoding(size, decoding, *answers) if counts.prompts else (0, 0)
         loaded = (size, settings.autocast, self.width(model))

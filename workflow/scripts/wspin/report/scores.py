@@ -46,7 +46,7 @@ class Scores(BaseModel):
     model: str
     engine: str
     autocast: str
-    token_budget: int
+    token_budget: int | None
     batch_size: int
     seeds: list[int]
     versions: dict[str, str]
@@ -131,9 +131,12 @@ def _conditions(file: ScoreFile) -> Iterator[tuple[str, Any]]:
     """(place, value) of everything that must be equal wherever it occurs in the table."""
     model, _, scores = file
     yield f"model (of {model})", scores.model
-    for key in ("engine", "versions", "autocast", "token_budget", "batch_size", "seeds"):
+    for key in ("autocast", "batch_size", "seeds"):
         yield key, getattr(scores, key)
-    yield f"template (of suite {scores.suite})", scores.template  # lm-eval's own tasks have none
+    for key in ("engine", "template"):  # lm-eval's own tasks have no template
+        yield f"{key} (of suite {scores.suite})", getattr(scores, key)
+    for key in ("versions", "token_budget"):
+        yield f"{key} (of engine {scores.engine})", getattr(scores, key)
     for task, result in scores.tasks.items():
         yield f"tasks.{task} (suite)", scores.suite
         for key in ("shots", "version", "n", "prompt_hash"):

@@ -9,7 +9,7 @@ from functools import cache
 
 from wspin.config.flags import flags
 from wspin.config.sources import Model, Preferences, Sft, Source, TaskSource
-from wspin.config.stages import UNTRACKED, Dialogue, EvalSettings
+from wspin.config.stages import UNTRACKED, Dialogue
 from wspin.iteration import Iteration
 
 from .paths import StudyPaths
@@ -105,7 +105,7 @@ class RuleFlags:
         default = ["--default-tasks"] if settings.sources[suite].hub else []
         cut = ["--cut"] if settings.too_long == "cut" else []
         dialogue = flags(self._dialogue(model), only=("template", "eos"))
-        return [*tasks, *flags(settings, only=EvalSettings.model_fields), *default, *cut, *dialogue]
+        return [*tasks, *flags(settings.settings(suite)), *default, *cut, *dialogue]
 
     def report_scores(self) -> list[str]:
         metrics = [f"{task}={metric}" for task, metric in sorted(self.study.report.metrics.items())]
