@@ -51,12 +51,13 @@ def test_counts_are_those_of_a_count_by_hand(words):
     asked = [request("generate_until", "q q q q", {"until": ["?"], "max_gen_toks": 24})]
     rolling = [request("loglikelihood_rolling", "one two three")]
     # Read: q one, and twice a last word and x, after 0, 1, 2, 3, 2, 3 tokens. They predict after last words and x.
-    assert count_requests([scored], words) == RequestCounts(6, 1 + 2 + 2 * (3 + 4), 2 * 2)
+    assert count_requests([scored], words) == RequestCounts(6, 1 + 2 + 2 * (3 + 4), 2 * 2, alone=2 * (5 + 4))
     assert count_requests([asked], words) == RequestCounts(0, 0, 0, prompts=1, prompt_tokens=4, longest=28)
-    assert count_requests([rolling], words) == RequestCounts(3, 1 + 2 + 3, 3)  # a first token, one, two
+    assert count_requests([rolling], words) == RequestCounts(3, 1 + 2 + 3, 3, alone=4)  # a first token, one, two
     both = count_requests([scored, asked, rolling], words)
-    assert both == RequestCounts(9, 17 + 6, 7, prompts=1, prompt_tokens=4, longest=28)
-    assert both.work == (9, 23, 7)
+    assert both == RequestCounts(9, 17 + 6, 7, prompts=1, prompt_tokens=4, longest=28, alone=22)
+    assert both.work() == (9, 23, 7)
+    assert both.work(shared=False) == (22, 23 * 22 // 9, 22)  # vLLM
 
 
 @pytest.fixture

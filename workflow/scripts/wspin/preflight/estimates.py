@@ -245,7 +245,7 @@ class Estimator:
     def _evaluation(self, model: str, label: str, jobs: int, counts: RequestCounts, launches: bool = True) -> Estimate:
         """`jobs` evaluations with as many requests each."""
         size, settings = self.size(model), self.study.eval
-        scored = size.cost.flops(counts.work)
+        scored = size.cost.flops(counts.work())
         seconds = self._passes(size, settings.autocast, scored, counts.tokens / settings.token_budget)
         decoding = Decoding(settings.batch_size, settings.autocast, launches)
         answers = (counts.prompts, counts.mean_prompt, self.assumed.greedy_tokens)

@@ -18,7 +18,8 @@ from wspin.engine.flops import Work
 from wspin.errors import StudyError
 from wspin.models import folders, offline
 from wspin.storage import provenance
-from wspin.storage.files import digest, read_json, sha256, write_json
+from wspin.storage.files import digest, read_json, sha256, write_checked_json
+from wspin.storage.permissions import error_line
 from wspin.study.paths import StudyPaths
 
 TOGETHER = 4000  # requests that are counted together: what they share is read once
@@ -35,15 +36,17 @@ class RequestCounts:
     prompts: int = 0  # to be answered greedily
     prompt_tokens: int = 0  # of all of them
     longest: int = 0  # tokens of the longest prompt and its answer
+    alone: int = 0  # tokens that scoring reads request by request, as vLLM does
 
     @property
     def mean_prompt(self) -> float:
         return self.prompt_tokens / max(1, self.prompts)
 
-    @property
-    def work(self) -> Work:
-        """Of the scoring passes."""
-        return Work(self.tokens, self.pairs, self.predictions)
+    def work(self, shared: bool = True) -> Work:
+        """Of the scoring passes: `shared` as here, else as with vLLM, which has the logits of every token."""
+        if shared or not self.alone:
+            return Work(self.tokens, self.pairs, self.predictions)
+        return Work(self.alone, self.pairs * self.alone // max(1, self.tokens), self.alone)
 
 
 def counted_requests(paths: StudyPaths) -> tuple[Suites, list[str]]:
@@ -67,8 +70,15 @@ def counted_requests(paths: StudyPaths) -> tuple[Suites, list[str]]:
                     continue
                 for model in models:
                     counts[model, suite] = new[model]
-                    write_json(_file(paths, (model, suite)), {"key": keys[model, suite], **asdict(new[model])})
+                    _keep(_file(paths, (model, suite)), {"key": keys[model, suite], **asdict(new[model])})
     return counts, problems
+
+
+def _keep(file: Path, entry: dict[str, Any]) -> None:
+    try:
+        write_checked_json(file, entry)
+    except OSError as error:  # results that one may only read
+        print(f"preflight: {error_line(error)}; the counts are not kept", flush=True)
 
 
 def _offline() -> None:
@@ -100,7 +110,7 @@ def _kept(paths: StudyPaths, place: tuple[str, str], key: str) -> RequestCounts 
     """The kept counts; None if there are none, or others."""
     try:
         entry = read_json(_file(paths, place), "counted requests", "they are counted again")
-        if entry.pop("key", None) == key:
+        if entry.pop("key", None) == key and all(isinstance(count, int) for count in entry.values()):
             return RequestCounts(**entry)
     except (FileNotFoundError, StudyError, TypeError):
         pass
@@ -138,13 +148,14 @@ def count_requests(tasks: Iterable[Sequence[Any]], tokenizer: Any) -> RequestCou
     """
     from lm_eval.models.utils import normalize_gen_kwargs
 
-    totals = [0] * 6
+    totals = [0] * 7
     for requests in tasks:
         scored = [request.args for request in requests if request.request_type == "loglikelihood"]
         scored += [("", *request.args) for request in requests if request.request_type == "loglikelihood_rolling"]
         for first in range(0, len(scored), TOGETHER):
-            for place, number in enumerate(_scoring_work(scored[first : first + TOGETHER], tokenizer)):
-                totals[place] += number
+            work, alone = _scoring_work(scored[first : first + TOGETHER], tokenizer)
+            totals[:3] = [total + number for total, number in zip(totals, work, strict=False)]
+            totals[6] += alone
         answered = [request.args for request in requests if request.request_type == "generate_until"]
         for (_, options), ids in zip(answered, _ids(tokenizer, [text for text, _ in answered]), strict=True):
             totals[3] += 1
@@ -153,8 +164,8 @@ def count_requests(tasks: Iterable[Sequence[Any]], tokenizer: Any) -> RequestCou
     return RequestCounts(*totals)
 
 
-def _scoring_work(pairs: Sequence[tuple[str, str]], tokenizer: Any) -> Work:
-    """The work of (context, answer) pairs. An empty context is one token, as in lm-eval."""
+def _scoring_work(pairs: Sequence[tuple[str, str]], tokenizer: Any) -> tuple[Work, int]:
+    """The work of (context, answer) pairs, and their tokens. An empty context is one token, as in lm-eval."""
     import numpy as np
 
     from wspin.engine.prefixes import Continuation, needed_work
@@ -167,7 +178,8 @@ def _scoring_work(pairs: Sequence[tuple[str, str]], tokenizer: Any) -> Work:
         for (context, _), answer in zip(pairs, answers, strict=True)
         if answer
     ]
-    return needed_work(continuations) if continuations else Work(0, 0, 0)
+    work = needed_work(continuations) if continuations else Work(0, 0, 0)
+    return work, sum(len(continuation.ids) for continuation in continuations)
 
 
 def _ids(tokenizer: Any, texts: list[str], **options: Any) -> list[list[int]]:
