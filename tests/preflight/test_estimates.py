@@ -72,6 +72,24 @@ def test_an_evaluation_by_hand():
     assert found.jobs == 1
 
 
+def test_vllm_reads_every_request_alone_and_replays_graphs():
+    """No pass waits for Python; 4 M tokens instead of 1 M, each with its logits; nine tenths of the GPU's memory."""
+    counts = RequestCounts(10**6, 0, 50_000, prompts=1000, prompt_tokens=10**6, longest=1400, alone=4 * 10**6)
+    suites = dict.fromkeys(layout_of().study.eval.suites, "transformers")
+    layout = layout_of(eval={"engine": {**suites, "gsm8k": "vllm"}})
+    found = row(estimator_of(layout, requests={("base", "gsm8k"): counts}), "eval", "gsm8k of sft")
+    pairs = 1000 * 1001 // 2 + 127 * 1000 + 127 * 128 // 2
+    answers = 1000 * ((1000 + 127) * PER_TOKEN + pairs * PER_PAIR + 128 * PER_PREDICTION)
+    flops = 4 * 10**6 * (PER_TOKEN + PER_PREDICTION) + answers
+    cache = 1000 * (128 * 1000 + 128**2 / 2) * 2 * 24 * 2048 * 2
+    weights = 1000 / 16 * 128 * (PARAMETERS - 151_936 * 2048) * 2
+    seconds = flops / PEAK + (cache + weights) / BANDWIDTH + 60 + 4 * PARAMETERS / 1e9
+    assert 3600 * found.hours == pytest.approx(seconds)
+    assert found.memory == 0.9 * 80
+    everywhere = estimator_of(layout_of(eval={"engine": "vllm"}))
+    assert row(everywhere, "eval", "base").jobs == 6
+
+
 # Work
 
 

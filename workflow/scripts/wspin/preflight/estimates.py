@@ -24,6 +24,8 @@ from .requests import RequestCounts, Suites
 from .sizes import Size
 
 VLLM_BATCH = 256  # answers that vLLM decodes at a time
+VLLM_TOKENS, VLLM_SHARE = 8192, 0.9  # in evaluations, vLLM's own: tokens of a pass, share of the GPU's memory
+WIDTHS = {"bfloat16": 2, "float32": 4}  # bytes of a number
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,7 @@ class Estimator:
 
     def _decoding(self, size: Size, decoding: Decoding, rows: int, prompt: float, new: float) -> tuple[float, float]:
         """(FLOPs, seconds) of answers to `rows` prompts; the seconds include reading cache and weights from memory."""
-        width, steps = 2 if decoding.precision == "bfloat16" else 4, rows / decoding.batch * new
+        width, steps = WIDTHS[decoding.precision], rows / decoding.batch * new
         flops = rows * forward(size.cost, prompt, new)
         cache = rows * (new * prompt + new * new / 2) * size.cached_values * width
         weights = steps * (size.parameters - size.embedding) * width
@@ -235,26 +237,28 @@ class Estimator:
         for suite in suites:
             for model in models:
                 if counts := self.requests.get((self.root(model), suite)):
-                    launches = self.study.eval.engine_of(suite) != "vllm"
-                    yield self._evaluation(model, f"{suite} of", 1, counts, launches)
-        for model in models:
-            if jobs := sum((self.root(model), suite) not in self.requests for suite in suites):
-                tokens = round(self.assumed.evaluation_tokens)
-                yield self._evaluation(model, "", jobs, RequestCounts(tokens=tokens))
+                    yield self._evaluation(model, f"{suite} of", self.study.eval.engine_of(suite), 1, counts)
+        assumed = RequestCounts(tokens=round(self.assumed.evaluation_tokens))
+        for engine in dict.fromkeys(map(self.study.eval.engine_of, suites)):
+            for model in models:
+                missing = [suite for suite in suites if (self.root(model), suite) not in self.requests]
+                if jobs := [suite for suite in missing if self.study.eval.engine_of(suite) == engine]:
+                    yield self._evaluation(model, "", engine, len(jobs), assumed)
 
-    def _evaluation(self, model: str, label: str, jobs: int, counts: RequestCounts, launches: bool = True) -> Estimate:
+    def _evaluation(self, model: str, label: str, engine: str, jobs: int, counts: RequestCounts) -> Estimate:
         """`jobs` evaluations with as many requests each."""
-        size, settings = self.size(model), self.study.eval
-        scored = size.cost.flops(counts.work())
-        seconds = self._passes(size, settings.autocast, scored, counts.tokens / settings.token_budget)
-        decoding = Decoding(settings.batch_size, settings.autocast, launches)
+        size, settings, vllm = self.size(model), self.study.eval, engine == "vllm"
+        work = counts.work(shared=not vllm)
+        scored, budget = size.cost.flops(work), VLLM_TOKENS if vllm else settings.token_budget
+        seconds = self._passes(size, settings.autocast, scored, work.tokens / budget)
+        decoding = Decoding(settings.batch_size, settings.autocast, launches=not vllm)
         answers = (counts.prompts, counts.mean_prompt, self.assumed.greedy_tokens)
         generated, decoding_seconds = self._decoding(size, decoding, *answers) if counts.prompts else (0, 0)
-        loaded = (size, settings.autocast, self.width(model))
-        needed = memory.scoring(*loaded, settings.token_budget)
-        needed = max(needed, memory.cached(*loaded, settings.batch_size * counts.longest))
-        work, seconds = scored + generated, seconds + decoding_seconds
-        return self._estimate("eval", (label, model), jobs, jobs * work, needed, seconds, self.files(model))
+        loaded = (size, settings.autocast, WIDTHS[settings.autocast] if vllm else self.width(model))
+        needed = max(memory.scoring(*loaded, budget), memory.cached(*loaded, settings.batch_size * counts.longest))
+        needed = max(needed, VLLM_SHARE * self.assumed.gpu_memory_gb * vllm)
+        work, seconds = jobs * (scored + generated), seconds + decoding_seconds
+        return self._estimate("eval", (label, model), jobs, work, needed, seconds, self.files(model))
 
     def _estimate(
         self, stage: str, what: tuple[str, str], jobs: int, flops: float, gb: float, seconds: float, files: float
