@@ -80,6 +80,9 @@ rule report_weights:
     localrule: True
     conda:
         "../envs/driver.yaml"
+    threads: STUDY.resources.report.threads
+    resources:
+        **stage_resources("report"),
     params:
         flags=flags(FLAGS.report_weights),
     shell:
@@ -105,6 +108,9 @@ rule report_examples:
     localrule: True
     conda:
         "../envs/driver.yaml"
+    threads: STUDY.resources.report.threads
+    resources:
+        **stage_resources("report"),
     params:
         flags=flags(FLAGS.report_examples),
     shell:
@@ -129,6 +135,9 @@ rule report_figure:
     localrule: True
     conda:
         "../envs/driver.yaml"
+    threads: STUDY.resources.report.threads
+    resources:
+        **stage_resources("report"),
     params:
         flags=flags(FLAGS.report_figure),
     shell:

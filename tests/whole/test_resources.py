@@ -1,0 +1,22 @@
+"""Every rule of a stage takes the threads, memory and time that the config gives its stage."""
+
+import re
+
+import workflow
+
+from wspin.config.resources import Resources
+
+OTHERS = {"generate_given": "data"}  # reads a file of answers, as the stage data does: no GPU
+STAGES = tuple(Resources.model_fields)
+RULE = re.compile(r"^rule (\w+):\n((?:(?:    .*)?\n)+)", re.MULTILINE)
+
+
+def test_rules_take_what_the_config_gives_their_stage():
+    taken, expected = {}, {}
+    for stage in STAGES:
+        for rule, body in RULE.findall((workflow.ROOT / f"rules/{stage}.smk").read_text()):
+            threads = re.findall(r"^    threads: STUDY\.resources\.(\w+)\.threads$", body, re.MULTILINE)
+            taken[rule] = (threads, re.findall(r'^        \*\*stage_resources\("(\w+)"\),$', body, re.MULTILINE))
+            expected[rule] = ([OTHERS.get(rule, stage)],) * 2
+    assert taken == expected
+    assert len(taken) > len(STAGES)
