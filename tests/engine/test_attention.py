@@ -6,7 +6,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.nn.attention.flex_attention import flex_attention
+from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+from transformers.integrations.flex_attention import WrappedFlexAttention
 
 from wspin.engine import attention
 from wspin.engine.attention import shared_prefix
@@ -208,6 +209,62 @@ def test_block_mask_keeps_the_rule(window):
     blocks = blocks.view(3, 128, 3, 128).transpose(1, 2).flatten(2).any(2)
     assert torch.equal(mask.to_dense()[0, 0].bool(), blocks)
     assert not blocks.all()
+
+
+@pytest.mark.parametrize("window", [None, 100])
+@pytest.mark.parametrize("lengths", [[(1,)], [(100, 20, 8)], [(500, 200, 7), (90, 300), (60, 30)], [(700, 600)] * 2])
+def test_blocks_are_those_of_the_whole_square(window, lengths):
+    """torch computes them from the mask of all pairs of tokens, here they are counted in slices."""
+    layout = PackedLayout.of(lengths)
+    size, mask = len(layout.positions), layout.block_mask(window)
+    whole = create_block_mask(
+        lambda b, h, query, key: layout.attends(query, key, window), None, None, size, size, "cpu"
+    )
+    assert mask.shape == whole.shape
+    for part in (
+        "kv_num_blocks",
+        "kv_indices",
+        "full_kv_num_blocks",
+        "full_kv_indices",
+        "q_num_blocks",
+        "full_q_indices",
+    ):
+        found, expected = getattr(mask, part), getattr(whole, part)
+        assert found.dtype == expected.dtype
+        assert torch.equal(found, expected)
+
+
+def test_no_mask_of_a_long_row_is_ever_whole(monkeypatch):
+    """All pairs of 32,000 tokens would be gigabytes, several times over."""
+    layout, asked, attends = PackedLayout.of([(200, 300, 140)] * 10), [], PackedLayout.attends
+
+    def counting(self, query, key, window=None):
+        asked.append(query.numel() * key.numel())
+        return attends(self, query, key, window)
+
+    monkeypatch.setattr(PackedLayout, "attends", counting)
+    layout.block_mask(None)
+    assert max(asked) <= 1024 * 6400
+    assert sum(asked) == 6400**2
+
+
+@torch.no_grad()
+def test_flex_attention_compiles_once_for_all_rows_and_windows(monkeypatch):
+    """Past a limit torch compiles no more and computes all scores in silence. No kernel is compiled here."""
+    import torch._dynamo
+    from torch._dynamo.testing import CompileCounterWithBackend
+
+    backend, compiled = CompileCounterWithBackend("eager"), torch.compile
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch, "compile", lambda function, **more: compiled(function, **{"backend": backend, **more}))
+    monkeypatch.setattr(WrappedFlexAttention, "_is_flex_compiled", False)
+    for size in (150, 300, 450, 700):  # several blocks each
+        layout = PackedLayout.of([(size // 2, size // 3), (30, 20, 10)])
+        states = [one.float() for one in states_of(layout, width=16)]
+        for window in (None, 7, size):
+            call = {"layout": layout, "sliding_window": window}
+            attention._flex_attention(SimpleNamespace(training=False), *states, None, None, **call)
+    assert backend.frame_count <= 2  # for the first length, and for all others
 
 
 @WINDOWS

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 MAX_PADDING = 1.125  # a bucket's work, padding included, relative to that of its stretches
+BLOCK = 128  # tokens; FlexAttention skips squares of this side
+ROWS = 8 * BLOCK  # queries whose mask is computed at a time: the whole square of a long row would take gigabytes
 
 
 class Branch(NamedTuple):
@@ -101,7 +103,7 @@ class PackedLayout:
         buckets = tuple(bucket.to(device) for bucket in self.buckets)
         return PackedLayout(self.ends.to(device), self.positions.to(device), buckets, self.output_index.to(device))
 
-    def attends(self, query: Tensor, key: Tensor, window: int | None = None) -> Tensor:
+    def attends(self, query: Tensor, key: Tensor, window: int | Tensor | None = None) -> Tensor:
         """The rule itself, for places in the row: what the kernels must compute."""
         seen = (key <= query) & (query < self.ends[key])
         return seen if window is None else seen & (self.positions[query] - self.positions[key] < window)
@@ -114,14 +116,39 @@ class PackedLayout:
 
     def block_mask(self, window: int | None) -> Any:
         """The rule as FlexAttention's block mask: blocks in which no token attends to another are skipped."""
-        from torch.nn.attention.flex_attention import create_block_mask
+        from torch.nn.attention.flex_attention import BlockMask
 
         if ("block", window) not in self.masks:
-            size, device = len(self.positions), self.positions.device
-            self.masks["block", window] = create_block_mask(
-                lambda batch, head, query, key: self.attends(query, key, window), None, None, size, size, device
+            size = len(self.positions)
+            # A tensor, also where there is no window: kernels are compiled anew for every other number, and for none.
+            limit = torch.tensor(size if window is None else window, device=self.positions.device)
+            counts = self._attending_pairs(limit)
+            full = counts == BLOCK * BLOCK
+            self.masks["block", window] = BlockMask.from_kv_blocks(
+                *_ordered_blocks((counts > 0) & ~full),
+                *_ordered_blocks(full),
+                BLOCK_SIZE=BLOCK,
+                mask_mod=lambda batch, head, query, key: self.attends(query, key, limit),
+                seq_lengths=(size, size),
             )
         return self.masks["block", window]
+
+    def _attending_pairs(self, window: Tensor) -> Tensor:
+        """How many tokens of each block of queries attend to each block of keys: (blocks, blocks)."""
+        size, counts = len(self.positions), []
+        blocks = -(-size // BLOCK)
+        places = torch.arange(blocks * BLOCK, device=self.positions.device)
+        inside, keys = places < size, places.clamp(max=size - 1)
+        for rows in places.split(ROWS):
+            seen = self.attends(keys[rows, None], keys, window) & inside[rows, None] & inside
+            counts.append(seen.view(-1, BLOCK, blocks, BLOCK).sum((1, 3)))
+        return torch.cat(counts)
+
+
+def _ordered_blocks(blocks: Tensor) -> tuple[Tensor, Tensor]:
+    """As FlexAttention takes blocks (queries, keys): how many for each block of queries, and their indices first."""
+    indices = blocks.int().argsort(dim=-1, descending=True, stable=True)
+    return blocks.sum(-1, dtype=torch.int32)[None, None], indices.int()[None, None]
 
 
 def _item_branches(sizes: Sequence[int]) -> list[Branch]:
@@ -171,5 +198,8 @@ def _output_index(groups: Sequence[Sequence[Stretch]], size: int) -> np.ndarray:
 
 
 def _padded(rows: Sequence[np.ndarray]) -> Tensor:
-    width = max(map(len, rows))
-    return torch.from_numpy(np.stack([np.pad(row, (0, width - len(row)), mode="edge") for row in rows]))
+    """(rows, longest): each row with its last entry repeated."""
+    lengths = np.array(list(map(len, rows)))
+    last = np.cumsum(lengths) - 1
+    index = (last - lengths + 1)[:, None] + np.arange(lengths.max())
+    return torch.from_numpy(np.concatenate(rows)[np.minimum(index, last[:, None])])
