@@ -1,9 +1,12 @@
 """Who attends to whom in a packed row, and how a model is brought to it."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
+import forwards
 import pytest
 import torch
+import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
@@ -12,6 +15,7 @@ from transformers.integrations.flex_attention import WrappedFlexAttention
 from wspin.engine import attention
 from wspin.engine.attention import shared_prefix
 from wspin.engine.layout import Branch, PackedLayout
+from wspin.engine.logprobs import autocast
 from wspin.errors import StudyError
 
 ITEM = st.lists(st.integers(0, 12), max_size=4).map(tuple)
@@ -363,9 +367,66 @@ def test_one_may_stand_within_another(model):
     assert model.config._attn_implementation == "sdpa"
 
 
-def test_without_a_gpu_nothing_is_compiled(monkeypatch):
+def test_without_a_gpu_nothing_is_compiled(model, monkeypatch):
     monkeypatch.setattr(torch, "compile", None)
-    assert not attention._flex_compiles.__wrapped__(torch.device("cpu"))
+    with shared_prefix(model):
+        assert model.config._attn_implementation == attention.BUCKETED
+
+
+@pytest.mark.parametrize("context", [torch.inference_mode, torch.no_grad, nullcontext])
+def test_whether_flex_attention_compiles_is_tried_with_gradients(monkeypatch, capsys, context):
+    """Wherever it is asked first: `check_model` runs without them, and its answer is kept."""
+    shapes = []
+
+    def flex(module, *states, **more):
+        shapes.append([tuple(one.shape) for one in states[:3]])
+        return attention._bucketed_attention(module, *states, **more)
+
+    monkeypatch.setattr(attention, "_flex_attention", flex)
+    with context():
+        assert attention._flex_compiles.__wrapped__(torch.device("cpu"), 4, 2, 16)
+    assert shapes == [[(1, 4, 300, 16), (1, 2, 300, 16), (1, 2, 300, 16)]]
+    assert capsys.readouterr().out == ""
+
+
+def test_where_flex_attention_does_not_compile_the_log_says_so(capsys):
+    """On a CPU it has no backward pass."""
+    assert not attention._flex_compiles.__wrapped__(torch.device("cpu"), 4, 2, 16)
+    assert capsys.readouterr().out.startswith("attention: FlexAttention does not compile here (")
+
+
+def test_past_the_limit_of_compilations_there_is_an_error():
+    """In place of a kernel that computes all scores at once."""
+    from torch._dynamo import config
+
+    with config.patch(fail_on_recompile_limit_hit=False, recompile_limit=8):
+        attention._flex_compiles.__wrapped__(torch.device("cpu"), 4, 2, 16)
+        assert (config.fail_on_recompile_limit_hit, config.recompile_limit) == (True, attention.RECOMPILATIONS)
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("bfloat16", torch.bfloat16), ("float32", torch.float32)])
+def test_flex_attention_gets_states_of_one_type(monkeypatch, precision, dtype):
+    """Under autocast the keys are float32 by their positions, and the values bfloat16 by their projection."""
+    found = []
+
+    def forward(module, *states, scaling):
+        found.extend(one.dtype for one in states[:3])
+        return states[0], None
+
+    monkeypatch.setattr(attention, "flex_attention_forward", forward)
+    layout = PackedLayout.of([(3, 2)])
+    query, key, value = (one.float() for one in states_of(layout))
+    with autocast(torch.device("cpu"), precision):
+        attention._flex_attention(SimpleNamespace(), query, key, value.to(dtype), None, None, layout=layout)
+    assert found == [dtype] * 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "shape"), [({}, (4, 2, 8)), ({"num_key_value_heads": None, "head_dim": 32}, (4, 4, 32))]
+)
+def test_heads_have_the_shape_of_the_config(settings, shape):
+    model = SimpleNamespace(config=transformers.Qwen3Config(**{**forwards.SMALL, **settings}))
+    assert attention._head_shape(model) == shape
 
 
 @torch.no_grad()

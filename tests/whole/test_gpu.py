@@ -67,7 +67,7 @@ def test_flex_attention_is_the_bucketed_one(window):
     torch.manual_seed(0)
     size = len(layout.positions)
     states = [torch.randn(1, heads, size, 32, device="cuda", requires_grad=True) for heads in (4, 2, 2)]
-    module = types.SimpleNamespace(num_key_value_groups=2)
+    module = types.SimpleNamespace(training=True)
     weights, found = torch.randn(1, size, 4, 32, device="cuda"), []
     for forward in (attention._bucketed_attention, attention._flex_attention):
         out, _ = forward(module, *states, None, 32**-0.5, layout=layout, sliding_window=window)
@@ -76,8 +76,10 @@ def test_flex_attention_is_the_bucketed_one(window):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
 
 
-def test_flex_attention_is_what_a_gpu_gets(cuda):
-    with attention.shared_prefix(cuda):
+@pytest.mark.parametrize("context", [torch.inference_mode, torch.no_grad, torch.enable_grad])
+def test_flex_attention_is_what_a_gpu_gets(cuda, context):
+    attention._flex_compiles.cache_clear()
+    with context(), attention.shared_prefix(cuda):
         assert cuda.config._attn_implementation == attention.FLEX
 
 

@@ -9,20 +9,22 @@ would build a mask that joins the conversations.)
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import flex_attention
 from torch.nn.functional import embedding, scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.integrations.flex_attention import flex_attention_forward
 
 from wspin.errors import StudyError
 
+from .head import product_dtype
 from .layout import PackedLayout
 
 BUCKETED, FLEX = "shared-prefix", "shared-prefix-flex"  # names registered with transformers
+RECOMPILATIONS = 32  # of FlexAttention in a process: for precisions, with and without gradients, rows of one block
 
 
 class Unsupported(StudyError):
@@ -57,7 +59,9 @@ def _flex_attention(
 ) -> tuple[Tensor, None]:
     """The same by compiled FlexAttention, over the whole row."""
     layout, window = _layout_and_window(module, attention_mask, **more)
-    return flex_attention_forward(module, query, key, value, layout.block_mask(window), scaling=scaling)
+    # Rotary positions leave queries and keys in float32 under autocast, which not every version of torch takes then.
+    states = [part.to(product_dtype(part)) for part in (query, key, value)]
+    return flex_attention_forward(module, *states, layout.block_mask(window), scaling=scaling)
 
 
 def _layout_and_window(
@@ -91,7 +95,7 @@ def shared_prefix(model: Any) -> Iterator[None]:
     if previous in (BUCKETED, FLEX):
         yield
         return
-    name = FLEX if _flex_compiles(model.device) else BUCKETED
+    name = FLEX if model.device.type == "cuda" and _flex_compiles(model.device, *_head_shape(model)) else BUCKETED
     model.set_attn_implementation(name)
     if model.config._attn_implementation != name:
         kind, found = model.config.model_type, "found the model's own; not supported"
@@ -102,15 +106,27 @@ def shared_prefix(model: Any) -> Iterator[None]:
         model.set_attn_implementation(previous)
 
 
+def _head_shape(model: Any) -> tuple[int, int, int]:
+    """(query heads, key heads, width of a head)"""
+    config = model.config.get_text_config()
+    heads = config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return heads, getattr(config, "num_key_value_heads", None) or heads, width
+
+
 @cache
-def _flex_compiles(device: torch.device) -> bool:
-    """Whether FlexAttention compiles on this device; prints a line where it should and does not."""
-    if device.type != "cuda":
-        return False  # FlexAttention has no backward pass on CPUs
-    layout = PackedLayout.of([(40, 50, 60)] * 2).to(device)
-    states = torch.randn(1, 2, 300, 64, device=device, requires_grad=True)
+def _flex_compiles(device: torch.device, heads: int, key_heads: int, width: int) -> bool:
+    """Whether FlexAttention compiles on this device, backward pass included; prints a line where it does not."""
+    torch._dynamo.config.recompile_limit = RECOMPILATIONS
+    torch._dynamo.config.fail_on_recompile_limit_hit = True  # torch would compute all scores at once, without a word
     try:
-        torch.compile(flex_attention)(states, states, states, block_mask=layout.block_mask(None)).sum().backward()
+        # The first call of a job is one of `check_model`, without gradients.
+        with torch.inference_mode(False), torch.enable_grad():
+            layout = PackedLayout.of([(40, 50, 60)] * 2).to(device)
+            counts = (heads, key_heads, key_heads)
+            states = [torch.randn(1, n, 300, width, device=device, requires_grad=True) for n in counts]
+            output, _ = _flex_attention(SimpleNamespace(training=True), *states, None, None, layout=layout)
+            output.sum().backward()
     except torch.OutOfMemoryError:
         raise
     except Exception as error:

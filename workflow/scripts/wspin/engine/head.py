@@ -15,7 +15,7 @@ MAX_KEPT = 2**26  # probabilities kept for the backward pass; beyond that they a
 
 def head_logprobs(model: Any, states: Tensor, targets: Tensor) -> Tensor:
     """Log-probabilities (A,) of `targets` (A,) from hidden states (A, width), in float32 or wider."""
-    head, dtype = model.get_output_embeddings(), _product_dtype(states)
+    head, dtype = model.get_output_embeddings(), product_dtype(states)
     keep = torch.is_grad_enabled() and len(states) * len(head.weight) <= MAX_KEPT
     return ChunkedTokenLogprobs.apply(states.to(dtype), head.weight, head.bias, targets, dtype, keep)
 
@@ -25,7 +25,7 @@ def head_scores(model: Any, states: Tensor, rows: Tensor, targets: Tensor) -> tu
 
     states (S, width), rows (A,) indices into them. In float32 or wider, without gradients.
     """
-    head, dtype = model.get_output_embeddings(), _product_dtype(states)
+    head, dtype = model.get_output_embeddings(), product_dtype(states)
     weight, size = head.weight.to(dtype), _chunk_rows(head.weight)
     logprobs = torch.empty(len(targets), dtype=torch.promote_types(dtype, torch.float32), device=states.device)
     likeliest = torch.empty(len(targets), dtype=torch.bool, device=states.device)
@@ -43,7 +43,7 @@ def token_divergences(
 ) -> Tensor:
     """`divergence` (rows,) between the logits (rows, V) of two models, from their hidden states (A, width): (A,)."""
     heads = model.get_output_embeddings(), other.get_output_embeddings()
-    dtype, rows = _product_dtype(states), _chunk_rows(heads[0].weight)
+    dtype, rows = product_dtype(states), _chunk_rows(heads[0].weight)
 
     def of_chunk(*chunks: Tensor) -> Tensor:
         weights = [(head.weight.to(dtype), head.bias) for head in heads]
@@ -115,7 +115,7 @@ def _product(states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
-def _product_dtype(states: Tensor) -> torch.dtype:
+def product_dtype(states: Tensor) -> torch.dtype:
     """Type of matrix products: autocast's where it is on, or else that of the states."""
     device = states.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else states.dtype
