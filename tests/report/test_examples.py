@@ -9,7 +9,7 @@ from markdown_it import MarkdownIt
 
 import report as program
 from wspin.errors import StudyError
-from wspin.report.examples import examples_page
+from wspin.report.examples import WeightedAnswers, examples_page
 from wspin.report.weights import Shard, weight_tables
 from wspin.storage import tables
 
@@ -70,6 +70,17 @@ def test_the_page_has_as_many_prompts_as_requested(files):
     assert "## b" not in page
     assert "**Weights" not in page
     assert examples_page(prompts, {}, {}, 5).count("## ") == 2
+
+
+def test_the_page_keeps_the_rows_that_it_shows(files, tmp_path):
+    """Not the files of every iteration at once: their size is that of the study."""
+    _, shard = files
+    rows = [f"x{i}" for i in range(1000)]
+    answers = {"prompt_id": rows, "response": rows, "token_ids": [[3, 4]] * 1000, "finish_reason": ["stop"] * 1000}
+    tables.write(shard.generations, "generations", answers, {})
+    kept = WeightedAnswers(shard, 1)
+    assert [kept.weights.num_rows, kept.reference.num_rows, len(kept.generations)] == [1, 1, 1]
+    assert kept.generations.get_total_buffer_size() < 100
 
 
 def test_long_texts_are_truncated_with_a_mark(files, tmp_path):

@@ -25,9 +25,9 @@ def examples_page(prompts: str, answers: Mapping[str, str], weighted: Mapping[st
     `answers`: opponent -> the first shard of its generations; `weighted`: iteration -> its first shard. Raises
     `StudyError` if a file is missing or does not belong to the others.
     """
-    rows = tables.read(prompts, "prompts").slice(0, count).to_pylist()
+    rows = tables.first_rows(tables.read(prompts, "prompts"), count).to_pylist()
     responses = {name: _responses(path, prompts, [row["prompt_id"] for row in rows]) for name, path in answers.items()}
-    weights = {iteration: WeightedAnswers(shard) for iteration, shard in weighted.items()}
+    weights = {iteration: WeightedAnswers(shard, len(rows)) for iteration, shard in weighted.items()}
     parts = [LEGEND]
     for i, row in enumerate(rows):
         parts += [f"## {in_markdown(row['prompt_id'])}", _quoted(row["prompt"])]
@@ -41,13 +41,15 @@ def examples_page(prompts: str, answers: Mapping[str, str], weighted: Mapping[st
 
 
 class WeightedAnswers:
-    """The weights of an iteration's first shard, with the texts of their tokens."""
+    """The weights of an iteration's first `count` answers, with the texts of their tokens."""
 
-    def __init__(self, shard: Shard):
-        self.weights = tables.read(shard.weights, "weights")
-        self.reference = tables.read_reference(shard.reference)
-        tables.check_weighted_ids(shard.weights, self.weights, self.reference)
-        self.generations = tables.read(shard.generations, "generations")["response"]
+    def __init__(self, shard: Shard, count: int):
+        weights, reference = tables.read(shard.weights, "weights"), tables.read_reference(shard.reference)
+        tables.check_weighted_ids(shard.weights, weights, reference)
+        generations = tables.read(shard.generations, "generations").select(["response"])
+        # Copies: a slice would keep every iteration's whole files in memory.
+        self.weights, self.reference = tables.first_rows(weights, count), tables.first_rows(reference, count)
+        self.generations = tables.first_rows(generations, count)["response"]
 
     def tokens(self, side: str, row: int, answer: str) -> list[tuple[str, float]]:
         """(text, weight) of the first tokens of an answer; a closing EOS, which has no text, is named so."""

@@ -236,6 +236,11 @@ def shard(table: pa.Table, index: int, size: int) -> pa.Table:
     return table.slice(index * size, size)
 
 
+def first_rows(table: pa.Table, count: int) -> pa.Table:
+    """A copy of the first rows, at most `count`, which keeps no memory of the others."""
+    return table.take(list(range(min(count, table.num_rows))))
+
+
 def _unique(path: str | Path, ids: Sequence[str]) -> None:
     if duplicates := [prompt_id for prompt_id, count in Counter(ids).items() if count > 1]:
         raise StudyError(f"{path}: prompt_id: expected every id once, found {duplicates[0]!r} more than once")
