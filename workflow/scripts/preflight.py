@@ -28,7 +28,7 @@ def main(argv=None):
     estimates = estimator.all()
     print(estimate_table(estimates, estimator))
     summary, refusals = check_access(paths.study)
-    print(summary)
+    print(summary, flush=True)
     problems = [*find_complaints(estimator, estimates), *uncounted, *refusals]
     cli.print_lines((f"preflight.py: error: {line}" for line in problems), sys.stderr)
     partial = ", of what can be estimated" if unknown_models(estimator) else ""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from wspin.config.stages import Preflight
 
 # Bytes per parameter that a step moves besides its products, counted in torch's operations: clipping reads the gradient
-# twice and writes it (12); foreach RMSprop is six passes over float32 tensors (52), fused AdamW one (28).
+# twice and writes it (12); foreach RMSprop is five passes over float32 tensors (52), fused AdamW one (28).
 STEP_TRAFFIC = {"rmsprop": 64, "adamw": 40}
 # The same of a micro-batch under autocast: weights are read and copied to bfloat16 (4 + 2), their gradients written,
 # read and copied to float32 (2 + 2 + 4). In float32 nothing is copied.
