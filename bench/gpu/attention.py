@@ -142,8 +142,9 @@ def measured(
     """Log-probabilities, gradients where there are any, and the clock of the second of two passes."""
     for clock in (Clock(device), Clock(device)):  # the first compiles
         model.zero_grad()
-        with clock, autocast(model.device, precision):
-            values = logprobs(model, batch)
+        with clock:
+            with autocast(model.device, precision):
+                values = logprobs(model, batch)
             if values.requires_grad:
                 values.sum().backward()
     if not values.requires_grad:

@@ -292,6 +292,35 @@ def test_pytest_s_reasons_become_a_line():
 # What the steps measure, as far as a CPU can
 
 
+@pytest.mark.parametrize(
+    ("installed", "peers"),
+    [((), []), (("trl",), ["trl"]), (("trl", "liger_kernel"), ["trl", "liger"]), (("liger_kernel",), [])],
+)
+def test_trl_stands_beside_ours_as_far_as_it_is_installed(monkeypatch, installed, peers):
+    """Nothing is measured here."""
+    from bench.cases import training
+
+    monkeypatch.setattr(training, "find_spec", lambda name: name in installed or None)
+    assert training.installed_peers() == peers
+    case = training.GPU[0]
+    task = training.Task(case, None, [], [], training.SETTINGS, "cuda", "")
+    names = [f"TRL, precomputed, {size} x {times}" for size, times in case.micro_batches] if "trl" in peers else []
+    assert list(task.contenders(peers)) == ["ours", *names]
+    assert task.precision == "bfloat16"
+
+
+def test_preflight_s_estimates_are_those_of_the_case():
+    """More tokens in a micro-batch need more memory, in training as in scoring."""
+    from dataclasses import replace
+
+    from bench.cases import training
+    from bench.gpu.training import estimates
+
+    small, large = (estimates(replace(training.FULL[0], token_budget=budget)) for budget in (1024, 8192))
+    assert set(small) == {"gpu_bytes", "reference_gpu_bytes"}  # of `Clock`
+    assert all(0 < small[part] < large[part] for part in small)
+
+
 def test_attention_is_compared_in_values_and_the_bound_holds():
     from bench.gpu import attention
 
