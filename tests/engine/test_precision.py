@@ -1,12 +1,14 @@
 """Weights that are cast once give the bits that autocast gives."""
 
+import numpy as np
 import pytest
 import torch
 from families import FAMILIES, random_model
 from torch import nn
 
-from wspin.engine.logprobs import autocast
+from wspin.engine.logprobs import autocast, continuation_logprobs
 from wspin.engine.precision import cast_linear_layers
+from wspin.engine.prefixes import Continuation, pack_row, plan_rows
 
 IDS = torch.arange(1, 61).view(2, 30)
 MORE = [("Qwen3", {}), ("Gemma2", {}), ("Phi3", {}), ("OPT", {"word_embed_proj_dim": 32, "ffn_dim": 64})]
@@ -42,3 +44,15 @@ def test_linear_layers_alone_are_cast(own):
         assert all(weight.dtype == expected for weight in module.parameters(recurse=False))
     assert torch.equal(*before, model.get_input_embeddings().weight)
     assert model.dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", ["Qwen2", "Llama", "Mistral", "GPTNeoX"])
+def test_packed_log_probabilities_are_those_of_autocast_bit_for_bit(kind):
+    model = random_model(kind, {})
+    texts = [Continuation(np.array([1, 2, 3, 4, *rest], dtype=np.int32), 2) for rest in ([5, 6], [5, 7, 8], [9])]
+    (row,) = plan_rows(texts, 100, 1)
+    with autocast(model.device, "bfloat16"):
+        expected = continuation_logprobs(model, pack_row(texts, row))
+        cast_linear_layers(model, torch.bfloat16)
+        for before, after in zip(expected, continuation_logprobs(model, pack_row(texts, row)), strict=True):
+            assert torch.equal(before, after)

@@ -13,6 +13,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from wspin.errors import StudyError
 from wspin.eval.generation import ContinuousBatchingLM
+from wspin.eval.shared_prefix import SharedPrefixLM
 from wspin.models import folders
 
 LIMIT = {"max_gen_toks": 24}
@@ -44,8 +45,8 @@ def backends(model, tokenizer, batch_size=4, **options):
     return HFLM(**options, batch_size=1), ContinuousBatchingLM(**options, batch_size=batch_size)
 
 
-def requests_of(pairs, task="task"):
-    return [Instance("generate_until", {}, pair, 0, (task, i, 1)) for i, pair in enumerate(pairs)]
+def requests_of(pairs):
+    return [Instance("generate_until", {}, pair, 0, ("task", i, 1)) for i, pair in enumerate(pairs)]
 
 
 PROMPTS = [
@@ -97,14 +98,14 @@ def test_an_answer_leaves_with_its_stop_string(byte_tokenizer):
     assert steps <= sum(needed)
 
 
-def test_the_examples_of_a_task_are_read_once(byte_tokenizer):
+def test_the_examples_of_all_prompts_are_read_once(byte_tokenizer):
     model = random_model("Qwen2", {})
     theirs, ours = backends(model, byte_tokenizer)
     prompts = [
         "Spell this word backward (example: sun -> nus), stone: enots " + word
         for word in ("river", "cloud", "silver", "a", "bb")
     ]
-    requests = requests_of([(prompt, LIMIT) for prompt in prompts]) + requests_of([("planet", LIMIT)], "other")
+    requests = requests_of([(prompt, LIMIT) for prompt in prompts])
     expected = theirs.generate_until(requests, True)
     tokens = []
     model.register_forward_pre_hook(lambda _, __, named: tokens.append(named["input_ids"].numel()), with_kwargs=True)
@@ -208,3 +209,15 @@ def test_answers_are_cached_and_counted(byte_tokenizer):
     expected = [("generate_until", (prompt, LIMIT), text) for prompt, text in zip(PROMPTS, texts, strict=True)]
     assert sorted(cached, key=str) == sorted(expected, key=str)
     assert progress == list(range(1, 11))
+
+
+@pytest.mark.parametrize("kind", ["Qwen2", "GPT2"])
+def test_bfloat16_products_are_those_of_lm_eval(byte_tokenizer, kind):
+    """From weights that are cast once, where lm-eval's model casts them in every pass."""
+    options = {"pretrained": random_model(kind, {}), "tokenizer": byte_tokenizer, "max_length": 96, "batch_size": 1}
+    options["mixed_precision_dtype"] = "bfloat16"
+    requests = requests_of([(prompt, LIMIT) for prompt in PROMPTS[:6]])
+    expected = HFLM(**options).generate_until(requests, True)
+    ours = SharedPrefixLM(**options, token_budget=256)
+    assert ours.model.get_output_embeddings().weight.dtype == torch.bfloat16
+    assert ours.generate_until(requests, True) == expected

@@ -1,12 +1,12 @@
 """lm-eval's model for transformers, whose greedy answers come from the engine's running batch.
 
 lm-eval decodes a batch until its longest answer ends. Here an answer leaves with its stop string, another takes its
-place, and the examples with which all prompts of a task begin are read once. What is asked stays lm-eval's: its tokens,
+place, and the examples with which all prompts begin are read once. What is asked stays lm-eval's: its tokens,
 its truncation, its stop strings, its text. At batch size 1 `HFLM` has the same answers; in larger batches it may go on
 behind a special token that only ends the text, so that its answer depends on the others.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import takewhile
@@ -21,11 +21,10 @@ from transformers import GenerationConfig
 from wspin.engine.decoding import Request, decode
 from wspin.engine.sampling import Sampling
 from wspin.engine.stopping import StopStrings
-from wspin.engine.support import ATTENTION_TYPES
 from wspin.errors import StudyError
 from wspin.models import checks
 
-MIN_BEGINNING = 32  # tokens that all prompts of a task share; a shorter beginning is read with each prompt
+MIN_BEGINNING = 32  # tokens that all prompts share; a shorter beginning is read with each prompt
 
 # Options of a model's `generation_config` that leave the choice of the likeliest token as it is.
 TOKENS = {"bos_token_id", "eos_token_id", "pad_token_id"}
@@ -47,19 +46,14 @@ class ContinuousBatchingLM(HFLM):
         obstacles = [_model_obstacle(self) or _request_obstacle(request.args[1]) for request in requests]
         for obstacle, count in Counter(filter(None, obstacles)).items():
             print(f"eval: {count} answers by lm-eval's own generation, because of {obstacle}", flush=True)
-        groups = defaultdict(list)
-        for i, obstacle in enumerate(obstacles):
-            groups["" if obstacle else requests[i].task_name, bool(obstacle)].append(i)
-        for (_, is_foreign), indices in groups.items():
-            if is_foreign:
-                texts = super().generate_until([requests[i] for i in indices], disable_tqdm)
-                answers |= dict(zip(indices, texts, strict=True))
-            else:
-                self._decode({i: requests[i].args for i in indices}, answers)
+        if others := [i for i, obstacle in enumerate(obstacles) if obstacle]:
+            texts = super().generate_until([requests[i] for i in others], disable_tqdm)
+            answers |= dict(zip(others, texts, strict=True))
+        self._decode({i: requests[i].args for i, obstacle in enumerate(obstacles) if not obstacle}, answers)
         return [answers[i] for i in range(len(requests))]
 
     def _decode(self, pairs: dict[int, tuple[str, dict[str, Any]]], answers: dict[int, str]) -> None:
-        """Add the answers to these pairs of prompt and options; prompts of one task share their beginning."""
+        """Add the answers to these pairs of prompt and options."""
         indices, requests = list(pairs), [self._request(*pair) for pair in pairs.values()]
 
         def add(number: int, ids: list[int]) -> None:
@@ -102,13 +96,10 @@ def _common_beginning(prompts: Sequence[Sequence[int]]) -> list[int]:
 
 
 def _model_obstacle(lm: HFLM) -> str | None:
-    """What of a model the running batch does not know: other options than greedy decoding's, or no KV cache."""
+    """What of a model is not greedy decoding."""
     model, defaults = lm.model, GenerationConfig._get_default_generation_params()
     if lm.think_end_token is not None:
         return "think_end_token"
-    types = set(getattr(model.config.get_text_config(), "layer_types", None) or ()) - ATTENTION_TYPES
-    if types or getattr(model, "_is_stateful", False):
-        return f"the model's layers ({', '.join(sorted(types)) or 'with a state'})"
     for name, value in model.generation_config.to_diff_dict().items():
         if name not in HARMLESS and value is not None and value != defaults.get(name, False):
             return f"generation_config.{name}={value} of the model"

@@ -2,30 +2,33 @@
 
 lm-eval reads a question again for each of its choices. Here every context is read once, and so is the beginning that
 contexts share, such as the examples before the questions of a subject. What is asked stays lm-eval's: its tokens, its
-special tokens, its truncation.
+special tokens, its truncation. Greedy answers come from `generation`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from lm_eval.models.huggingface import HFLM
 
 from wspin.engine.logprobs import continuation_logprobs
+from wspin.engine.precision import cast_linear_layers
 from wspin.engine.prefixes import Continuation, pack_row, plan_rows
 from wspin.errors import StudyError
+
+from .generation import ContinuousBatchingLM
 
 Request = tuple[tuple[str, str] | None, list[int], list[int]]  # texts, the context's ids, the continuation's ids
 
 
-class SharedPrefixLM(HFLM):
-    """lm-eval's `HFLM`; log-likelihoods are computed in packed rows of at most `token_budget` tokens."""
+class SharedPrefixLM(ContinuousBatchingLM):
+    """`ContinuousBatchingLM`; log-likelihoods are computed in packed rows of at most `token_budget` tokens."""
 
     def __init__(self, *args: Any, token_budget: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.token_budget = token_budget
-        self.on_progress: Callable[[int], None] | None = None  # called with the number of requests done
+        if self.mixed_precision_dtype is not None:
+            cast_linear_layers(self.model, self.mixed_precision_dtype)
 
     def _loglikelihood_tokens(
         self, requests: Sequence[Request], disable_tqdm: bool = False, override_bs: int | None = None
