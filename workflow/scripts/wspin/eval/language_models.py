@@ -12,7 +12,7 @@ from wspin.models import checkpoint, folders
 def hugging_face_model(folder: str | Path, settings: EvalSettings, eos: str | None) -> Any:
     """lm-eval's backend for transformers; with `eos`, prompts and answers are tokenised as in training.
 
-    Weights are in float32, matrix products in the precision `settings.autocast`.
+    Matrix products and the weights of linear layers have the precision `settings.autocast`, other weights float32.
     """
     model, tokenizer = folders.load_model(folder, folders.best_device()), folders.load_tokenizer(folder)
     backend, options = _backend(model, settings)
