@@ -3,7 +3,7 @@
 python -m bench                    # all of them, about half an hour
 python -m bench training memory    # two of them; the numbers of the others stay
 python -m bench --quick            # a smoke test in a minute; writes nothing
-python -m bench --device cuda      # training and scoring on a GPU, in bfloat16; TRL if it is installed
+python -m bench --device cuda      # training, scoring and evaluation on a GPU, in bfloat16; TRL if it is installed
 """
 
 import argparse
@@ -17,8 +17,8 @@ from .page.goals import goals
 from .page.numbers import Numbers, read
 from .page.page import NAME, write
 
-BENCHMARKS = ("training", "weighing", "generating", "memory", "growth", "work", "workflow", "cost")
-ON_GPU = ("training",)  # which includes scoring
+BENCHMARKS = ("training", "weighing", "generating", "evaluation", "memory", "growth", "work", "workflow", "cost")
+ON_GPU = ("training", "evaluation")  # training includes scoring
 
 
 def main() -> None:

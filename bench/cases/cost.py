@@ -39,8 +39,8 @@ def stages() -> list[Stage]:
     """The stages of one iteration, at the mean lengths of `shapes`."""
     from wspin.engine.flops import BACKWARD, Cost
 
-    student = _model(STUDENT)
-    student_cost, teacher_cost = Cost.of(student), Cost.of(_model(TEACHER))
+    student = shape_only(STUDENT)
+    student_cost, teacher_cost = Cost.of(student), Cost.of(shape_only(TEACHER))
     pair = PROMPTS * student_cost.needed([_item(HUMAN.mean, GENERATED.mean)])
     triplet = PROMPTS * student_cost.needed([_item(HUMAN.mean, GENERATED.mean, GENERATED.mean)])
     return [
@@ -75,7 +75,7 @@ def _item(*answers: float) -> Any:
     return Item(np.zeros(int(PROMPT.mean)), tuple(np.zeros(int(answer)) for answer in answers))
 
 
-def _model(name: str) -> Any:
+def shape_only(name: str) -> Any:
     """A model without weights."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM

@@ -53,6 +53,7 @@ class Lengths:
     mean: float
     spread: float
     most: int
+    least: int = 2
 
     def draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """Quantiles in random order, so that a few conversations have the mean of many."""
@@ -62,10 +63,10 @@ class Lengths:
         for _ in range(60):
             middle = (low + high) / 2
             low, high = (middle, high) if np.minimum(middle * raw, self.most).mean() < self.mean else (low, middle)
-        return rng.permutation(np.minimum(low * raw, self.most).round().astype(int).clip(min=2))
+        return rng.permutation(np.minimum(low * raw, self.most).round().astype(int).clip(min=self.least))
 
     def scaled(self, factor: float) -> Self:
-        return Lengths(self.mean * factor, self.spread, max(2, round(self.most * factor)))
+        return Lengths(self.mean * factor, self.spread, max(self.least, round(self.most * factor)), self.least)
 
 
 PROMPT = Lengths(137, 0.8, 512)

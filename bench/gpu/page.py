@@ -8,7 +8,7 @@ from typing import Any
 from ..measure import Row, label
 from ..page.goals import roofs
 from ..page.numbers import Numbers
-from ..page.page import table
+from ..page.text import table
 from . import text
 from .steps import STEPS, Ending, Result
 

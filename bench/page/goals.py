@@ -10,6 +10,16 @@ TRAINING_CPU_SECONDS = ("reference_cpu_seconds", "cpu_seconds")
 WEIGHTS_LATER = ("teacher_again_seconds", "weights_seconds")
 WEIGHTS_FIRST = ("teacher_seconds", "weights_seconds")
 ITERATIONS = 4
+EVALUATION = {  # suite: lm-eval's counted work at the study's batch size over ours; its seconds at its best over ours
+    "hellaswag": (4.4, 8.0),
+    "arc": (4.8, 8.0),
+    "truthfulqa": (4.9, 6.0),
+    "winogrande": (1.9, None),
+    "mmlu": (4.0, 3.0),
+    "gsm8k": (None, 2.5),
+}
+EVALUATION_SECONDS = "cpu_seconds"  # which other users of the machine cannot lengthen
+HFLM_DEFAULT = "HFLM, batch 16"  # `eval.batch_size`
 TRL_DEFAULT = "8 x 1"  # pairs of a micro-batch x micro-batches of a step
 
 
@@ -38,7 +48,7 @@ class Goal:
 
 
 def goals(numbers: Numbers) -> list[Goal]:
-    parts = (_work, _training, _weighing, _generating, _memory, _workflow)
+    parts = (_work, _training, _weighing, _generating, _evaluation, _memory, _workflow)
     return [goal for part in parts for goal in part(numbers)]
 
 
@@ -111,6 +121,32 @@ def _generating(numbers: Numbers) -> Iterator[Goal]:
         yield Goal(f"generation, {case}: `generate` at batch 8 / ours, seconds", published / ours, 3.0)
         useful = numbers.of("generating", case, "ours", "useful")
         yield Goal(f"generation, {case}: useful slot-steps", useful, 0.95, gated=True)
+
+
+def _evaluation(numbers: Numbers) -> Iterator[Goal]:
+    for suite, (work, seconds) in EVALUATION.items():
+        needed, ours, peer = (
+            numbers.of("evaluation", suite, name, "counted_flops") for name in ("", "ours", HFLM_DEFAULT)
+        )
+        name = f"evaluation, {suite}"
+        if work:
+            yield Goal(f"{name}: counted FLOPs / needed", ours / needed, 1.05, at_least=False, gated=True)
+            yield Goal(f"{name}: counted FLOPs of `HFLM` at batch 16 / ours", peer / ours, work)
+        if seconds:
+            best = fastest_batch(numbers, "evaluation", suite)
+            peer, ours = (
+                numbers.of("evaluation", suite, contender, EVALUATION_SECONDS) for contender in (best, "ours")
+            )
+            yield Goal(f"{name}: `HFLM` at its best batch / ours, CPU-seconds", peer / ours, seconds)
+
+
+def fastest_batch(numbers: Numbers, benchmark: str, suite: str) -> str:
+    """lm-eval's model at its fastest batch size."""
+    elapsed = {
+        name: numbers.of(benchmark, suite, name, EVALUATION_SECONDS) for name in numbers.contenders(benchmark, suite)
+    }
+    measured = [name for name, seconds in elapsed.items() if name != "ours" and seconds]
+    return min(measured, key=lambda name: elapsed[name].median, default="")
 
 
 def _memory(numbers: Numbers) -> Iterator[Goal]:

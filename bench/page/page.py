@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..measure import Row
-from . import figure, text
+from . import evaluation, figure, text
 from .goals import (
     ITERATIONS,
     TRAINING_CPU_SECONDS,
@@ -18,6 +18,7 @@ from .goals import (
 )
 from .numbers import Numbers, Spread, read
 from .numbers import write as write_rows
+from .text import table
 
 NAME = "benchmarks"
 # What a study needed and what it spent: FLOPs; for generation, slot-steps.
@@ -45,6 +46,7 @@ def page(numbers: Numbers) -> str:
         _training(numbers),
         _weighing(numbers),
         _generating(numbers),
+        evaluation.section(numbers),
     ]
     sections += [
         _memory(numbers),
@@ -56,12 +58,6 @@ def page(numbers: Numbers) -> str:
         text.PUBLISHED,
     ]
     return "\n\n".join(sections) + "\n"
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
-    """A Markdown table: the first `left` columns left-aligned, the others right-aligned."""
-    lines = [head, [*["---"] * left, *["---:"] * (len(head) - left)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _machine(numbers: Numbers) -> str:
@@ -216,6 +212,7 @@ def _on_gpu(numbers: Numbers) -> str:
     if not shares:
         return f"{text.ON_GPU}\n\n{text.NO_GPU}"
     parts = [_machine_table(numbers, "machine on a GPU"), _goal_table(shares)]
+    parts += [timed] if (timed := evaluation.timed_table(numbers, "evaluation on a GPU")) else []
     return "\n\n".join([text.ON_GPU, *parts])
 
 

@@ -1,4 +1,6 @@
-"""The page's text around its tables."""
+"""The page's text around its tables, and how these are written."""
+
+from collections.abc import Iterable, Sequence
 
 OPENING = """\
 # Benchmarks
@@ -6,9 +8,9 @@ OPENING = """\
 Made by `make bench`; the raw numbers are in [benchmarks.csv](benchmarks.csv). Every contender of a comparison runs in
 one process on one thread, in turn, round after round. A ratio is made within a round; shown is the median, and in
 brackets the smallest and the largest. Models have random weights and conversations random tokens: what is compared is
-the time for the same result, and that the results are the same is asserted before a number is kept. Lengths are those
-of UltraChat: log-normal, on average 137 tokens of the prompt, 273 of the human answer and 229 of a generated one,
-which is cut at 256."""
+the time for the same result, and that the results are the same is asserted before a number is kept. Lengths, but those
+of evaluation, are UltraChat's: log-normal, on average 137 tokens of the prompt, 273 of the human answer and 229 of a
+generated one, which is cut at 256."""
 
 GOALS = """\
 ## Goals
@@ -73,6 +75,35 @@ GENERATING_CAVEATS = """\
 Ours decodes as many rows together as the larger `generate` of the table; more of them slow this processor down. Scripts
 of both papers exist for vLLM as well; this compares with the path through transformers alone."""
 
+EVALUATION = """\
+## Evaluation
+
+`HFLM` is lm-eval's own model for transformers (EleutherAI/lm-evaluation-harness, release 0.4.13): a pass per request,
+padded on the right to the longest of its batch, logits of every position; continuations of one token that follow one
+context share a pass. Ours is the study's, which reads every common beginning once. Requests are random tokens with the
+number of documents, the choices and the assumed lengths of the six suites (`bench/cases/suites.py`): lm-eval draws new
+shots for every document, but takes the same five for a subject of MMLU and has the same six questions before every one
+of TruthfulQA, and the two contexts of Winogrande differ in a word near their end."""
+
+EVALUATION_COUNTED = """\
+Counted for the shape of Qwen1.5-1.8B and the whole suites, without running; our rows hold at most 16,384 tokens, and
+lm-eval's batches are the study's 16, or 1, which pads nothing. Needed: every different beginning of a text read once,
+and logits where a token of an answer is predicted. Causal attention counts as the pairs that attend, attention with a
+mask as full rectangles; with full squares for both the ratios would be a hundredth lower, and ours / needed up to four
+hundredths higher."""
+
+EVALUATION_TIMED = """\
+Timed on a few documents of each, in float32: 12 million parameters (head and embeddings counted once), vocabulary
+32,768, our rows at most 4,096 tokens. All contenders answer the same requests; bold: the fastest batch of `HFLM`.
+`equal choices`: documents whose likeliest choice (of gsm8k: whose text) is ours too; `equal flags`: requests for which
+both say alike whether the answer is the greedy one; `largest difference` of log-likelihoods, in nats. gsm8k: greedy
+answers of 110 tokens on average, up to lm-eval's stop string. Goals are ratios of processor time, which other users of
+the machine cannot lengthen."""
+
+EVALUATION_CAVEATS = """\
+CPU, a small model: its head is a large part of it, and `HFLM` computes it for every position, so that ratios are
+larger than by count at Qwen1.5's shape. A few documents of a subject share its shots less than all of them do."""
+
 MEMORY = """\
 ## Memory
 
@@ -116,7 +147,8 @@ ON_GPU = """\
 
 `make bench DEVICE=cuda` measures training and scoring there, beside TRL if it is installed, on the shape of
 Qwen1.5-1.8B, in bfloat16 and with whatever attention the library chooses, as a share of the device's own rate of matrix
-products. `make check-gpu` does so too, with what else no CPU can show ([gpu.md](gpu.md))."""
+products; and evaluation beside lm-eval's `HFLM`, both with bfloat16 products of the same float32 weights.
+`make check-gpu` does so too, with what else no CPU can show ([gpu.md](gpu.md))."""
 
 NO_GPU = "Not measured: the numbers on this page were made on a machine without a GPU."
 
@@ -136,3 +168,9 @@ PUBLISHED = """\
   UltraFeedback, 18.4 samples/s padded, 45.5 packed and 53.2 with the prompt read once.
 
 A slow script is no measure of a field: no ratio on this page is one against these numbers."""
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
+    """A Markdown table: the first `left` columns left-aligned, the others right-aligned."""
+    lines = [head, [*["---"] * left, *["---:"] * (len(head) - left)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,6 +1,9 @@
 """Contenders of a benchmark compute the same results, and the page shows the stored numbers."""
 
+from dataclasses import replace
+
 import pytest
+import torch
 
 
 @pytest.fixture(autouse=True)
@@ -42,12 +45,58 @@ def test_a_peer_with_other_tokens_is_refused():
         training.check_ids(ids, items, micro_batch=2)
 
 
-@pytest.mark.parametrize("name", ["weighing", "generating"])
+@pytest.mark.parametrize("name", ["weighing", "generating", "evaluation"])
 def test_contenders_compute_the_same_results(name):
     import importlib
 
     rows = list(importlib.import_module(f"bench.cases.{name}").run(True, "cpu"))
     assert len({row.contender for row in rows}) > 1  # that their results are equal is asserted within
+
+
+@pytest.mark.parametrize(
+    ("suite", "common"), [("hellaswag", 0), ("truthfulqa", 200), ("winogrande", 0), ("mmlu", 600), ("gsm8k", 0)]
+)
+def test_documents_share_what_lm_eval_gives_them(suite, common):
+    from bench.cases.suites import SUITES, documents
+
+    first, *others = documents(SUITES[suite].of(8), 32_768)
+    contexts = {tuple(context) for _, context, _ in first}
+    assert len(contexts) == (2 if suite == "winogrande" else 1)
+    assert shared_length(*contexts, min(contexts)) >= 100  # the two of winogrande differ near their end
+    assert all(shared_length(min(contexts), context) == common for other in others for _, context, _ in other)
+
+
+def shared_length(*texts):
+    different = (i for i, ids in enumerate(zip(*texts, strict=False)) if len(set(ids)) > 1)
+    return next(different, min(map(len, texts)))
+
+
+@pytest.mark.parametrize("suite", ["arc", "truthfulqa", "mmlu"])
+@pytest.mark.parametrize("size", [1, 3])
+def test_the_work_of_lm_evals_model_is_what_it_reads(suite, size):
+    from bench.cases import evaluation
+    from bench.peers import harness
+
+    case = evaluation.QUICK
+    task = evaluation.MultipleChoice(replace(case, batch_sizes=(size,)), suite, evaluation.model(case.shape), "cpu")
+    peer, shapes = task.language_models[f"HFLM, batch {size}"], []
+    peer._model_call = lambda ids: shapes.append(ids.shape) or torch.zeros(*ids.shape, case.shape.vocabulary)
+    task.ask(peer)
+    tokens = sum(rows * width for rows, width in shapes)
+    assert harness.work(task.requests, size) == (tokens, sum(b * n * (n + 1) // 2 for b, n in shapes), tokens)
+
+
+def test_generated_answers_have_the_lengths_that_are_set():
+    """The model counts down to the stop string, in lm-eval's generation and in ours."""
+    from bench.cases import evaluation, shapes
+    from bench.cases.suites import SUITES, documents
+
+    shape = shapes.Shape(vocabulary=512, hidden=128, layers=1, heads=2, intermediate=64)
+    case = replace(evaluation.QUICK, shape=shape, generation_sizes=(2,))
+    task = evaluation.Generation(case, evaluation.GENERATED, evaluation.model(shape), "cpu")
+    lengths = [len(answer) for [(_, _, answer)] in documents(SUITES["gsm8k"].of(4, case.scale), shape.vocabulary)]
+    for language_model in task.language_models.values():
+        assert [len(text.split()) + 1 for text in task.ask(language_model)] == lengths  # the stop string is cut off
 
 
 def test_scoring_a_set_again_is_not_needed_work(tmp_path):
