@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..measure import Row, label
+from ..page.evaluation import timed_table
 from ..page.goals import roofs
 from ..page.numbers import Numbers
 from ..page.text import table
@@ -154,23 +155,13 @@ SECONDS = ("reference_seconds", "seconds")  # the reference pass and the steps
 
 
 def _evaluation(numbers: Numbers, benchmark: str) -> str:
-    rows = []
-    for case in numbers.cases(benchmark):
-        ours = numbers.of(benchmark, case, "ours", "seconds")
-        for name in numbers.contenders(benchmark, case):
-            seconds, peak = (
-                numbers.of(benchmark, case, name, "seconds"),
-                _number(numbers, benchmark, case, name, "gpu_bytes"),
-            )
-            rows.append(
-                (
-                    f"{case}: {name}",
-                    seconds.text() if seconds else "",
-                    (seconds / ours).text() if seconds and ours else "",
-                    peak,
-                )
-            )
-    return f"{text.EVALUATION}\n\n{table(('', 'seconds', '/ ours', 'GB'), rows)}"
+    peaks = []
+    for suite in numbers.cases(benchmark):
+        names = [
+            name for name in numbers.contenders(benchmark, suite) if numbers.of(benchmark, suite, name, "gpu_bytes")
+        ]
+        peaks += [(f"{suite}: {name}", _number(numbers, benchmark, suite, name, "gpu_bytes")) for name in names]
+    return "\n\n".join([text.EVALUATION, timed_table(numbers, benchmark), table(("", "GB"), peaks)])
 
 
 SECTIONS = {

@@ -19,7 +19,7 @@ MODULES = {
     "attention": "bench.gpu.attention",
     "study": "bench.gpu.study",
     "training": "bench.gpu.training",
-    "evaluation": "bench.cases.evaluation",
+    "evaluation": "bench.gpu.evaluation",
 }
 
 

@@ -49,7 +49,9 @@ STEPS = {
         "training and scoring of `make bench DEVICE=cuda` at the shape of Qwen1.5-1.8B, beside TRL's DPOTrainer in "
         "bfloat16, with and without Liger's kernels; peak memory beside preflight's estimate"
     ),
-    "evaluation": "evaluation of `make bench DEVICE=cuda`, beside lm-eval's HFLM",
+    "evaluation": (
+        "evaluation of `make bench DEVICE=cuda`, beside lm-eval's HFLM; peak memory beside preflight's estimate"
+    ),
 }
 
 RUNNING = """\
@@ -94,4 +96,8 @@ FLOPs that the pairs require, relative to the device's own rate on a large matri
 
 NO_TRL = "Skipped: TRL is not installed in that environment."
 
-EVALUATION = "## Evaluation"
+EVALUATION = """\
+## Evaluation
+
+Requests of the six suites' lengths, ours beside lm-eval's HFLM at its best batch (bold), both in bfloat16; memory is
+the peak that torch allocated, the model included."""

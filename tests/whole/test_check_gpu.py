@@ -42,6 +42,16 @@ ROWS = {
         ["training on a GPU", "large", "ours", 0, "gpu_bytes", 50e9],
         ["training on a GPU", "large", "preflight", 0, "gpu_bytes", 60e9],
     ],
+    "evaluation": [
+        ["evaluation on a GPU", "arc", "ours", 0, "seconds", 2.0],
+        ["evaluation on a GPU", "arc", "ours", 0, "cpu_seconds", 2.0],
+        ["evaluation on a GPU", "arc", "HFLM, batch 16", 0, "seconds", 9.0],
+        ["evaluation on a GPU", "arc", "HFLM, batch 16", 0, "cpu_seconds", 9.0],
+        ["evaluation on a GPU", "mmlu", "ours", 0, "seconds", 1.0],
+        ["evaluation on a GPU", "mmlu", "ours", 0, "cpu_seconds", 1.0],
+        ["evaluation on a GPU", "arc", "ours", 0, "gpu_bytes", 12e9],
+        ["evaluation on a GPU", "arc", "preflight", 0, "gpu_bytes", 13e9],
+    ],
 }
 
 
@@ -81,25 +91,30 @@ def test_the_page_names_every_step_and_the_command():
 def test_the_page_shows_a_failure_and_the_numbers_beside_it(tmp_path):
     steps = {name: ending(rows=rows) for name, rows in ROWS.items()}
     steps["tests"] = ending("failed", "AssertionError: 1 of 2 tests failed", ROWS["tests"])
-    steps["evaluation"] = ending("skipped", "lm_eval is not installed")
+    steps["evaluation"] = ending("out of time", "stopped after 60 s", ROWS["evaluation"])
+    steps["study"] = ending("skipped", "not installed: snakemake")
     text = stored(tmp_path, steps)
     assert "has never run" not in text
     for line in (
         "| tests | **failed** | AssertionError: 1 of 2 tests failed | 12 |",
         "| attention | ok |  | 12 |",
-        "| evaluation | **skipped** | lm_eval is not installed | 12 |",
+        "| study | **skipped** | not installed: snakemake | 12 |",
+        "| evaluation | **out of time** | stopped after 60 s | 12 |",
         "| GPU | A GPU |",
         "1 passed, 1 failed.",
         "| training, bfloat16 | 0.0625 | 0.125 |  |  |",
         "| training: bfloat16, buckets | 0.25 | 2.5 |",
         "rows of changing length: graphs 3.",
-        "| train | 4 |  | 1 |",
+        "| arc: ours | 12 |",
+        "| arc: preflight | 13 |",
         "| ours | 4.00 | 1.00 | 50 |  |",
         "| preflight |  |  | 60 |  |",
         "Skipped: TRL is not installed in that environment.",
     ):
         assert line in text.splitlines()
     assert r"assert 1 == 2 \| x |" in text
+    assert "| **arc: HFLM, batch 16** | 9.00 | 4.50 |" in text
+    assert "| mmlu: ours | 1.00 | 1.00 |" in text  # stopped in this suite
     assert "Share of the roof: training 0.50, scoring 0.50." in text  # 3 x 4e12 FLOPs in 3 s, of 8e12 a second
 
 
