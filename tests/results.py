@@ -12,6 +12,7 @@ CONFIG = ("config/config.yaml", "config/overlays/demo.yaml")
 SCORES = {
     "suite": "demo",
     "engine": "transformers",
+    "dtype": "float32",
     "autocast": "float32",
     "token_budget": 2048,
     "batch_size": 128,

@@ -20,6 +20,7 @@ SCORES = {
     "suite": "demo",
     "model": "f1",
     "engine": "transformers",
+    "dtype": "float32",
     "autocast": "float32",
     "token_budget": 2048,
     "batch_size": 128,

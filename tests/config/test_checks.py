@@ -171,6 +171,13 @@ def test_a_study_takes_its_own_results_for_its_own(tmp_path):
         ({"results": "results/"}, "results: found 'results/', expected 'results'"),
         ({"results": "./results"}, "results: found './results', expected 'results'"),
         ({"models": {"sft": {"template": "zephyr"}}}, "models.sft.template: the model takes part in training"),
+        *(
+            (
+                {"models": {name: {"dtype": "bfloat16"}}},
+                f"models.{name}.dtype: expected float32, as the model takes part",
+            )
+            for name in ("base", "sft", "dpo")
+        ),
         ({"dialogue": {"template": "humanassistant"}}, "dialogue.template: found 'humanassistant'; expected"),
         (
             {"train": {"sft": {"reduction": None}, "reduction": None}},

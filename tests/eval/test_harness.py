@@ -39,7 +39,7 @@ EOS = "<|endoftext|>"
 SEEDS = [0, 1234, 1234, 1234]
 TASKS = Path(__file__).parents[2] / "config/tasks/demo"
 KEYS = {"checksum", "suite", "model", "engine", "autocast", "token_budget", "batch_size", "seeds", "versions"}
-KEYS |= {"template", "tasks"}
+KEYS |= {"dtype", "template", "tasks"}
 SPELL = "Spell this word backward (example: sun -> nus): "
 
 

@@ -43,6 +43,19 @@ def test_products_have_the_precision_of_the_settings(scratch_model, autocast):
     assert autocast == "float32" or found != rounded  # sums of log-probabilities in float32
 
 
+@pytest.mark.parametrize("autocast", ["float32", "bfloat16"])
+def test_a_model_that_is_loaded_rounded_scores_and_generates(scratch_model, autocast):
+    """Close to float32's, with log-probabilities in float32."""
+    lm = language_models.hugging_face_model(scratch_model, settings(autocast), None, "bfloat16")
+    assert {weight.dtype for weight in lm.model.parameters()} == {torch.bfloat16}
+    found = loglikelihoods(lm)
+    exact = loglikelihoods(language_models.hugging_face_model(scratch_model, settings("float32"), None))
+    assert found == pytest.approx(exact, rel=0.03) and found != exact
+    assert found != torch.tensor(found).bfloat16().tolist()
+    request = Instance("generate_until", {}, ("Spell", {"until": ["\n"], "max_gen_toks": 4}), 0, ("task", 0, 1))
+    assert all(isinstance(text, str) for text in lm.generate_until([request], disable_tqdm=True))
+
+
 def test_vllm_loads_weights_in_the_precision_of_the_settings(monkeypatch):
     options = {}
     backend = types.SimpleNamespace(VLLM=lambda folder, **given: options.update(given))
@@ -53,6 +66,8 @@ def test_vllm_loads_weights_in_the_precision_of_the_settings(monkeypatch):
     for autocast in ("float32", "bfloat16"):
         language_models.vllm_model("model", settings(autocast, "vllm"))
         assert options["dtype"] == autocast
+    language_models.vllm_model("model", settings("float32", "vllm"), "bfloat16")
+    assert options["dtype"] == "bfloat16"
 
 
 def test_no_evaluation_switches_tf32_on(scratch_model):

@@ -62,3 +62,39 @@ def test_a_log_probability_that_is_not_finite_names_model_and_prompt(model, scra
     found = "t-1: expected finite log-probabilities, found nan"
     remedy = "look for NaN among the model's weights, or for an overflow in float32 (logprobs.autocast)"
     assert str(error.value) == f"{scratch_model}: {found}; {remedy}"
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_model_that_is_loaded_in_bfloat16_scores_in_float32(scratch_model, make_items, precision):
+    """As a teacher too large for float32: products in its own dtype, or in autocast's; what follows them in float32."""
+    rounded, exact = (folders.load_model(scratch_model, CPU, dtype) for dtype in ("bfloat16", "float32"))
+    assert {weight.dtype for weight in rounded.parameters()} == {torch.bfloat16}
+    items = make_items(6)
+    found, expected = (
+        np.concatenate([answer for item in score_items(model, items, 4096, which) for answer in item])
+        for model, which in ((rounded, precision), (exact, "float32"))
+    )
+    assert found.dtype == np.float32
+    assert 0 < np.abs(found - expected).max() < 0.1
+    assert (found != torch.tensor(found).bfloat16().float().numpy()).mean() > 0.5
+
+
+def test_bfloat16_weights_are_loaded_without_a_copy_in_float32(scratch_model, tmp_path, monkeypatch):
+    """A model of 32 billion parameters would need 131 GB for it."""
+    model = folders.load_model(scratch_model, CPU, "bfloat16")
+    model.save_pretrained(tmp_path)
+    for file in scratch_model.glob("tokenizer*"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    made, to = [], torch.Tensor.to
+
+    def watched(tensor, *arguments, **options):
+        result = to(tensor, *arguments, **options)
+        if result.device.type != "meta":
+            made.append((result.numel(), result.dtype))
+        return result
+
+    monkeypatch.setattr(torch.Tensor, "to", watched)
+    loaded = folders.load_model(tmp_path, CPU, "bfloat16")
+    large = min(weight.numel() for weight in loaded.parameters() if weight.dim() > 1)
+    assert not [size for size, dtype in made if size >= large and dtype == torch.float32]
+    assert all(torch.equal(*pair) for pair in zip(model.parameters(), loaded.parameters(), strict=True))

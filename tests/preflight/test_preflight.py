@@ -137,6 +137,8 @@ def test_a_teacher_larger_than_a_gpu_is_a_line_with_its_remedy(disk):
     line += "which changes this model's log-probabilities and scores"
     lines = complaints_of(layout_of(), sizes={"base": QWEN, "teacher": qwen3_32b()})
     assert lines == [line]
+    rounded = layout_of(models={"teacher": {"dtype": "bfloat16"}})
+    assert complaints_of(rounded, sizes={"base": QWEN, "teacher": qwen3_32b()}) == []
     student = complaints_of(layout_of(), sizes={"base": qwen3_32b(), "teacher": ZEPHYR})
     assert not any("dtype" in text for text in student)
 

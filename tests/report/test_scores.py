@@ -9,6 +9,7 @@ from score_files import (
     MODELS,
     SCORES,
     put,
+    score_texts,
 )
 
 from wspin.errors import StudyError
@@ -92,6 +93,17 @@ def test_a_suite_has_one_engine_for_all_models_and_another_suite_may_have_anothe
         put(results, "spin/ite0", lambda s, changes=changes: (change(s, model="f1"), s.update(changes)), suite="more")
         with pytest.raises(StudyError, match=re.escape(f"{results}/spin/ite0/scores/more.json: {place}: expected")):
             scores.read_scores(results, MODELS, ["demo", "more"])
+
+
+def test_a_model_that_is_loaded_in_bfloat16_is_noted_and_has_one_dtype(results):
+    """As a teacher too large for float32, beside models that are trained."""
+    assert not any("bfloat16" in text for text in score_texts(results))
+    put(results, "sft", lambda s: s.update(dtype="bfloat16", model="f0"))
+    _, *texts = score_texts(results)
+    assert all("Loaded in bfloat16: sft." in text for text in texts)
+    put(results, "sft", lambda s: s.update(suite="more", model="f0", tasks={}), suite="more")
+    message = refusal(results, ["sft"], suites=["demo", "more"])
+    assert "dtype (of sft): expected 'bfloat16' as in" in message
 
 
 def test_suites_of_one_model_belong_to_one_fingerprint(results):

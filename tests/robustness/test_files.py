@@ -91,7 +91,7 @@ SCORE = {
     "metrics": {"acc,none": 0.5},
     "stderr": {"acc,none": 0.1},
 }
-SCORES = {"suite": "demo", "engine": "transformers", "autocast": "float32"}
+SCORES = {"suite": "demo", "engine": "transformers", "dtype": "float32", "autocast": "float32"}
 SCORES |= {"token_budget": 64, "batch_size": 8, "seeds": [0, 1, 2, 3], "template": None}
 SCORES |= {"versions": {"lm_eval": "0.4.13"}, "tasks": {"spell": SCORE}}
 
@@ -360,7 +360,7 @@ CASES = [
         "a score file that is incomplete",
         scored(b=lambda text: text[:-40]),
         "results/b/scores/demo.json: expected scores, found no JSON (Unterminated string starting at: line 1 "
-        "column 289 (char 288)); evaluate the model again",
+        "column 309 (char 308)); evaluate the model again",
     ),
     Case(
         "a score file of another version of lm-eval",

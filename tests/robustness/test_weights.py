@@ -19,6 +19,7 @@ EOS = "<|endoftext|>"
 IDS = [f"train-{i}" for i in range(8)]
 PROMPTS, TEXT, IDS_OF_TEXT, ENDS = [f"word {i}" for i in range(8)], "a b c d", [65, 66, 67, 68], [1, 3, 5, 7]
 STUDENT = {"model": "student", "tokenizer": "aa", "template": "{prompt}", "autocast": "float32"}
+STUDENT |= {"dtype": "float32"}
 TEACHER = STUDENT | {"model": "teacher"}
 SETTINGS = Weigh(
     source="teacher",

@@ -72,7 +72,7 @@ def test_weights_tell_what_made_them(study, tmp_path):
     generated = tables.metadata(tables.read(study / "generations.parquet", "generations"))
     assert {key: told[key] for key in ("model", "tokenizer")} == {key: generated[key] for key in ("model", "tokenizer")}
     far = tables.metadata(reading(study, "far", "chosen")[0])
-    assert told["teacher"] == {key: far[key] for key in ("model", "tokenizer", "template", "autocast")}
+    assert told["teacher"] == {key: far[key] for key in ("model", "tokenizer", "template", "dtype", "autocast")}
     assert told["settings"] == Weigh(**{**SETTINGS, "lower": -0.25}).model_dump(exclude={"uniform"})
     assert told["seed"] == [7, 3]
     tokens = {side: sum(map(len, student(study, side)["logprobs"])) for side in tables.SIDES}
@@ -225,7 +225,7 @@ def test_readings_of_two_teachers_are_refused(study, tmp_path, name, key):
     refused(study, tmp_path, teacher[1], f"{key}: expected", teacher=teacher)
 
 
-@pytest.mark.parametrize("key", ["model", "tokenizer", "template", "autocast"])
+@pytest.mark.parametrize("key", ["model", "tokenizer", "template", "dtype", "autocast"])
 def test_a_teacher_is_known_by_all_that_changes_its_numbers(study, tmp_path, key):
     gold, said = (study / f"far-{one}.parquet" for one in ("gold", "said"))
     other = changed(said, tmp_path / "other.parquet", "logprobs", {key: "another"})

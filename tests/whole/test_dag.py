@@ -236,6 +236,20 @@ def test_shots_of_a_suite_are_flags_of_that_suite_alone():
         assert (flags[0] == flags[1]) == same
 
 
+def test_a_rounded_model_is_a_flag_where_it_is_loaded_and_float32_is_none():
+    jobs = {"logprobs_teacher": {"scorer": "teacher", "responses": "gold", "shard": "00"}}
+    jobs["eval"] = {"model": "teacher", "suite": "quick"}
+    for rule, job in jobs.items():
+        plain, same, rounded = (
+            getattr(commands(models={"teacher": {"dtype": dtype}} if dtype else {}), rule)(**job)
+            for dtype in (None, "float32", "bfloat16")
+        )
+        assert plain == same and "--dtype" not in plain
+        assert rounded == [*plain, "--dtype", "bfloat16"]
+    other = commands(models={"teacher": {"dtype": "bfloat16"}})
+    assert other.eval(model="spin/ite0", suite="quick") == commands().eval(model="spin/ite0", suite="quick")
+
+
 def test_settings_of_the_other_engine_are_no_flags():
     edit = {"eval": {"engine": {"quick": "vllm", "slow": "transformers"}, "token_budget": 99}}
     quick, slow = (commands(**edit).eval(model="sft", suite=suite) for suite in ("quick", "slow"))

@@ -30,6 +30,7 @@ def main(argv=None):
     parser.add_argument("--shots", required=True, nargs="+", type=task_and_shots, metavar="TASK=N", help="by task")
     parser.add_argument("--default-tasks", action="store_true", help="lm-eval's own tasks, on the data in --tasks")
     parser.add_argument("--cut", action="store_true", help="let lm-eval cut requests longer than the context; counted")
+    cli.add_dtype(parser)
     parser.add_argument("--code", choices=["allow"], help="allow task files that run code")
     arguments = parser.parse_args(argv)
     settings = cli.parse_section(arguments, EvalSettings)
@@ -38,6 +39,7 @@ def main(argv=None):
     metadata = {
         "suite": arguments.suite,
         "model": folders.verified_hash(arguments.model, arguments.manifest),
+        "dtype": arguments.dtype,
         **settings.model_dump(),
         "versions": versions,
         "template": arguments.template if arguments.heldout else None,  # other tasks have prompts of their own
@@ -54,15 +56,13 @@ def score(flags, settings, metadata):
     from wspin.eval import harness, heldout  # slow to import: not before the flags are checked
     from wspin.eval.results import write_samples
 
-    documents = None
-    if flags.heldout:
-        documents = heldout.heldout_documents(flags.heldout, flags.template, flags.eos, flags.model)
+    documents = flags.heldout and heldout.heldout_documents(flags.heldout, flags.template, flags.eos, flags.model)
     tasks = {"default_tasks": flags.default_tasks, "documents": documents, "cut": flags.cut, "code": bool(flags.code)}
     suite = harness.Suite(flags.suite, Path(flags.tasks), dict(flags.shots), **tasks)
     code = [code_hash.code_hash("eval"), *map(sha256, provenance.manifests(flags.tasks))]
     state = Path(flags.state) / digest([metadata, code, flags.shots, flags.eos, flags.default_tasks, flags.cut])[:16]
     with locked(state):
-        scores, rows = harness.evaluate(suite, flags.model, settings, flags.eos, state)
+        scores, rows = harness.evaluate(suite, flags.model, settings, flags.eos, state, flags.dtype)
         write_samples(flags.samples, rows, metadata)
         write_checked_json(flags.scores, {**metadata, "tasks": scores})
     discard_state(state)

@@ -30,13 +30,14 @@ def main(argv=None):
         command = commands.add_parser(kind, help=HELP[kind])
         cli.add_flags(command, Logprobs)
         cli.add_flags(command, Dialogue)
-        command.set_defaults(generations=[], replayed=[])
+        command.set_defaults(generations=[], replayed=[], dtype="float32")
         cli.add_required(command, "--model", "--manifest", "--rows", "--output")
         cli.add_required(command, "--shard", "--shard-size", type=int)
     reference, teacher = commands.choices["reference"], commands.choices["teacher"]
     reference.add_argument("--generations", required=True, nargs=1, help="the model's answers of this iteration")
     reference.add_argument("--replayed", nargs="*", default=[], help="earlier iterations' answers, the latest first")
     teacher.add_argument("--generations", nargs="*", default=[], help="generated answers; without: the real ones")
+    cli.add_dtype(teacher)
     arguments = parser.parse_args(argv)
     work = score(arguments, cli.parse_section(arguments, Logprobs), cli.parse_section(arguments, Dialogue))
     inputs = [arguments.manifest, arguments.rows, *arguments.generations, *arguments.replayed]
@@ -65,11 +66,10 @@ def score(arguments, settings, dialogue_settings):
     else:
         answers = preference_answers(rows, chat)
     items = answers.items(chat)
-    model = folders.load_model(arguments.model, folders.best_device())
-    progress = progress_printer("logprobs", len(items))
-    ids = rows["prompt_id"].to_pylist()
+    model = folders.load_model(arguments.model, folders.best_device(), arguments.dtype)
+    progress, ids = progress_printer("logprobs", len(items)), rows["prompt_id"].to_pylist()
     scores = score_items(model, items, settings.token_budget, settings.autocast, progress, ids)
-    made_with = {**scorer, **answers.metadata, "dtype": "float32", "autocast": settings.autocast}
+    made_with = {**scorer, **answers.metadata, "dtype": arguments.dtype, "autocast": settings.autocast}
     made_with |= {"layout": PACKING_FORMAT, "attention": model.config._attn_implementation}
     kind = "logprobs" if arguments.kind == "teacher" else "reference"
     tables.write(arguments.output, kind, answers.columns(scores), made_with, replays=len(arguments.replayed))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
-from wspin.config.base import Section
+from wspin.config.base import PRECISIONS, Section
 from wspin.config.flags import add_flags, from_flags
 from wspin.credentials import drop_credentials
 from wspin.errors import StudyError, shown_line
@@ -64,6 +64,11 @@ def add_required(parser: argparse.ArgumentParser, *flags: str, **options: Any) -
     """Add required flags that share the `options` of `add_argument`, with their help in `HELP`."""
     for flag in flags:
         parser.add_argument(flag, required=True, **{"help": HELP[flag], **options})
+
+
+def add_dtype(parser: argparse.ArgumentParser) -> None:
+    """Give the parser the flag of a model that need not be loaded in float32."""
+    parser.add_argument("--dtype", choices=PRECISIONS, default="float32", help="of the model's weights")
 
 
 def parse_section(arguments: argparse.Namespace, section: type[Section]) -> Any:

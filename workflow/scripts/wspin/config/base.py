@@ -109,7 +109,8 @@ PATTERNS = {  # in the words of messages
     r"^[a-z][a-z0-9_.-]*$": "a name of a-z, 0-9, `_`, `.` and `-` that begins with a letter",
 }
 Engine = Literal["transformers", "vllm"]
-Precision = Literal["float32", "bfloat16"]
+PRECISIONS = ("float32", "bfloat16")
+Precision = Literal[PRECISIONS]
 ALIASES = {"tis-dpo": "wspin", "tisdpo": "wspin"}  # the published code's names of a loss
 LOSSES = ("sft", "dpo", "spin", "wspin")
 Loss = Annotated[

@@ -28,7 +28,7 @@ COLDEST = 0.01  # vLLM silently raises any lower temperature but 0 to this one
 
 def complaints(study: Study) -> Iterator[Complaint]:
     """Every violated rule between sections, once, in the order of the file."""
-    before_arms = (_names, _registry, _templates, _data, _sizes, _lengths, _generation)
+    before_arms = (_names, _registry, _templates, _dtypes, _data, _sizes, _lengths, _generation)
     checks = (*before_arms, check_arms, check_weights, _given, _evaluation, _engines)
     yield from dict.fromkeys(complaint for check in checks for complaint in check(study))
 
@@ -95,11 +95,24 @@ def _templates(study: Study) -> Iterator[Complaint]:
     for place, template in templates.items():
         if template not in (*TEMPLATES, CHAT) and template.count("{prompt}") != 1:
             yield place, f"found {template!r}; expected {known_templates()}"
+    for name in _taking_part(study):
+        if study.models[name].template:
+            yield ("models", name, "template"), "the model takes part in training, which uses `dialogue.template`"
+
+
+def _dtypes(study: Study) -> Iterator[Complaint]:
+    """Models that are trained here, and those they are trained from, are loaded in float32."""
+    for name in _taking_part(study):
+        if study.models[name].dtype == "bfloat16":
+            message = "expected float32, as the model takes part in training: updates would be lost in bfloat16"
+            yield ("models", name, "dtype"), f"{message}; remove the key"
+
+
+def _taking_part(study: Study) -> list[str]:
+    """Models of the registry that are trained, or from which a training starts."""
     starts = {study.start, *(arm.start for arm in study.arms.values())}
     parents = {model.from_ for model in study.models.values()}
-    for name, model in study.models.items():
-        if model.template and (model.trained or name in starts or name in parents):
-            yield ("models", name, "template"), "the model takes part in training, which uses `dialogue.template`"
+    return [name for name, model in study.models.items() if model.trained or name in starts | parents]
 
 
 def _data(study: Study) -> Iterator[Complaint]:

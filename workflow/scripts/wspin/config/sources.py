@@ -57,6 +57,11 @@ class Model(Section):
     data: Literal["sft", "preferences"] | None = Field(None, description="data of the training (with `from`)")
     train: dict[str, Any] = Field({}, description="settings of `train` that this model overrides (with `from`)")
     template: str | None = Field(None, description="template of this model's prompts; default: `dialogue.template`")
+    dtype: Precision | None = Field(
+        None,
+        description="bfloat16 rounds the weights when they are loaded: half the memory, other log-probabilities and "
+        "scores; for models that take no part in training; default: float32",
+    )
     license: Text | None = Field(None, description="its licence, for the cards of models trained from it")
 
     @model_validator(mode="after")

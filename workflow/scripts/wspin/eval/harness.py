@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wspin.config.base import Precision
 from wspin.config.stages import EvalSettings
 from wspin.data.task_files import check_task_files
 from wspin.errors import StudyError, first_line
@@ -49,8 +50,10 @@ class Suite:
         return [name for name, task_shots in self.shots.items() if task_shots == shots]
 
 
-def evaluate(suite: Suite, model: str | Path, settings: EvalSettings, eos: str, state: Path) -> tuple[Row, list[Row]]:
-    """(scores by task, sample rows) of a model folder; `state`: as `ResumableLM`.
+def evaluate(
+    suite: Suite, model: str | Path, settings: EvalSettings, eos: str, state: Path, dtype: Precision = "float32"
+) -> tuple[Row, list[Row]]:
+    """(scores by task, sample rows) of a model folder, its weights in `dtype`; `state`: as `ResumableLM`.
 
     Raises `StudyError` if a task is unknown, has no data, or gives no score; before the first forward pass if a request
     is longer than the context and the suite allows no cuts; and as `check_task_files`, unless the suite allows code.
@@ -59,9 +62,9 @@ def evaluate(suite: Suite, model: str | Path, settings: EvalSettings, eos: str, 
     from lm_eval.evaluator import evaluate as run
 
     if settings.engine == "vllm":
-        lm = vllm_model(model, settings)
+        lm = vllm_model(model, settings, dtype)
     else:
-        lm = hugging_face_model(model, settings, eos if suite.documents else None)
+        lm = hugging_face_model(model, settings, eos if suite.documents else None, dtype)
     scores, rows, state = {}, {}, state.absolute()  # the working folder is another one
     with working_folder(suite) as folder:
         loaded = load_tasks(suite, folder, settings.seeds)

@@ -3,18 +3,22 @@
 from pathlib import Path
 from typing import Any
 
+from wspin.config.base import Precision
 from wspin.config.stages import Dialogue, EvalSettings
 from wspin.data.chat import ChatTokenizer
 from wspin.data.rendering import PLACE
 from wspin.models import checkpoint, folders
 
 
-def hugging_face_model(folder: str | Path, settings: EvalSettings, eos: str | None) -> Any:
+def hugging_face_model(
+    folder: str | Path, settings: EvalSettings, eos: str | None, dtype: Precision = "float32"
+) -> Any:
     """lm-eval's backend for transformers; with `eos`, prompts and answers are tokenised as in training.
 
-    Matrix products and the weights of linear layers have the precision `settings.autocast`, other weights float32.
+    Matrix products and the weights of linear layers have the precision `settings.autocast`, other weights `dtype`; a
+    `dtype` of bfloat16 is that of all.
     """
-    model, tokenizer = folders.load_model(folder, folders.best_device()), folders.load_tokenizer(folder)
+    model, tokenizer = folders.load_model(folder, folders.best_device(), dtype), folders.load_tokenizer(folder)
     backend, options = _backend(model, settings)
     if eos is None:
         return backend(pretrained=model, tokenizer=tokenizer, trust_remote_code=False, **options)
@@ -47,7 +51,7 @@ def _backend(model: Any, settings: EvalSettings) -> tuple[type, dict[str, Any]]:
 
     options: dict[str, Any] = {"batch_size": settings.batch_size}
     options["softmax_dtype"] = "float32"  # lm-eval would normalise in the precision of the products
-    if settings.autocast == "bfloat16":
+    if "bfloat16" in (settings.autocast, str(model.dtype).removeprefix("torch.")):
         options["mixed_precision_dtype"] = "bfloat16"
     try:
         check_model(model)
@@ -57,8 +61,8 @@ def _backend(model: Any, settings: EvalSettings) -> tuple[type, dict[str, Any]]:
     return SharedPrefixLM, options | {"token_budget": settings.token_budget}
 
 
-def vllm_model(folder: str | Path, settings: EvalSettings) -> Any:
-    """lm-eval's backend for vLLM, weights and products in the precision `settings.autocast`.
+def vllm_model(folder: str | Path, settings: EvalSettings, dtype: Precision = "float32") -> Any:
+    """lm-eval's backend for vLLM, weights and products in the precision `settings.autocast`, or in a rounded `dtype`.
 
     Raises `StudyError` if vLLM is not installed, or a tensor is missing.
     """
@@ -71,5 +75,6 @@ def vllm_model(folder: str | Path, settings: EvalSettings) -> Any:
     from lm_eval.models.vllm_causallms import VLLM
 
     options = {} if torch.cuda.is_available() else {"enforce_eager": True}
-    options |= {"dtype": settings.autocast, "max_model_len": folders.context_length(folder)}
+    precision = dtype if dtype == "bfloat16" else settings.autocast
+    options |= {"dtype": precision, "max_model_len": folders.context_length(folder)}
     return VLLM(str(folder), batch_size=settings.batch_size, trust_remote_code=False, **options)

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from wspin.config.base import Precision
 from wspin.errors import StudyError, first_line
 from wspin.storage.files import digest, file_hashes, read_json, whole_folder, write_json, writing
 
@@ -105,11 +106,11 @@ def tokenizer_hash(tokenizer: Any) -> str:
     return digest(tokenizer.backend_tokenizer.to_str())[:16]
 
 
-def load_model(folder: str | Path, device: Any) -> Any:
-    """A causal language model in float32, whatever dtype it was saved in, with dropout off.
+def load_model(folder: str | Path, device: Any, dtype: Precision = "float32") -> Any:
+    """A causal language model whose weights have this dtype, whatever it was saved in, with dropout off.
 
-    Float32, because bfloat16 weights lose most of an update at a learning rate of 5e-7. Scoring and training both load
-    models here, and so get the same numbers. Raises `StudyError` for what `checks` refuses.
+    Float32 for what is trained, because bfloat16 weights lose most of an update at a learning rate of 5e-7. Scoring and
+    training both load models here, and so get the same numbers. Raises `StudyError` for what `checks` refuses.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -118,7 +119,7 @@ def load_model(folder: str | Path, device: Any) -> Any:
     for name, value in config.to_dict().items():
         if "drop" in name and isinstance(value, float):
             setattr(config, name, 0.0)
-    options = {"dtype": torch.float32, "local_files_only": True}
+    options = {"dtype": getattr(torch, dtype), "local_files_only": True}
     model = AutoModelForCausalLM.from_pretrained(folder, config=config, trust_remote_code=False, **options).to(device)
     for key, weight in model.named_parameters():
         if not weight.isfinite().all():

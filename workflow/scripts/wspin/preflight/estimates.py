@@ -115,7 +115,8 @@ class Estimator:
 
     def width(self, model: str) -> int:
         """Bytes of a loaded weight."""
-        return 4
+        entry = self.study.models.get(model)
+        return 2 if entry and entry.dtype == "bfloat16" else 4
 
     def files(self, model: str) -> float:
         """Bytes of a model's files: trained here in float32, published mostly in bfloat16."""

@@ -10,7 +10,7 @@ from . import comparison
 from .comparison import Draws
 from .examples import examples_page
 from .samples import input_paths, read_samples
-from .scores import ScoreFile, cut_note, split_pairs
+from .scores import ScoreFile, cut_note, dtype_note, split_pairs
 from .tables import average_csv, difference_tables, score_tables, uncompared_note
 from .weights import Shard, weight_tables
 
@@ -42,7 +42,7 @@ def differences(
     `uncompared`: the arms without a baseline arm of their seed, as ARM=SEED.
     """
     models = read_samples(files, dict(split_pairs("TASK=METRIC", metrics)))
-    note = uncompared_note(split_pairs("ARM=SEED", uncompared)) + cut_note(files)
+    note = uncompared_note(split_pairs("ARM=SEED", uncompared)) + cut_note(files) + dtype_note(files)
     tables = difference_tables(models, split_pairs("MODEL=BASELINE", against), draws, note)
     outputs = {**by_suffix(output, tables), averages: average_csv(models, draws).encode()}
     return Report(outputs, input_paths(files))

@@ -44,6 +44,7 @@ class Scores(BaseModel):
 
     suite: str
     model: str
+    dtype: str  # of the model's weights
     engine: str
     autocast: str
     token_budget: int | None
@@ -130,7 +131,8 @@ def check_comparable(files: Iterable[ScoreFile]) -> None:
 def _conditions(file: ScoreFile) -> Iterator[tuple[str, Any]]:
     """(place, value) of everything that must be equal wherever it occurs in the table."""
     model, _, scores = file
-    yield f"model (of {model})", scores.model
+    for key in ("model", "dtype"):
+        yield f"{key} (of {model})", getattr(scores, key)
     for key in ("autocast", "batch_size", "seeds"):
         yield key, getattr(scores, key)
     for key in ("engine", "template"):  # lm-eval's own tasks have no template
@@ -152,6 +154,12 @@ def cut_note(files: Iterable[ScoreFile]) -> str:
         if result.cut
     ]
     return f" Requests cut on the left to fit the model's context: {', '.join(cuts)}." if cuts else ""
+
+
+def dtype_note(files: Iterable[ScoreFile]) -> str:
+    """A sentence about the models whose weights were rounded when they were loaded; empty where none were."""
+    models = dict.fromkeys(file.model for file in files if file.scores.dtype != "float32")
+    return f" Loaded in bfloat16: {', '.join(models)}." if models else ""
 
 
 # The chosen metrics

@@ -9,7 +9,7 @@ from wspin.storage.text_tables import csv_text, text_table
 
 from . import comparison
 from .comparison import AVERAGE, Average, Difference, Draws, Models
-from .scores import Score, ScoreFile, arm_columns, chosen_scores, cut_note
+from .scores import Score, ScoreFile, arm_columns, chosen_scores, cut_note, dtype_note
 
 
 class ScoreRow(NamedTuple):
@@ -91,7 +91,8 @@ def _score_legend(files: Sequence[ScoreFile], metrics: dict[str, str]) -> str:
     tasks = [f"{task}: {key}, {results[task].shots} shots, n = {results[task].n}" for task, key in keys.items()]
     return (
         f"{'; '.join(tasks)}. Points; ± is one standard error over items. The average is the plain mean of the tasks; "
-        f"its standard error takes them as independent: sqrt(sum of squares) / number of tasks.{cut_note(files)}"
+        f"its standard error takes them as independent: sqrt(sum of squares) / number of tasks."
+        f"{cut_note(files)}{dtype_note(files)}"
     )
 
 

@@ -86,7 +86,7 @@ class RuleFlags:
         return [*_shard(shard, self.study.data.sft), *self._scoring(self.paths.generator(responses), completes=True)]
 
     def logprobs_teacher(self, scorer: str, responses: str, shard: str) -> list[str]:
-        return [*_shard(shard, self.study.data.sft), *self._scoring(scorer)]
+        return [*_shard(shard, self.study.data.sft), *self._scoring(scorer), *self._dtype(scorer)]
 
     def logprobs_preferences(self, scorer: str, shard: str) -> list[str]:
         return [*_shard(shard, self.study.data.preferences), *self._scoring(scorer)]
@@ -105,7 +105,7 @@ class RuleFlags:
         default = ["--default-tasks"] if settings.sources[suite].hub else []
         cut = ["--cut"] if settings.too_long == "cut" else []
         dialogue = flags(self._dialogue(model), only=("template", "eos"))
-        return [*tasks, *flags(settings.settings(suite)), *default, *cut, *dialogue]
+        return [*tasks, *flags(settings.settings(suite)), *default, *cut, *dialogue, *self._dtype(model)]
 
     def report_scores(self) -> list[str]:
         metrics = [f"{task}={metric}" for task, metric in sorted(self.study.report.metrics.items())]
@@ -153,6 +153,11 @@ class RuleFlags:
     @cache
     def _scoring(self, scorer: str, completes: bool = False) -> list[str]:
         return [*flags(self.study.logprobs), *flags(self._dialogue(scorer, completes))]
+
+    def _dtype(self, model: str) -> list[str]:
+        """The dtype of a model's weights; no flag for float32, so that a study without the key re-runs nothing."""
+        rounded = model in self.study.models and self.study.models[model].dtype == "bfloat16"
+        return ["--dtype", "bfloat16"] if rounded else []
 
     @cache
     def _weigh(self, arm: str) -> list[str]:

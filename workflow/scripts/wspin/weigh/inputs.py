@@ -18,7 +18,7 @@ from .alignment import Alignment, align, align_ids
 
 Metadata = dict[str, Any]
 
-SCORER = ("model", "tokenizer", "template", "autocast")  # the metadata that identify how a model scored
+SCORER = ("model", "tokenizer", "template", "dtype", "autocast")  # the metadata that identify how a model scored
 
 
 @dataclass(frozen=True)
