@@ -15,7 +15,6 @@ from wspin.config.sources import Scratch
 from wspin.engine.flops import Cost, Work
 from wspin.engine.packing import Batch
 from wspin.engine.prefixes import Continuation, needed_work, pack_row, plan_rows
-from wspin.eval.generation import ContinuousBatchingLM
 from wspin.eval.shared_prefix import SharedPrefixLM
 
 from ..measure import Clock, Row, interleaved
@@ -160,16 +159,14 @@ def tokenizer(vocabulary: int) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=whole, eos_token="<eos>", pad_token="<eos>")
 
 
-def language_models(
-    ours: Callable[..., Any], model: Any, vocabulary: int, device: str, batch_sizes: Sequence[int]
-) -> dict[str, Any]:
+def language_models(case: EvaluationCase, model: Any, device: str, batch_sizes: Sequence[int]) -> dict[str, Any]:
     """Ours, and lm-eval's at every batch size, in one precision."""
     from lm_eval.models.huggingface import HFLM
 
-    options = {"pretrained": model, "tokenizer": tokenizer(vocabulary), "trust_remote_code": False}
+    options = {"pretrained": model, "tokenizer": tokenizer(case.shape.vocabulary), "trust_remote_code": False}
     options |= {"mixed_precision_dtype": "bfloat16" if device == "cuda" else None, "softmax_dtype": "float32"}
-    peers = {f"HFLM, batch {size}": HFLM(**options, batch_size=size) for size in batch_sizes}
-    return {"ours": ours(**options, batch_size=max(batch_sizes)), **peers}
+    ours = SharedPrefixLM(**options, token_budget=case.token_budget, batch_size=max(batch_sizes))
+    return {"ours": ours, **{f"HFLM, batch {size}": HFLM(**options, batch_size=size) for size in batch_sizes}}
 
 
 class Task:
@@ -178,8 +175,8 @@ class Task:
     def __init__(self, case: EvaluationCase, name: str, model: Any, device: str):
         self.case, self.suite, self.device = case, case.suite(name), device
         self.price = Cost.of(model)
-        ours, batch_sizes = self.backend()
-        self.language_models = language_models(ours, model, case.shape.vocabulary, device, batch_sizes)
+        batch_sizes = case.generation_sizes if name == GENERATED else case.batch_sizes
+        self.language_models = language_models(case, model, device, batch_sizes)
         self.first_answers: Any = None
 
     def contenders(self) -> dict[str, Callable[[], dict[str, Any]]]:
@@ -204,9 +201,6 @@ class MultipleChoice(Task):
         super().__init__(case, name, model, device)
         self.documents = documents(self.suite, case.shape.vocabulary)
         self.requests = all_requests(self.documents)
-
-    def backend(self) -> tuple[Callable[..., Any], Sequence[int]]:
-        return partial(SharedPrefixLM, token_budget=self.case.token_budget), self.case.batch_sizes
 
     def sizes(self) -> dict[str, Any]:
         sizes = {"requests": len(self.requests), "needed": needed(self.price, self.requests)}
@@ -246,9 +240,6 @@ class Generation(Task):
         decode = self.language_models["ours"].tokenizer.decode
         texts = [decode(ids) for ids in questions(self.suite, case.shape.vocabulary)]
         self.requests = [Instance("generate_until", {}, (text, options), 0) for text in texts]
-
-    def backend(self) -> tuple[Callable[..., Any], Sequence[int]]:
-        return ContinuousBatchingLM, self.case.generation_sizes
 
     def work(self, name: str) -> dict[str, Any]:
         return {}
