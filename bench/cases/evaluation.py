@@ -163,10 +163,12 @@ def language_models(case: EvaluationCase, model: Any, device: str, batch_sizes: 
     """Ours, and lm-eval's at every batch size, in one precision."""
     from lm_eval.models.huggingface import HFLM
 
-    options = {"pretrained": model, "tokenizer": tokenizer(case.shape.vocabulary), "trust_remote_code": False}
+    options = {"pretrained": model, "tokenizer": tokenizer(case.shape.vocabulary)}
     options |= {"mixed_precision_dtype": "bfloat16" if device == "cuda" else None, "softmax_dtype": "float32"}
-    ours = SharedPrefixLM(**options, token_budget=case.token_budget, batch_size=max(batch_sizes))
-    return {"ours": ours, **{f"HFLM, batch {size}": HFLM(**options, batch_size=size) for size in batch_sizes}}
+    options_of_ours = {"token_budget": case.token_budget, "batch_size": max(batch_sizes)}
+    ours = SharedPrefixLM(**options, **options_of_ours, trust_remote_code=False)
+    theirs = {size: HFLM(**options, batch_size=size, trust_remote_code=False) for size in batch_sizes}
+    return {"ours": ours, **{f"HFLM, batch {size}": lm for size, lm in theirs.items()}}
 
 
 class Task:
