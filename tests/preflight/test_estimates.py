@@ -132,6 +132,19 @@ def test_an_arm_costs_what_it_adds():
 # Time
 
 
+def test_a_teacher_in_bfloat16_computes_and_weighs_as_such():
+    """Two bytes a weight and no copies, whatever autocast says."""
+    single = {"logprobs": {"autocast": "float32"}, "eval": {"autocast": "float32"}}
+    teacher = layout_of(**single, models={"teacher": {"dtype": "bfloat16"}})
+    for stage, what in (("logprobs", "teacher scores gold"), ("eval", "teacher")):
+        plain, loaded, whole = (
+            row(estimator_of(layout), stage, what) for layout in (layout_of(), teacher, layout_of(**single))
+        )
+        assert loaded.hours == plain.hours
+        assert plain.memory - loaded.memory == pytest.approx(4 * ZEPHYR.parameters / 1e9)
+        assert whole.hours > 3 * loaded.hours
+
+
 @pytest.mark.parametrize(
     ("section", "stage", "what"),
     [

@@ -133,7 +133,7 @@ def qwen3_32b():
 
 def test_a_teacher_larger_than_a_gpu_is_a_line_with_its_remedy(disk):
     """Four bytes of 32.8 billion parameters are 131 GB; a model that is trained has to stay in float32."""
-    line = "models.teacher.dtype: found none, and float32 weights of 131 GB for a GPU of 80 GB; set it to bfloat16, "
+    line = "models.teacher.dtype: found float32 weights of 131 GB for a GPU of 80 GB; set it to bfloat16, "
     line += "which changes this model's log-probabilities and scores"
     lines = complaints_of(layout_of(), sizes={"base": QWEN, "teacher": qwen3_32b()})
     assert lines == [line]

@@ -60,12 +60,12 @@ def _too_large(estimator: Estimator) -> dict[str, str]:
     """Model that is never trained, loaded in float32 -> the line about its weights, if they alone fill a GPU."""
     room, paths = estimator.assumed.gpu_memory_gb, estimator.paths
     trained = {estimator.root(name) for name in (*paths.trained_models, *paths.iteration_models())}
-    loaded = {name: size.parameters * estimator.width(name) / GB for name, size in estimator.sizes.items()}
+    loaded = {name: 4 * size.parameters / GB for name, size in estimator.sizes.items()}
     remedy = "set it to bfloat16, which changes this model's log-probabilities and scores"
     return {
-        name: f"models.{name}.dtype: found none, and float32 weights of {gb:.0f} GB for a GPU of {room:g} GB; {remedy}"
+        name: f"models.{name}.dtype: found float32 weights of {gb:.0f} GB for a GPU of {room:g} GB; {remedy}"
         for name, gb in loaded.items()
-        if gb > room and name not in trained and estimator.width(name) == 4
+        if gb > room and name not in trained and paths.study.models[name].dtype != "bfloat16"
     }
 
 

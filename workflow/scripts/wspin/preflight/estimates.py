@@ -113,10 +113,10 @@ class Estimator:
         """The size of a model, which is that of its root; None if that is unknown."""
         return self.sizes.get(self.root(model))
 
-    def width(self, model: str) -> int:
-        """Bytes of a loaded weight."""
+    def loaded(self, model: str, autocast: str) -> tuple[str, int]:
+        """(precision of the products, bytes of a weight) where `models.X.dtype` may apply."""
         entry = self.study.models.get(model)
-        return 2 if entry and entry.dtype == "bfloat16" else 4
+        return ("bfloat16", 2) if entry and entry.dtype == "bfloat16" else (autocast, 4)
 
     def files(self, model: str) -> float:
         """Bytes of a model's files: trained here in float32, published mostly in bfloat16."""
@@ -219,10 +219,11 @@ class Estimator:
         if size is None:
             return None
         settings = self.study.logprobs
-        needed = memory.scoring(size, settings.autocast, self.width(model), settings.token_budget)
+        precision, width = self.loaded(model, settings.autocast)
+        needed = memory.scoring(size, precision, width, settings.token_budget)
         work = rows * forward(size.cost, self.prompt, *answers)
         tokens = rows * (self.prompt + sum(answer - 1 for answer in answers))
-        seconds = self._passes(size, settings.autocast, work, tokens / settings.token_budget)
+        seconds = self._passes(size, precision, work, tokens / settings.token_budget)
         return self._estimate("logprobs", what, jobs, work, needed, seconds / jobs, self.files(model))
 
     def _passes(self, size: Size, precision: str, flops: float, passes: float) -> float:
@@ -249,13 +250,14 @@ class Estimator:
     def _evaluation(self, model: str, label: str, engine: str, jobs: int, counts: RequestCounts) -> Estimate:
         """`jobs` evaluations with as many requests each."""
         size, settings, vllm = self.size(model), self.study.eval, engine == "vllm"
+        precision, width = self.loaded(model, settings.autocast)
         work = counts.work(shared=not vllm)
         scored, budget = size.cost.flops(work), VLLM_TOKENS if vllm else settings.token_budget
-        seconds = self._passes(size, settings.autocast, scored, work.tokens / budget)
-        decoding = Decoding(settings.batch_size, settings.autocast, launches=not vllm)
+        seconds = self._passes(size, precision, scored, work.tokens / budget)
+        decoding = Decoding(settings.batch_size, precision, launches=not vllm)
         answers = (counts.prompts, counts.mean_prompt, self.assumed.greedy_tokens)
         generated, decoding_seconds = self._decoding(size, decoding, *answers) if counts.prompts else (0, 0)
-        loaded = (size, settings.autocast, WIDTHS[settings.autocast] if vllm else self.width(model))
+        loaded = (size, precision, WIDTHS[precision] if vllm else width)
         needed = max(memory.scoring(*loaded, budget), memory.cached(*loaded, settings.batch_size * counts.longest))
         needed = max(needed, VLLM_SHARE * self.assumed.gpu_memory_gb * vllm)
         work, seconds = jobs * (scored + generated), seconds + decoding_seconds
