@@ -23,7 +23,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=__doc__.split("\n")[0])
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: to test the check itself")
     parser.add_argument("--quick", action="store_true", help="the smallest cases; on a CPU always")
-    parser.add_argument("--steps", nargs="+", default=[step.name for step in STEPS], help="some of them")
+    names = [step.name for step in STEPS]
+    parser.add_argument("--steps", nargs="+", choices=names, default=names, help="some of them")
     parser.add_argument("--minutes", type=float, default=MINUTES)
     parser.add_argument("--output", type=Path, default=DOCS, help="folder of the two files")
     parser.add_argument("--page", action="store_true", help="only write the page again")
@@ -31,8 +32,8 @@ def main(arguments: list[str] | None = None) -> None:
     options.quick |= options.device == "cpu"
     if options.page:
         (options.output / f"{NAME}.md").write_text(page(read(options.output / f"{NAME}.json")))
-    elif options.quick and options.output.resolve() == DOCS:
-        parser.error("expected another folder by --output: the page in docs is of whole cases on a GPU")
+    elif options.output.resolve() == DOCS and (options.quick or len(set(options.steps)) < len(STEPS)):
+        parser.error("expected another folder by --output: the page in docs is of all steps, whole cases, on a GPU")
     elif options.device == "cuda" and (problem := cuda_problem()):
         sys.exit(f"check-gpu: {problem}; nothing has been changed")
     else:
@@ -44,6 +45,7 @@ def run(options: argparse.Namespace) -> None:
     about = {"device": options.device, "quick": options.quick, "minutes": options.minutes}
     about["machine"] = in_new_process(facts, options.device)
     results, steps = [], [step for step in STEPS if step.name in options.steps]
+    options.output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="check-gpu-", ignore_cleanup_errors=True) as scratch:
         start = partial(start_step, device=options.device, quick=options.quick, scratch=Path(scratch))
         for result in run_steps(steps, options.minutes * 60, start):

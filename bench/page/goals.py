@@ -141,10 +141,9 @@ def _evaluation(numbers: Numbers) -> Iterator[Goal]:
 
 
 def fastest_batch(numbers: Numbers, benchmark: str, suite: str) -> str:
-    """lm-eval's model at its fastest batch size."""
-    elapsed = {
-        name: numbers.of(benchmark, suite, name, EVALUATION_SECONDS) for name in numbers.contenders(benchmark, suite)
-    }
+    """lm-eval's model at its fastest batch size; beside a GPU the processor only waits, so there by the clock."""
+    quantity = EVALUATION_SECONDS if benchmark == "evaluation" else "seconds"
+    elapsed = {name: numbers.of(benchmark, suite, name, quantity) for name in numbers.contenders(benchmark, suite)}
     measured = [name for name, seconds in elapsed.items() if name != "ours" and seconds]
     return min(measured, key=lambda name: elapsed[name].median, default="")
 

@@ -118,6 +118,18 @@ def test_the_page_shows_a_failure_and_the_numbers_beside_it(tmp_path):
     assert "Share of the roof: training 0.50, scoring 0.50." in text  # 3 x 4e12 FLOPs in 3 s, of 8e12 a second
 
 
+def test_the_best_batch_on_a_gpu_is_that_of_the_clock(tmp_path):
+    """The processor waits there, however long."""
+    rows = [
+        ["evaluation on a GPU", "arc", f"HFLM, batch {size}", 0, quantity, value]
+        for size, quantities in ((16, {"seconds": 9.0, "cpu_seconds": 2.0}), (32, {"seconds": 7.0, "cpu_seconds": 3.0}))
+        for quantity, value in quantities.items()
+    ]
+    text = stored(tmp_path, {"evaluation": ending(rows=[*ROWS["evaluation"][:2], *rows])})
+    assert "| **arc: HFLM, batch 32** | 7.00 | 3.50 |" in text
+    assert "| arc: HFLM, batch 16 | 9.00 | 4.50 |" in text
+
+
 def test_a_page_of_the_smallest_cases_says_so(tmp_path):
     text = stored(tmp_path, {"tests": ending()}, device="cpu", quick=True)
     assert "on device cpu:** the smallest cases, whose numbers say nothing about a GPU" in text
@@ -256,18 +268,28 @@ def test_without_a_gpu_it_refuses_in_one_line_and_changes_nothing(tmp_path, monk
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_page_in_docs_is_never_one_of_a_cpu(capsys):
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--device", "cpu"], "expected another folder by --output"),
+        (["--device", "cuda", "--steps", "tests"], "expected another folder by --output"),
+        (["--device", "cpu", "--steps", "test"], "invalid choice: 'test'"),
+    ],
+)
+def test_the_page_in_docs_is_of_all_steps_on_a_gpu(capsys, arguments, message):
+    """Some of them would take the numbers of the others out; and a step that does not exist is none."""
     import bench.gpu.__main__ as check
 
     with pytest.raises(SystemExit):
-        check.main(["--device", "cpu"])
-    assert "expected another folder by --output" in capsys.readouterr().err
+        check.main(arguments)
+    assert message in capsys.readouterr().err
 
 
 def test_a_run_writes_the_page_after_every_step(tmp_path, monkeypatch, capsys):
+    """Into a folder that it makes."""
     import bench.gpu.__main__ as check
 
-    pages = []
+    pages, tmp_path = [], tmp_path / "new"
 
     def start(name, limit, **options):
         pages.append((tmp_path / "gpu.md").exists())
