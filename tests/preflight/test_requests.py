@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+from concurrent.futures.process import BrokenProcessPool
 from types import SimpleNamespace
 
 import pytest
@@ -134,6 +135,51 @@ def test_counts_are_kept_until_the_suite_changes(layout, monkeypatch, tmp_path):
 def test_nothing_is_counted_before_it_is_fetched(tmp_path):
     assert counted_requests(layout_of(results=str(tmp_path))) == ({}, [])
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("gone", ["base/model", "base/model/tokenizer.json", "fetched/tasks/tiny"])
+def test_what_is_deleted_or_damaged_is_not_counted(layout, monkeypatch, tmp_path, gone):
+    """Its manifest may be left. `find_model_complaints` says what is wrong with a model that is there."""
+    counted = in_process(monkeypatch)
+    path = tmp_path / gone
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.write_text("{")
+    assert counted_requests(layout) == ({}, [])
+    assert counted == []
+
+
+def test_held_out_rows_that_are_deleted_are_not_counted(layout, monkeypatch, tmp_path):
+    counted = in_process(monkeypatch)
+    sources = layout.study.eval.sources
+    sources["tiny"] = sources["tiny"].model_copy(update={"heldout": True})
+    (tmp_path / "data").mkdir()
+    requests.Path(layout.rows_digest("heldout")).write_text("{}")
+    assert counted_requests(layout) == ({}, [])
+    assert counted == []
+
+
+def test_a_counting_process_that_is_killed_is_a_problem(layout, monkeypatch):
+    """By the system for its memory, or by code of a task that the study allows."""
+    in_process(monkeypatch)
+    monkeypatch.setattr(requests, "count_suite", raises(BrokenProcessPool()))
+    line = "eval.suites.tiny: expected to count its requests, the process was killed; give it more memory"
+    assert counted_requests(layout) == ({}, [line])
+
+
+def test_files_that_cannot_be_read_are_a_problem(layout, monkeypatch):
+    in_process(monkeypatch)
+    monkeypatch.setattr(requests, "count_suite", raises(PermissionError(13, "Permission denied", "rows.jsonl")))
+    found, (line,) = counted_requests(layout)
+    assert (found, line) == ({}, "rows.jsonl: Permission denied")
+
+
+def raises(error):
+    def count(*_):
+        raise error
+
+    return count
 
 
 def test_a_suite_that_an_evaluation_would_refuse_is_a_problem(layout, monkeypatch):

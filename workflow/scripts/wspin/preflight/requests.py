@@ -8,6 +8,7 @@ import io
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -68,6 +69,13 @@ def counted_requests(paths: StudyPaths) -> tuple[Suites, list[str]]:
                 except StudyError as error:
                     problems += error.args
                     continue
+                except OSError as error:
+                    problems.append(error_line(error))
+                    continue
+                except BrokenProcessPool:
+                    found = "the process was killed; give it more memory"
+                    problems.append(f"eval.suites.{suite}: expected to count its requests, {found}")
+                    break
                 for model in models:
                     counts[model, suite] = new[model]
                     _keep(_file(paths, (model, suite)), {"key": keys[model, suite], **asdict(new[model])})
@@ -89,16 +97,23 @@ def _offline() -> None:
 
 
 def _keys(paths: StudyPaths, suite: str) -> Iterator[tuple[str, str]]:
-    """(fetched model, fingerprint of what its counts depend on) of the models in the tables, if all of it is there."""
+    """(fetched model, fingerprint of what its counts depend on) of the models in the tables, if all of it is there.
+
+    Manifests and digests may outlive what they describe, which may be deleted to save disk.
+    """
     settings, manifest = paths.study.eval, Path(paths.fetched_manifest(f"tasks/{suite}"))
     heldout = Path(paths.rows_digest("heldout")) if settings.sources[suite].heldout else None
-    if not manifest.exists() or (heldout and not heldout.exists()):
+    needed = (manifest, paths.fetched(f"tasks/{suite}"), *((heldout, paths.data("heldout")) if heldout else ()))
+    if not all(Path(path).exists() for path in needed):
         return
     files = [sha256(manifest), sha256(heldout) if heldout else None, provenance.versions(("lm_eval",))]
     for model in dict.fromkeys([model, *paths.ancestors(model)][-1] for model in paths.table_models()):
-        if Path(paths.manifest(model)).exists():
+        if Path(paths.manifest(model)).exists() and Path(paths.model(model)).exists():
             template = [paths.template(model), paths.study.dialogue.eos] if heldout else None
-            tokenizer = folders.tokenizer_hash(folders.load_tokenizer(paths.model(model)))
+            try:
+                tokenizer = folders.tokenizer_hash(folders.load_tokenizer(paths.model(model)))
+            except StudyError:  # that is a line of `find_model_complaints`
+                continue
             yield model, digest([files, settings.suites[suite], settings.seeds, template, tokenizer])
 
 
