@@ -143,6 +143,19 @@ def test_a_teacher_larger_than_a_gpu_is_a_line_with_its_remedy(disk):
     assert not any("dtype" in text for text in student)
 
 
+def test_only_models_that_a_job_loads_in_float32_are_too_large(disk):
+    """Not one that the registry has for later, nor one that vLLM alone loads, in eval.autocast."""
+    spare = {"hub": "Qwen/Qwen3-32B", "revision": "a" * 40, "template": "zephyr"}
+    sizes = {"base": QWEN, "teacher": ZEPHYR, "spare": qwen3_32b()}
+    assert complaints_of(layout_of(models={"spare": spare}), sizes=sizes) == []
+    models = [*STUDY["eval"]["models"], "spare"]
+    for changes in ({}, {"engine": "vllm", "autocast": "float32"}):
+        (line,) = complaints_of(layout_of(models={"spare": spare}, eval={"models": models, **changes}), sizes=sizes)
+        assert line.startswith("models.spare.dtype: found float32 weights of 131 GB")
+    by_vllm = complaints_of(layout_of(models={"spare": spare}, eval={"models": models, "engine": "vllm"}), sizes=sizes)
+    assert not any("dtype" in line for line in by_vllm)
+
+
 # Access
 
 

@@ -56,11 +56,20 @@ def _batch(study: Study) -> Iterator[str]:
         yield f"resources.train.gpu: {found}; train on {max(1, study.train.global_batch // 2)}, or raise global_batch"
 
 
+def _loaded_in_float32(estimator: Estimator) -> set[str]:
+    """Models that teach or are evaluated, without those that vLLM alone loads, in bfloat16."""
+    paths, settings = estimator.paths, estimator.study.eval
+    engines = set(map(settings.engine_of, settings.suites))
+    evaluated = settings.models if "transformers" in engines or settings.autocast == "float32" else []
+    return {*paths.teachers, *evaluated}
+
+
 def _too_large(estimator: Estimator) -> dict[str, str]:
     """Model that is never trained, loaded in float32 -> the line about its weights, if they alone fill a GPU."""
     room, paths = estimator.assumed.gpu_memory_gb, estimator.paths
     trained = {estimator.root(name) for name in (*paths.trained_models, *paths.iteration_models())}
-    loaded = {name: 4 * size.parameters / GB for name, size in estimator.sizes.items()}
+    names = _loaded_in_float32(estimator) & estimator.sizes.keys()
+    loaded = {name: 4 * estimator.sizes[name].parameters / GB for name in sorted(names)}
     remedy = "set it to bfloat16, which changes this model's log-probabilities and scores"
     return {
         name: f"models.{name}.dtype: found float32 weights of {gb:.0f} GB for a GPU of {room:g} GB; {remedy}"
