@@ -57,7 +57,8 @@ def _notes(estimator: Estimator) -> Iterator[str]:
     )
     yield (
         f"Assumed of a job: {assumed.start_seconds:g} s to start, {assumed.disk_gb:g} GB/s from and to the disk, "
-        f"{assumed.launch_ms:g} ms to launch a layer; without queueing, communication and failed attempts."
+        f"{assumed.launch_ms:g} ms to launch a layer; without queueing, preparation on the CPU, communication and "
+        f"failed attempts."
     )
     sizes, least = disk(estimator), "at least " * bool(unknown_models(estimator))
     kinds = ", ".join(f"{kind} {_number(size)}" for kind, size in sizes.items())
