@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from families import FAMILIES, random_model
 from forwards import EXPERTS, make, names, policy
 
 from wspin.engine import support
@@ -119,3 +120,33 @@ def test_a_window_that_the_model_does_not_have_is_refused():
     """OLMoE hands the attention what stands in the config, but its masks have no window."""
     with pytest.raises(StudyError, match=r"^olmoe: expected packed answers .* nat with a sliding window of 3; this"):
         check_model(make("Olmoe", {"num_experts": 4, "num_experts_per_tok": 2, "head_dim": 4, "sliding_window": 4096}))
+
+
+def stored(model):
+    return {name: (weight.dtype, weight.clone()) for name, weight in model.named_parameters()}
+
+
+def assert_stored(model, before):
+    for name, weight in model.named_parameters():
+        assert weight.dtype == before[name][0]
+        assert torch.equal(weight, before[name][1])
+    assert not any(module._forward_pre_hooks or module._forward_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(("name", "more"), [family for family in FAMILIES if family[0] != "Bloom"])
+def test_a_model_in_bfloat16_is_tested_in_float32(name, more, tied):
+    """Rounding by other kernels, here those of its own attention, is no reason to refuse it."""
+    model = random_model(name, {**more, "tie_word_embeddings": tied, "attn_implementation": "eager"}).bfloat16()
+    before = stored(model)
+    check_model(model)
+    assert_stored(model, before)
+
+
+@pytest.mark.parametrize(("name", "more", "line"), REFUSED, ids=names(REFUSED))
+def test_what_a_packed_row_cannot_read_is_refused_in_bfloat16_too(name, more, line):
+    model = make(name, more).bfloat16()
+    before = stored(model)
+    with pytest.raises(StudyError, match=f"^{line}"):
+        check_model(model)
+    assert_stored(model, before)
