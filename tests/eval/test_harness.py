@@ -486,7 +486,8 @@ def test_what_is_counted_is_what_lm_eval_cuts(short, engine, kind, monkeypatch, 
     for length in range(90, 135):
         prompt = lm.tokenizer.decode(lm.tokenizer.encode("q z " * 100)[:length])
         request = Instance(kind, {}, (prompt, second), 0, ("task", 0, 1))
-        (need,) = lengths.request_needs(lm, SimpleNamespace(instances=[request]), engine)
+        task = SimpleNamespace(instances=[request], config=SimpleNamespace(task="cut"))
+        (need,) = lengths.request_needs(lm, task, engine)
         caplog.clear()
         getattr(lm, kind)([request], disable_tqdm=True)
         warned = any("uncat" in record.getMessage() for record in caplog.records)

@@ -24,32 +24,38 @@ class Need(NamedTuple):
 def request_needs(lm: Any, task: Any, engine: str) -> list[Need]:
     """The need of every request of an lm-eval task whose requests are built, in the tokens of the backend `lm`.
 
-    Raises `StudyError` at an answer without a token, whose log-likelihood lm-eval cannot measure.
+    Raises `StudyError` at a prompt or an answer without a token: no model responds to these.
     """
     from lm_eval.models.utils import normalize_gen_kwargs
 
     needs = []
     for request in task.instances:
+        place = f"{task.config.task}, document {request.doc_id}"
         if request.request_type == "loglikelihood":
-            prompt, answer = _pair(lm, *request.args)
-            if not answer:
-                place = f"{task.config.task}, document {request.doc_id}"
-                expected = f"{place}: expected an answer of a token or more"
-                raise StudyError(f"{expected}, found {request.args[1]!r}; correct the task or its data")
-            needs.append(_need(len(prompt), len(answer) + EXTRA[engine]))
+            prompt, answer = map(len, _pair(lm, *request.args))
+            _check(f"{place}: expected an answer", answer, request.args[1])
+            _check(f"{place}: expected a prompt", prompt, request.args[0])
+            needs.append(_need(prompt, answer + EXTRA[engine]))
         elif request.request_type == "generate_until":
             text, options = request.args
-            needs.append(
-                _need(len(lm.tok_encode(text)), normalize_gen_kwargs(options, lm.max_gen_toks)["max_gen_toks"])
-            )
+            prompt, limit = len(lm.tok_encode(text)), normalize_gen_kwargs(options, lm.max_gen_toks)["max_gen_toks"]
+            _check(f"{place}: expected an answer", limit, f"max_gen_toks: {limit}")
+            _check(f"{place}: expected a prompt", prompt, text)
+            needs.append(_need(prompt, limit))
     return needs
+
+
+def _check(expected: str, tokens: int, text: str) -> None:
+    if tokens < 1:
+        raise StudyError(f"{expected} of a token or more, found {text!r}; correct the task or its data")
 
 
 def _pair(lm: Any, context: str, continuation: str) -> tuple[list[int], list[int]]:
     """Prompt and answer in tokens, as lm-eval's `loglikelihood` encodes them."""
     if context:
         return lm._encode_pair(context, continuation)
-    return [lm.prefix_token_id], lm.tok_encode(continuation, add_special_tokens=False)
+    prefix, ids = [lm.prefix_token_id], lm.tok_encode(continuation, add_special_tokens=False)
+    return (ids[:1], ids[1:]) if ids[:1] == prefix else (prefix, ids)
 
 
 def _need(prompt: int, behind: int) -> Need:
