@@ -1,11 +1,15 @@
 """Weights that are cast once give the bits that autocast gives."""
 
+import weakref
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
 from families import FAMILIES, random_model
 from torch import nn
 
+from wspin.engine import precision
 from wspin.engine.logprobs import autocast, continuation_logprobs
 from wspin.engine.precision import cast_linear_layers
 from wspin.engine.prefixes import Continuation, pack_row, plan_rows
@@ -44,6 +48,21 @@ def test_linear_layers_alone_are_cast(own):
         assert all(weight.dtype == expected for weight in module.parameters(recurse=False))
     assert torch.equal(*before, model.get_input_embeddings().weight)
     assert model.dtype == torch.float32
+
+
+def test_weights_are_freed_one_by_one():
+    """Never do all of them lie in memory in both precisions."""
+    model = random_model("Qwen2", {"tie_word_embeddings": True})
+    weights = [weakref.ref(layer.weight) for layer in model.modules() if isinstance(layer, nn.Linear)]
+    alive, plain = [], nn.Parameter
+
+    def parameter(*args, **more):
+        alive.append(sum(weight() is not None for weight in weights))
+        return plain(*args, **more)
+
+    with mock.patch.object(precision.nn, "Parameter", parameter):
+        cast_linear_layers(model, torch.bfloat16)
+    assert alive[-1] <= 2  # the head, which is the embedding, and the layer before it
 
 
 @pytest.mark.parametrize("kind", ["Qwen2", "Llama", "Mistral", "GPTNeoX"])

@@ -21,7 +21,7 @@ def head_logprobs(model: Any, states: Tensor, targets: Tensor) -> Tensor:
 
 
 def head_scores(model: Any, states: Tensor, rows: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """(log-probability, whether no token has a larger one) of each of `targets` (A,) after the state `rows` (A,) names.
+    """(log-probability, whether it is the greedy choice) of each of `targets` (A,) after the state `rows` (A,) names.
 
     states (S, width), rows (A,) indices into them. In float32 or wider, without gradients.
     """

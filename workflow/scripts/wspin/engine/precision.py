@@ -3,7 +3,8 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.utils.weak import WeakTensorKeyDictionary
 from transformers.pytorch_utils import Conv1D
 
 
@@ -13,7 +14,7 @@ def cast_linear_layers(model: Any, dtype: torch.dtype) -> None:
     Under autocast the model computes the same bits as before, with half the memory. Embeddings and norms keep their
     type; a head that shares the embedding's weight gets its own.
     """
-    casts: dict[Tensor, nn.Parameter] = {}
+    casts = WeakTensorKeyDictionary()  # of shared weights; others are freed one by one
     for module in model.modules():
         if type(module) in (nn.Linear, Conv1D):  # no subclasses: they may use their weights in another way
             for name, weight in list(module.named_parameters(recurse=False)):
