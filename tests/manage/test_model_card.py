@@ -164,6 +164,20 @@ def test_a_card_names_the_engines_with_their_suites():
     assert mixed == "transformers (arc, mmlu) and vllm (gsm8k)"
 
 
+@pytest.mark.parametrize(
+    ("dtype", "autocast", "expected"),
+    [
+        ("float32", "float32", "products in float32"),
+        ("float32", "bfloat16", "products in bfloat16"),
+        ("bfloat16", "float32", "weights and products in bfloat16"),
+        ("bfloat16", "bfloat16", "weights and products in bfloat16"),
+    ],
+)
+def test_a_card_says_in_which_precision_a_model_was_scored(dtype, autocast, expected):
+    """A model that is loaded in bfloat16 computes in it, whatever `eval.autocast` says."""
+    assert model_card._precision(SimpleNamespace(dtype=dtype, autocast=autocast)) == expected
+
+
 HOSTILE = "x\n---\nlicense: mit\n```\n<script>alert(1)</script> [x](javascript:y) ![](http://127.0.0.1/t.png) `|"
 FOREIGN = ("link_open", "image", "html_inline", "html_block", "fence", "heading_open", "th_open", "td_open")
 

@@ -88,6 +88,9 @@ def test_vllm_reads_every_request_alone_and_replays_graphs():
     assert found.memory == 0.9 * 80
     everywhere = estimator_of(layout_of(eval={"engine": "vllm"}))
     assert row(everywhere, "eval", "base").jobs == 6
+    assumed = estimator_of(layout)  # a row for each engine, with its name
+    jobs = [row(assumed, "eval", f"with {engine}, base").jobs for engine in ("transformers", "vllm")]
+    assert jobs == [5, 1]
 
 
 # Work

@@ -16,7 +16,7 @@ from wspin.config.sources import Model
 from wspin.errors import StudyError
 from wspin.escaping import block_in_markdown, code_in_markdown, in_markdown, one_line
 from wspin.iteration import Iteration
-from wspin.report.scores import ScoreFile, chosen_scores, read_scores
+from wspin.report.scores import ScoreFile, Scores, chosen_scores, read_scores
 from wspin.report.tables import average_score, in_points
 from wspin.storage.files import read_json, whole_file
 from wspin.storage.provenance import check_entries, read_record, record_path
@@ -197,6 +197,7 @@ def _evaluation(paths: StudyPaths, name: str) -> dict[str, Any] | None:
         "average": in_points(average_score(list(scores.values()))) if complete else None,
         "conditions": files[0].scores,
         "engines": _engines(files),
+        "precision": _precision(files[0].scores),
         "versions": ", ".join(sorted({" ".join(item) for file in files for item in file.scores.versions.items()})),
     }
 
@@ -209,6 +210,12 @@ def _engines(files: list[ScoreFile]) -> str:
     if len(suites) == 1:
         return next(iter(suites))
     return " and ".join(f"{engine} ({', '.join(names)})" for engine, names in suites.items())
+
+
+def _precision(scores: Scores) -> str:
+    """What an evaluation computed in: a model that is loaded in bfloat16 has no other products."""
+    rounded = scores.dtype == "bfloat16"
+    return "weights and products in bfloat16" if rounded else f"products in {scores.autocast}"
 
 
 def _settings(paths: StudyPaths, name: str, record: dict[str, Any]) -> str:

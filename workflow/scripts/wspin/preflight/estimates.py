@@ -241,11 +241,13 @@ class Estimator:
                 if counts := self.requests.get((self.root(model), suite)):
                     yield self._evaluation(model, f"{suite} of", self.study.eval.engine_of(suite), 1, counts)
         assumed = RequestCounts(tokens=round(self.assumed.evaluation_tokens))
-        for engine in dict.fromkeys(map(self.study.eval.engine_of, suites)):
+        engines = list(dict.fromkeys(map(self.study.eval.engine_of, suites)))
+        for engine in engines:
             for model in models:
                 missing = [suite for suite in suites if (self.root(model), suite) not in self.requests]
                 if jobs := [suite for suite in missing if self.study.eval.engine_of(suite) == engine]:
-                    yield self._evaluation(model, "", engine, len(jobs), assumed)
+                    label = f"with {engine}," if len(engines) > 1 else ""
+                    yield self._evaluation(model, label, engine, len(jobs), assumed)
 
     def _evaluation(self, model: str, label: str, engine: str, jobs: int, counts: RequestCounts) -> Estimate:
         """`jobs` evaluations with as many requests each."""
