@@ -82,16 +82,16 @@ def compare(case: Case, quick: bool, device: str) -> Iterator[Row]:
     batch, logprobs = prefix_row(quick) if case.prefixes else (pack(items(quick)), token_logprobs)
     batch, exact, rounding = batch.to(model.device), None, {}
     for precision in PRECISIONS:
-        found = {}
+        results: dict[str, Measured] = {}
         for name in (attention.BUCKETED, attention.FLEX):
             model.set_attn_implementation(name)
-            found[name], clock = measured(model, batch, precision, logprobs, device)
+            results[name], clock = measured(model, batch, precision, logprobs, device)
             contender = f"{precision}, {'buckets' if name == attention.BUCKETED else 'FlexAttention'}"
             for quantity, value in clock.quantities().items():
                 yield Row("attention", case.name, contender, 0, quantity, value)
-        exact = exact or found[attention.BUCKETED]
-        rounding = differences(found[attention.BUCKETED], exact) if precision != "float32" else {}
-        for quantity, value in differences(found[attention.FLEX], found[attention.BUCKETED]).items():
+        exact = exact or results[attention.BUCKETED]
+        rounding = differences(results[attention.BUCKETED], exact) if precision != "float32" else {}
+        for quantity, value in differences(results[attention.FLEX], results[attention.BUCKETED]).items():
             bound = BOUND[quantity] if precision == "float32" else ROUNDINGS * rounding[quantity]
             yield Row("attention", case.name, precision, 0, quantity, value)
             yield Row("attention", case.name, precision, 0, f"{quantity} bound", bound)
@@ -152,11 +152,11 @@ def measured(
     return (values.detach(), torch.cat([weight.grad.flatten() for weight in model.parameters()])), clock
 
 
-def differences(found: Measured, expected: Measured) -> dict[str, float]:
+def differences(values: Measured, expected: Measured) -> dict[str, float]:
     """The largest difference of log-probabilities, in nats, and the gradients' distance relative to their norm."""
-    result = {"logprobs": float((found[0] - expected[0]).abs().max())}
-    if found[1] is not None:
-        result["gradients"] = float((found[1] - expected[1]).norm() / expected[1].norm())
+    result = {"logprobs": float((values[0] - expected[0]).abs().max())}
+    if values[1] is not None:
+        result["gradients"] = float((values[1] - expected[1]).norm() / expected[1].norm())
     return result
 
 

@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +27,12 @@ T = TypeVar("T")
 
 class Skipped(Exception):
     """A step that cannot run here, with the reason."""
+
+
+def require(packages: Iterable[str]) -> None:
+    """Raise `Skipped` if one of the packages is not installed."""
+    if missing := [name for name in packages if find_spec(name) is None]:
+        raise Skipped(f"not installed: {', '.join(missing)}")
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from .. import ROOT
 from ..measure import Row
-from .steps import Skipped
+from .steps import require
 
 NEEDED = ("snakemake", "pydantic", "lm_eval", "reasoning_gym", "tabulate", "scipy", "matplotlib", "accelerate")
 COPIED = ("Snakefile", "rules", "workflow", "config", "local", "envs", "constraints.txt", "constraints-vllm.txt")
@@ -43,9 +42,7 @@ OVERLAY: dict[str, Any] = {
 
 def run(quick: bool, device: str) -> Iterator[Row]:
     """Seconds and memory of every stage, from the study's own table of costs. Raises `Skipped` without a package."""
-    missing = [name for name in NEEDED if find_spec(name) is None]
-    if missing:
-        raise Skipped(f"not installed: {', '.join(missing)}")
+    require(NEEDED)
     folder = Path(tempfile.mkdtemp())
     copy_repository(folder)
     make_study(folder)

@@ -5,12 +5,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.util import find_spec
 from typing import Any
 
 from .. import ROOT
 from ..measure import Row
-from .steps import Skipped
+from .steps import Skipped, require
 
 # Not the whole folder: to collect it imports what these tests do not need, and one of its tests runs this check.
 FILES = ("tests/whole/test_gpu.py", "tests/train/test_distributed.py", "tests/generate/test_vllm_engine.py")
@@ -20,9 +19,7 @@ PIPE = "CHECK_GPU_PIPE"  # names the file descriptor that the plugin writes to
 
 def run(quick: bool, device: str) -> Iterator[Row]:
     """Raises `Skipped` if no test could run, and `AssertionError` if one failed."""
-    missing = [name for name in NEEDED if find_spec(name) is None]
-    if missing:
-        raise Skipped(f"not installed: {', '.join(missing)}")
+    require(NEEDED)
     outcomes = {}
     for name, outcome, reason in _outcomes():
         yield Row("tests", name, "", 0, outcome, reason)

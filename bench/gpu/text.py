@@ -99,5 +99,6 @@ NO_TRL = "Skipped: TRL is not installed in that environment."
 EVALUATION = """\
 ## Evaluation
 
-Requests of the six suites' lengths, ours beside lm-eval's HFLM at its best batch (bold), both in bfloat16; memory is
-the peak that torch allocated, the model included."""
+Requests of the six suites' lengths, ours beside lm-eval's HFLM at its best batch (bold), on a GPU both in bfloat16.
+Memory is the peak that torch allocated while they were answered, the model included; preflight's estimate also holds
+the weights in float32 from which those in bfloat16 are cast when the model is loaded."""
