@@ -305,6 +305,13 @@ def test_what_is_wrong_is_said_in_one_line(made, tmp_path):
     refused("expected a task once, found free with other shots", "bare=0", "free=1", **changes)
 
 
+@pytest.mark.parametrize("shots", ["spell_backwards=0", "spell_backward_choice=41"])
+def test_tasks_are_refused_before_a_model_is_loaded(made, tmp_path, monkeypatch, shots):
+    monkeypatch.setattr(harness, "hugging_face_model", lambda *_: pytest.fail("a model was loaded"))
+    with pytest.raises(StudyError, match=r"expected task|expected documents"):
+        run_program(made, tmp_path, shots=[shots])
+
+
 def hellaswag(folder):
     """A snapshot of a data set as the hub has it, with few rows."""
     folder.mkdir(parents=True)

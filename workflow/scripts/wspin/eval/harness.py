@@ -3,7 +3,7 @@
 Tasks read their data from the working directory, which holds the files fetched for the suite: `datasets` prefers a
 local folder `./{org}/{name}` to the hub, so lm-eval's own tasks run unchanged on a pinned snapshot, and the study's
 task files find their data beside them. Tasks with equal numbers of shots run together, all on the same loaded model,
-after the requests of all have been built and measured.
+after the requests of all have been built, which needs no model, and measured.
 """
 
 import contextlib
@@ -55,19 +55,21 @@ def evaluate(
 ) -> tuple[Row, list[Row]]:
     """(scores by task, sample rows) of a model folder, its weights in `dtype`; `state`: as `ResumableLM`.
 
-    Raises `StudyError` if a task is unknown, has no data, or gives no score; before the first forward pass if a request
-    is longer than the context and the suite allows no cuts; and as `check_task_files`, unless the suite allows code.
+    Raises `StudyError` before the model is loaded if a task is unknown or has no data, and as `check_task_files` unless
+    the suite allows code; before the first forward pass if a request is longer than the context and the suite allows no
+    cuts; and if a task gives no score.
     """
     check_code(suite)
     from lm_eval.evaluator import evaluate as run
 
-    if settings.engine == "vllm":
-        lm = vllm_model(model, settings, dtype)
-    else:
-        lm = hugging_face_model(model, settings, eos if suite.documents else None, dtype)
-    scores, rows, state = {}, {}, state.absolute()  # the working folder is another one
+    scores, rows, state, here = {}, {}, state.absolute(), Path.cwd()  # the working folder is another one
     with working_folder(suite) as folder:
         loaded = load_tasks(suite, folder, settings.seeds)
+        with contextlib.chdir(here):
+            if settings.engine == "vllm":
+                lm = vllm_model(model, settings, dtype)
+            else:
+                lm = hugging_face_model(model, settings, eos if suite.documents else None, dtype)
         cut = _count_cut(suite, lm, loaded, settings.engine)
         tasks = [task for of_shots in loaded.values() for task in of_shots["tasks"].values()]
         total = sum(request.repeats for task in tasks for request in task.instances)
