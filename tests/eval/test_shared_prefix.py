@@ -97,6 +97,14 @@ def test_choices_are_decided_as_by_lm_eval(models):
         assert torch.equal(scores.argmax(-1)[clear], (found / lengths).argmax(-1)[clear])
 
 
+def test_a_text_may_be_divided_in_several_ways(models):
+    """Asked together, lm-eval scores the shorter continuation by the first of its tokens' places; alone, rightly."""
+    theirs, ours = models
+    requests = [(("", ""), [1, 2, 3], [4, 5]), (("", ""), [1, 2, 3, 4], [6]), (("", ""), [1], [2, 3, 4, 5])]
+    expected = [theirs._loglikelihood_tokens([request], disable_tqdm=True)[0][0] for request in requests]
+    assert [logprob for logprob, _ in ours._loglikelihood_tokens(requests)] == pytest.approx(expected, abs=TOLERANCE)
+
+
 def test_rolling_windows_are_lm_evals(models):
     texts = [Instance("loglikelihood_rolling", {}, (text,), 0) for text in (words(random.Random(2), 60), "short")]
     expected, found = (lm.loglikelihood_rolling(texts, disable_tqdm=True) for lm in models)
