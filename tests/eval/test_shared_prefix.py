@@ -162,3 +162,31 @@ def test_a_longer_request_keeps_its_end(models):
     cut = ours._continuation([*range(90)], [*range(20)])
     assert cut == Continuation(cut.ids, 20)
     assert cut.ids.tolist() == [*range(90), *range(20)][-CONTEXT - 1 :]
+
+
+# Tokens
+
+
+def test_texts_are_encoded_as_by_lm_eval(models):
+    """Together or one by one; with the prefix token before a text, and with blanks at the border."""
+    theirs, ours = models
+    pairs = [pair for pair in every_kind() if pair[0]]
+    for beforehand in ([], pairs):
+        ours._encoded.clear()
+        ours.encode_pairs(beforehand)
+        assert [ours._encode_pair(*pair) for pair in pairs] == [theirs._encode_pair(*pair) for pair in pairs]
+    for text in ("abc def", "<|endoftext|>abc"):
+        for options in ({}, {"add_special_tokens": False}, {"add_special_tokens": True}, {"left_truncate_len": 2}):
+            assert ours.tok_encode(text, **options) == theirs.tok_encode(text, **options)
+
+
+def test_a_text_is_encoded_once(models, monkeypatch):
+    """Five texts of a question with four choices, whether it is measured, asked, or both; lm-eval encodes eight."""
+    _, ours = models
+    ours._encoded.clear()
+    pairs = [("what is it", f" {choice}") for choice in "abcd"]
+    ours.encode_pairs(pairs)
+    assert len(ours._encoded) == 5
+    monkeypatch.setattr(HFLM, "tok_encode", lambda *_, **__: pytest.fail("encoded again"))
+    for pair in pairs * 2:
+        ours._encode_pair(*pair)

@@ -1,5 +1,6 @@
 """The models that lm-eval's tasks ask: transformers and vLLM behind lm-eval's interface."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ def hugging_face_model(
         return backend(pretrained=model, tokenizer=tokenizer, trust_remote_code=False, **options)
 
     class Conversation(backend):
+        def encode_pairs(self, pairs: Iterable[tuple[str, str]]) -> None:
+            """Nothing: `_encode_pair` asks for other texts."""
+
         def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
             """Tokenised apart, as in `data.chat`; by default lm-eval lets a token span the border between the two."""
             closed = [self.tokenizer.eos_token_id] if continuation.endswith(eos) else []

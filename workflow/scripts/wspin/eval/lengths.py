@@ -28,6 +28,8 @@ def request_needs(lm: Any, task: Any, engine: str) -> list[Need]:
     """
     from lm_eval.models.utils import normalize_gen_kwargs
 
+    if hasattr(lm, "encode_pairs"):
+        lm.encode_pairs(request.args for request in task.instances if request.request_type == "loglikelihood")
     needs = []
     for request in task.instances:
         place = f"{task.config.task}, document {request.doc_id}"

@@ -16,12 +16,13 @@ from wspin.engine.precision import cast_linear_layers
 from wspin.engine.prefixes import Continuation, pack_row, plan_rows
 from wspin.errors import StudyError
 
+from .encoding import EncodeOnce
 from .generation import ContinuousBatchingLM
 
 Request = tuple[tuple[str, str] | None, list[int], list[int]]  # texts, the context's ids, the continuation's ids
 
 
-class SharedPrefixLM(ContinuousBatchingLM):
+class SharedPrefixLM(EncodeOnce, ContinuousBatchingLM):
     """`ContinuousBatchingLM`; log-likelihoods are computed in packed rows of at most `token_budget` tokens."""
 
     def __init__(self, *args: Any, token_budget: int, **kwargs: Any) -> None:
