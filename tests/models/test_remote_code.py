@@ -41,6 +41,10 @@ EVAL = [*FILES, "--tasks", "tasks", "--suite", "demo", "--shots", "demo=0", "--e
 EVAL += ["--autocast", "float32", "--token-budget", "64"]
 EVAL += ["--batch-size", "1", "--seeds", "0", "0", "0", "0", "--template", "human-assistant", "--eos", "<|endoftext|>"]
 EVAL += ["--scores", "scores.json", "--samples", "samples.parquet", "--state", "state"]
+TASK = "task: demo\ndataset_path: json\ndataset_kwargs: {data_files: {test: rows.jsonl}}\ntest_split: test\n"
+TASK += (
+    "output_type: generate_until\ndoc_to_text: text\ndoc_to_target: response\nmetric_list: [{metric: exact_match}]\n"
+)
 PROGRAMS = {"fetch": FETCH, "data": DRAW, "generate": SAMPLE, "generate_given": GIVEN, "logprobs": SCORE}
 PROGRAMS |= {"train": TRAIN, "eval": EVAL}
 
@@ -58,6 +62,8 @@ def folder(tmp_path, monkeypatch, scratch_model):
     (tmp_path / "start/model/foreign.py").write_text(CODE)
     for name in ("source", "tasks"):
         (tmp_path / name).mkdir()
+    (tmp_path / "tasks/demo.yaml").write_text(TASK)
+    (tmp_path / "tasks/rows.jsonl").write_text('{"text": "a", "response": "b"}\n')
     tables.write("prompts.parquet", "prompts", ROWS, {})
     with open("given.jsonl", "w") as file:
         for prompt, answer in zip(ROWS["prompt"], ROWS["response"], strict=True):
