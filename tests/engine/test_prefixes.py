@@ -51,7 +51,7 @@ def test_short_beginnings_are_read_again():
 
 
 def test_a_row_ends_between_contexts():
-    """Where nothing is shared: the two answers to one context stay together, though the first alone would fit before."""
+    """Where nothing is shared: two answers to one context stay together, though the first would fit before."""
     asked = [continuation([i] * 20, [50 + a] * 10) for i in range(4) for a in range(2)]
     rows = plan_rows(asked, 110)
     assert [row.indices for row in rows] == [[0, 1, 2, 3], [4, 5, 6, 7]]
