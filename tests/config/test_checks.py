@@ -127,6 +127,11 @@ def test_an_overlays_results_are_no_arm_of_the_study():
         assert f"arms.{name}: '{name}' is the name of a folder of the results" in refusal({"arms": {name: {}}})
 
 
+@pytest.mark.parametrize("spelling", ["results/x/", "results//x", "./results/x", "results/y/../x"])
+def test_trap_25_the_results_have_one_spelling(spelling):
+    assert f"results: found '{spelling}', expected 'results/x'" in refusal({"results": spelling})
+
+
 def test_a_study_takes_its_own_results_for_its_own(tmp_path):
     (tmp_path / "iterative/ite0").mkdir(parents=True)
     assert load({"results": str(tmp_path), "arms": {"iterative": {}}})
@@ -301,7 +306,7 @@ def test_a_mistake_for_all_arms_is_reported_once():
 
 
 @pytest.mark.parametrize("name", ["tis-dpo", "tisdpo", "wspin"])
-def test_the_published_names_of_the_loss_are_the_same_loss(name):
+def test_trap_09_the_published_names_of_the_loss_are_the_same_loss(name):
     study = load({"arms": {"wspin": {"train": {"loss": name}}}})
     assert study.weighted("wspin")
     assert flags(study.arm_train("wspin"))[:2] == ["--loss", "wspin"]

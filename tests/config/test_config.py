@@ -43,7 +43,7 @@ def test_every_configuration_file_fits_the_schema_for_editors(file):
 # Mistakes in files
 
 
-def test_unknown_keys_are_named_with_line_and_nearest_key(tmp_path):
+def test_trap_08_unknown_keys_are_named_with_line_and_nearest_key(tmp_path):
     overlay = tmp_path / "overlay.yaml"
     overlay.write_text(
         "seed: 1\ntrain:\n  bta: 0.3\n  schedule: {wramup: 0.2}\n"
@@ -98,3 +98,10 @@ def test_texts_from_the_command_line_become_numbers():
     study = load({"train": {"beta": "0.3", "epochs": "3"}, "iterations": "4", "dialogue": {"eos_on_cut": "true"}})
     assert (study.train.beta, study.train.epochs, study.iterations, study.dialogue.eos_on_cut) == (0.3, 3, 4, True)
     assert load({"arms": {"spin": {"train": {"beta": "0.3"}}}}).arm_train("spin").beta == 0.3
+
+
+def test_trap_31_the_teacher_is_the_published_runs():
+    """Its branch on the hub holds another model by now; the start of SPIN's own study is the same commit."""
+    pinned = ("alignment-handbook/zephyr-7b-sft-full", "ac6e600eefcce74f5e8bae1035d4f66019e93190")
+    teacher = load({}).models["teacher"]
+    assert (teacher.hub, teacher.revision) == pinned

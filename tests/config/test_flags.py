@@ -52,7 +52,7 @@ SECTIONS = {
 
 
 @pytest.mark.parametrize("section", SECTIONS.values(), ids=SECTIONS)
-def test_flags_come_back_as_the_section_they_came_from(section):
+def test_trap_08_flags_come_back_as_the_section_they_came_from(section):
     parser = argparse.ArgumentParser()
     add_flags(parser, type(section))
     assert from_flags(parser.parse_args(flags(section)), type(section)) == section

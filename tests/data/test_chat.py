@@ -117,7 +117,7 @@ def test_prompt_ids_decode_to_the_rendered_prompt(chat, template, prompt):
 
 
 @given(prompt=TEXTS, response=TEXTS)
-def test_generation_starts_from_a_prefix_of_the_training_ids(chat, prompt, response):
+def test_trap_29_generation_starts_from_a_prefix_of_the_training_ids(chat, prompt, response):
     """And the one EOS of the training ids is their last."""
     rows = pa.table({"prompt_id": ["a"], "prompt": [prompt], "chosen": [response], "rejected": [""]})
     batch = pack(preference_answers(rows, chat).items(chat))
@@ -350,7 +350,7 @@ def test_user_text_stays_text_in_a_chat_template(chatml, text):
     assert text in chatml.tokenizer.decode(ids)
 
 
-def test_padding_that_is_the_end_of_an_answer_counts_once(chatml):
+def test_trap_33_padding_that_is_the_end_of_an_answer_counts_once(chatml):
     assert chatml.tokenizer.pad_token_id == chatml.eos
     assert chatml.response_ids("ok").count(chatml.eos) == 1
     assert chatml.generated_ids([5, 6], "length") == [5, 6]

@@ -194,7 +194,7 @@ def test_a_prompt_that_the_chat_template_trims_to_nothing(chat, source):
 
 
 @pytest.mark.parametrize("prompt", ["0123456789" * 9, "kitchen window " * 20, "naïve 日本語 👩‍👩‍👧‍👦 " * 12])
-def test_a_prompt_is_truncated_on_the_left(chat, prompt):
+def test_trap_07_a_prompt_is_truncated_on_the_left(chat, prompt):
     """It ends as it did, fits, and would not if more were kept; the template stays whole."""
     limits = limits_of(chat)
     row = selection.truncate_prompt((prompt, "y", None), [limits])
@@ -229,7 +229,7 @@ def test_a_template_that_is_too_long_alone_drops_the_row(chat):
     )
 
 
-def test_an_answer_that_is_too_long_is_not_truncated(chat):
+def test_trap_10_an_answer_that_is_too_long_is_not_truncated(chat):
     limits = limits_of(chat)
     assert (
         selection.why_passed_over(selection.truncate_prompt(("x" * 80, "y" * 90), [limits]), [limits])
@@ -237,7 +237,7 @@ def test_an_answer_that_is_too_long_is_not_truncated(chat):
     )
 
 
-def test_truncated_prompts_are_selected_and_counted(chat):
+def test_trap_07_truncated_prompts_are_selected_and_counted(chat):
     limits = [limits_of(chat)]
     rows = [("x" * 80, "y"), ("x" * 10, "y"), ("x", "y" * 100), records.INCOMPLETE]
     selected = selection.select(rows, 2, 1, limits, truncate=True)
@@ -247,7 +247,7 @@ def test_truncated_prompts_are_selected_and_counted(chat):
         selection.select(rows, 2, 1, limits, truncate=False)
 
 
-def test_limits_come_from_model_folders(scratch_model, chat):
+def test_trap_05_limits_come_from_model_folders(scratch_model, chat):
     """Each model has its own context and template."""
     other = "Q{prompt}A"
     limits = selection.model_limits([scratch_model] * 2, ["human-assistant", other], chat.settings, 7)

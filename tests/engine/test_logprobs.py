@@ -123,7 +123,7 @@ def test_answers_may_stand_in_any_order(model, make_items):
 
 
 @torch.no_grad()
-def test_eos_is_an_id_as_any_other(model):
+def test_trap_12_eos_is_an_id_as_any_other(model):
     """In the prompt, in the middle of an answer, and as all of it: it separates nothing."""
     items = [
         Item(np.array([5, 0, 9]), (np.array([4, 0, 3, 0]), np.array([0]))),
@@ -170,7 +170,7 @@ def test_no_cache_is_made(model, make_items, monkeypatch):
     assert [more["use_cache"] for more in calls] == [False]
 
 
-def test_extreme_logits_stay_finite(model, make_items):
+def test_trap_19_extreme_logits_stay_finite(model, make_items):
     """The head scaled by 1e4: most probabilities are zero in float32, their logarithms are not infinite."""
     items = make_items(4)
     model.lm_head.weight = torch.nn.Parameter(1e4 * model.lm_head.weight.detach())

@@ -28,7 +28,7 @@ def tokens(lengths, items):
 
 
 @given(count=COUNT, per_step=PER_STEP, epochs=EPOCHS)
-def test_every_item_once_per_epoch(count, per_step, epochs):
+def test_trap_22_every_item_once_per_epoch(count, per_step, epochs):
     per_epoch = -(-count // per_step)
     steps = plan_steps(count, [1, 0], per_step, epochs)
     assert len(steps) == epochs * per_epoch
@@ -44,7 +44,7 @@ def test_every_step_is_full_but_the_last_of_an_epoch(count, per_step, epochs):
     assert sizes == ([per_step] * full + [rest] * (rest > 0)) * epochs
 
 
-def test_equal_seeds_agree_and_others_differ():
+def test_trap_21_equal_seeds_agree_and_others_differ():
     plans = [plan_steps(101, seed, 8, epochs=2) for seed in ([42, 0], [42, 0], [43, 0], [42, 1])]
     assert plans[0] == plans[1]
     assert plans[0] != plans[2]

@@ -324,7 +324,7 @@ def refused(work, *arguments, **named):
     return str(caught.value)
 
 
-def test_every_prompt_is_found_by_its_real_answer_exactly_once(study):
+def test_trap_23_every_prompt_is_found_by_its_real_answer_exactly_once(study):
     other = [{**row, "chosen": row["chosen"] + "."} if row["prompt"] == "moon" else row for row in study.rows]
     assert 'expected prompt "moon" with its real answer' in refused(study.answers, other)
     twice = [*study.rows, study.rows[0]]
@@ -349,7 +349,7 @@ def test_an_answer_without_room_is_refused(study):
     assert "found 0" in refused(study.answers, empty)
 
 
-def test_weights_of_other_tokens_or_answers_are_refused(study):
+def test_trap_23_weights_of_other_tokens_or_answers_are_refused(study):
     study.answers(study.rows)
     count = len(study.rows[1]["rejected_weight"])
     short = [study.rows[0], {**study.rows[1], "rejected_weight": study.rows[1]["rejected_weight"][1:]}, *study.rows[2:]]
@@ -361,6 +361,11 @@ def test_weights_of_other_tokens_or_answers_are_refused(study):
     assert "found none; weigh.given needs them" in refused(
         study.weights, [dict(list(r.items())[:3]) for r in study.rows]
     )
+    bare = [study.rows[0], dict(list(study.rows[1].items())[:3]), *study.rows[2:]]
+    assert ":2: chosen_weight: expected" in refused(study.weights, bare)
+    empty = refused(study.weights, [study.rows[0], {**study.rows[1], "rejected_weight": []}, *study.rows[2:]])
+    assert f":2: rejected_weight: expected {count} weights" in empty
+    assert "found 0; these are weights of other tokens" in empty
 
 
 def test_a_reference_of_other_answers_is_refused(study):

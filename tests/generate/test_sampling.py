@@ -38,7 +38,7 @@ def draws(i):
     return np.random.default_rng(i)
 
 
-def test_an_interrupted_shard_goes_on_with_the_rest(tmp_path, capsys):
+def test_trap_29_an_interrupted_shard_goes_on_with_the_rest(tmp_path, capsys):
     """No prompt is asked twice, and what comes out is what an undisturbed run gives."""
     whole, _ = sampling.sample_answers(Engine(), PROMPTS, draws, tmp_path / "whole", VOCABULARY)
     first, second = Engine(dies_after=3), Engine()

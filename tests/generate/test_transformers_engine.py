@@ -252,7 +252,7 @@ def test_a_token_without_probability_is_never_drawn(uniform, top_p):
 # How answers end
 
 
-def test_eos_is_there_if_and_only_if_the_answer_ended(model, prompts, eos):
+def test_trap_32_eos_is_there_if_and_only_if_the_answer_ended(model, prompts, eos):
     said = answers(model, prompts, uniforms, settings(), eos)
     assert {answer.finish_reason for answer in said} == {"stop", "length"}
     for answer in said:

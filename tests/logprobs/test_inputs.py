@@ -53,7 +53,7 @@ def test_a_teacher_with_the_students_tokenizer_reads_its_very_ids(study, side):
 
 
 @SIDES
-def test_a_model_as_teacher_says_what_it_says_as_student(study, side):
+def test_trap_01_a_model_as_teacher_says_what_it_says_as_student(study, side):
     """Read one token off, as the published code does, it would not."""
     own, (_, found) = student(study, side)["logprobs"], reading(study, "same", side)
     for ours, theirs in zip(own, found["logprobs"], strict=True):
@@ -64,7 +64,7 @@ def test_a_model_as_teacher_says_what_it_says_as_student(study, side):
 
 
 @SIDES
-def test_a_teacher_in_another_template_gets_its_own_prompt(study, side):
+def test_trap_13_a_teacher_in_another_template_gets_its_own_prompt(study, side):
     own, (table, found) = student(study, side)["token_ids"], reading(study, "asked", side)
     assert tables.metadata(table)["template"] == TEMPLATE
     prompts = [conversation(study / "student", TEMPLATE).prompt_ids(prompt) for prompt, _, _ in PAIRS]

@@ -122,7 +122,7 @@ def test_a_task_in_two_suites_is_refused(results):
     assert "tasks.spell (suite)" in refusal(results, ["sft"], suites=["demo", "more"])
 
 
-def test_missing_is_an_error_never_zero(results):
+def test_trap_30_missing_is_an_error_never_zero(results):
     assert "wspin/ite0/scores/demo.json: expected the scores of suite 'demo', found no file" in refusal(
         results, ["wspin/ite0"]
     )

@@ -54,7 +54,7 @@ def test_csv_keeps_full_precision_and_leaves_unknown_errors_empty(results):
     assert "\r" not in text
 
 
-def test_markdown_shows_points_with_one_standard_error(results):
+def test_trap_30_markdown_shows_points_with_one_standard_error(results):
     text = score_texts(results)[1]
     header, rule, *rows, blank, legend = text.rstrip("\n").split("\n")
     shown = cells(text)

@@ -100,7 +100,7 @@ def test_shards_are_read_in_their_order(tmp_path):
 
 
 @given(rows=st.integers(1, 40), size=st.integers(1, 40))
-def test_shards_hold_every_row_once(rows, size):
+def test_trap_04_shards_hold_every_row_once(rows, size):
     table = pa.table({"prompt_id": list(map(str, range(rows)))})
     shards = [tables.shard(table, i, size)["prompt_id"].to_pylist() for i in range(-(-rows // size))]
     assert [one for shard in shards for one in shard] == table["prompt_id"].to_pylist()
@@ -222,7 +222,7 @@ def test_a_duplicate_among_many_ids_is_found_in_one_pass(path):
         tables._unique(path, ids)
 
 
-def test_a_file_replaces_the_old_one_whole(path):
+def test_trap_04_a_file_replaces_the_old_one_whole(path):
     path.write_text("old")
     with pytest.raises(Stop), whole_file(path) as temporary:
         temporary.write_text("half of the new")

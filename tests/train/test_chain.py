@@ -91,7 +91,7 @@ STARTS = [
 
 
 @pytest.mark.parametrize(("family", "tokenizer_config"), STARTS)
-def test_a_chain_keeps_the_tokenizer_of_its_start(study, family, tokenizer_config):
+def test_trap_06_a_chain_keeps_the_tokenizer_of_its_start(study, family, tokenizer_config):
     """Saving a tokenizer can change it: every trained model has the files that its start has."""
     model = start = checkpoint(study.folder / "start", family, tokenizer_config)
     for k in (0, 1):

@@ -99,14 +99,14 @@ def test_answers_of_one_text_may_differ_in_ids(folder, chat):
     assert answer_ids(folder, chat)["rejected"] == spelled
 
 
-def test_empty_and_equal_answers_are_kept(folder, chat):
+def test_trap_28_empty_and_equal_answers_are_kept(folder, chat):
     by_side = answer_ids(folder, chat, ["before"])
     assert by_side["chosen"][3] == by_side["replayed"][3] == [chat.eos]
     assert by_side["rejected"][0] == by_side["chosen"][0]
     assert {side: len(ids) for side, ids in by_side.items()} == {"chosen": 4, "rejected": 4, "replayed": 4}
 
 
-def test_cut_answers_have_eos_only_if_asked_for(folder, chat):
+def test_trap_32_cut_answers_have_eos_only_if_asked_for(folder, chat):
     completing = ChatTokenizer(chat.tokenizer, chat.settings.model_copy(update={"eos_on_cut": True}))
     for side in ("rejected", "replayed"):
         plain, completed = (answer_ids(folder, either, ["before"])[side] for either in (chat, completing))
@@ -285,7 +285,7 @@ def test_weights_change_nothing_else(folder, chat):
         assert a.weights == ()
 
 
-def test_wspin_without_weights_is_one_line(folder, chat):
+def test_trap_02_wspin_without_weights_is_one_line(folder, chat):
     """Missing weights are never ones."""
     reference, _, _ = write_reference(folder, chat, ["before"])
     own = write_weights(folder, reference, "rejected", "own", 1)
@@ -304,7 +304,7 @@ def test_weights_for_a_loss_that_reads_none_are_refused(folder, chat):
         training(folder, chat, reference, weights=[weights])
 
 
-def test_weights_of_other_answers_are_refused(folder, chat):
+def test_trap_12_weights_of_other_answers_are_refused(folder, chat):
     """Of other ids, of other rows, in the wrong order, too few in a row, of another tokenizer."""
     reference, _, _ = write_reference(folder, chat, ["before"])
     own = write_weights(folder, reference, "rejected", "own", 1)

@@ -140,7 +140,7 @@ def weighed_loss(tokens, beta, alpha, factor=1.0):
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5])
 @pytest.mark.parametrize("factor", [0.25, 3.0])
-def test_a_factor_of_all_weights_is_a_factor_of_beta(tokens, alpha, factor):
+def test_trap_18_a_factor_of_all_weights_is_a_factor_of_beta(tokens, alpha, factor):
     scaled, stronger = weighed_loss(tokens, 0.2, alpha, factor), weighed_loss(tokens, 0.2 * factor, alpha)
     assert scaled.tolist() == pytest.approx(stronger.tolist(), rel=1e-12)
     assert scaled.tolist() != pytest.approx(weighed_loss(tokens, 0.2, alpha).tolist(), rel=1e-3)
@@ -158,13 +158,13 @@ def test_swapped_sides_turn_the_margin_round(tokens, alpha):
     assert loss.tolist() == pytest.approx(expected, rel=1e-12)
 
 
-def test_without_alpha_no_divergence_is_looked_at(tokens):
+def test_trap_19_without_alpha_no_divergence_is_looked_at(tokens):
     margin = weighted_margin(*tokens[:2])
     assert torch.equal(losses.wspin(margin, 0.1), losses.spin(margin, 0.1))
     assert torch.equal(losses.wspin(margin, 0.1, 0.0, 0.0, torch.full_like(margin, math.nan)), losses.spin(margin, 0.1))
 
 
-def test_kl_of_two_tokens_by_hand():
+def test_trap_20_kl_of_two_tokens_by_hand():
     """p = (3/4, 1/4), q = (1/2, 1/2): 3/4 log 3/2 + 1/4 log 1/2 = 0.130812; the other way round 0.143841."""
     p, q = torch.tensor([[3.0, 1.0]]).log(), torch.tensor([[1.0, 1.0]]).log()
     assert losses.token_kl(p, q).item() == pytest.approx(0.75 * math.log(1.5) + 0.25 * math.log(0.5), rel=1e-6)
@@ -172,7 +172,7 @@ def test_kl_of_two_tokens_by_hand():
     assert losses.token_kl(p, p + 7.0).item() == pytest.approx(0.0, abs=1e-7)
 
 
-def test_kl_of_extreme_logits_is_finite():
+def test_trap_19_kl_of_extreme_logits_is_finite():
     extreme = torch.tensor([[1e4, -1e4, 0.0], [0.0, 0.0, 0.0]], requires_grad=True)
     kl = losses.token_kl(extreme, extreme.detach().flip(-1))
     kl.sum().backward()

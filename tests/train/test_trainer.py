@@ -97,7 +97,7 @@ def test_the_first_loss_is_log_2(fresh, make_items, train_settings, tmp_path, pr
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_the_first_margin_is_zero_exactly_on_one_and_the_same_batch(
+def test_trap_26_the_first_margin_is_zero_exactly_on_one_and_the_same_batch(
     fresh, make_items, train_settings, tmp_path, precision
 ):
     """Scoring and training lay equal items out equally, and compute in one precision."""
@@ -108,7 +108,7 @@ def test_the_first_margin_is_zero_exactly_on_one_and_the_same_batch(
     assert line["loss"] == pytest.approx(math.log(2), rel=1e-6)
 
 
-def test_a_reference_of_another_precision_shows(fresh, make_items, train_settings, tmp_path):
+def test_trap_26_a_reference_of_another_precision_shows(fresh, make_items, train_settings, tmp_path):
     items = scored(fresh(), make_items(10), "bfloat16")
     with pytest.raises(StudyError, match=r"first step: expected \|margin\| .* <= 0.001 nat \(margin_bound.float32\)"):
         trained(fresh(), items, train_settings(), tmp_path)

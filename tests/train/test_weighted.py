@@ -64,7 +64,7 @@ def test_a_weighted_step_is_the_formula(fresh, pairs, train_settings, tmp_path, 
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5])
-def test_rewards_hold_the_kl_term_as_the_loss_does(fresh, pairs, train_settings, tmp_path, alpha):
+def test_trap_20_rewards_hold_the_kl_term_as_the_loss_does(fresh, pairs, train_settings, tmp_path, alpha):
     """Their margin, pair by pair, is what the loss is a function of: here of one pair, of which both are known."""
     settings = train_settings(loss="wspin", alpha=alpha, margin_bound=UNBOUND, global_batch=1)
     items, policy = with_weights(shifted(pairs))[:1], fresh()

@@ -291,7 +291,7 @@ def test_the_tokenizers_are_what_they_should_be(speakers):
 
 
 @KINDS
-def test_real_tokenizers_are_aligned(speakers, kind):
+def test_trap_14_real_tokenizers_are_aligned(speakers, kind):
     """One as the student, each as the teacher; whole, and cut anywhere."""
     for text in FIXED:
         student = speakers[kind].tokenize_response(text)[1]
@@ -399,7 +399,7 @@ def test_white_space_that_a_tokenizer_drops_belongs_to_the_token_after_it(speake
 
 
 @KINDS
-def test_no_answer_begins_with_a_blank_of_the_tokenizers_own(speakers, kind):
+def test_trap_13_no_answer_begins_with_a_blank_of_the_tokenizers_own(speakers, kind):
     for text in ("Hello", "the end", "日本 the", "été", "\nthe", "\n\nthe", "\tthe", "\u0301a", "🇺🇳"):
         first, spaced = (tokens_of(speakers[kind], before + text)[0] for before in ("", " "))
         assert (first[0] in "▁Ġ") == (kind == "folded" and text[0].isspace()), text

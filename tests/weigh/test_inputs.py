@@ -107,7 +107,7 @@ def test_a_special_token_is_neutral_and_counted_for_another_tokenizer_alone(stud
 
 
 @pytest.mark.parametrize("form", ["paper_mean", "log_mean", "sum_spread"])
-def test_a_teacher_that_is_the_student_makes_every_weight_k(study, tmp_path, form):
+def test_trap_01_a_teacher_that_is_the_student_makes_every_weight_k(study, tmp_path, form):
     """Exactly, though the two readings were batched differently; in another template it is another teacher."""
     table = weighed(study, tmp_path / "a.parquet", "same", segment_agg=form, eos_weight=0.5, uniform="allow")
     for side, found in by_side(table).items():
@@ -132,7 +132,7 @@ def test_equal_weights_need_no_teacher(study, tmp_path):
 
 
 @pytest.mark.parametrize("control", ["none", "permuted", "random_matched"])
-def test_weighing_twice_gives_the_same_bytes_and_leaves_the_inputs(study, tmp_path, control):
+def test_trap_27_weighing_twice_gives_the_same_bytes_and_leaves_the_inputs(study, tmp_path, control):
     before = {path: sha256(path) for path in study.glob("*.parquet")}
     first, second = tmp_path / "a.parquet", tmp_path / "b.parquet"
     for output in (first, second, second):
@@ -149,7 +149,7 @@ def test_weighing_twice_gives_the_same_bytes_and_leaves_the_inputs(study, tmp_pa
 
 
 @pytest.mark.parametrize("name", ["near", "far"])
-def test_what_does_not_fit_is_neutral_and_counted(study, name, tmp_path):
+def test_trap_16_what_does_not_fit_is_neutral_and_counted(study, name, tmp_path):
     table, whole = (weighed(study, tmp_path / "a.parquet", teacher) for teacher in (f"{name}-short", name))
     for side, found in by_side(table).items():
         own, unread = student(study, side), 0

@@ -123,7 +123,7 @@ def spread(values):
 
 
 @pytest.mark.parametrize(("student", "teacher", "form", "ratios"), EXAMPLES)
-def test_worked_examples(student, teacher, form, ratios):
+def test_trap_15_worked_examples(student, teacher, form, ratios):
     """Both models find the word equally likely; of the three forms, sum_spread alone says so."""
     made = by_teacher(WORD, spread(student), spread(teacher), segment_agg=form, **WIDE)
     assert made.weights == pytest.approx([math.exp(r) for r in ratios])
@@ -257,7 +257,7 @@ def test_a_teacher_that_is_the_student_weighs_every_token_k(logprobs, form, mu):
 
 
 @given(logprobs=LOGPROBS)
-def test_a_teacher_read_one_token_off_does_not(logprobs):
+def test_trap_01_a_teacher_read_one_token_off_has_log_ratios(logprobs):
     """The published code's mistake, which the test above would see."""
     assume(len(set(logprobs)) > 1)
     same = align_ids(len(logprobs), len(logprobs))
@@ -299,7 +299,7 @@ def test_what_makes_a_token_neutral():
     ("teacher", "unread", "segments"),
     [([], 5, 0), ([(2, -3.0)], 4, 1), ([(2, -3.0), (4, -3.0)], 4, 1), ([(2, -3.0), (5, -3.0)], 2, 2)],
 )
-def test_what_the_teacher_has_not_read_is_neutral(teacher, unread, segments):
+def test_trap_16_what_the_teacher_has_not_read_is_neutral(teacher, unread, segments):
     """It reads nothing, a word, a word and a half, two words. An unread token counts once, unclear or not."""
     found, counts = counted(teacher, special=[4])
     assert found == single([1.25 * E**-0.5] * (5 - unread) + [1.25] * unread + [1.0])
@@ -410,7 +410,7 @@ RANDOM = pytest.mark.parametrize("control", ["permuted", "random", "random_match
 
 
 @RANDOM
-def test_random_numbers_belong_to_a_prompt_a_side_and_a_seed(control):
+def test_trap_21_random_numbers_belong_to_a_prompt_a_side_and_a_seed(control):
     """Not to a row: neither its place nor its company changes them."""
 
     def drawn(ids, side="chosen", seed=SEED):
@@ -437,7 +437,7 @@ def test_the_control_comes_before_the_normalisation_and_eos_after_both():
 
 
 @pytest.mark.parametrize("control", ["permuted", "random_matched", "noise", "inverse"])
-def test_normalised_weights_have_mean_one_whatever_the_control(control):
+def test_trap_18_normalised_weights_have_mean_one_whatever_the_control(control):
     found = of_one(answer(9), control=control, normalise="mean_one")
     assert np.mean(found[:-1]) == pytest.approx(1.0)
     assert found[-1] == 1.0
@@ -458,7 +458,7 @@ def test_a_fixed_sum_leaves_eos_beside_the_mean_of_the_others():
 
 @pytest.mark.parametrize("eos", [0.0, 1.0, 2.0])
 @pytest.mark.parametrize("normalise", ["none", "mean_one"])
-def test_eos_has_the_weight_that_is_set(eos, normalise):
+def test_trap_11_eos_has_the_weight_that_is_set(eos, normalise):
     closed, cut = (of_one(answer(3, closed=closed), eos_weight=eos, normalise=normalise) for closed in (True, False))
     assert closed == [*cut, eos]
 
@@ -479,7 +479,7 @@ def test_an_empty_answer_has_eos_or_nothing(closed, normalise):
         assert counts["tokens"] == 0
 
 
-def test_a_sum_that_cannot_be_divided_by_is_refused_with_its_prompt_and_side():
+def test_trap_17_a_sum_that_cannot_be_divided_by_is_refused_with_its_prompt_and_side():
     good, bad = answer(3, [-1.0] * 3, prompt_id="train-1"), answer(3, [2.0] * 3, prompt_id="train-7")
     for told in ({"normalise": "mean_one"}, {"normalise": "sum_to", "normalise_to": 100.0}):
         with pytest.raises(StudyError) as error:
@@ -534,7 +534,7 @@ def alike(ratios, count=8, read=10, **changes):
     ],
 )
 @pytest.mark.parametrize("control", ["none", "noise", "one_minus"])
-def test_log_ratios_that_are_all_alike_are_refused(ratios, read, cause, control):
+def test_trap_03_log_ratios_that_are_all_alike_are_refused(ratios, read, cause, control):
     """Whatever the cause, and before any control."""
     with pytest.raises(StudyError) as error:
         alike(ratios, read=read, control=control)
