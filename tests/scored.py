@@ -11,7 +11,8 @@ import weigh as program
 from wspin.config.flags import flags
 from wspin.config.sources import Scratch
 from wspin.config.stages import Dialogue as DialogueSettings
-from wspin.config.stages import Logprobs, Weigh
+from wspin.config.stages import Logprobs
+from wspin.config.weigh import Weigh
 from wspin.data.chat import ChatTokenizer
 from wspin.models import folders, scratch
 from wspin.storage import tables

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from wspin.config.sources import Scratch
-from wspin.config.stages import Weigh
+from wspin.config.weigh import Weigh
 from wspin.engine.packing import Item
 from wspin.logprobs.score import score_items
 from wspin.weigh import weights
@@ -112,5 +112,5 @@ def _side_weights(side: int, student: list[list[np.ndarray]], teacher: list[list
     for row, (student_scores, teacher_scores) in enumerate(zip(student, teacher, strict=True)):
         ours = student_scores[side][:-1].astype(np.float64)  # without EOS, which the teacher does not score
         theirs = teacher_scores[side].astype(np.float64)
-        answers.append(AlignedAnswer(str(row), True, ours, theirs, align_ids(len(ours), len(theirs))))
+        answers.append(AlignedAnswer(str(row), True, -ours, theirs, align_ids(len(ours), len(theirs))))
     return weights.weight_side(("chosen", "rejected")[side], answers, SETTINGS, (0,))[0]

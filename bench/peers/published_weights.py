@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wspin.config.stages import Weigh
+from wspin.config.weigh import Weigh
 from wspin.engine.packing import Item
 
 from .padded import IGNORED, collate

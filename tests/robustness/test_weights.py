@@ -11,7 +11,8 @@ from inputs import Case, check_case
 from transformers import AutoModelForCausalLM, PhimoeConfig
 
 from wspin.config.flags import flags
-from wspin.config.stages import Dialogue, Logprobs, Weigh
+from wspin.config.stages import Dialogue, Logprobs
+from wspin.config.weigh import Weigh
 from wspin.models import folders
 from wspin.storage import tables
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scored import EQUAL, IDS, PAIRS, SETTINGS, SIDES, by_side, changed, reading, shards, student, texts_of, weighed
 
-from wspin.config.stages import Weigh
+from wspin.config.weigh import Weigh
 from wspin.errors import StudyError
 from wspin.storage import tables
 from wspin.storage.files import sha256
@@ -27,7 +27,7 @@ def expected_weights(study, teacher, side, told):
         ours, others = (parts["logprobs"][row].astype(float) for parts in (own, theirs))
         if teacher == "far":
             made = align(text, own["ends"][row], theirs["ends"][row])
-            found = weights.teacher_weights(made, ours, others, mu, told).weights
+            found = weights.scored_weights(made, -ours, others, mu, told).weights
         else:
             found = told.k * np.exp(mu * np.clip(others - ours, told.lower, told.upper))
         yield np.append(found, [1.0] * (side == "chosen" or row != 3))
@@ -73,7 +73,7 @@ def test_weights_tell_what_made_them(study, tmp_path):
     assert {key: told[key] for key in ("model", "tokenizer")} == {key: generated[key] for key in ("model", "tokenizer")}
     far = tables.metadata(reading(study, "far", "chosen")[0])
     assert told["teacher"] == {key: far[key] for key in ("model", "tokenizer", "template", "dtype", "autocast")}
-    assert told["settings"] == Weigh(**{**SETTINGS, "lower": -0.25}).model_dump(exclude={"uniform"})
+    assert told["settings"] == Weigh(**{**SETTINGS, "lower": -0.25}).stored()
     assert told["seed"] == [7, 3]
     tokens = {side: sum(map(len, student(study, side)["logprobs"])) for side in tables.SIDES}
     assert {side: told["counts"][side]["tokens"] for side in tables.SIDES} == tokens

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from wspin.config.stages import Weigh
+from wspin.config.weigh import Weigh
 from wspin.errors import StudyError
 from wspin.storage import tables
 from wspin.weigh import weights
@@ -34,8 +34,8 @@ def by_teacher(text, student, teacher, mu=1.0, special=(), **changes):
     """Weights from [(end, log-probability), ...] of both sides."""
     (ends, ours), (their_ends, theirs) = (zip(*side, strict=True) if side else ((), ()) for side in (student, teacher))
     made = align(text, ends, their_ends, special)
-    return weights.teacher_weights(
-        made, np.array(ours, dtype=float), np.array(theirs, dtype=float), mu, weigh(**changes)
+    return weights.scored_weights(
+        made, -np.array(ours, dtype=float), np.array(theirs, dtype=float), mu, weigh(**changes)
     )
 
 
@@ -43,7 +43,7 @@ def answer(count, ratios=None, closed=True, prompt_id="train-0"):
     """An answer of tokens with ids of their own, whose log-ratios are given."""
     student = -np.arange(1.0, count + 1)
     teacher = student + (np.linspace(-1, 2, count) if ratios is None else ratios)
-    return AlignedAnswer(prompt_id, closed, student, teacher, align_ids(count, count))
+    return AlignedAnswer(prompt_id, closed, -student, teacher, align_ids(count, count))
 
 
 def of_side(answers, side="chosen", seed=SEED, **changes):
@@ -216,7 +216,8 @@ def scored(draw):
 @given(case=scored(), form=st.sampled_from(FORMS), mu=st.sampled_from([1.0, -1.0, 0.5]), k=st.sampled_from([1.0, 3.0]))
 def test_weights_equal_a_slow_reading_of_the_formulas(case, form, mu, k):
     told = weigh(segment_agg=form, k=k)
-    made = weights.teacher_weights(*case, mu, told)
+    aligned, student, teacher = case
+    made = weights.scored_weights(aligned, -student, teacher, mu, told)
     for found, expected in zip(made, slowly(*case, mu, told), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-15)
 
@@ -224,7 +225,7 @@ def test_weights_equal_a_slow_reading_of_the_formulas(case, form, mu, k):
 @given(case=scored(), form=st.sampled_from(FORMS))
 def test_tokens_without_a_log_ratio_weigh_k_exactly(case, form):
     made = case[0]
-    found = weights.teacher_weights(*case, 1.0, weigh(segment_agg=form, k=0.3))
+    found = weights.scored_weights(made, -case[1], case[2], 1.0, weigh(segment_agg=form, k=0.3))
     neutral = ~made.used[made.student]
     assert found.weights[neutral].tolist() == [0.3] * neutral.sum()
     assert not found.at_lower[neutral].any()
@@ -241,7 +242,7 @@ LOGPROBS = st.lists(st.floats(-30, 0, width=32), min_size=1, max_size=30).map(
 @given(logprobs=LOGPROBS)
 def test_forms_are_one_where_both_sides_have_the_same_tokens(logprobs):
     same, teacher = align_ids(len(logprobs), len(logprobs)), logprobs[::-1]
-    found = [weights.teacher_weights(same, logprobs, teacher, 1.0, weigh(segment_agg=form)).weights for form in FORMS]
+    found = [weights.scored_weights(same, -logprobs, teacher, 1.0, weigh(segment_agg=form)).weights for form in FORMS]
     assert found[0].tolist() == found[1].tolist() == found[2].tolist()
     np.testing.assert_allclose(found[0], np.exp(np.clip(teacher - logprobs, -0.5, 1.5)), rtol=1e-15)
 
@@ -249,10 +250,10 @@ def test_forms_are_one_where_both_sides_have_the_same_tokens(logprobs):
 @given(logprobs=LOGPROBS, form=st.sampled_from(FORMS), mu=st.sampled_from([1.0, -1.0]))
 def test_a_teacher_that_is_the_student_weighs_every_token_k(logprobs, form, mu):
     same = align_ids(len(logprobs), len(logprobs))
-    tokens, ratios = weights.log_ratios(same, logprobs, logprobs.copy(), form)
+    tokens, ratios = weights.log_ratios(same, -logprobs, logprobs.copy(), form)
     assert tokens.tolist() == list(range(len(logprobs)))
     assert ratios.tolist() == [0.0] * len(logprobs)
-    made = weights.teacher_weights(same, logprobs, logprobs.copy(), mu, weigh(segment_agg=form, k=1.7))
+    made = weights.scored_weights(same, -logprobs, logprobs.copy(), mu, weigh(segment_agg=form, k=1.7))
     assert made.weights.tolist() == [1.7] * len(logprobs)
 
 
@@ -262,10 +263,10 @@ def test_trap_01_a_teacher_read_one_token_off_has_log_ratios(logprobs):
     assume(len(set(logprobs)) > 1)
     same = align_ids(len(logprobs), len(logprobs))
     for shifted in (np.roll(logprobs, 1), np.roll(logprobs, -1)):
-        assert weights.log_ratios(same, logprobs, shifted, "paper_mean")[1].any()
+        assert weights.log_ratios(same, -logprobs, shifted, "paper_mean")[1].any()
     late = align_ids(len(logprobs), len(logprobs) - 1)
     assume((np.abs(logprobs[1:] - logprobs[:-1]) > 1e-9).any())  # exp of less is 1
-    assert (weights.teacher_weights(late, logprobs, logprobs[1:], 1.0, weigh(**WIDE)).weights != 1.0).any()
+    assert (weights.scored_weights(late, -logprobs, logprobs[1:], 1.0, weigh(**WIDE)).weights != 1.0).any()
 
 
 # What is neutral is counted
@@ -279,7 +280,7 @@ def counted(teacher, special=(), text=TEXT, **changes):
     ends, ours = zip(*STUDENT, strict=True)
     their_ends, theirs = zip(*teacher, strict=True) if teacher else ((), ())
     made = align(text, ends, their_ends, special)
-    one = AlignedAnswer("train-0", True, np.array(ours), np.array(theirs, dtype=float), made)
+    one = AlignedAnswer("train-0", True, -np.array(ours), np.array(theirs, dtype=float), made)
     (found,), counts = of_side([one], k=1.25, **changes)
     return found.tolist(), counts
 
@@ -309,7 +310,7 @@ def test_trap_16_what_the_teacher_has_not_read_is_neutral(teacher, unread, segme
 def test_shares_at_the_bounds_are_added_up():
     """One token of two ratios of which one is clamped counts half."""
     made = align("ab", [2], [1, 2])
-    one = AlignedAnswer("a", False, np.array([-3.0]), np.array([-1.0, -3.0]), made)
+    one = AlignedAnswer("a", False, np.array([3.0]), np.array([-1.0, -3.0]), made)
     assert of_side([one])[1]["at_upper"] == 0.5
     assert of_side([one] * 3)[1]["at_upper"] == 1.5
     assert of_side([one], segment_agg="log_mean")[1]["at_upper"] == 0.0
@@ -318,7 +319,7 @@ def test_shares_at_the_bounds_are_added_up():
 
 def test_a_segment_without_a_student_token_does_not_count():
     """The student's tokenizer has dropped the white space at the end."""
-    one = AlignedAnswer("a", False, np.array([-1.0]), np.array([-1.0, -2.0]), align("a\n\n", [1], [1, 3]))
+    one = AlignedAnswer("a", False, np.array([1.0]), np.array([-1.0, -2.0]), align("a\n\n", [1], [1, 3]))
     assert len(one.alignment.ends) == 2
     assert of_side([one])[1] == {**dict.fromkeys(tables.WEIGHT_COUNTS, 0), "tokens": 1, "segments": 1}
 

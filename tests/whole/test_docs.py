@@ -20,7 +20,7 @@ import yaml
 import exchange
 from wspin.config import document
 from wspin.config.load import load_study, merge
-from wspin.config.stages import Weigh
+from wspin.config.weigh import Weigh
 from wspin.weigh import alignment, weights
 
 ROOT = workflow.ROOT
@@ -73,7 +73,7 @@ def test_the_weights_are_those_of_the_page(side, form):
     teacher = np.array([value for _, value in teacher_tokens(rows)])
     settings = Weigh(**SETTINGS, segment_agg=form)
     mu = settings.mu_chosen if side == "chosen" else settings.mu_rejected
-    computed = weights.teacher_weights(aligned(rows), student, teacher, mu, settings).weights
+    computed = weights.scored_weights(aligned(rows), -student, teacher, mu, settings).weights
     assert [f"{weight:.3f}" for weight in computed] == [row[5 + FORMS.index(form)] for row in rows]
 
 

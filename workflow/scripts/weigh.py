@@ -7,7 +7,7 @@
 """
 
 from wspin import cli
-from wspin.config.stages import Weigh
+from wspin.config.weigh import Weigh
 from wspin.storage import tables
 from wspin.weigh import weights
 from wspin.weigh.inputs import aligned_answers, read_teacher_logprobs
@@ -47,7 +47,7 @@ def weigh(arguments, settings):
     counts = {side: weighted.counts for side, weighted in sides.items()}
     made_with = {
         **tables.metadata(answers, "model", "tokenizer"),
-        "settings": settings.model_dump(exclude={"uniform"}),
+        "settings": settings.stored(),
         "seed": arguments.seed,
         "counts": counts,
         "teacher": teacher["chosen"].scorer if teacher else None,

@@ -1,6 +1,5 @@
 """Checks of the trainings and token weights that arms and registry models are given."""
 
-import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,10 +8,10 @@ from pydantic import ValidationError
 from .base import LOSSES, Section
 from .explain import Complaint, complaints_of
 from .reader import Place
-from .stages import Train, Weigh, loss_keys
+from .stages import Train, loss_keys
 from .study import Fork, Study
-
-LARGEST_WEIGHT = 3.4e38  # float32
+from .weigh import Weigh
+from .weigh_checks import check_settings
 
 
 def unknown_model(study: Study, place: Place, name: str | None) -> Iterator[Complaint]:
@@ -162,36 +161,8 @@ def _weigh(study: Study, name: str) -> Iterator[Complaint]:
         """Where the key stands: in the arm, or in the study for all arms."""
         return (*place, "weigh", key) if key in arm.weigh else ("weigh", key)
 
-    chosen = f"source {weigh.source} with normalise {weigh.normalise}"
-    for key in weigh.missing_keys():
-        yield at(key), f"missing key; {chosen} needs it"
-    for key in sorted(Weigh.optional_keys() & arm.weigh.keys() - weigh.required_keys):
-        yield at(key), f"{chosen} does not use it; remove the key"
-    if weigh.lower is not None and weigh.upper is not None:
-        yield from _clamp(weigh, at)
-    yield from _control(weigh, at)
+    yield from check_settings(weigh, arm.weigh, at)
     if weigh.source == "equal" and arm.teacher:
         yield (*place, "teacher"), "source equal uses no teacher; remove the key"
     if weigh.source == "teacher" and not (arm.teacher or study.teacher):
         yield ("teacher",), f"missing key; the token weights of arm {name!r} come from a teacher"
-
-
-def _clamp(weigh: Weigh, at: Callable[[str], Place]) -> Iterator[Complaint]:
-    if not weigh.lower <= weigh.upper:
-        yield at("lower"), f"expected at most upper {weigh.upper}, found {weigh.lower}"
-    for key in ("mu_chosen", "mu_rejected"):
-        mu = getattr(weigh, key) or 0.0
-        exponent = math.log(weigh.k or 1.0) + max(mu * weigh.lower, mu * weigh.upper)
-        if exponent > math.log(LARGEST_WEIGHT):
-            bounds = f"k {weigh.k}, lower {weigh.lower}, upper {weigh.upper} and {key} {mu}"
-            yield at(key), f"expected weights that float32 holds, found up to exp({exponent:.3g}) by {bounds}"
-
-
-def _control(weigh: Weigh, at: Callable[[str], Place]) -> Iterator[Complaint]:
-    """Controls whose weights would be undefined, all equal, or independent of a teacher that has scored every text."""
-    if weigh.control in ("one_minus", "random") and weigh.normalise != "none":
-        yield at("normalise"), f"{weigh.control} gives weights of both signs: their mean may be zero; expected none"
-    if weigh.source == "equal" and weigh.control not in ("none", "random", "noise"):
-        yield at("control"), f"{weigh.control} keeps equal weights equal; expected none, random or noise"
-    if weigh.source == "teacher" and weigh.control == "random":
-        yield at("source"), "control random uses no teacher; expected equal"

@@ -13,8 +13,9 @@ from pydantic.json_schema import models_json_schema
 
 from .base import LARGEST
 from .explain import Node, entry_schema, resolve
-from .stages import Train, Weigh
+from .stages import Train
 from .study import Study
+from .weigh import Weigh
 
 INTRODUCTION = """\
 # Configuration

@@ -9,8 +9,9 @@ from pydantic import ValidationError
 
 from .base import PATTERNS, Section
 from .reader import Place
-from .stages import Train, Weigh
+from .stages import Train
 from .study import Study
+from .weigh import Weigh
 
 Node = dict[str, Any]  # a part of a JSON schema
 Complaint = tuple[Place, str]  # place in the configuration, what is wrong there

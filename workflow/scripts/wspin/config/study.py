@@ -8,7 +8,8 @@ from . import stages
 from .base import FilePath, Name, Rounds, Section, Seed
 from .resources import Resources
 from .sources import Data, Model, Push
-from .stages import Train, Weigh
+from .stages import Train
+from .weigh import Weigh, WeighSection
 
 # No names for models or arms: folders of the results, the response set of the real answers, the overlays' results
 RESERVED = frozenset(
@@ -49,7 +50,7 @@ class Study(Section):
     dialogue: stages.Dialogue
     generate: stages.GenerateSection
     logprobs: stages.Logprobs
-    weigh: stages.WeighSection
+    weigh: WeighSection
     train: stages.TrainSection
     eval: stages.Eval
     arms: dict[Name, Arm] = Field(min_length=1, description="the arms of the study, each with what it changes")

@@ -23,12 +23,16 @@ SCORER = ("model", "tokenizer", "template", "dtype", "autocast")  # the metadata
 
 @dataclass(frozen=True)
 class AlignedAnswer:
-    """One answer without its EOS: log-probabilities of N student and M teacher tokens, nats."""
+    """One answer without its EOS, and what its tokens' log-ratios are made of.
+
+    own (N,): signed log-probabilities of the scorers with the student's tokenizer, summed, nats; foreign (M,): those of
+    scorers with another tokenizer. The log-ratio of token i beside foreign token t is own[i] + foreign[t].
+    """
 
     prompt_id: str
     has_eos: bool  # whether EOS follows
-    student: np.ndarray
-    teacher: np.ndarray | None = None  # as the alignment, only where a teacher is needed
+    own: np.ndarray
+    foreign: np.ndarray | None = None  # as the alignment, only where scores are needed
     alignment: Alignment | None = None
 
 
@@ -79,14 +83,14 @@ def aligned_answers(
         has_eos = len(student.ids) > 0 and int(student.ids[-1]) == metadata["eos"]
         student = _ScoredTokens(*(part[: len(part) - has_eos] for part in student))
         if by_teacher is None:
-            yield AlignedAnswer(prompt_id, has_eos, student.logprobs)
+            yield AlignedAnswer(prompt_id, has_eos, -student.logprobs)
             continue
         try:
             alignment = _align(text, student, by_teacher, metadata, teacher_metadata)
         except StudyError as error:
             raise StudyError(f"{teacher.path}: {prompt_id}, {side}: {error}") from None
         logprobs = student.logprobs[: len(by_teacher.ids)] if is_student else by_teacher.logprobs
-        yield AlignedAnswer(prompt_id, has_eos, student.logprobs, logprobs, alignment)
+        yield AlignedAnswer(prompt_id, has_eos, -student.logprobs, logprobs, alignment)
 
 
 class _ScoredTokens(NamedTuple):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from wspin.config.stages import Weigh
+from wspin.config.weigh import Weigh
 from wspin.errors import StudyError
 from wspin.rng import row_generator
 from wspin.storage.tables import WEIGHT_COUNTS
@@ -54,40 +54,41 @@ def shape(ratios: Floats, mu: float, settings: Weigh) -> Floats:
 
 
 def log_ratios(
-    alignment: Alignment, student: Floats, teacher: Floats, segment_agg: str
+    alignment: Alignment, own: Floats, foreign: Floats, segment_agg: str
 ) -> tuple[NDArray[np.int64], Floats]:
     """(token, r), (P,) each: the log-ratios of all student tokens in used segments, to be shaped and averaged.
 
-    student (N,), teacher (M,): log-probabilities, nats. With T and S the teacher's and the student's tokens of a
-    segment, a and b their log-probabilities (SWIFT, Algorithm 2 and eq. 22):
+    own (N,), foreign (M,): signed log-probabilities, nats, of scorers in the student's tokenizer and in another, as in
+    `AlignedAnswer`. With S and T the own and the foreign tokens of a segment, b and a their values (SWIFT, Algorithm 2
+    and eq. 22, where a are the teacher's and -b the student's):
 
-    * paper_mean: a_t - b_i for every t in T, so that a weight is the mean of |T| shaped ratios;
-    * log_mean: mean(a) - b_i, as in the method's first code;
-    * sum_spread: (sum(a) - sum(b)) / |S|, the segment's true log-ratio, spread evenly.
+    * paper_mean: a_t + b_i for every t in T, so that a weight is the mean of |T| shaped ratios;
+    * log_mean: mean(a) + b_i, as in the method's first code;
+    * sum_spread: (sum(a) + sum(b)) / |S|, the segment's true log-ratio, spread evenly.
 
     The three are equal where every token is a segment.
     """
     segments = len(alignment.ends)
-    teacher_counts = np.bincount(alignment.teacher, minlength=segments)
+    foreign_counts = np.bincount(alignment.teacher, minlength=segments)
     tokens = np.flatnonzero(alignment.used[alignment.student])
     segment = alignment.student[tokens]
     if segment_agg == "paper_mean":
-        repeats = teacher_counts[segment]
-        first = np.cumsum(teacher_counts) - teacher_counts  # index of each segment's first teacher token
+        repeats = foreign_counts[segment]
+        first = np.cumsum(foreign_counts) - foreign_counts  # index of each segment's first foreign token
         offset = np.arange(repeats.sum()) - np.repeat(np.cumsum(repeats) - repeats, repeats)
         tokens = np.repeat(tokens, repeats)
-        return tokens, teacher[np.repeat(first[segment], repeats) + offset] - student[tokens]
-    teacher_sum = np.bincount(alignment.teacher, weights=teacher, minlength=segments)[segment]
+        return tokens, foreign[np.repeat(first[segment], repeats) + offset] + own[tokens]
+    foreign_sum = np.bincount(alignment.teacher, weights=foreign, minlength=segments)[segment]
     if segment_agg == "log_mean":
-        return tokens, teacher_sum / teacher_counts[segment] - student[tokens]
-    student_sum = np.bincount(alignment.student, weights=student, minlength=segments)[segment]
-    return tokens, (teacher_sum - student_sum) / np.bincount(alignment.student, minlength=segments)[segment]
+        return tokens, foreign_sum / foreign_counts[segment] + own[tokens]
+    own_sum = np.bincount(alignment.student, weights=own, minlength=segments)[segment]
+    return tokens, (foreign_sum + own_sum) / np.bincount(alignment.student, minlength=segments)[segment]
 
 
-def teacher_weights(alignment: Alignment, student: Floats, teacher: Floats, mu: float, settings: Weigh) -> TokenWeights:
-    """Weights of N tokens from log-probabilities, student (N,), teacher (M,); without a log-ratio r = 0, hence k."""
-    tokens, ratios = log_ratios(alignment, student, teacher, settings.segment_agg)
-    count = len(student)
+def scored_weights(alignment: Alignment, own: Floats, foreign: Floats, mu: float, settings: Weigh) -> TokenWeights:
+    """Weights of N tokens from signed log-probabilities, own (N,), foreign (M,); without a log-ratio r = 0, hence k."""
+    tokens, ratios = log_ratios(alignment, own, foreign, settings.segment_agg)
+    count = len(own)
     share = 1.0 / np.bincount(tokens, minlength=count).clip(min=1)[tokens]
 
     def mean(values: Floats) -> Floats:
@@ -155,10 +156,10 @@ def weight_side(side: str, answers: Iterable[AlignedAnswer], settings: Weigh, se
     weights, counts = [], Counter(dict.fromkeys(WEIGHT_COUNTS, 0))
     lowest, highest = np.inf, -np.inf
     for answer in answers:
-        unfinished = np.ones(len(answer.student))  # source equal: the weighted loss is the unweighted one, bit for bit
+        unfinished = np.ones(len(answer.own))  # source equal: the weighted loss is the unweighted one, bit for bit
         counts["tokens"] += len(unfinished)
         if settings.source == "teacher":
-            tokens = teacher_weights(answer.alignment, answer.student, answer.teacher, mu, settings)
+            tokens = scored_weights(answer.alignment, answer.own, answer.foreign, mu, settings)
             unfinished = tokens.weights
             counts.update(_counts(tokens, answer.alignment))
         lowest, highest = unfinished.min(initial=lowest), unfinished.max(initial=highest)
