@@ -189,8 +189,11 @@ def test_a_study_takes_its_own_results_for_its_own(tmp_path):
             {"train": {"sft": {"reduction": None}, "reduction": None}},
             "train.reduction: missing key; needed by loss sft",
         ),
-        ({"train": {"beta": None}}, "train.beta: missing key; needed by loss dpo, spin, wspin"),
-        ({"train": {"alpha": None}}, "train.alpha: missing key; needed by loss wspin"),
+        (
+            {"train": {"beta": None}},
+            "train.beta: missing key; needed by loss dpo, spin, hinge, ipo, tdpo1, tdpo2, wspin",
+        ),
+        ({"train": {"alpha": None}}, "train.alpha: missing key; needed by loss tdpo2, wspin"),
         ({"generate": {"dtype": None}}, ": generate.dtype: missing key; engine vllm needs it"),
         (
             {"generate": {"temperature": 0.005}},
@@ -282,6 +285,34 @@ def test_a_study_takes_its_own_results_for_its_own(tmp_path):
         ({"weigh": {"k": float("inf")}}, "weigh.k: expected a finite number, found inf"),
         ({"arms": {"spin": {"train": {"alpha": 0.5}}}}, "arms.spin.train.alpha: loss spin does not use it"),
         (
+            {"arms": {"spin": {"train": {"loss": "hinge", "label_smoothing": 0.1}}}},
+            "arms.spin.train.label_smoothing: loss hinge does not use it; remove the key",
+        ),
+        (
+            {"arms": {"spin": {"train": {"loss": "tdpo", "reference_free": True}}}},
+            "arms.spin.train.reference_free: loss tdpo1 does not use it; remove the key",
+        ),
+        (
+            {"models": {"dpo": {"train": {"alpha": 0.5}}}},
+            "models.dpo.train.alpha: loss dpo does not use it; remove the key",
+        ),
+        (
+            {"arms": {"wspin": {"train": {"alpha": 0.5, "reference_free": True}}}},
+            "arms.wspin.train.reference_free: alpha 0.5 adds a KL term to the reference; remove one of the two keys",
+        ),
+        (
+            {"train": {"reference_free": True}, "arms": {"wspin": {"train": {"alpha": 0.5}}}},
+            ": train.reference_free: alpha 0.5 adds a KL term to the reference",
+        ),
+        (
+            {"arms": {"spin": {"train": {"loss": "tdpo2"}}}},
+            ": train.alpha: loss tdpo2 without its KL term is dpo: expected above 0",
+        ),
+        (
+            {"arms": {"spin": {"train": {"loss": "tdpo1", "parallel": "fsdp"}}}},
+            "arms.spin.train.parallel: loss tdpo1 keeps a whole reference model on each GPU",
+        ),
+        (
             {"arms": {"wspin": {"weigh": {"source": "equal", "upper": 9.0}}}},
             "arms.wspin.weigh.upper: source equal with normalise none does not use it",
         ),
@@ -329,6 +360,31 @@ def test_trap_09_the_published_names_of_the_loss_are_the_same_loss(name):
     study = load({"arms": {"wspin": {"train": {"loss": name}}}})
     assert study.weighted("wspin")
     assert flags(study.arm_train("wspin"))[:2] == ["--loss", "wspin"]
+
+
+@pytest.mark.parametrize(
+    ("name", "loss"), [("sigmoid", "spin"), ("logistic", "spin"), ("tdpo", "tdpo1"), ("hinge", "hinge"), ("ipo", "ipo")]
+)
+def test_the_published_names_of_other_losses(name, loss):
+    study = load({"arms": {"spin": {"train": {"loss": name}}}})
+    assert flags(study.arm_train("spin"))[:2] == ["--loss", loss]
+    assert not study.weighted("spin")
+
+
+def test_a_switch_that_is_off_leaves_no_trace():
+    """Trainings of before the switch existed do not run again."""
+    plain, off, on = (load({"train": {"reference_free": value}}).arm_train("spin") for value in (None, False, True))
+    assert flags(plain) == flags(off)
+    assert "--reference-free" not in flags(plain)
+    assert "reference_free" not in off.recorded()
+    assert on.recorded()["reference_free"] is True
+    assert flags(on)[flags(on).index("--reference-free") + 1] == "true"
+    assert (
+        load({"train": {"reference_free": True}, "arms": {"spin": {"train": {"loss": "tdpo1"}}}})
+        .arm_train("spin")
+        .reference_free
+        is None
+    )
 
 
 def test_weights_hold_what_they_are_made_from_alone():

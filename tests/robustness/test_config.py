@@ -4,6 +4,8 @@ from functools import partial
 
 from inputs import Case, check_case
 
+LOSSES = "'sft', 'dpo', 'spin', 'hinge', 'ipo', 'tdpo1', 'tdpo2' or 'wspin'"
+
 
 def overlay(text, arguments, encoding, folder):
     (folder / "study.yaml").write_bytes(text.encode(encoding))
@@ -172,7 +174,8 @@ CASES = [
     Case(
         "a key without a value",
         written("train:\n  beta:\n"),
-        "study.yaml:2: train.beta: missing key; needed by loss dpo, spin, wspin, and nothing is defaulted silently",
+        "study.yaml:2: train.beta: missing key; needed by loss dpo, spin, hinge, ipo, tdpo1, tdpo2, wspin, and nothing is "
+        "defaulted silently",
     ),
     Case(
         "an arm without a value",
@@ -222,17 +225,17 @@ CASES = [
     Case(
         "a loss in brackets",
         written("train: {loss: [spin]}\n"),
-        "study.yaml:1: train.loss: expected 'sft', 'dpo', 'spin' or 'wspin', found ['spin']; did you mean 'spin'?",
+        f"study.yaml:1: train.loss: expected {LOSSES}, found ['spin']; did you mean 'spin'?",
     ),
     Case(
         "an arm's loss in brackets",
         written("arms: {mine: {train: {loss: [spin]}}}\n"),
-        "study.yaml:1: arms.mine.train.loss: expected 'sft', 'dpo', 'spin' or 'wspin', found ['spin']; did you mean 'spin'?",
+        f"study.yaml:1: arms.mine.train.loss: expected {LOSSES}, found ['spin']; did you mean 'spin'?",
     ),
     Case(
         "an unknown loss",
         written("arms: {mine: {train: {loss: kto}}}\n"),
-        "study.yaml:1: arms.mine.train.loss: expected 'sft', 'dpo', 'spin' or 'wspin', found 'kto'",
+        f"study.yaml:1: arms.mine.train.loss: expected {LOSSES}, found 'kto'",
     ),
     Case("a seed below 0", written("seed: -1\n"), "study.yaml:1: seed: expected a number of at least 0, found -1"),
     Case(

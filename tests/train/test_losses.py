@@ -124,6 +124,11 @@ def weighted_margin(delta, weights):
     return moved[:, 0] - moved[:, 1]
 
 
+def weighted_kls(kl, weights):
+    """The weighted KL of the chosen answers, and that of the rejected ones."""
+    return (kl * weights).sum(-1).unbind(1)
+
+
 @pytest.fixture
 def tokens():
     """Delta, weights and KL of every token of five pairs."""
@@ -134,8 +139,8 @@ def tokens():
 
 def weighed_loss(tokens, beta, alpha, factor=1.0):
     delta, weights, kl = tokens
-    margin, divergence = weighted_margin(delta, factor * weights), weighted_margin(kl, factor * weights)
-    return losses.wspin(margin, beta, 0.1, alpha, divergence)
+    margin = weighted_margin(delta, factor * weights)
+    return losses.wspin(margin, beta, 0.1, alpha, *weighted_kls(kl, factor * weights))
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5])
@@ -154,14 +159,15 @@ def test_swapped_sides_turn_the_margin_round(tokens, alpha):
     margin = weighted_margin(delta, weights) - alpha * weighted_margin(kl, weights)
     assert weighted_margin(*swapped[:2]).tolist() == (-weighted_margin(delta, weights)).tolist()
     expected = [softplus(0.3 * h) for h in margin.tolist()]
-    loss = losses.wspin(weighted_margin(*swapped[:2]), 0.3, 0.0, alpha, weighted_margin(swapped[2], swapped[1]))
+    loss = losses.wspin(weighted_margin(*swapped[:2]), 0.3, 0.0, alpha, *weighted_kls(swapped[2], swapped[1]))
     assert loss.tolist() == pytest.approx(expected, rel=1e-12)
 
 
 def test_trap_19_without_alpha_no_divergence_is_looked_at(tokens):
     margin = weighted_margin(*tokens[:2])
     assert torch.equal(losses.wspin(margin, 0.1), losses.spin(margin, 0.1))
-    assert torch.equal(losses.wspin(margin, 0.1, 0.0, 0.0, torch.full_like(margin, math.nan)), losses.spin(margin, 0.1))
+    missing = torch.full_like(margin, math.nan)
+    assert torch.equal(losses.wspin(margin, 0.1, 0.0, 0.0, missing, missing), losses.spin(margin, 0.1))
 
 
 def test_trap_20_kl_of_two_tokens_by_hand():
@@ -169,6 +175,7 @@ def test_trap_20_kl_of_two_tokens_by_hand():
     p, q = torch.tensor([[3.0, 1.0]]).log(), torch.tensor([[1.0, 1.0]]).log()
     assert losses.token_kl(p, q).item() == pytest.approx(0.75 * math.log(1.5) + 0.25 * math.log(0.5), rel=1e-6)
     assert losses.token_kl(q, p).item() == pytest.approx(0.5 * math.log(2 / 3) + 0.5 * math.log(2), rel=1e-6)
+    assert losses.reverse_token_kl(p, q).item() == losses.token_kl(q, p).item() == pytest.approx(0.143841, rel=1e-5)
     assert losses.token_kl(p, p + 7.0).item() == pytest.approx(0.0, abs=1e-7)
 
 

@@ -95,7 +95,7 @@ def test_without_alpha_there_is_no_reference_and_no_divergence(monkeypatch, fres
     def computed(*_):
         raise AssertionError("a KL was computed")
 
-    monkeypatch.setattr(trainer.losses, "token_kl", computed)
+    monkeypatch.setattr(trainer.losses, "DIVERGENCES", dict.fromkeys(trainer.losses.DIVERGENCES, computed))
     trained(fresh(), with_weights(pairs), train_settings(loss="wspin", alpha=0.0), tmp_path / "none")
     with pytest.raises(AssertionError, match="a KL was computed"):
         trained(fresh(), with_weights(pairs), train_settings(loss="wspin", alpha=0.1), tmp_path / "some")

@@ -13,14 +13,17 @@ import inputs
 import numpy as np
 import pytest
 import structure
+import torch
 import update
 import workflow
 import yaml
 
 import exchange
 from wspin.config import document
+from wspin.config import losses as config_losses
 from wspin.config.load import load_study, merge
 from wspin.config.weigh import Weigh
+from wspin.train import losses
 from wspin.weigh import alignment, weights
 
 ROOT = workflow.ROOT
@@ -82,6 +85,36 @@ def test_the_log_ratios_are_those_of_the_page(side):
     for row in worked_example(side):
         expected = [value - float(row[2]) for _, value in tokens(row[3])]
         assert [float(ratio) for ratio in row[4].split(", ")] == pytest.approx(expected)
+
+
+# The losses
+
+
+def loss_rows():
+    """Loss -> cells of its row."""
+    lines = (ROOT / "docs/losses.md").read_text().split("| `loss` |")[1].split("\n\n")[0].splitlines()[2:]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {row[0].strip("`"): row for row in rows}
+
+
+def test_the_table_of_losses_is_that_of_the_configuration():
+    rows = loss_rows()
+    assert tuple(rows) == config_losses.LOSSES
+    for loss, row in rows.items():
+        assert set(re.findall(r"`(.+?)`", row[1])) == {k for k, v in config_losses.ALIASES.items() if v == loss}
+
+
+@pytest.mark.parametrize("loss", config_losses.LOSSES[1:])
+def test_the_losses_are_those_of_the_page(loss):
+    values = {"beta": 0.1, "label_smoothing": 0.0, "alpha": 0.5}
+    options = {key: values[key] for key in config_losses.loss_keys(loss)}
+    examples = ((0.0, 0.0, 0.0), (2.0, 0.3, 0.5))
+    for (margin, chosen, rejected), cell in zip(examples, loss_rows()[loss][3:5], strict=True):
+        if config_losses.LOSS_INPUTS[loss].divergence:
+            options |= {"chosen_kl": torch.tensor(chosen), "rejected_kl": torch.tensor(rejected)}
+        found = losses.PREFERENCE[loss](torch.tensor(margin), **options).item()
+        named = {"log 2": np.log(2.0), "1": 1.0, "1 / (4 β²) = 25": 25.0}
+        assert found == pytest.approx(named[cell] if cell in named else float(cell), abs=1e-6)
 
 
 # From the original

@@ -11,7 +11,7 @@ An interrupted training continues from its last saved state; `model/` and the ma
 from pathlib import Path
 
 from wspin import cli
-from wspin.config.stages import UNTRACKED, Dialogue, Logprobs, Train
+from wspin.config.stages import Dialogue, Logprobs, Train
 from wspin.manage import model_card
 from wspin.models import offline
 from wspin.storage import code_hash, files, locks, provenance
@@ -21,7 +21,7 @@ def main(argv=None):
     arguments = argument_parser().parse_args(argv)
     settings, dialogue = cli.parse_section(arguments, Train), cli.parse_section(arguments, Dialogue)
     inputs = [arguments.manifest, arguments.rows, *arguments.reference, *arguments.weights]
-    resolved = {"train": settings.model_dump(exclude=set(UNTRACKED)), "dialogue": dialogue.model_dump()}
+    resolved = {"train": settings.recorded(), "dialogue": dialogue.model_dump()}
     resolved |= {"seed": arguments.seed, "autocast": arguments.autocast}
     code = [code_hash.code_hash("train"), provenance.versions(("torch", "transformers"))]
     code += ["sharded"] * (settings.parallel == "fsdp" and arguments.processes > 1)

@@ -5,10 +5,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from .base import LOSSES, Section
+from .base import Section
 from .explain import Complaint, complaints_of
+from .losses import LOSSES, divergence_read, loss_keys, usable_keys
 from .reader import Place
-from .stages import Train, loss_keys
+from .stages import Train
 from .study import Fork, Study
 from .weigh import Weigh
 from .weigh_checks import check_settings
@@ -56,9 +57,9 @@ def check_training(
     if train.global_batch < gpus:
         key = (*place, "global_batch") if "global_batch" in settings else ("train", "global_batch")
         yield key, f"expected one pair or more for each GPU (resources.train.gpu {gpus}), found {train.global_batch}"
-    if train.alpha and train.parallel == "fsdp":
-        message = f"alpha {train.alpha} keeps a whole reference model on each GPU, which fsdp is to avoid; use ddp"
-        yield (*place, "parallel"), message
+    yield from _reference(train, place, settings)
+    for key in sorted(Train.optional_keys() & settings.keys() - usable_keys(train.loss)):
+        yield (*place, key), f"loss {train.loss} does not use it; remove the key"
     for key, value in train:
         if not isinstance(value, list):
             continue
@@ -67,6 +68,23 @@ def check_training(
             yield place, f"{key} is a list per iteration, and this model has no iterations: {remedy}"
         elif len(value) < iterations and (key in settings or len(value) == study.iterations):
             yield (*place, key), _values(iterations, value)
+
+
+def _reference(train: Train, place: Place, settings: dict[str, Any]) -> Iterator[Complaint]:
+    """The KL term: what it excludes, and that there is one where the loss is named after it."""
+
+    def at(key: str) -> Place:
+        return (*place, key) if key in settings else ("train", key)
+
+    kept = divergence_read(train.loss, train.alpha)
+    if kept and train.parallel == "fsdp":
+        cause = f"alpha {train.alpha}" if train.alpha else f"loss {train.loss}"
+        message = f"{cause} keeps a whole reference model on each GPU, which fsdp is to avoid; use ddp"
+        yield (*place, "parallel"), message
+    if kept and train.reference_free:
+        yield at("reference_free"), f"alpha {train.alpha} adds a KL term to the reference; remove one of the two keys"
+    if train.loss == "tdpo2" and train.alpha == 0.0:
+        yield at("alpha"), "loss tdpo2 without its KL term is dpo: expected above 0 (0.5 in the published code)"
 
 
 def check_arms(study: Study) -> Iterator[Complaint]:
@@ -82,8 +100,6 @@ def check_arms(study: Study) -> Iterator[Complaint]:
             if isinstance(value, list) and len(value) > iterations:
                 yield (*place, "train", key), _values(iterations, value)
         loss = loss_of(study, name)
-        for key in sorted(Train.optional_keys() & arm.train.keys() - loss_keys(loss)) if loss else ():
-            yield (*place, "train", key), f"loss {loss} does not use it; remove the key"
         if loss == "sft":
             yield (*place, "train", "loss"), "loss sft has no opponent; expected a preference loss"
         yield from unknown_model(study, (*place, "start"), arm.start)

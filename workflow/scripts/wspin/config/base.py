@@ -5,7 +5,7 @@ import os
 import re
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat
 
 from wspin.credentials import without_credentials
 
@@ -111,13 +111,6 @@ PATTERNS = {  # in the words of messages
 Engine = Literal["transformers", "vllm"]
 PRECISIONS = ("float32", "bfloat16")
 Precision = Literal[PRECISIONS]
-ALIASES = {"tis-dpo": "wspin", "tisdpo": "wspin"}  # the published code's names of a loss
-LOSSES = ("sft", "dpo", "spin", "wspin")
-Loss = Annotated[
-    Literal[LOSSES],
-    BeforeValidator(lambda name: ALIASES.get(name, name) if isinstance(name, str) else name),
-    WithJsonSchema({"enum": [*LOSSES, *ALIASES], "type": "string"}),
-]
 
 
 class Section(BaseModel):

@@ -8,7 +8,6 @@ from .base import (
     Count,
     FilePath,
     Hub,
-    Loss,
     Precision,
     PushTo,
     Revision,
@@ -20,6 +19,7 @@ from .base import (
     Text,
     source_key,
 )
+from .losses import Loss
 
 
 class Package(Section):

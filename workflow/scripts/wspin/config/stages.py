@@ -13,7 +13,6 @@ from .base import (
     Engine,
     FilePath,
     Fraction,
-    Loss,
     Name,
     NotNegative,
     PerIteration,
@@ -25,6 +24,7 @@ from .base import (
     Task,
     Text,
 )
+from .losses import LOSS_INPUTS, Loss, loss_keys
 from .sources import TaskSource
 
 # Settings of a training's memory and supervision: they leave no trace in its result
@@ -95,7 +95,7 @@ class MarginBound(Section):
 class Train(Section):
     """The settings of one training. `PerIteration` values are a scalar, or a list with one value per iteration."""
 
-    loss: Loss = Field(description="sft; dpo; spin (logistic, real versus generated answers); wspin (token weights)")
+    loss: Loss = Field(description="sft, or a loss of pairs (docs/losses.md); wspin has token weights")
     beta: PerIteration[Positive] | None = Field(None, description="strength of the tie to the reference, SPIN's λ")
     learning_rate: PerIteration[Positive] = Field(description="peak learning rate")
     epochs: PerIteration[Count] = Field(description="passes over the data of one training")
@@ -121,7 +121,10 @@ class Train(Section):
         None, description="probability that a pair's labels are swapped (conservative DPO); 0 disables it"
     )
     alpha: NotNegative | None = Field(
-        None, description="loss wspin: weight of the weighted KL term; above 0 the reference model stays loaded"
+        None, description="losses wspin, tdpo2: weight of the KL term; above 0 the reference model stays loaded"
+    )
+    reference_free: bool | None = Field(
+        None, description="losses without KL term: true leaves the reference out of the loss"
     )
     reduction: Literal["token_mean", "sum"] | None = Field(
         None, description="loss sft: mean over the response tokens of a step, or sum per answer"
@@ -133,13 +136,12 @@ class Train(Section):
 
     @property
     def required_keys(self) -> frozenset[str]:
-        return loss_keys(self.loss)
+        return loss_keys(self.loss) | {key for key in LOSS_INPUTS[self.loss].switches if getattr(self, key)}
 
-
-def loss_keys(loss: str) -> frozenset[str]:
-    """The optional keys of `Train` that a loss needs."""
-    pair_keys = frozenset(("beta", "label_smoothing"))
-    return {"sft": frozenset(("reduction",)), "wspin": pair_keys | {"alpha"}}.get(loss, pair_keys)
+    def recorded(self) -> dict[str, Any]:
+        """The settings that decide the result; a switch that is off is left out, as before there was one."""
+        off = set() if self.reference_free else {"reference_free"}
+        return self.model_dump(exclude={*UNTRACKED, *off})
 
 
 class TrainSection(Train):

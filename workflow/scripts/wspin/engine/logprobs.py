@@ -45,7 +45,7 @@ def patched_forward(model: Any) -> Iterator[None]:
 
 
 def _training_pass(
-    model: Any, batch: Batch, divergence: Callable[[Tensor, Tensor], Tensor], reference_model: Any = None
+    model: Any, batch: Batch, divergence: Callable[[Tensor, Tensor], Tensor] | None, reference_model: Any = None
 ) -> tuple[Tensor, Tensor | None]:
     """`token_logprobs` (A,), and each token's divergence (A,) from the reference model if there is one."""
     states = answer_states(model, batch)

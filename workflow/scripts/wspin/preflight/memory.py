@@ -1,5 +1,6 @@
 """Peak memory of a GPU in GB, by stage: weights and what stands beside them, from the models' configs alone."""
 
+from wspin.config.losses import divergence_read
 from wspin.config.stages import Generate, Train
 
 from .sizes import Size
@@ -12,7 +13,7 @@ ROOTS = {"rmsprop": 4, "adamw": 0}  # the same, for the time of a step: foreach 
 
 def keeps_reference(train: Train) -> bool:
     """Whether the reference model stays loaded, and reads every batch too."""
-    return train.loss == "wspin" and bool(train.alpha)
+    return divergence_read(train.loss, train.alpha) is not None
 
 
 def training(size: Size, train: Train, precision: str, gpus: int) -> float:

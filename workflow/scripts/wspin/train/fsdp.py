@@ -40,7 +40,8 @@ class ShardedTrainer(PlannedTrainer):
     def __init__(self, *arguments: Any, **options: Any):
         super().__init__(*arguments, **options)
         if self.reference_model is not None:
-            raise StudyError("train.alpha: expected 0 with fsdp, which does not shard the reference model; use ddp")
+            found = "found fsdp, which does not shard the reference model of the loss's KL term"
+            raise StudyError(f"train.parallel: expected ddp, {found}; use ddp, or a loss or alpha without it")
         self.is_distributed_loading_by_transformers = True  # the Trainer then neither wraps nor moves the model
 
     def create_optimizer(self, *arguments: Any) -> torch.optim.Optimizer:

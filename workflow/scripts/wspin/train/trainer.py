@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import Trainer
 
+from wspin.config.losses import LOSS_INPUTS, divergence_read
 from wspin.config.stages import Train
 from wspin.engine.batches import Step, rank_passes
 from wspin.engine.flops import BACKWARD, Cost
@@ -66,8 +67,9 @@ class PlannedTrainer(Trainer):
         self.lengths = [item.lengths for item in items]
         self.token_budget = settings.token_budget
         self.cost = Cost.of(self.model)
-        needs_reference = settings.loss == "wspin" and settings.alpha
-        self.reference_model = copy.deepcopy(self.model).requires_grad_(False).eval() if needs_reference else None
+        self.inputs = LOSS_INPUTS[settings.loss]
+        self.divergence = losses.DIVERGENCES.get(divergence_read(settings.loss, settings.alpha))
+        self.reference_model = copy.deepcopy(self.model).requires_grad_(False).eval() if self.divergence else None
         self.step_metrics: dict[str, float] = {}
         self.in_collective = False  # in a pass in which the other processes take part
 
@@ -131,8 +133,8 @@ class PlannedTrainer(Trainer):
     def _pass(self, model: Any, batch: Batch, scale: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Add the gradient of one micro-batch; its scaled loss (), and the sums of its answers."""
         with autocast(self.args.device, self.precision):
-            logprobs, divergence = model(batch, losses.token_kl, self.reference_model)
-        if self.settings.loss == "sft":
+            logprobs, divergence = model(batch, self.divergence, self.reference_model)
+        if not self.inputs.pairs:
             loss, answer_sums = losses.sft(logprobs) * scale, {}
         else:
             of_pairs, answer_sums = self._preference_loss(logprobs, batch, divergence)
@@ -149,37 +151,42 @@ class PlannedTrainer(Trainer):
             logprobs = logprobs[batch.side_tokens]
             divergence = divergence if divergence is None else divergence[batch.side_tokens]
         delta = logprobs - batch.reference
-        logratios = weighted_logratios = losses.answer_sums(delta, batch.counts)
-        if settings.loss == "wspin":
-            weighted_logratios = losses.answer_sums(delta * batch.weights, batch.counts)
-        sums = {"weighted_logratios": weighted_logratios.detach(), "logratios": logratios.detach()}
+        own = self._weighted(logprobs if settings.reference_free else delta, batch)
+        weighted_logratios = losses.answer_sums(own, batch.counts)
+        sums = {"weighted_logratios": weighted_logratios.detach()}
+        sums["logratios"] = losses.answer_sums(delta.detach(), batch.counts)
         sums["logprobs"] = losses.answer_sums(logprobs.detach(), batch.counts)
-        kl_term = {}
+        options = {key: getattr(settings, key) for key in self.inputs.keys}
         if divergence is not None:
-            weighted_kl = losses.answer_sums(divergence * batch.weights, batch.counts)
-            kl_term = {"alpha": settings.alpha, "divergence": weighted_kl[0::2] - weighted_kl[1::2]}
-            sums["weighted_kl"] = weighted_kl.detach()
+            kl = losses.answer_sums(self._weighted(divergence, batch), batch.counts)
+            options |= {"chosen_kl": kl[0::2], "rejected_kl": kl[1::2]}
+            sums["kl"] = kl.detach()
         margin = weighted_logratios[0::2] - weighted_logratios[1::2]
-        loss = losses.PREFERENCE[settings.loss]
-        return loss(margin, settings.beta, settings.label_smoothing, **kl_term), sums
+        return losses.PREFERENCE[settings.loss](margin, **options), sums
+
+    def _weighted(self, values: Tensor, batch: Batch) -> Tensor:
+        """Values of the sides' tokens (S,), times their weights if the loss has any."""
+        return values * batch.weights if self.inputs.weights else values
 
     def _preference_metrics(self, sums: dict[str, Tensor]) -> dict[str, float]:
         """Weighted and unweighted rewards and sequence log-probabilities; checks the first margin of a training."""
-        if self.settings.loss == "sft":
+        settings = self.settings
+        if not self.inputs.pairs:
             return {}
         logratios, rewards = sums["logratios"], sums["weighted_logratios"]
-        if "weighted_kl" in sums:
-            rewards = rewards - self.settings.alpha * sums["weighted_kl"]
+        if "kl" in sums:
+            rewards = rewards + losses.kl_factor(settings.loss, settings.alpha) * sums["kl"]
         largest = float((logratios[0::2] - logratios[1::2]).abs().max())
-        if self.state.global_step == 0:
-            check_first_margin(largest, self.settings, self.precision)
+        # A reference-free loss has a margin of its own from the start, and no reference that could spoil it.
+        if self.state.global_step == 0 and not settings.reference_free:
+            check_first_margin(largest, settings, self.precision)
         metrics = {
-            **reward_metrics("rewards", rewards, self.settings.beta),
-            **reward_metrics("unweighted", logratios, self.settings.beta),
+            **reward_metrics("rewards", rewards, settings.beta),
+            **reward_metrics("unweighted", logratios, settings.beta),
             "margin/largest": largest,
             **side_means("logprobs", sums["logprobs"]),
         }
-        return metrics | (side_means("kl", sums["weighted_kl"]) if "weighted_kl" in sums else {})
+        return metrics | (side_means("kl", sums["kl"]) if "kl" in sums else {})
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the metrics of the step to the Trainer's. Raises `StudyError` if the loss or gradient is not finite."""
@@ -214,7 +221,7 @@ def concatenated(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
 def reward_metrics(name: str, logratios: Tensor, beta: float) -> dict[str, float]:
     """Mean rewards beta M and margins in nats, from M (2 B,) of chosen and rejected in turn; share of margins > 0.
 
-    For the rewards of the loss M is M_W - alpha KL_W, see `losses.wspin`.
+    For the rewards of the loss M holds its weights and its KL term, see `losses.kl_factor`.
     """
     margin = logratios[0::2] - logratios[1::2]
     return {
