@@ -8,7 +8,7 @@ from configuration import BASE, CONFIG, SCRATCH, load, refusal
 
 from wspin.config.flags import flags
 from wspin.config.stages import at_iteration
-from wspin.config.weigh import FORM_KEYS, STORED
+from wspin.config.weigh import Weigh
 
 SUITES = dict.fromkeys(load({}).eval.suites, "transformers")
 
@@ -264,24 +264,6 @@ def test_a_study_takes_its_own_results_for_its_own(tmp_path):
         ({"weigh": {"mu_rejected": None}}, ": weigh.mu_rejected: missing key; source teacher"),
         ({"weigh": {"lower": 2.0}}, ": weigh.lower: expected at most upper 1.5, found 2.0"),
         ({"weigh": {"normalise": "sum_to"}}, ": weigh.normalise_to: missing key"),
-        ({"arms": {"wspin": {"weigh": {"source": "pair"}}}}, ": weigh.positive: missing key; source pair"),
-        (
-            {"arms": {"wspin": {"weigh": {"source": "pair", "retrain": True, "positive": "dpo"}}}},
-            "arms.wspin.weigh.positive: source pair with normalise none does not use it; remove the key",
-        ),
-        (
-            {"arms": {"wspin": {"weigh": {"form": "threshold", "preset": "default", "lower": -1.0}}}},
-            "arms.wspin.weigh.preset: preset gives lower, upper; remove it, or lower",
-        ),
-        (
-            {"weigh": {"form": "random", "preset": "default", "scale_upper": 1}},
-            "weigh: preset gives scale_lower, scale_",
-        ),
-        ({"weigh": {"preset": "default"}}, "weigh: form exp_clamp has no preset; remove the key, or give one"),
-        (
-            {"arms": {"wspin": {"weigh": {"normalise_over": "side"}}}},
-            "arms.wspin.weigh.normalise_over: source teacher with normalise none does not use it",
-        ),
         ({"weigh": {"k": float("inf")}}, "weigh.k: expected a finite number, found inf"),
         ({"arms": {"spin": {"train": {"alpha": 0.5}}}}, "arms.spin.train.alpha: loss spin does not use it"),
         (
@@ -371,6 +353,13 @@ def test_the_published_names_of_other_losses(name, loss):
     assert not study.weighted("spin")
 
 
+@pytest.mark.parametrize("loss", ["ipo", "hinge", "tdpo1", "spin"])
+def test_baselines_of_all_losses_of_pairs_share_the_settings_of_dpo(loss):
+    study = load({"models": {"other": {"from": "sft", "loss": loss, "data": "preferences"}}})
+    ours, dpo = study.model_train("other"), study.model_train("dpo")
+    assert (ours.loss, ours.learning_rate, ours.epochs, ours.beta) == (loss, dpo.learning_rate, dpo.epochs, dpo.beta)
+
+
 def test_a_switch_that_is_off_leaves_no_trace():
     """Trainings of before the switch existed do not run again."""
     plain, off, on = (load({"train": {"reference_free": value}}).arm_train("spin") for value in (None, False, True))
@@ -391,9 +380,8 @@ def test_weights_hold_what_they_are_made_from_alone():
     """So that an edit of the rest makes none again."""
     study = load({"arms": {"equal": {"train": {"loss": "wspin"}, "weigh": {"source": "equal"}}}})
     weigh = study.arm_weigh("wspin").model_dump(exclude_none=True)
-    always = {"source", "control", "normalise", "eos_weight"}
-    assert set(weigh) == {*always, "form", *FORM_KEYS["exp_clamp"], "segment_agg"}
-    assert set(study.arm_weigh("wspin").stored()) == {*always, *STORED}
+    assert set(weigh) == set(Weigh.model_fields) - {"normalise_to", "uniform"}
+    assert set(study.arm_weigh("wspin").stored()) == set(Weigh.model_fields) - {"uniform"}
     equal = study.arm_weigh("equal").model_dump(exclude_none=True)
     assert equal == {"source": "equal", "control": "none", "normalise": "none", "eos_weight": 1.0}
 
