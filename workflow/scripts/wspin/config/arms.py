@@ -64,7 +64,7 @@ def check_training(
         if not isinstance(value, list):
             continue
         if not iterations:
-            remedy = f"give train.{train.loss}.{key} one value"
+            remedy = f"give train.{'sft' if train.loss == 'sft' else 'dpo'}.{key} one value"
             yield place, f"{key} is a list per iteration, and this model has no iterations: {remedy}"
         elif len(value) < iterations and (key in settings or len(value) == study.iterations):
             yield (*place, key), _values(iterations, value)

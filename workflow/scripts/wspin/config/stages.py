@@ -148,7 +148,7 @@ class TrainSection(Train):
     """The section `train`: the defaults of arms, and overrides by loss for models outside the arms."""
 
     sft: dict[str, Any] = Field({}, description="overrides for registry models trained with loss sft")
-    dpo: dict[str, Any] = Field({}, description="overrides for registry models trained with loss dpo")
+    dpo: dict[str, Any] = Field({}, description="overrides for registry models trained with a loss of pairs")
 
 
 class EvalSettings(Section):

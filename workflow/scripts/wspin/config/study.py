@@ -88,9 +88,9 @@ class Study(Section):
         return Train.model_validate(merge(_defaults(self.train), getattr(self.train, loss), {"loss": loss}))
 
     def model_train(self, model: str) -> Train:
-        """The training of a registry model: `train`, then `train.<loss>`, then the model's own overrides."""
+        """The training of a registry model: `train`, then `train.sft` or `train.dpo`, then the model's own settings."""
         entry = self.models[model]
-        by_loss = {"sft": self.train.sft, "dpo": self.train.dpo}.get(entry.loss, {})
+        by_loss = self.train.sft if entry.loss == "sft" else self.train.dpo
         merged = merge(_defaults(self.train), by_loss, entry.train, {"loss": entry.loss})
         return Train.model_validate(merged).without_unused_keys()
 
