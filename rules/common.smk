@@ -20,8 +20,9 @@ from wspin.study.rule_flags import RuleFlags
 from wspin.storage.files import digest, sha256, write_yaml
 from wspin.storage.locks import show_alive
 from wspin.storage.permissions import check_job, error_line
+from wspin.study.files import GOLD, PREFERENCE_SIDES, alternatives
 from wspin.study.launch import Launch
-from wspin.study.paths import GOLD, StudyPaths, alternatives
+from wspin.study.paths import StudyPaths
 
 gc.set_threshold(100_000)  # collecting in a large plan, which holds no garbage, takes a tenth of Snakemake's time
 

@@ -3,6 +3,7 @@
 in:  the opponent's model, <results>/data/prompts.parquet; `generate.given`, if set: JSONL with the answers of iteration 0
 out: <results>/{start}/generations/{shard}.parquet for iteration 0, generated once and shared by the arms
      <results>/{arm}/ite{k}/generations/{shard}.parquet after that
+     <results>/{model}/answers/{shard}.parquet of a model that others are distilled from
 """
 
 
@@ -36,6 +37,38 @@ rule generate:
         {params.python:q} workflow/scripts/generate.py --model {input.model:q} --manifest {input.manifest:q} \
             --prompts {input.prompts:q} {params.flags:q} --state {params.state:q} \
             --output {output:q}
+        """
+
+
+rule generate_answers:
+    """Answer one shard of the prompts with a model that others are distilled from, in its own template."""
+    input:
+        model=ancient("<results>/{model}/model"),
+        manifest="<results>/{model}/manifest.json",
+        prompts=ancient("<results>/data/prompts.parquet"),
+        digest="<results>/data/prompts.json",
+    output:
+        "<results>/{model}/answers/{shard}.parquet",
+    log:
+        "<logs>/generate/{model}/answers/{shard}.log",
+    benchmark:
+        "<benchmarks>/generate/{model}/answers/{shard}.tsv"
+    wildcard_constraints:
+        model=alternatives(PATHS.answering_models),
+    conda:
+        environment
+    threads: STUDY.resources.generate.threads
+    resources:
+        **stage_resources("generate"),
+    params:
+        flags=flags(FLAGS.generate_answers),
+        python=interpreter,
+        state=lambda wildcards, resources: PATHS.state("generate", wildcards.model, "answers", wildcards.shard),
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+        {params.python:q} workflow/scripts/generate.py --model {input.model:q} --manifest {input.manifest:q} \
+            --prompts {input.prompts:q} {params.flags:q} --state {params.state:q} --output {output:q}
         """
 
 

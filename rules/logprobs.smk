@@ -1,8 +1,9 @@
-"""Logprobs: per-token log-probabilities; a teacher scores each text once.
+"""Logprobs: per-token log-probabilities; a scorer, such as the teacher, scores each text once.
 
 in:  a model, the answers to score
 out: <results>/{responses}/reference/{shard}.parquet the opponent's, of all answers that an iteration trains on
-     <results>/logprobs/{scorer}/{responses}/{shard}.parquet a teacher's, of the real answers (gold) or of generated ones
+     <results>/logprobs/{scorer}/{responses}/{shard}.parquet a scorer's, of the real answers (gold), of generated ones,
+     or of one side of the preference pairs (preferences.chosen, preferences.rejected)
      <results>/{model}/preferences/{shard}.parquet the start model's, of the preference pairs
 """
 
@@ -40,35 +41,35 @@ rule logprobs_reference:
         """
 
 
-rule logprobs_teacher:
-    """Score one response set with a teacher, in its own tokenizer; each text once per study."""
+rule logprobs_scorer:
+    """Score one response set with a teacher or another scorer, in its own tokenizer; each text once per study."""
     input:
-        model=ancient("<results>/{scorer}/model"),
-        manifest="<results>/{scorer}/manifest.json",
-        prompts=ancient("<results>/data/prompts.parquet"),
-        digest="<results>/data/prompts.json",
-        generations=inputs(PATHS.teacher_answers),  # [] for the real answers
+        model=ancient(inputs(PATHS.scorer_model)),  # of `sft@good` the model sft
+        manifest=inputs(PATHS.scorer_manifest),
+        rows=ancient(inputs(PATHS.scorer_rows)),
+        digest=inputs(PATHS.scorer_digest),
+        generations=inputs(PATHS.scorer_answers),  # [] for real answers
     output:
         "<results>/logprobs/{scorer}/{responses}/{shard}.parquet",
     log:
-        "<logs>/logprobs/teacher/{scorer}/{responses}/{shard}.log",
+        "<logs>/logprobs/scorer/{scorer}/{responses}/{shard}.log",
     benchmark:
-        "<benchmarks>/logprobs/teacher/{scorer}/{responses}/{shard}.tsv"
+        "<benchmarks>/logprobs/scorer/{scorer}/{responses}/{shard}.tsv"
     wildcard_constraints:
-        scorer=alternatives(PATHS.teachers),
-        responses=rf"{alternatives((GOLD, *PATHS.starts))}|{ITERATION}",
+        scorer=alternatives(PATHS.scorers),
+        responses=rf"{alternatives((GOLD, *PREFERENCE_SIDES, *PATHS.starts))}|{ITERATION}",
     conda:
         "../envs/torch.yaml"
     threads: STUDY.resources.logprobs.threads
     resources:
         **stage_resources("logprobs"),
     params:
-        flags=flags(FLAGS.logprobs_teacher),
+        flags=flags(FLAGS.logprobs_scorer),
     shell:
         r"""
         exec &> >(tee {log:q})
-        python workflow/scripts/logprobs.py teacher --model {input.model:q} --manifest {input.manifest:q} \
-            --rows {input.prompts:q} --generations {input.generations:q} {params.flags:q} --output {output:q}
+        python workflow/scripts/logprobs.py scorer --model {input.model:q} --manifest {input.manifest:q} \
+            --rows {input.rows:q} --generations {input.generations:q} {params.flags:q} --output {output:q}
         """
 
 

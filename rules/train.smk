@@ -7,7 +7,7 @@ out: <results>/{model}/model/, manifest.json, metrics.jsonl
 
 
 rule train:
-    """Train a model of the registry, or iteration k of an arm; model/ loads with from_pretrained."""
+    """Train a model of the registry, iteration k of an arm, or one of a pair that weighs tokens."""
     input:
         model=ancient(inputs(PATHS.parent_model)),  # the opponent of the iteration, or the model a baseline starts from
         parent=inputs(PATHS.parent_manifest),  # small and checksum-aware: this is what triggers a re-run
@@ -15,6 +15,7 @@ rule train:
         digest=inputs(PATHS.training_digest),  # of the rows, likewise
         reference=inputs(PATHS.training_reference),  # the start model's log-probabilities of the pairs; [] for sft
         weights=inputs(PATHS.training_weights),  # [] for losses without token weights
+        answers=inputs(PATHS.training_answers),  # of another model, whose pupil this one is; [] otherwise
     output:
         model=directory("<results>/{model}/model"),
         manifest="<results>/{model}/manifest.json",
@@ -24,7 +25,7 @@ rule train:
     benchmark:
         "<benchmarks>/train/{model}.tsv"
     wildcard_constraints:
-        model=rf"{alternatives(PATHS.trained_models)}|{ITERATION}",
+        model=rf"{alternatives((*PATHS.trained_models, *PATHS.contrast_models))}|{ITERATION}",
     conda:
         "../envs/torch.yaml"
     threads: STUDY.resources.train.threads
@@ -37,7 +38,7 @@ rule train:
     shell:
         r"""
         exec &> >(tee {log:q})
-        {params.launch} workflow/scripts/train.py --model {input.model:q} --manifest {input.parent:q} \
-            --rows {input.rows:q} --reference {input.reference:q} --weights {input.weights:q} {params.flags:q} \
+        {params.launch} workflow/scripts/train.py --model {input.model:q} --manifest {input.parent:q} --rows {input.rows:q} \
+            --reference {input.reference:q} --weights {input.weights:q} --answers {input.answers:q} {params.flags:q} \
             {params.untracked:q} --output {output.model:q} --output-manifest {output.manifest:q} --metrics {output.metrics:q}
         """

@@ -104,9 +104,9 @@ def make(folder, scratch_model, texts):
     teachers = {"same": "student", **{name: name for name in ("near", "far", "near-short", "far-short")}}
     for responses, more in (("gold", ()), ("said", own)):
         for name, model in teachers.items():
-            score("teacher", folder / model, folder, folder / f"{name}-{responses}.parquet", *more, budget=100)
+            score("scorer", folder / model, folder, folder / f"{name}-{responses}.parquet", *more, budget=100)
         asked = folder / f"asked-{responses}.parquet"
-        score("teacher", folder / "student", folder, asked, *more, template=TEMPLATE)
+        score("scorer", folder / "student", folder, asked, *more, template=TEMPLATE)
 
 
 def weighed(
@@ -116,7 +116,7 @@ def weighed(
     if not isinstance(teacher, list):
         teacher = [study / f"{teacher}-{one}.parquet" for one in ("gold", "said")]
     told = ["--rows", rows or study / "prompts.parquet", "--generations", generations or study / "generations.parquet"]
-    told += ["--reference", reference or study / "reference.parquet", "--teacher", *teacher]
+    told += ["--reference", reference or study / "reference.parquet", "--positive-logprobs", *teacher]
     told += ["--shard", 0, "--shard-size", size, "--seed", *seed, "--output", output]
     program.main([*map(str, told), *flags(Weigh(**{**SETTINGS, **changes}))])
     return tables.read(output, "weights")

@@ -15,7 +15,7 @@ import exchange as program
 import generate_given
 import weigh_given
 from wspin.config.flags import flags
-from wspin.config.stages import Dialogue
+from wspin.config.stages import Dialogue, TrainedAnswers
 from wspin.data.chat import ChatTokenizer
 from wspin.data.rendering import Template
 from wspin.errors import StudyError
@@ -24,7 +24,7 @@ from wspin.exchange import jsonl
 from wspin.models.folders import load_tokenizer, tokenizer_hash, write_manifest
 from wspin.report.weights import Shard, weight_rows
 from wspin.storage import tables
-from wspin.train.inputs import training_sets
+from wspin.train.inputs import TrainingFiles, training_sets
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=20)
 FLOATS = st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), max_size=5)
@@ -296,9 +296,8 @@ def test_given_files_are_what_later_stages_expect(study, scratch_model):
     assert tables.metadata(made)["given"]["file"] == "generations.jsonl"
     assert tables.metadata(made)["model"] == manifest(scratch_model)["model"]
     expected = tables.metadata(made, "model", "tokenizer")
-    (items,) = training_sets(
-        "wspin", study.path("prompts"), [study.path("reference")], [[study.path("weights")]], 0, study.chat, expected
-    )
+    files = TrainingFiles(study.path("prompts"), [study.path("reference")], [[study.path("weights")]])
+    (items,) = training_sets("wspin", files, TrainedAnswers(replays=0), study.chat, expected)
     for item, row in zip(items, weighed.to_pylist(), strict=True):
         assert [one.tolist() for one in item.weights] == [row["chosen_weights"], row["rejected_weights"]]
     shard = Shard(*map(study.path, ("weights", "reference", "generations")))

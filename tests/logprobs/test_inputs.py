@@ -5,7 +5,7 @@ import pytest
 from scored import EOS, PAIRS, REAL, SHORT, SIDES, TEMPLATE, conversation, plainly, reading, student, texts_of
 from tokenizers import AddedToken
 
-from wspin.logprobs.inputs import teacher_answers
+from wspin.logprobs.inputs import scorer_answers
 from wspin.storage import tables
 from wspin.weigh.alignment import align
 
@@ -96,7 +96,7 @@ def test_a_short_context_reads_as_far_as_it_goes(study, name, side):
 def test_a_prompt_that_fills_the_context_leaves_nothing_to_read(study):
     rows = tables.read(study / "prompts.parquet", "prompts")
     for context in (1, 20):
-        found = teacher_answers(rows, [], conversation(study / "far"), "far", context)
+        found = scorer_answers(rows, "response", [], conversation(study / "far"), "far", context)
         assert [tokens.ids for tokens in found.sides[""]] == [[]] * len(PAIRS)
         assert [tokens.ends for tokens in found.sides[""]] == [[]] * len(PAIRS)
         assert found.metadata["unread"] == sum(map(len, reading(study, "far", "chosen")[1]["token_ids"]))
@@ -106,7 +106,7 @@ def test_a_character_of_which_some_bytes_do_not_fit_is_not_read(study):
     far, rows = conversation(study / "far"), tables.read(study / "prompts.parquet", "prompts").slice(1, 1)
     ids, ends = far.tokenize_response(REAL[1])
     for room in range(len(ids) + 1):
-        found = teacher_answers(rows, [], far, "far", len(far.prompt_ids("moon")) + room).sides[""][0]
+        found = scorer_answers(rows, "response", [], far, "far", len(far.prompt_ids("moon")) + room).sides[""][0]
         reached = [end for place, end in enumerate(ends) if room > place and (room == len(ids) or ends[room] > end)]
         assert found.ends[-1:] == reached[-1:]
         made = align(REAL[1], range(1, len(REAL[1]) + 1), found.ends)
@@ -121,5 +121,5 @@ def test_what_only_a_role_makes_special_is_not_all_that_is_special(study):
     ids = speaker.prompt_ids("sun")
     assert speaker.tokenizer.convert_ids_to_tokens([ids[0], ids[-1]]) == ["<|head|>", "<|tail|>"]
     rows = tables.read(study / "prompts.parquet", "prompts")
-    told = teacher_answers(rows, [], speaker, "another", 200).metadata["special_ids"]
+    told = scorer_answers(rows, "response", [], speaker, "another", 200).metadata["special_ids"]
     assert {ids[0], ids[-1]} <= set(told)

@@ -101,7 +101,7 @@ JOBS = {
 def test_the_rule_of_a_record_is_the_one_that_made_it():
     for name, (program, command) in JOBS.items():
         assert stale.rule({"program": program, "command": command}) == name
-    assert {"fetch", "data", "train", "logprobs_teacher", "generate_given", "report_examples"} <= set(JOBS)
+    assert {"fetch", "data", "train", "logprobs_scorer", "generate_given", "report_examples"} <= set(JOBS)
 
 
 def test_snakemake_accepts_every_rule_and_path_that_is_advised(study, capsys):

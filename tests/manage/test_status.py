@@ -151,7 +151,7 @@ def layout_of(study):
 def test_a_finished_study_is_done(here):
     rows, below = told()
     assert list(rows)[:5] == ["base", "teacher", "sft", "dpo", "spin/ite0"]
-    plain = dict.fromkeys(jobs.COLUMNS, "done") | {"teacher logprobs": "-", "weights": "-"}
+    plain = dict.fromkeys(jobs.COLUMNS, "done") | {"scorers' logprobs": "-", "weights": "-"}
     assert all(rows[f"{arm}/ite{k}"] == plain for arm in ("spin", "spin2") for k in range(4))
     nothing = dict.fromkeys(jobs.COLUMNS, "-")
     assert rows["sft"] == nothing | {"model": "done", "scores": "done"}
@@ -164,10 +164,10 @@ def test_a_finished_study_is_done(here):
 def test_weights_and_readings_belong_to_the_arms_that_have_them(weighed, monkeypatch):
     monkeypatch.chdir(weighed.folder)
     rows, _ = told(*weighed.configfiles)
-    columns = ("teacher logprobs", "weights")
+    columns = ("scorers' logprobs", "weights")
     for arm, cells in (("spin", ["-", "-"]), ("equal", ["-", "done"])):
         assert all([rows[f"{arm}/ite{k}"][name] for name in columns] == cells for k in range(3))
-    assert rows["wspin/ite1"]["teacher logprobs"] == rows["wspin/ite1"]["weights"] == "done"
+    assert rows["wspin/ite1"]["scorers' logprobs"] == rows["wspin/ite1"]["weights"] == "done"
 
 
 def test_what_is_removed_is_missing(here):

@@ -71,7 +71,16 @@ def study(ratio=None, tokens=4, student=0.0):
 
 
 def weigh(folder, *flags_, **files):
-    settings = ["--teacher", "real.parquet", "generated.parquet", "--seed", "42", "0", *flags(SETTINGS), *flags_]
+    settings = [
+        "--positive-logprobs",
+        "real.parquet",
+        "generated.parquet",
+        "--seed",
+        "42",
+        "0",
+        *flags(SETTINGS),
+        *flags_,
+    ]
     return ["weigh", *study(**files), *settings]
 
 
@@ -92,7 +101,7 @@ def logprobs(folder, change):
     study(0.0)
     settings = [*flags(Logprobs(autocast="float32", token_budget=4096)), *flags(DIALOGUE)]
     files = ["--model", "model", "--manifest", "model.json", "--rows", "prompts.parquet", "--output", "out.parquet"]
-    return ["logprobs", "teacher", *files, "--shard", "0", "--shard-size", "8", *settings]
+    return ["logprobs", "scorer", *files, "--shard", "0", "--shard-size", "8", *settings]
 
 
 def masked_window(folder):

@@ -53,7 +53,7 @@ def test_an_iteration_on_the_cluster_equals_the_local_one(started, local):
 
     jobs = started.jobs()
     counts = {rule: len(started.jobs(rule)) for rule in {job.rule for job in jobs}}
-    expected = {"generate": 4, "logprobs_reference": 4, "logprobs_teacher": 6, "weigh": 4, "train": 3, "eval": 1}
+    expected = {"generate": 4, "logprobs_reference": 4, "logprobs_scorer": 6, "weigh": 4, "train": 3, "eval": 1}
     assert counts == expected  # and what is local was not submitted
     assert {(job.rule, job.gpus) for job in jobs} == {(rule, int(rule != "weigh")) for rule in expected}
     assert {job.fields["NodeList"] for job in started.jobs("generate")} == {"node0", "node1"}
@@ -201,7 +201,7 @@ def test_a_broken_shard_is_named_and_made_again(unfinished, local):
 @pytest.mark.faults
 def test_the_whole_study_on_the_cluster_equals_the_local_one(fresh, finished):
     """Both arms to their tables, shards as job arrays."""
-    sharded = "generate,logprobs_reference,logprobs_teacher,weigh"
+    sharded = "generate,logprobs_reference,logprobs_scorer,weigh"
     fresh.start("all", options=["--slurm-array-jobs", sharded]).finish()
     assert {"tables/scores.md", "spin/ite1/manifest.json", "wspin/ite1/scores/demo.json"} <= set(results(fresh.folder))
     assert results(fresh.folder) == results(finished)

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
+from wspin.config.stages import TrainedAnswers
 from wspin.data.chat import ChatTokenizer
 from wspin.errors import StudyError
 from wspin.logprobs.inputs import iteration_answers, preference_answers
 from wspin.storage import tables
-from wspin.train.inputs import by_folder, training_sets
+from wspin.train.inputs import TrainingFiles, by_folder, training_sets
 
 PROMPTS = ["sun", "moon", "star", ""]
 REAL = ["nus", "noom", "rats", ""]
@@ -68,8 +69,8 @@ def write_reference(folder, chat, replayed=(), made_with=REFERENCE, shards=(slic
 
 
 def training(folder, chat, reference, replays=0, loss="spin", weights=(), **expected):
-    rows = str(folder / "prompts.parquet")
-    sets = training_sets(loss, rows, reference, weights, replays, chat, {**REFERENCE, **expected})
+    files, which = TrainingFiles(str(folder / "prompts.parquet"), reference, weights), TrainedAnswers(replays=replays)
+    sets = training_sets(loss, files, which, chat, {**REFERENCE, **expected})
     return [item for pairs in sets for item in pairs]
 
 
@@ -189,7 +190,8 @@ def test_preference_pairs_end_by_themselves(folder, chat):
     assert by_side["rejected"] == [chat.response_ids(text) for text in SAID["this"]]
     scores = [[np.zeros(len(a)), np.ones(len(b))] for a, b in zip(*by_side.values(), strict=True)]
     tables.write(folder / "00.parquet", "reference", preferred.columns(scores), REFERENCE)
-    (items,) = training_sets("dpo", str(path), [str(folder / "00.parquet")], [], 0, chat, REFERENCE)
+    files = TrainingFiles(str(path), [str(folder / "00.parquet")])
+    (items,) = training_sets("dpo", files, TrainedAnswers(replays=0), chat, REFERENCE)
     assert [lists(item.responses) for item in items] == [list(one) for one in zip(*by_side.values(), strict=True)]
     assert [item.reference[1].tolist() for item in items] == [[1.0] * len(ids) for ids in by_side["rejected"]]
 

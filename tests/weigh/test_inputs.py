@@ -235,8 +235,8 @@ def test_a_teacher_is_known_by_all_that_changes_its_numbers(study, tmp_path, key
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_a_reading_too_few_is_refused(study, tmp_path, count):
     teacher = [study / f"far-{one}.parquet" for one in ("gold", "said", "said")][:count]
-    told = f"expected log-probabilities of both sides (--teacher), found {count} files"
-    refused(study, tmp_path, "weigh: source teacher", told, teacher=teacher)
+    told = f"expected log-probabilities of both sides (--positive-logprobs), found {count} files"
+    refused(study, tmp_path, "weigh", told, teacher=teacher)
 
 
 @pytest.mark.parametrize("kind", ["generations", "reference", "far-gold", "far-said"])

@@ -25,7 +25,7 @@ MODELS = {
     "train": 14,
     "generate": 50,
     "logprobs_reference": 50,
-    "logprobs_teacher": 40,
+    "logprobs_scorer": 40,
     "logprobs_preferences": 5,
     "weigh": 40,
 }
@@ -40,7 +40,7 @@ ITERATION = {
     "eval": 6,
 }
 TABLES = {rule: 1 for rule in REPORT if rule != "report_figure"}
-WEIGHED = {**ITERATION, "logprobs_teacher": 25, "weigh": 20}  # the real answers, and those of ite0 to ite3
+WEIGHED = {**ITERATION, "logprobs_scorer": 25, "weigh": 20}  # the real answers, and those of ite0 to ite3
 
 
 def models(outputs, file="model"):
@@ -237,7 +237,7 @@ def test_shots_of_a_suite_are_flags_of_that_suite_alone():
 
 
 def test_a_rounded_model_is_a_flag_where_it_is_loaded_and_float32_is_none():
-    jobs = {"logprobs_teacher": {"scorer": "teacher", "responses": "gold", "shard": "00"}}
+    jobs = {"logprobs_scorer": {"scorer": "teacher", "responses": "gold", "shard": "00"}}
     jobs["eval"] = {"model": "teacher", "suite": "quick"}
     for rule, job in jobs.items():
         plain, same, rounded = (
@@ -337,7 +337,7 @@ def test_an_arms_clamp_plans_its_weights_and_what_follows(weighed):
         "train": 3,
         "generate": 2,
         "logprobs_reference": 2,
-        "logprobs_teacher": 2,
+        "logprobs_scorer": 2,
         "eval": 3,
         **REPORT,
         "all": 1,
@@ -503,7 +503,7 @@ def every_flag(made, arms):
         "logprobs_reference": [
             {"responses": name, "shard": "01"} for name in ("sft", *(f"{arm}/ite1" for arm in arms))
         ],
-        "logprobs_teacher": [{"scorer": "teacher", "responses": f"{arms[0]}/ite1", "shard": "01"}],
+        "logprobs_scorer": [{"scorer": "teacher", "responses": f"{arms[0]}/ite1", "shard": "01"}],
         "logprobs_preferences": [{"scorer": "sft", "shard": "00"}],
         "weigh": [{"arm": arm, "k": "1", "shard": "01"} for arm in arms],
         "report_figure": [{}],
@@ -546,11 +546,11 @@ def test_given_files_take_the_place_of_iteration_0(taken):
     assert planned.made("generate") == {"results/weighed/wspin/ite1/generations/00.parquet"}
     assert planned.made("weigh") == {"results/weighed/wspin/ite1/weights/00.parquet"}
     read = {f"results/weighed/logprobs/teacher/{name}/00.parquet" for name in ("gold", "wspin/ite1")}
-    assert planned.made("logprobs_teacher") == read
-    assert "logprobs_teacher" not in taken.plan("results/weighed/wspin/ite0").counts
+    assert planned.made("logprobs_scorer") == read
+    assert "logprobs_scorer" not in taken.plan("results/weighed/wspin/ite0").counts
     both = taken.plan("results/weighed/wspin/ite0", "results/weighed/wspin.paper/ite0")
-    assert {path.split("/")[-3] for path in both.made("logprobs_teacher")} == {"teacher"}
-    assert len(both.made("logprobs_teacher")) == 2
+    assert {path.split("/")[-3] for path in both.made("logprobs_scorer")} == {"teacher"}
+    assert len(both.made("logprobs_scorer")) == 2
     assert both.made("weigh") == {"results/weighed/wspin.paper/ite0/weights/00.parquet"}
 
 

@@ -108,7 +108,7 @@ def test_every_job_on_a_gpu_has_its_partition():
         name for name, body in RULES.items() if on_gpus & set(re.findall(r'\*\*stage_resources\("(\w+)"\)', body))
     }
     assert asking == set(yaml.safe_load(PROFILES[1].read_text())["set-resources"])
-    assert {"train", "logprobs_teacher"} <= asking
+    assert {"train", "logprobs_scorer"} <= asking
 
 
 def test_both_profiles_re_run_for_the_same_reasons():

@@ -24,7 +24,7 @@ STAGE = {  # of every rule that is submitted
     "train": "train",
     "generate": "generate",
     "logprobs_reference": "logprobs",
-    "logprobs_teacher": "logprobs",
+    "logprobs_scorer": "logprobs",
     "logprobs_preferences": "logprobs",
     "weigh": "weigh",
     "eval": "eval",

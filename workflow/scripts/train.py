@@ -1,4 +1,4 @@
-"""Train one model: sft on real answers, or a preference loss (spin, wspin, dpo) on pairs with a stored reference.
+"""Train one model: sft on answers, or a preference loss on pairs with a stored reference.
 
 An interrupted training continues from its last saved state; `model/` and the manifest appear once it is complete.
 
@@ -11,7 +11,8 @@ An interrupted training continues from its last saved state; `model/` and the ma
 from pathlib import Path
 
 from wspin import cli
-from wspin.config.stages import Dialogue, Logprobs, Train
+from wspin.config.base import PRECISIONS
+from wspin.config.stages import Dialogue, Train, TrainedAnswers
 from wspin.manage import model_card
 from wspin.models import offline
 from wspin.storage import code_hash, files, locks, provenance
@@ -19,14 +20,15 @@ from wspin.storage import code_hash, files, locks, provenance
 
 def main(argv=None):
     arguments = argument_parser().parse_args(argv)
-    settings, dialogue = cli.parse_section(arguments, Train), cli.parse_section(arguments, Dialogue)
-    inputs = [arguments.manifest, arguments.rows, *arguments.reference, *arguments.weights]
-    resolved = {"train": settings.recorded(), "dialogue": dialogue.model_dump()}
-    resolved |= {"seed": arguments.seed, "autocast": arguments.autocast}
-    code = [code_hash.code_hash("train"), provenance.versions(("torch", "transformers"))]
-    code += ["sharded"] * (settings.parallel == "fsdp" and arguments.processes > 1)
+    kinds = (Train, Dialogue, TrainedAnswers)
+    settings, dialogue, answers = sections = [cli.parse_section(arguments, kind) for kind in kinds]
+    inputs = [arguments.manifest, arguments.rows, *arguments.reference, *arguments.weights, *arguments.answers]
+    resolved = {"train": settings.recorded(), "dialogue": dialogue.model_dump(), "seed": arguments.seed}
+    resolved |= {"answers": answers.model_dump(exclude_none=True), "autocast": arguments.autocast}
+    sharded = settings.parallel == "fsdp" and arguments.processes > 1
+    code = [code_hash.code_hash("train"), provenance.versions(("torch", "transformers")), *["sharded"] * sharded]
     fingerprint = files.digest([resolved, code, [files.sha256(path) for path in inputs]])[:16]
-    speed = train(arguments, settings, dialogue, Path(arguments.state) / fingerprint)
+    speed = train(arguments, *sections, Path(arguments.state) / fingerprint)
     if speed:  # in rank 0, which alone writes
         cli.write_records(arguments, [arguments.output], inputs, settings=resolved, **speed)
         model_card.add_card(arguments.output)
@@ -35,20 +37,19 @@ def main(argv=None):
 
 
 def argument_parser():
-    parser = cli.program_parser("train", __doc__, Train, Dialogue)
+    parser = cli.program_parser("train", __doc__, Train, Dialogue, TrainedAnswers)
     cli.add_required(parser, "--model", "--manifest", "--rows", "--output", "--output-manifest", "--metrics", "--state")
     parser.add_argument("--reference", nargs="*", default=[], help="the start model's log-probabilities; none for sft")
     parser.add_argument("--weights", nargs="*", default=[], help="weight shards, one folder per response set")
-    parser.add_argument("--replays", type=int, default=0, help="number of replayed response sets in the reference")
-    precisions = Logprobs.model_fields["autocast"].annotation.__args__
-    parser.add_argument("--autocast", required=True, choices=precisions, help="precision of matrix products")
+    parser.add_argument("--answers", nargs="*", default=[], help="another model's answers, for loss sft on these")
+    parser.add_argument("--parent-state", nargs="*", default=[], help="the start model's states, to be removed")
+    parser.add_argument("--autocast", required=True, choices=PRECISIONS, help="precision of matrix products")
     cli.add_required(parser, "--seed", type=int, nargs=2, metavar=("SEED", "ITERATION"))
     parser.add_argument("--processes", required=True, type=int, help="processes that train together, one per GPU")
-    parser.add_argument("--parent-state", nargs="*", default=[], help="the start model's states, to be removed")
     return parser
 
 
-def train(arguments, settings, dialogue, state):
+def train(arguments, settings, dialogue, answers, state):
     """Run or resume the training in its state folder and publish the model; returns time and speed, in rank 0."""
     offline.import_transformers_offline()
     from wspin.data.chat import ChatTokenizer
@@ -62,9 +63,8 @@ def train(arguments, settings, dialogue, state):
         chat = ChatTokenizer(folders.load_tokenizer(arguments.model), dialogue)
         expected = {"tokenizer": folders.tokenizer_hash(chat.tokenizer), "model": fingerprint}
         expected |= {"template": dialogue.template, "autocast": arguments.autocast, "layout": PACKING_FORMAT}
-        scored = (arguments.rows, arguments.reference, inputs.by_folder(arguments.weights), arguments.replays)
-        sets = inputs.training_sets(settings.loss, *scored, chat, expected)
-        items = inputs.group_by_prompt(sets) if settings.triplets else [item for pairs in sets for item in pairs]
+        scored = (arguments.rows, arguments.reference, inputs.by_folder(arguments.weights), arguments.answers)
+        items = inputs.training_items(settings, inputs.TrainingFiles(*scored), answers, chat, expected)
         model = folders.load_model(arguments.model, folders.best_device())
         folders.check_eos(model, chat.eos, arguments.model)
         speed = run.train(model, items, settings, arguments.autocast, arguments.seed, state)

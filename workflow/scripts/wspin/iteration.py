@@ -1,4 +1,4 @@
-"""The name of an iteration, `{arm}/ite{k}`: written and parsed here, and nowhere else."""
+"""The names of iterations, `{arm}/ite{k}`, and of the pairs trained in them: written and parsed here alone."""
 
 import re
 from typing import NamedTuple, Self
@@ -25,3 +25,24 @@ class Iteration(NamedTuple):
         """The iteration of this name; None for a model of the registry."""
         match = re.fullmatch(r"(.+)/ite(\d+)", model)
         return cls(match[1], int(match[2])) if match else None
+
+
+class Contrast(NamedTuple):
+    """One of the two models that an iteration trains to weigh its tokens (`weigh.retrain`)."""
+
+    iteration: Iteration
+    side: str  # plus: prefers the real answers; minus: the generated ones
+
+    SIDES = ("plus", "minus")
+
+    @property
+    def name(self) -> str:
+        """`{arm}/ite{k}/plus` or `/minus`: its folder below the results, and the name of the model."""
+        return f"{self.iteration.name}/{self.side}"
+
+    @classmethod
+    def parse(cls, model: str) -> Self | None:
+        """The model of this name; None for all others."""
+        name, _, side = model.rpartition("/")
+        iteration = Iteration.parse(name) if side in cls.SIDES else None
+        return cls(iteration, side) if iteration else None

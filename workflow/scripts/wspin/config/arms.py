@@ -5,10 +5,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from wspin.iteration import Iteration
+
 from .base import Section
 from .explain import Complaint, complaints_of
 from .losses import LOSSES, divergence_read, loss_keys, usable_keys
 from .reader import Place
+from .scorers import NO_MODEL, NONE, TEACHER_SOURCES, Scorer
 from .stages import Train
 from .study import Fork, Study
 from .weigh import Weigh
@@ -18,6 +21,20 @@ from .weigh_checks import check_settings
 def unknown_model(study: Study, place: Place, name: str | None) -> Iterator[Complaint]:
     if name is not None and name not in study.models:
         yield place, f"no model {name!a} in the registry; it holds {', '.join(study.models)}"
+
+
+def unknown_trained(study: Study, place: Place, name: str | None) -> Iterator[Complaint]:
+    """`name` may also be an iteration's."""
+    iteration = Iteration.parse(name) if name else None
+    if iteration is None:
+        yield from unknown_model(study, place, name)
+    elif iteration.arm not in study.arms:
+        yield from unknown_arm(study, place, iteration.arm)
+    else:
+        arm = study.arms[iteration.arm]
+        first, stop = arm.fork.at if arm.fork else 0, arm.iterations or study.iterations
+        if not first <= iteration.k < stop:
+            yield place, f"no iteration {name!a}; arm {iteration.arm!r} has ite{first} to ite{stop - 1}"
 
 
 def unknown_arm(study: Study, place: Place, name: str) -> Iterator[Complaint]:
@@ -167,18 +184,43 @@ def _weigh(study: Study, name: str) -> Iterator[Complaint]:
             if getattr(arm, key):
                 yield (*place, key), f"loss {loss} has no token weights; remove the key, or give the arm loss wspin"
         return
+    yield from check_token_weights(study, place, arm.weigh, lambda: study.arm_weigh(name), arm.teacher)
+
+
+def check_token_weights(
+    study: Study, place: Place, overrides: dict[str, Any], resolve: Callable[[], Weigh], teacher: str | None = None
+) -> Iterator[Complaint]:
+    """Validate how the tokens of an arm or a model are weighed; `overrides` and `teacher` are its own."""
     try:
-        weigh = study.arm_weigh(name)
+        weigh = resolve()
     except ValidationError as error:
         yield from (((*place, "weigh", *below), message) for below, message in complaints_of(error, Weigh))
         return
 
     def at(key: str) -> Place:
-        """Where the key stands: in the arm, or in the study for all arms."""
-        return (*place, "weigh", key) if key in arm.weigh else ("weigh", key)
+        """Where the key stands: in the arm or model, or in the study for all of them."""
+        return (*place, "weigh", key) if key in overrides else ("weigh", key)
 
-    yield from check_settings(weigh, arm.weigh, at)
-    if weigh.source == "equal" and arm.teacher:
-        yield (*place, "teacher"), "source equal uses no teacher; remove the key"
-    if weigh.source == "teacher" and not (arm.teacher or study.teacher):
-        yield ("teacher",), f"missing key; the token weights of arm {name!r} come from a teacher"
+    yield from check_settings(weigh, overrides, at)
+    for key in ("positive", "negative"):
+        yield from _unknown_scorer(study, at(key), getattr(weigh, key))
+    if weigh.positive == weigh.negative == NONE:
+        yield at("positive"), "none and none have no log-probabilities; expected a scorer, or source equal"
+    if weigh.retrain and place[0] == "models":
+        yield at("retrain"), "only arms have iterations to train a pair in; give positive and negative instead"
+    if weigh.source not in TEACHER_SOURCES and teacher:
+        yield (*place, "teacher"), f"source {weigh.source} uses no teacher; remove the key"
+    if weigh.source in TEACHER_SOURCES and not (teacher or study.teacher):
+        yield ("teacher",), f"missing key; the token weights of {place[0][:-1]} {place[1]!r} come from a teacher"
+
+
+def _unknown_scorer(study: Study, place: Place, name: str | None) -> Iterator[Complaint]:
+    """A scorer is a model of the registry, one of its views, an iteration, or one of the words in their place."""
+    if name is None or name in NO_MODEL:
+        return
+    model, view = Scorer.parse(name)
+    yield from unknown_trained(study, place, model)
+    views = study.models[model].views if model in study.models else {}
+    if view is not None and view not in views:
+        known = f"its views are {', '.join(views)}" if views else f"give it one, `models.{model}.views`"
+        yield place, f"no view {view!a} of {model!a}; {known}"

@@ -4,21 +4,10 @@ import math
 import posixpath
 import re
 from collections.abc import Iterator
-from functools import partial
 
-from wspin.templates import CHAT, TEMPLATES, known_templates
-
-from .arms import (
-    check_arms,
-    check_overrides,
-    check_training,
-    check_weights,
-    loss_of,
-    repeated,
-    unknown_arm,
-    unknown_model,
-)
+from .arms import check_arms, check_weights, loss_of, repeated, unknown_arm, unknown_model
 from .explain import Complaint
+from .registry import check_dtypes, check_registry, check_templates
 from .study import OWN_WEIGHT_KEYS, RESERVED, Study
 
 MOST_FILES = 10_000  # of answers: Snakemake would plan their jobs for many minutes
@@ -28,7 +17,7 @@ COLDEST = 0.01  # vLLM silently raises any lower temperature but 0 to this one
 
 def complaints(study: Study) -> Iterator[Complaint]:
     """Every violated rule between sections, once, in the order of the file."""
-    before_arms = (_names, _registry, _templates, _dtypes, _data, _sizes, _lengths, _generation)
+    before_arms = (_names, check_registry, check_templates, check_dtypes, _data, _sizes, _lengths, _generation)
     checks = (*before_arms, check_arms, check_weights, _given, _evaluation, _engines)
     yield from dict.fromkeys(complaint for check in checks for complaint in check(study))
 
@@ -50,69 +39,6 @@ def _names(study: Study) -> Iterator[Complaint]:
     for name in study.arms:
         if name in study.models:
             yield ("arms", name), f"{name!r} is a model of the registry too; arms and models share one set of names"
-
-
-def _registry(study: Study) -> Iterator[Complaint]:
-    yield from unknown_model(study, ("start",), study.start)
-    for name, model in study.models.items():
-        place = ("models", name)
-        if model.trained:
-            yield from unknown_model(study, (*place, "from"), model.from_)
-            yield from check_training(
-                study, (*place, "train"), model.train, lambda name=name: study.model_train(name), 0
-            )
-            if model.train.get("loss", model.loss) != model.loss:
-                yield (*place, "train", "loss"), f"the model's loss is {model.loss!r}, given beside `from`"
-            if _in_cycle(study, name):
-                yield (*place, "from"), f"{name!r} is trained from itself"
-        if model.scratch and model.scratch.text != "sft":
-            yield (*place, "scratch", "text"), f"found {model.scratch.text!r}, expected the data set 'sft'"
-        if model.scratch and model.scratch.context < study.dialogue.max_tokens:
-            yield (*place, "scratch", "context"), f"shorter than dialogue.max_tokens {study.dialogue.max_tokens}"
-    for loss in ("sft", "dpo"):
-        yield from check_overrides(("train", loss), getattr(study.train, loss), partial(study.loss_train, loss))
-        if "loss" in getattr(study.train, loss):
-            message = f"this section holds the settings of loss {loss}; a model's loss is given beside `from`"
-            yield ("train", loss, "loss"), message
-
-
-def _in_cycle(study: Study, name: str) -> bool:
-    visited, parent = {name}, study.models[name].from_
-    while parent in study.models:
-        if parent in visited:
-            return parent == name
-        visited.add(parent)
-        parent = study.models[parent].from_
-    return False
-
-
-def _templates(study: Study) -> Iterator[Complaint]:
-    """Models that are trained here, and those they are trained from, see prompts in the study's template."""
-    templates = {("dialogue", "template"): study.dialogue.template}
-    templates |= {
-        ("models", name, "template"): model.template for name, model in study.models.items() if model.template
-    }
-    for place, template in templates.items():
-        if template not in (*TEMPLATES, CHAT) and template.count("{prompt}") != 1:
-            yield place, f"found {template!r}; expected {known_templates()}"
-    for name in _taking_part(study):
-        if study.models[name].template:
-            yield ("models", name, "template"), "the model takes part in training, which uses `dialogue.template`"
-
-
-def _dtypes(study: Study) -> Iterator[Complaint]:
-    """Models that are trained here, and those they are trained from, are loaded in float32."""
-    for name in _taking_part(study):
-        if study.models[name].dtype == "bfloat16":
-            message = "expected float32, as the model takes part in training: updates would be lost in bfloat16"
-            yield ("models", name, "dtype"), f"{message}; remove the key"
-
-
-def _taking_part(study: Study) -> list[str]:
-    """Models of the registry that are trained, or from which a training starts."""
-    starts = {study.start, *(arm.start for arm in study.arms.values())}
-    parents = {model.from_ for model in study.models.values()}
-    return [name for name, model in study.models.items() if model.trained or name in starts | parents]
 
 
 def _data(study: Study) -> Iterator[Complaint]:

@@ -8,6 +8,7 @@ from .base import (
     Count,
     FilePath,
     Hub,
+    Name,
     Precision,
     PushTo,
     Revision,
@@ -20,6 +21,8 @@ from .base import (
     source_key,
 )
 from .losses import Loss
+
+TrainingData = Literal["sft", "preferences", "preferences.chosen", "preferences.rejected", "answers"]
 
 
 class Package(Section):
@@ -52,11 +55,26 @@ class Model(Section):
     path: FilePath | None = Field(None, description="local folder that `from_pretrained` loads")
     package: Package | None = Field(None, description="GGUF file in a Python package, its weights kept in float32")
     scratch: Scratch | None = Field(None, description="random weights and a tokenizer trained on given text")
-    from_: str | None = Field(None, alias="from", description="registry model this one is trained from")
+    from_: str | None = Field(None, alias="from", description="registry model, or iteration, this one is trained from")
     loss: Loss | None = Field(None, description="loss of the training (with `from`)")
-    data: Literal["sft", "preferences"] | None = Field(None, description="data of the training (with `from`)")
+    data: TrainingData | None = Field(
+        None,
+        description="data of the training (with `from`): pairs for a preference loss; for loss sft real answers, one "
+        "side of the pairs, or the `answers` of the model `of` to the study's prompts (distillation)",
+    )
+    of: str | None = Field(None, description="registry model, or iteration, whose answers data `answers` are")
+    reverse: Literal[True] | None = Field(
+        None, description="data preferences: `true` swaps the sides, so that rejected answers are preferred"
+    )
     train: dict[str, Any] = Field({}, description="settings of `train` that this model overrides (with `from`)")
+    weigh: dict[str, Any] = Field({}, description="settings of `weigh` that this model overrides (with loss wspin)")
     template: str | None = Field(None, description="template of this model's prompts; default: `dialogue.template`")
+    views: dict[Name, str] = Field(
+        {}, description="name: another template of this model's prompts; `model@name` is a scorer (`weigh.positive`)"
+    )
+    eos: Text | None = Field(
+        None, description="token that ends this model's own answers (with `of`); default: `dialogue.eos`"
+    )
     dtype: Precision | None = Field(
         None,
         description="bfloat16 rounds the weights when they are loaded: half the memory, other log-probabilities and "
@@ -70,10 +88,17 @@ class Model(Section):
         trained = self.loss is not None and self.data is not None
         if (kind == "from_") != trained or (kind != "from_" and (self.loss or self.data or self.train)):
             raise ValueError("`from`, `loss` and `data` belong together, and `train` goes with them only")
-        if self.loss == "wspin":
-            raise ValueError("loss wspin is for arms only: registry models have no token weights")
-        if trained and (self.loss == "sft") != (self.data == "sft"):
-            raise ValueError("loss sft trains on data sft, and a preference loss on data preferences")
+        if trained and (self.loss == "sft") == (self.data == "preferences"):
+            raise ValueError(
+                "a preference loss trains on data preferences, and loss sft on data sft, preferences.chosen, "
+                "preferences.rejected or answers"
+            )
+        if (self.data == "answers") != (self.of is not None):
+            raise ValueError("data answers and `of`, the model that gives them, belong together")
+        if self.reverse and self.data != "preferences":
+            raise ValueError("reverse swaps the sides of pairs: it goes with data preferences only")
+        if self.weigh and self.loss != "wspin":
+            raise ValueError("weigh goes with loss wspin: other losses have no token weights")
         return self
 
     @property

@@ -75,6 +75,10 @@ class GenerateSection(Generate):
         description="JSONL in SPIN's or TIS-DPO's format: answers of `start`, used at iteration 0 instead of sampled "
         "ones; arms with another start or seed sample their own",
     )
+    answers: Literal["greedy", "sampled"] | None = Field(
+        None,
+        description="how models answer whose answers others are trained on (data `answers`): greedy, or as self-play",
+    )
 
 
 class Logprobs(Section):
@@ -142,6 +146,15 @@ class Train(Section):
         """The settings that decide the result; a switch that is off is left out, as before there was one."""
         off = set() if self.reference_free else {"reference_free"}
         return self.model_dump(exclude={*UNTRACKED, *off})
+
+
+class TrainedAnswers(Section):
+    """Which answers of its files a training is about; no section of the configuration, but flags like those."""
+
+    replays: CountOrZero = Field(description="replayed response sets in the reference")
+    unreplayed: bool | None = Field(None, description="true: these are left out")
+    side: Literal["chosen", "rejected"] | None = Field(None, description="loss sft: this side of preference pairs")
+    reverse: bool | None = Field(None, description="true: chosen and rejected answers are swapped")
 
 
 class TrainSection(Train):

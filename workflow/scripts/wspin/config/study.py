@@ -7,14 +7,16 @@ from pydantic import Field
 from . import stages
 from .base import FilePath, Name, Rounds, Section, Seed
 from .resources import Resources
+from .scorers import NO_MODEL
 from .sources import Data, Model, Push
 from .stages import Train
 from .weigh import Weigh, WeighSection
 
-# No names for models or arms: folders of the results, the response set of the real answers, the overlays' results
+# No names for models or arms: folders of the results, the response set of the real answers, the overlays' results,
+# and the words in place of a scorer's name.
 RESERVED = frozenset(
     ("data", "fetched", "logprobs", "logs", "benchmarks", "tables", "figures", "pages", "gold", "preferences")
-) | {"config.yaml", "demo", "smollm2", "spin_settings", "swift_paper"}
+) | {"config.yaml", "demo", "smollm2", "spin_settings", "swift_paper", *NO_MODEL}
 
 # An arm that sets one of these keys has weights of its own at iteration 0
 OWN_WEIGHT_KEYS = {"weigh", "teacher", "start", "seed", "fork"}
@@ -70,9 +72,18 @@ class Study(Section):
         merged = merge(self.weigh.model_dump(exclude={"given"}), self.arms[arm].weigh)
         return Weigh.model_validate(merged).without_unused_keys()
 
+    def model_weigh(self, model: str) -> Weigh:
+        """How the tokens of the pairs are weighed that a registry model with loss wspin is trained on."""
+        merged = merge(self.weigh.model_dump(exclude={"given"}), self.models[model].weigh)
+        return Weigh.model_validate(merged).without_unused_keys()
+
     def weighted(self, arm: str) -> bool:
         """Whether an arm's loss has token weights."""
         return self.arm_train(arm).loss == "wspin"
+
+    def weighted_models(self) -> list[str]:
+        """Models of the registry whose loss has token weights."""
+        return [name for name, model in self.models.items() if model.loss == "wspin"]
 
     def given_answers(self) -> list[str]:
         """The start model, if a file holds its answers (`generate.given`)."""

@@ -31,7 +31,7 @@ class Tokens(NamedTuple):
 
 @dataclass(frozen=True)
 class ScoringInputs:
-    """Answers to the prompts of one shard by side (a teacher's only side is ""), and metadata for their file."""
+    """Answers to the prompts of one shard by side (a scorer's only side is ""), and metadata for their file."""
 
     rows: pa.Table
     sides: dict[str, list[Tokens]]
@@ -76,20 +76,23 @@ def iteration_answers(
 
 def preference_answers(rows: pa.Table, chat: ChatTokenizer) -> ScoringInputs:
     """Chosen and rejected answers of preference pairs, EOS included."""
-    sides = {side: _real_tokens(rows[side].to_pylist(), chat) for side in tables.SIDES}
-    return ScoringInputs(rows, sides, _tokenizer_metadata(chat))
+    texts = {side: rows[side].to_pylist() for side in tables.SIDES}
+    sides = {side: _real_tokens(texts[side], chat) for side in tables.SIDES}
+    prompts = rows["prompt"].to_pylist()
+    hashes = {f"{side}_texts": tables.texts_hash(prompts, texts[side]) for side in tables.SIDES}
+    return ScoringInputs(rows, sides, _tokenizer_metadata(chat) | hashes)
 
 
-def teacher_answers(
-    rows: pa.Table, generations: Sequence[str], chat: ChatTokenizer, tokenizer: str, context: int
+def scorer_answers(
+    rows: pa.Table, column: str, generations: Sequence[str], chat: ChatTokenizer, tokenizer: str, context: int
 ) -> ScoringInputs:
-    """The real answers, or those of a file of generations, as a teacher scores them: without EOS.
+    """The answers in a column of the rows, or those of a file of generations, as a scorer scores them: without EOS.
 
-    The generations' ids are kept if they were sampled with the teacher's own `tokenizer` (its hash). A conversation
-    longer than the teacher's `context`, in tokens, is truncated.
+    The generations' ids are kept if they were sampled with the scorer's own `tokenizer` (its hash). A conversation
+    longer than the scorer's `context`, in tokens, is truncated.
     """
     table = _read_generations(rows, generations[0]) if generations else rows
-    texts = table["response"].to_pylist()
+    texts = table["response" if generations else column].to_pylist()
     if generations and tables.metadata(table)["tokenizer"] == tokenizer:
         stopped = [reason == "stop" for reason in table["finish_reason"].to_pylist()]
         ids = [ids[: len(ids) - eos] for ids, eos in zip(table["token_ids"].to_pylist(), stopped, strict=True)]

@@ -75,8 +75,8 @@ def rule(record: dict[str, Any]) -> str | None:
 
 @functools.cache
 def _rules() -> dict[tuple[str, ...], str]:
-    """(program,) or (program, sub-command) -> the rule that runs it."""
+    """(program,) or (program, sub-command) -> the first rule that runs it."""
     texts = [file.read_text() for file in (SCRIPTS.parents[1] / "rules").glob("*.smk")]
     bodies = [match for text in texts for match in re.findall(r"^rule (\w+):\n((?: .*\n|\n)*)", text, re.MULTILINE)]
     commands = {name: re.search(r"workflow/scripts/(\w+)\.py(?: ([a-z_]+))?", body) for name, body in bodies}
-    return {tuple(filter(None, command.groups())): name for name, command in commands.items() if command}
+    return {tuple(filter(None, command.groups())): name for name, command in reversed(commands.items()) if command}

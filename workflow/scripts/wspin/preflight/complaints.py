@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from wspin.config.scorers import Scorer
 from wspin.config.study import Study
 from wspin.errors import StudyError
 from wspin.fetch import hub, models
@@ -61,7 +62,7 @@ def _loaded_in_float32(estimator: Estimator) -> set[str]:
     paths, settings = estimator.paths, estimator.study.eval
     engines = set(map(settings.engine_of, settings.suites))
     evaluated = settings.models if "transformers" in engines or settings.autocast == "float32" else []
-    return {*paths.teachers, *evaluated}
+    return {*(Scorer.parse(scorer).model for scorer in paths.scorers), *evaluated}
 
 
 def _too_large(estimator: Estimator) -> dict[str, str]:

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from wspin.config.scorers import Scorer
 from wspin.config.stages import Train
 from wspin.engine.flops import BACKWARD, Cost, attending_pairs
 from wspin.iteration import Iteration
 from wspin.storage import tables
-from wspin.study.paths import GOLD, StudyPaths
+from wspin.study.files import GOLD, PREFERENCE_SIDES
+from wspin.study.paths import StudyPaths
 
 from . import memory
 from .gpu import PASS_TRAFFIC, STEP_TRAFFIC, Gpu
@@ -127,11 +129,13 @@ class Estimator:
     def _registry(self) -> Iterable[Estimate | None]:
         for name in self.paths.trained_models:
             train = self.study.model_train(name)
-            sft = train.loss == "sft"
-            answers = (self.real,) if sft else (self.real, self.generated)
-            yield self._training(name, train, self.rows if sft else self.pairs, answers)
+            answers = (self.real,) if train.loss == "sft" else (self.real, self.generated)
+            pairs = self.study.models[name].data.startswith("preferences")
+            yield self._training(name, train, self.pairs if pairs else self.rows, answers)
 
     def _arms(self) -> Iterable[Estimate | None]:
+        for model in self.paths.contrast_models:
+            yield self._training(model, self.paths.train_settings(model), self.rows, (self.real, self.generated))
         for iteration in self.paths.all_iterations():
             train = self.paths.train_settings(iteration.name)
             sets = 1 + len(self.paths.replayed_sets(iteration))
@@ -174,10 +178,9 @@ class Estimator:
             VLLM_BATCH if vllm else settings.batch_size, settings.dtype if vllm else "float32", launches=not vllm
         )
         longest = self.study.dialogue.max_prompt_tokens + settings.max_new_tokens
-        for responses in self.paths.response_sets():
-            model = self.paths.generator(responses)
-            size = self.size(model)
-            if size and responses not in self.study.given_answers():
+        sampled = [name for name in self.paths.response_sets() if name not in self.study.given_answers()]
+        for model in (*map(self.paths.generator, sampled), *self.paths.answering_models):
+            if size := self.size(model):
                 needed = memory.generation(size, settings, longest, self.assumed.gpu_memory_gb)
                 work, seconds = self._decoding(size, decoding, self.rows, self.prompt, self.generated)
                 yield self._estimate("generate", ("by", model), jobs, work, needed, seconds / jobs, self.files(model))
@@ -198,20 +201,22 @@ class Estimator:
             answers = (real, generated, *[generated] * len(self.paths.replayed_sets(Iteration.parse(folder))))
             model = self.paths.generator(self.paths.scored_set(folder))
             yield self._scoring(model, ("reference by", model), shards, self.rows, *answers)
-        for teacher, responses in self._teacher_sets():
-            length = real if responses == GOLD else generated
-            yield self._scoring(teacher, (f"{teacher} scores", responses), shards, self.rows, length)
+        for scorer, responses in self._scored_sets():
+            pairs, real = responses in PREFERENCE_SIDES, responses in (GOLD, PREFERENCE_SIDES[0])
+            rows, jobs = (self.pairs, len(self.paths.shards("pairs"))) if pairs else (self.rows, shards)
+            what, length = (f"{scorer} scores", responses), self.real if real else self.generated
+            yield self._scoring(Scorer.parse(scorer).model, what, jobs, rows, length)
         for model in self.paths.preference_references:
             count = len(self.paths.shards("pairs"))
             yield self._scoring(model, ("preferences by", model), count, self.pairs, real, generated)
 
-    def _teacher_sets(self) -> list[tuple[str, str]]:
-        """(teacher, response set) of all that teachers score, each once."""
+    def _scored_sets(self) -> list[tuple[str, str]]:
+        """(scorer, response set) of all that scorers score, each once."""
         sets = {}
-        for iteration in self.paths.weighted_iterations():
-            given = iteration.k == 0 and iteration.arm in self.study.given_weights()
-            if (teacher := self.paths.teacher(iteration.arm)) and not given:
-                sets |= {(teacher, GOLD): None, (teacher, self.paths.response_set(iteration)): None}
+        given = {Iteration(arm, 0).name for arm in self.study.given_weights()}
+        for model in self.paths.weighted_folders:
+            scorers = () if model in given else filter(None, self.paths.scorer_pair(model))
+            sets |= dict.fromkeys((scorer, side) for scorer in scorers for side in self.paths.scored_sides(model))
         return list(sets)
 
     def _scoring(self, model: str, what: tuple[str, str], jobs: int, rows: int, *answers: float) -> Estimate | None:

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 from wspin.iteration import Iteration
 
-from .paths import GOLD, StudyPaths
+from .paths import StudyPaths
 
-COLUMNS = ("generations", "reference", "teacher logprobs", "weights", "model", "scores")
+COLUMNS = ("generations", "reference", "scorers' logprobs", "weights", "model", "scores")
 
 
 class Job(NamedTuple):
@@ -19,16 +19,12 @@ class Job(NamedTuple):
 
 
 def rows(paths: StudyPaths) -> dict[str, dict[str, list[Job]]]:
-    """Model -> column -> jobs, in running order: the registry, parents first, then arm by arm.
+    """Model -> column -> jobs: the registry, parents first, then arm by arm, in running order.
 
     What arms share stands in the row of each of them, what an iteration replays in the row of its own iteration.
     """
-    models = paths.study.models
-
-    def depth(name: str) -> int:
-        return 1 + depth(models[name].from_) if models[name].trained else 0
-
-    names = [*sorted(models, key=depth), *paths.iteration_models()]
+    registry = sorted(paths.study.models, key=lambda name: len(paths.ancestors(name)))
+    names = [*registry, *paths.contrast_models, *paths.iteration_models()]
     return {name: dict(zip(COLUMNS, _row(paths, name), strict=True)) for name in names}
 
 
@@ -37,7 +33,7 @@ def other_jobs(paths: StudyPaths) -> dict[str, list[Job]]:
     rows = {"sft": "prompts"}
     if any(paths.heldout(suite) for suite in paths.study.eval.suites):
         rows["heldout"] = "heldout"
-    if paths.preference_references:
+    if any(paths.training_rows(model) == paths.data("preferences") for model in paths.trained_models):
         rows["preferences"] = "preferences"
     files = {name: (paths.data(name), paths.rows_digest(name)) for name in rows.values()}
     prepared = [Job(outputs, paths.log("data", name)) for name, outputs in files.items()]
@@ -60,18 +56,28 @@ def _row(paths: StudyPaths, model: str) -> list[list[Job]]:
     iteration = Iteration.parse(model)
     training, scores = [_model(paths, model)], _scores(paths, model)
     if iteration is None:
-        entry, kind = paths.study.models[model], ("preferences", "logprobs/preferences", "pairs")
-        reference = _shards(paths, entry.from_, *kind) if entry.data == "preferences" else []
-        return [[], reference, [], [], training, scores]
+        return [*_registry(paths, model), training, scores]
     weighted = _weighted(paths, iteration)
     return [
         _shards(paths, paths.response_set(iteration), "generations", "generate"),
         _shards(paths, paths.reference_folder(iteration), "reference", "logprobs/reference"),
-        [job for source in weighted for job in _teacher(paths, source)],
+        [job for source in weighted for job in _scorers(paths, source.name)],
         [job for source in weighted for job in _shards(paths, paths.weights_folder(source), "weights", "weigh")],
         training,
         scores,
     ]
+
+
+def _registry(paths: StudyPaths, model: str) -> list[list[Job]]:
+    """The jobs before the training of a registry model, or of a pair trained in an iteration, column by column."""
+    entry = paths.study.models.get(model)
+    answers = _shards(paths, entry.of, "answers", "generate") if entry and entry.of else []
+    if not entry or entry.data != "preferences":
+        return [answers, [], [], []]
+    reference = _shards(paths, entry.from_, "preferences", "logprobs/preferences", "pairs")
+    if model not in paths.study.weighted_models():
+        return [answers, reference, [], []]
+    return [answers, reference, _scorers(paths, model), _shards(paths, model, "weights", "weigh", "pairs")]
 
 
 def _model(paths: StudyPaths, model: str) -> Job:
@@ -98,23 +104,27 @@ def _weighted(paths: StudyPaths, iteration: Iteration) -> list[Iteration]:
     return [*(source for source in replayed if paths.weights_folder(source) == source.name), iteration]
 
 
-def _teacher(paths: StudyPaths, iteration: Iteration) -> list[Job]:
-    """Scoring of an iteration's real and generated answers by the teacher."""
-    arm, k = iteration
-    teacher = paths.teacher(arm)
-    if not teacher or (k == 0 and arm in paths.study.given_weights()):
+def _scorers(paths: StudyPaths, model: str) -> list[Job]:
+    """Scoring of the chosen and the rejected answers that a weighted iteration or registry model is trained on."""
+    iteration = Iteration.parse(model)
+    if iteration and iteration.k == 0 and iteration.arm in paths.study.given_weights():
         return []
-    texts = [(responses, shard) for responses in (GOLD, paths.response_set(iteration)) for shard in paths.shards()]
-    folder, log = f"logprobs/{teacher}", f"logprobs/teacher/{teacher}"
-    return [Job((paths.file(folder, *text),), paths.log(log, *text)) for text in texts]
+    shards = paths.shards("prompts" if iteration else "pairs")
+    texts = [(responses, shard) for responses in paths.scored_sides(model) for shard in shards]
+    places = [(scorer, *text) for scorer in paths.scorer_pair(model) if scorer for text in texts]
+    return [
+        Job((paths.file(f"logprobs/{scorer}", *text),), paths.log("logprobs/scorer", scorer, *text))
+        for scorer, *text in places
+    ]
 
 
 def _shards(paths: StudyPaths, folder: str, kind: str, stage: str, rows: str = "prompts") -> list[Job]:
+    place = (stage, folder, kind) if kind == "answers" else (stage, folder)
     return [
         Job(
             (paths.file(folder, kind, shard),),
-            paths.log(stage, folder, shard),
-            paths.state(stage, folder, shard) if stage == "generate" else None,
+            paths.log(*place, shard),
+            paths.state(*place, shard) if stage == "generate" else None,
         )
         for shard in paths.shards(rows)
     ]

@@ -1,15 +1,24 @@
 """Which model, answers and weights belong to an iteration, and which of them arms share. Names only, no paths.
 
-* A *model* is a registry name (`sft`) or an iteration's (`spin/ite2`).
+* A *model* is a registry name (`sft`), an iteration's (`spin/ite2`), or of a pair trained in it (`spin/ite2/plus`).
+* A *scorer* is a model, or a view of one (`sft@good`), whose log-probabilities become token weights.
 * A *response set* is the folder whose `generations/` holds answers of one opponent: `{start}` for iteration 0, which
   the arms share, and the iteration's own folder after that.
 """
 
 from functools import cache, cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
+from wspin.config.scorers import NO_MODEL, SHIFTED, TEACHER_SOURCES, Scorer
 from wspin.config.study import Study
-from wspin.iteration import Iteration
+from wspin.iteration import Contrast, Iteration
+
+
+class ScorerPair(NamedTuple):
+    """The scorers of r = log positive - log negative; None: the student, or log-probability 0, for which no file is."""
+
+    positive: str | None = None
+    negative: str | None = None
 
 
 class Lineage:
@@ -34,14 +43,31 @@ class Lineage:
         return sorted({self.start(arm) for arm in self.study.arms})
 
     @cached_property
-    def teachers(self) -> list[str]:
-        """Models whose log-probabilities weigh the tokens of some arm."""
-        return sorted({self.teacher(arm) for arm in self.study.arms} - {None})
+    def weighted_folders(self) -> list[str]:
+        """Iterations and registry models whose `weights/` are computed: all that a weighted training reads."""
+        windows = [self.training_window(iteration) for iteration in self.weighted_iterations()]
+        folders = [self.weights_folder(earlier) for window in windows for earlier in window]
+        return [*dict.fromkeys(folders), *self.study.weighted_models()]
+
+    @cached_property
+    def scorers(self) -> list[str]:
+        """Models and views whose log-probabilities weigh tokens."""
+        return sorted({scorer for folder in self.weighted_folders for scorer in self.scorer_pair(folder) if scorer})
+
+    @cached_property
+    def contrast_models(self) -> list[str]:
+        """The pairs of models that iterations train to weigh their tokens."""
+        return [scorer for scorer in self.scorers if Contrast.parse(scorer)]
 
     @cached_property
     def preference_references(self) -> list[str]:
         """Models whose log-probabilities of the preference pairs are the reference of a baseline."""
         return sorted({m.from_ for m in self.study.models.values() if m.data == "preferences"})
+
+    @cached_property
+    def answering_models(self) -> list[str]:
+        """Models on whose answers to the study's prompts others are trained."""
+        return sorted({model.of for model in self.study.models.values() if model.of})
 
     @cached_property
     def policies(self) -> set[str]:
@@ -62,9 +88,21 @@ class Lineage:
     @cache
     def teacher(self, arm: str) -> str | None:
         """The model that weighs an arm's tokens; None for an arm without token weights, or with equal ones."""
-        if not self.study.weighted(arm) or self.study.arm_weigh(arm).source != "teacher":
+        if not self.study.weighted(arm) or self.study.arm_weigh(arm).source not in TEACHER_SOURCES:
             return None
         return self.study.arms[arm].teacher or self.study.teacher
+
+    @cache
+    def scorer_pair(self, model: str) -> ScorerPair:
+        """The scorers that weigh the tokens of the pairs which a weighted iteration or registry model is trained on."""
+        iteration = Iteration.parse(model)
+        weigh = self.study.arm_weigh(iteration.arm) if iteration else self.study.model_weigh(model)
+        if weigh.source in TEACHER_SOURCES:
+            teacher = self.teacher(iteration.arm) if iteration else self.study.teacher
+            return ScorerPair(Scorer(teacher, SHIFTED if weigh.shifted else None).name)
+        if weigh.retrain:
+            return ScorerPair(*(Contrast(iteration, side).name for side in Contrast.SIDES))
+        return ScorerPair(*(None if name in NO_MODEL else name for name in (weigh.positive, weigh.negative)))
 
     def window(self, arm: str) -> int:
         return self.study.arms[arm].data_window or self.study.data_window
@@ -163,13 +201,15 @@ class Lineage:
 
     def parent(self, model: str) -> str:
         """The model a trained model starts from."""
+        if contrast := Contrast.parse(model):
+            return self.opponent(contrast.iteration)
         iteration = Iteration.parse(model)
         return self.opponent(iteration) if iteration else self.study.models[model].from_
 
     def ancestors(self, model: str) -> list[str]:
         """The models that a model was trained from, its parent first; the last one was not trained here."""
         chain = []
-        while Iteration.parse(model) or self.study.models[model].trained:
+        while model not in self.fetched_models:
             model = self.parent(model)
             chain.append(model)
         return chain

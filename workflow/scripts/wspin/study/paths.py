@@ -1,150 +1,14 @@
-"""The files of a study, the inputs of its rules, and the settings that their programs take."""
+"""The inputs of the rules, and the settings that their programs take."""
 
-import re
-from collections.abc import Iterable, Sequence
-from functools import cache
-
-from wspin.config.sources import Source
+from wspin.config.scorers import Scorer
 from wspin.config.stages import Train, at_iteration
-from wspin.config.study import Study
-from wspin.iteration import Iteration
+from wspin.iteration import Contrast, Iteration
 
-from .lineage import Lineage
-
-GOLD = "gold"  # in place of a response set: the real answers
+from .files import GOLD, PREFERENCE_SIDES, StudyFiles
 
 
-def alternatives(names: Iterable[str]) -> str:
-    """A pattern that matches the names and nothing else, the longest first; no names match nothing."""
-    return "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True)) or "(?!)"
-
-
-class StudyPaths(Lineage):
-    """Paths and relations of one study."""
-
-    def __init__(self, study: Study):
-        super().__init__(study)
-        self.results = study.results
-
-    # Files
-
-    @cache
-    def shards(self, rows: str = "prompts") -> list[str]:
-        """Shard names of the study's prompts, or of its preference `pairs`: they follow from the config alone."""
-        source = self.study.data.sft if rows == "prompts" else self.study.data.preferences
-        count = -(-getattr(source, rows) // source.shard)
-        width = max(2, len(str(count - 1)))
-        return [f"{i:0{width}d}" for i in range(count)]
-
-    def model(self, name: str) -> str:
-        return f"{self.results}/{name}/model"
-
-    def manifest(self, name: str) -> str:
-        return f"{self.results}/{name}/manifest.json"
-
-    def metrics(self, name: str) -> str:
-        return f"{self.results}/{name}/metrics.jsonl"
-
-    def files(self, folder: str, kind: str, rows: str = "prompts") -> list[str]:
-        return [self.file(folder, kind, shard) for shard in self.shards(rows)]
-
-    def file(self, folder: str, kind: str, shard: str) -> str:
-        return f"{self.results}/{folder}/{kind}/{shard}.parquet"
-
-    def scores(self, model: str) -> list[str]:
-        return [f"{self.results}/{model}/scores/{suite}.json" for suite in self.study.eval.suites]
-
-    def fetched(self, dataset: str) -> str:
-        return f"{self.results}/fetched/{dataset}"
-
-    def fetched_manifest(self, dataset: str) -> str:
-        return f"{self.fetched(dataset)}.json"
-
-    def source(self, dataset: str) -> Source:
-        """Where a data set comes from; one whose rows are `from` another has that one's source."""
-        entry = getattr(self.study.data, dataset)
-        return getattr(self.study.data, getattr(entry, "from_", None) or dataset)
-
-    def data(self, name: str) -> str:
-        return f"{self.results}/data/{name}.parquet"
-
-    def rows_digest(self, name: str) -> str:
-        """What tracks the rows of `data(name)`: another file with equal rows re-runs nothing."""
-        return f"{self.results}/data/{name}.json"
-
-    def log(self, *place: str) -> str:
-        """The log of a job, by its stage, what the job is about and its shard."""
-        return f"{self.results}/logs/{'/'.join(place)}.log"
-
-    def tables(self) -> list[str]:
-        names = [f"{name}.{kind}" for name in ("scores", "differences") for kind in ("csv", "md", "tex")]
-        return [f"{self.results}/tables/{name}" for name in (*names, "weights.csv", "weights.md", "examples.md")]
-
-    def figures(self) -> list[str]:
-        return [f"{self.results}/figures/averages.{kind}" for kind in ("pdf", "svg", "png")]
-
-    def all_scores(self) -> list[str]:
-        return [path for model in self.table_models() for path in self.scores(model)]
-
-    def all_samples(self) -> list[str]:
-        return [self.samples(path) for path in self.all_scores()]
-
-    def samples(self, scores: str) -> str:
-        """The answers behind a file of scores."""
-        return f"{scores.removesuffix('.json')}.samples.parquet"
-
-    def weight_folders(self) -> dict[str, list[str]]:
-        """Folders of every iteration's token weights, and of the references and generations they belong to, by kind."""
-        owners = {"weights": self.weights_folder, "reference": self.reference_folder, "generations": self.response_set}
-        return {
-            kind: [f"{self.results}/{owner(iteration)}/{kind}" for iteration in self.weighted_iterations()]
-            for kind, owner in owners.items()
-        }
-
-    def weight_files(self, shards: Sequence[str] = ()) -> list[str]:
-        """The files in `weight_folders`, each once; of some shards or of all."""
-        folders = dict.fromkeys(folder for kind in self.weight_folders().values() for folder in kind)
-        return [f"{folder}/{shard}.parquet" for folder in folders for shard in shards or self.shards()]
-
-    def opponents(self) -> dict[str, str]:
-        """A name for every opponent's response set, with the seed where the model answered with an earlier one too."""
-        named: dict[str, str] = {}
-        for responses in self.response_sets():
-            model = self.generator(responses)
-            named.setdefault(f"{model}, seed {self.draw_seed(responses)[0]}" if model in named else model, responses)
-        return named
-
-    def example_answers(self) -> list[str]:
-        return [self.file(responses, "generations", self.shards()[0]) for responses in self.opponents().values()]
-
-    def example_files(self) -> list[str]:
-        """The first shards of all answers, and of the files in `weight_folders`."""
-        return [*self.example_answers(), *self.weight_files(self.shards()[:1])]
-
-    def fits_models(self) -> list[str]:
-        return [self.model(name) for name in self.study.data.fits]
-
-    def fits_manifests(self) -> list[str]:
-        return [self.manifest(name) for name in self.study.data.fits]
-
-    def state(self, stage: str, *names: str) -> str:
-        """Where the job of these wildcards keeps what it resumes from; its program adds a fingerprint."""
-        return "/".join([self.results, ".state", stage, *names])
-
-    def all_models(self) -> list[str]:
-        return [self.model(name) for name in (*self.study.models, *self.iteration_models())]
-
-    def targets(self) -> dict[str, list[str]]:
-        """Every iteration's target, `<results>/{arm}/ite{k}`, with the files that it gathers."""
-        iterations = [iteration for arm in self.study.arms for iteration in self.iterations(arm)]
-        return {f"{self.results}/{iteration.name}": self.iteration_files(iteration) for iteration in iterations}
-
-    def iteration_files(self, iteration: Iteration) -> list[str]:
-        """What the target of an iteration gathers."""
-        name, answers = iteration.name, self.files(self.response_set(iteration), "generations")
-        weighted = self.study.weighted(iteration.arm)
-        weights = self.files(self.weights_folder(iteration), "weights") if weighted else []
-        return [*answers, *weights, self.model(name), self.manifest(name), self.metrics(name), *self.scores(name)]
+class StudyPaths(StudyFiles):
+    """Paths of one study by the rules that read them."""
 
     # Inputs of the rules, by the names of their wildcards
 
@@ -170,23 +34,32 @@ class StudyPaths(Lineage):
         return self.rows_digest(self._training_data(model))
 
     def _training_data(self, model: str) -> str:
+        """The data set with a training's prompts."""
         entry = self.study.models.get(model)
-        return "preferences" if entry and entry.data == "preferences" else "prompts"
+        return "preferences" if entry and entry.data.startswith("preferences") else "prompts"
 
     def training_reference(self, model: str) -> list[str]:
         """Shards of the start model's log-probabilities of the pairs; sft needs none."""
-        if iteration := Iteration.parse(model):
+        contrast = Contrast.parse(model)
+        if iteration := contrast.iteration if contrast else Iteration.parse(model):
             return self.files(self.reference_folder(iteration), "reference")
         entry = self.study.models[model]
         return self.files(entry.from_, "preferences", "pairs") if entry.data == "preferences" else []
 
     def training_weights(self, model: str) -> list[str]:
-        """Shards of the weights of all that an iteration trains on: of its own answers, then of the replayed ones."""
+        """Shards of the weights of all pairs of a training: for an iteration of its own answers, then the replayed."""
+        if model in self.study.weighted_models():
+            return self.files(model, "weights", "pairs")
         iteration = Iteration.parse(model)
         if not iteration or not self.study.weighted(iteration.arm):
             return []
         folders = [self.weights_folder(replayed) for replayed in self.training_window(iteration)]
         return [path for folder in folders for path in self.files(folder, "weights")]
+
+    def training_answers(self, model: str) -> list[str]:
+        """Shards of the answers of the model that this one is distilled from."""
+        entry = self.study.models.get(model)
+        return self.files(entry.of, "answers") if entry and entry.of else []
 
     def generator_model(self, responses: str) -> str:
         return self.model(self.generator(responses))
@@ -201,9 +74,26 @@ class StudyPaths(Lineage):
         replayed = self.replayed_sets(Iteration.parse(responses))
         return [self.file(folder, "generations", shard) for folder in replayed]
 
-    def teacher_answers(self, responses: str, shard: str) -> list[str]:
-        """What a teacher scores beside the prompts; nothing for the real answers, which lie with the prompts."""
-        return [] if responses == GOLD else [self.file(responses, "generations", shard)]
+    def scorer_model(self, scorer: str) -> str:
+        return self.model(Scorer.parse(scorer).model)
+
+    def scorer_manifest(self, scorer: str) -> str:
+        return self.manifest(Scorer.parse(scorer).model)
+
+    def scorer_rows(self, responses: str) -> str:
+        return self.data(self._scored_data(responses))
+
+    def scorer_digest(self, responses: str) -> str:
+        return self.rows_digest(self._scored_data(responses))
+
+    def _scored_data(self, responses: str) -> str:
+        """The data set with the prompts of a response set, or of a side of the preference pairs."""
+        return "preferences" if responses in PREFERENCE_SIDES else "prompts"
+
+    def scorer_answers(self, responses: str, shard: str) -> list[str]:
+        """What a scorer scores beside the rows; nothing for real answers, which lie with them."""
+        real = responses in (GOLD, *PREFERENCE_SIDES)
+        return [] if real else [self.file(responses, "generations", shard)]
 
     def weighted_answers(self, arm: str, k: str, shard: str) -> str:
         return self.file(self.response_set(Iteration(arm, int(k))), "generations", shard)
@@ -211,11 +101,32 @@ class StudyPaths(Lineage):
     def weighted_reference(self, arm: str, k: str, shard: str) -> str:
         return self.file(self.reference_folder(Iteration(arm, int(k))), "reference", shard)
 
-    def teacher_logprobs(self, arm: str, k: str, shard: str) -> list[str]:
-        """The teacher's log-probabilities of an iteration's real and generated answers; none for an arm without one."""
-        teacher = self.teacher(arm)
-        sets = (GOLD, self.response_set(Iteration(arm, int(k)))) if teacher else ()
-        return [self.file(f"logprobs/{teacher}", responses, shard) for responses in sets]
+    def positive_logprobs(self, arm: str, k: str, shard: str) -> list[str]:
+        """The positive scorer's log-probabilities of an iteration's real and generated answers, if it has files."""
+        iteration = Iteration(arm, int(k))
+        return self._logprobs(self.scorer_pair(iteration.name).positive, self.scored_sides(iteration.name), shard)
+
+    def negative_logprobs(self, arm: str, k: str, shard: str) -> list[str]:
+        iteration = Iteration(arm, int(k))
+        return self._logprobs(self.scorer_pair(iteration.name).negative, self.scored_sides(iteration.name), shard)
+
+    def preference_reference(self, model: str, shard: str) -> str:
+        return self.file(self.parent(model), "preferences", shard)
+
+    def positive_preferences(self, model: str, shard: str) -> list[str]:
+        """The positive scorer's log-probabilities of both sides of the preference pairs, if it has files."""
+        return self._logprobs(self.scorer_pair(model).positive, PREFERENCE_SIDES, shard)
+
+    def negative_preferences(self, model: str, shard: str) -> list[str]:
+        return self._logprobs(self.scorer_pair(model).negative, PREFERENCE_SIDES, shard)
+
+    def scored_sides(self, model: str) -> tuple[str, str]:
+        """What the scorers of a weighted iteration or registry model score: its chosen and its rejected answers."""
+        iteration = Iteration.parse(model)
+        return (GOLD, self.response_set(iteration)) if iteration else PREFERENCE_SIDES
+
+    def _logprobs(self, scorer: str | None, sides: tuple[str, str], shard: str) -> list[str]:
+        return [self.file(f"logprobs/{scorer}", side, shard) for side in sides] if scorer else []
 
     def heldout(self, suite: str) -> list[str]:
         return [self.data("heldout")] if self.study.eval.sources[suite].heldout else []
@@ -229,16 +140,21 @@ class StudyPaths(Lineage):
         """The settings of one training, per-iteration values resolved; triplets only where answers are replayed."""
         iteration = Iteration.parse(model)
         if not iteration:
-            return self.study.model_train(model).model_copy(update={"triplets": False})
+            contrast = Contrast.parse(model)
+            settings = self.study.loss_train("dpo") if contrast else self.study.model_train(model)
+            return settings.without_unused_keys().model_copy(update={"triplets": False})
         settings = at_iteration(self.study.arm_train(iteration.arm), iteration.k)
         return settings if self.replayed_sets(iteration) else settings.model_copy(update={"triplets": False})
 
     def draw_seed(self, responses: str) -> tuple[int, int]:
         """(seed, iteration) from which the random numbers of a response set derive; never from an arm's name."""
-        iteration = Iteration.parse(responses)
+        contrast = Contrast.parse(responses)
+        iteration = contrast.iteration if contrast else Iteration.parse(responses)
         return (self.seed(iteration.arm), iteration.k) if iteration else (self.study.seed, 0)
 
-    def template(self, model: str) -> str:
-        """The template in which a model sees a prompt; trained models keep the study's."""
+    def template(self, scorer: str) -> str:
+        """The template in which a model or a view of one sees a prompt; trained models keep the study's."""
+        model, view = Scorer.parse(scorer)
         entry = self.study.models.get(model)
-        return (entry and entry.template) or self.study.dialogue.template
+        own = entry and (entry.views.get(view) or entry.template)
+        return own or self.study.dialogue.template

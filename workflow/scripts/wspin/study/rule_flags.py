@@ -8,10 +8,12 @@ import json
 from functools import cache
 
 from wspin.config.flags import flags
+from wspin.config.scorers import SHIFTED, Scorer
 from wspin.config.sources import Model, Preferences, Sft, Source, TaskSource
-from wspin.config.stages import UNTRACKED, Dialogue
-from wspin.iteration import Iteration
+from wspin.config.stages import UNTRACKED, Dialogue, TrainedAnswers
+from wspin.iteration import Contrast, Iteration
 
+from .files import PREFERENCE_SIDES
 from .paths import StudyPaths
 
 
@@ -31,8 +33,12 @@ class RuleFlags:
 
     def untracked_fetch_flags(self, model: str) -> list[str]:
         """What a model is checked against, which changes none of its files."""
-        needs_eos = model in self.paths.policies and not self.study.models[model].scratch
-        return ["--template", self.paths.template(model), *(["--eos", self.study.dialogue.eos] if needs_eos else [])]
+        entry, eos = self.study.models[model], []
+        if model in self.paths.policies and not entry.scratch:
+            eos = ["--eos", self.study.dialogue.eos]
+        elif model in self.paths.answering_models:
+            eos = ["--eos", entry.eos or self.study.dialogue.eos]
+        return ["--template", self.paths.template(model), *eos]
 
     def fetch_data(self, dataset: str) -> list[str]:
         source, split = self.paths.source(dataset), ["--splits", getattr(self.study.data, dataset).split]
@@ -64,10 +70,20 @@ class RuleFlags:
         return ["--split", source.split, "--rows", str(source.pairs), *corrupt, *self._fits()]
 
     def train(self, model: str) -> list[str]:
-        replays = ["--replays", str(len(self.paths.replayed_sets(Iteration.parse(model))))]
-        seed = ["--seed", *map(str, self.paths.draw_seed(model))]
+        seed = ["--seed", *map(str, self.paths.draw_seed(model)), "--autocast", self.study.logprobs.autocast]
         settings = flags(self.paths.train_settings(model), but=UNTRACKED)
-        return [*replays, *seed, "--autocast", self.study.logprobs.autocast, *settings, *flags(self._dialogue(model))]
+        return [*flags(self._trained_answers(model)), *seed, *settings, *flags(self._dialogue(model))]
+
+    def _trained_answers(self, model: str) -> TrainedAnswers:
+        if contrast := Contrast.parse(model):
+            reverse = True if contrast.side == "minus" else None
+            replays = len(self.paths.replayed_sets(contrast.iteration))
+            return TrainedAnswers(replays=replays, unreplayed=True, reverse=reverse)
+        if iteration := Iteration.parse(model):
+            return TrainedAnswers(replays=len(self.paths.replayed_sets(iteration)))
+        entry = self.study.models[model]
+        side = entry.data.removeprefix("preferences.") if entry.data in PREFERENCE_SIDES else None
+        return TrainedAnswers(replays=0, side=side, reverse=entry.reverse)
 
     def untracked_train_flags(self, model: str) -> list[str]:
         """What leaves no trace in a training's result: where it and its parent keep their states, what it watches."""
@@ -85,8 +101,23 @@ class RuleFlags:
     def logprobs_reference(self, responses: str, shard: str) -> list[str]:
         return [*_shard(shard, self.study.data.sft), *self._scoring(self.paths.generator(responses), completes=True)]
 
-    def logprobs_teacher(self, scorer: str, responses: str, shard: str) -> list[str]:
-        return [*_shard(shard, self.study.data.sft), *self._scoring(scorer), *self._dtype(scorer)]
+    def generate_answers(self, model: str, shard: str) -> list[str]:
+        entry, settings = self.study.models.get(model), self.study.generate.without_unused_keys()
+        if self.study.generate.answers == "greedy":
+            settings = settings.model_copy(update={"temperature": 0.0, "top_p": 1.0})
+        dialogue = self._dialogue(model)
+        if entry and entry.eos:
+            dialogue = dialogue.model_copy(update={"eos": entry.eos})
+        seed = ["--seed", *map(str, self.paths.draw_seed(model))]
+        return [*_shard(shard, self.study.data.sft), *seed, *flags(settings), *flags(dialogue)]
+
+    def logprobs_scorer(self, scorer: str, responses: str, shard: str) -> list[str]:
+        model, view = Scorer.parse(scorer)
+        pairs = responses in PREFERENCE_SIDES
+        rows = self.study.data.preferences if pairs else self.study.data.sft
+        side = ["--side", responses.removeprefix("preferences.")] if pairs else []
+        shifted = ["--shifted"] if view == SHIFTED else []
+        return [*_shard(shard, rows), *self._scoring(scorer), *self._dtype(model), *side, *shifted]
 
     def logprobs_preferences(self, scorer: str, shard: str) -> list[str]:
         return [*_shard(shard, self.study.data.preferences), *self._scoring(scorer)]
@@ -94,6 +125,10 @@ class RuleFlags:
     def weigh(self, arm: str, k: str, shard: str) -> list[str]:
         seed = ["--seed", str(self.paths.seed(arm)), k]
         return [*_shard(shard, self.study.data.sft), *seed, *self._weigh(arm)]
+
+    def weigh_preferences(self, model: str, shard: str) -> list[str]:
+        seed = ["--seed", *map(str, self.paths.draw_seed(model))]
+        return [*_shard(shard, self.study.data.preferences), *seed, *flags(self.study.model_weigh(model))]
 
     def weigh_given(self, arm: str, k: str, shard: str) -> list[str]:
         return [*_shard(shard, self.study.data.sft), "--eos-weight", str(self.study.weigh.eos_weight)]

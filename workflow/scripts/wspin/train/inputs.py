@@ -5,12 +5,14 @@ The rows, token ids, models and tokenizers of the files are checked against each
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from wspin.config.stages import Train, TrainedAnswers
 from wspin.data.chat import ChatTokenizer
 from wspin.engine.packing import Item
 from wspin.errors import StudyError
@@ -20,32 +22,75 @@ Paths = Sequence[str]
 Metadata = dict[str, Any]
 
 
+@dataclass(frozen=True)
+class TrainingFiles:
+    """The files of one training."""
+
+    rows: str  # prompts.parquet or preferences.parquet
+    reference: Paths = ()  # shards of the start model's log-probabilities; none for sft
+    weights: Sequence[Paths] = ()  # shards of the weights of each response set, as its own iteration trained on them
+    answers: Paths = ()  # shards of another model's answers, for sft on these
+
+
+def training_items(
+    settings: Train, files: TrainingFiles, which: TrainedAnswers, chat: ChatTokenizer, expected: Metadata
+) -> list[Item]:
+    """The items to train on, from all response sets; with `triplets` one a prompt. See `training_sets`."""
+    sets = training_sets(settings.loss, files, which, chat, expected)
+    return group_by_prompt(sets) if settings.triplets else [item for pairs in sets for item in pairs]
+
+
 def training_sets(
-    loss: str, rows: str, reference: Paths, weights: list[Paths], replays: int, chat: ChatTokenizer, expected: Metadata
+    loss: str, files: TrainingFiles, which: TrainedAnswers, chat: ChatTokenizer, expected: Metadata
 ) -> list[list[Item]]:
     """The items to train on, in one list per response set: this iteration's, then the replayed ones, latest first.
 
     Items are answers for sft, pairs with their reference otherwise, with token weights for wspin; the sets share the
-    chosen answers. `reference` holds the shards of the start model's log-probabilities, `weights` those of each set, as
-    the set's own iteration trained on them; `expected` is the metadata that the files must have. Raises `StudyError` if
-    files are missing, or belong to other rows, token ids, another model, tokenizer or precision.
+    chosen answers. `expected` is the metadata that the files must have. Raises `StudyError` if files are missing, or
+    belong to other rows, token ids, another model, tokenizer or precision.
     """
-    table = tables.read(rows, "prompts" if rows.endswith("prompts.parquet") else "preferences")
+    table = tables.read(files.rows, "prompts" if files.rows.endswith("prompts.parquet") else "preferences")
     prompts = [np.array(ids, dtype=np.int32) for ids in chat.batch_prompt_ids(table["prompt"].to_pylist())]
     if loss == "sft":
-        responses = [np.array(ids, dtype=np.int32) for ids in chat.batch_response_ids(table["response"].to_pylist())]
-        return [[Item(prompt, (response,)) for prompt, response in zip(prompts, responses, strict=True)]]
-    if not reference:
+        texts = table[which.side or "response"].to_pylist()
+        responses = _pupil_responses(table, files, prompts, chat) if files.answers else chat.batch_response_ids(texts)
+        items = zip(prompts, responses, strict=True)
+        return [[Item(prompt, (np.array(response, dtype=np.int32),)) for prompt, response in items]]
+    if not files.reference:
         raise StudyError(f"train: loss {loss}: expected the start model's log-probabilities (--reference), found none")
-    scored = tables.read_shards(reference, "reference", replays, **expected)
-    tables.check_same_rows(rows, table["prompt_id"].to_pylist(), reference[0], scored["prompt_id"].to_pylist())
-    sides = ["rejected", *tables.replayed_sides(replays)]
-    token_weights = _token_weights(loss, weights, len(reference), scored, sides, expected)
+    scored = tables.read_shards(files.reference, "reference", which.replays, **expected)
+    ids = table["prompt_id"].to_pylist()
+    tables.check_same_rows(files.rows, ids, files.reference[0], scored["prompt_id"].to_pylist())
+    sides = ["rejected", *([] if which.unreplayed else tables.replayed_sides(which.replays))]
+    token_weights = _token_weights(loss, files.weights, len(files.reference), scored, sides, expected)
     chosen, sets = _answers(scored, "chosen"), []
+    order = slice(None, None, -1 if which.reverse else 1)
     for side, of_pairs in zip(sides, token_weights, strict=True):
         pairs = zip(prompts, *chosen, *_answers(scored, side), of_pairs, strict=True)
-        sets.append([Item(prompt, (a, b), (log_a, log_b), w) for prompt, a, log_a, b, log_b, w in pairs])
+        sets.append([Item(prompt, (a, b)[order], (p, q)[order], w[order]) for prompt, a, p, b, q, w in pairs])
     return sets
+
+
+def _pupil_responses(
+    table: pa.Table, files: TrainingFiles, prompts: Sequence[np.ndarray], chat: ChatTokenizer
+) -> list[list[int]]:
+    """Ids of another model's answers in this model's tokenizer (sequence-level distillation, arXiv 1606.07947).
+
+    Truncated ones have no EOS unless `eos_on_cut` is set, nor have those that are truncated here, since they are longer
+    than `dialogue.max_tokens` in this tokenizer.
+    """
+    answers = tables.read_shards(files.answers, "generations")
+    ids = table["prompt_id"].to_pylist()
+    tables.check_same_rows(files.rows, ids, files.answers[0], answers["prompt_id"].to_pylist())
+    responses, too_long = [], 0
+    encoded = chat.batch_response_ids(answers["response"].to_pylist())
+    for prompt, response, reason in zip(prompts, encoded, answers["finish_reason"].to_pylist(), strict=True):
+        room = chat.settings.max_tokens - len(prompt)
+        closed = reason == "stop" or chat.settings.eos_on_cut
+        too_long += len(response) > room
+        responses.append(response[: min(room, len(response) - (not closed))] or response[:1])
+    print(f"train: {len(responses)} answers of another model, {too_long} truncated here", flush=True)
+    return responses
 
 
 def group_by_prompt(sets: Sequence[Sequence[Item]]) -> list[Item]:
@@ -69,7 +114,7 @@ def by_folder(paths: Paths) -> list[list[str]]:
 
 
 def _token_weights(
-    loss: str, weights: list[Paths], shards: int, scored: pa.Table, sides: list[str], expected: Metadata
+    loss: str, weights: Sequence[Paths], shards: int, scored: pa.Table, sides: list[str], expected: Metadata
 ) -> list[list[tuple[np.ndarray, ...]]]:
     """(chosen, rejected) weights of every pair, by response set; () for other losses. Raises `StudyError`."""
     count = sum(map(len, weights))
@@ -93,7 +138,8 @@ def _pair_weights(paths: Paths, scored: pa.Table, side: str, expected: Metadata)
 
     Raises `StudyError` if the shards were not all made alike, or belong to other token ids.
     """
-    alike = tables.metadata(tables.read(paths[0], "weights", **expected), "model", "settings", "teacher", "seed")
+    found = tables.metadata(tables.read(paths[0], "weights", **expected))
+    alike = {key: found.get(key) for key in ("model", "settings", "teacher", "positive", "negative", "seed")}
     table = tables.read_shards(paths, "weights", **{**expected, **alike})
     tables.check_same_rows("reference", scored["prompt_id"].to_pylist(), paths[0], table["prompt_id"].to_pylist())
     tables.check_weighted_ids(paths[0], table, scored, side)

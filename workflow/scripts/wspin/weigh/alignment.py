@@ -7,7 +7,7 @@ hold some bytes of one character share its end, and a token without characters b
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,6 +78,15 @@ def align_ids(student: int, teacher: int) -> Alignment:
     """One segment per token, where both sides have the same ids: N of the student, the first M of the teacher."""
     segments = np.arange(student)
     return Alignment(segments + 1, segments, segments[:teacher], segments < teacher, np.ones(student, dtype=bool))
+
+
+def read_up_to(alignment: Alignment, count: int) -> Alignment:
+    """The alignment without the segments that hold student tokens beyond the first `count`: these are not read."""
+    if count == len(alignment.student):
+        return alignment
+    read = alignment.read.copy()
+    read[alignment.student[count:]] = False
+    return replace(alignment, read=read)
 
 
 def _word_ends(text: str) -> Indices:

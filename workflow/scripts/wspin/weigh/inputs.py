@@ -1,12 +1,8 @@
-"""Reads the inputs of the weights: each answer with the log-probabilities of both models, aligned.
-
-The student is the model that generated this iteration's answers; its log-probabilities are the reference's. The teacher
-scored the same texts in its own tokenizer. Files that do not belong together are refused.
-"""
+"""The answers whose tokens are weighed, each with the parts of its tokens' log-ratios, aligned where needed."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
@@ -14,11 +10,8 @@ import pyarrow as pa
 from wspin.errors import StudyError
 from wspin.storage import tables
 
-from .alignment import Alignment, align, align_ids
-
-Metadata = dict[str, Any]
-
-SCORER = ("model", "tokenizer", "template", "dtype", "autocast")  # the metadata that identify how a model scored
+from .alignment import Alignment, align, align_ids, read_up_to
+from .scorers import Metadata, Term
 
 
 @dataclass(frozen=True)
@@ -36,88 +29,102 @@ class AlignedAnswer:
     alignment: Alignment | None = None
 
 
-class TeacherLogprobs(NamedTuple):
-    """A teacher's log-probabilities of one response set; `scorer`: the metadata that all files of one teacher share."""
-
-    path: str
-    table: pa.Table
-    scorer: Metadata
-
-
-def read_teacher_logprobs(
-    paths: Sequence[str], rows: pa.Table, texts: dict[str, list[str]]
-) -> dict[str, TeacherLogprobs]:
-    """Teacher log-probabilities by side, `paths` in the order of `tables.SIDES`; `rows`: the prompts.
-
-    Raises `StudyError` if one is missing, or holds other rows or texts, or comes from another teacher than the first.
-    """
-    if len(paths) != len(tables.SIDES):
-        found = f"expected log-probabilities of both sides (--teacher), found {len(paths)} files"
-        raise StudyError(f"weigh: source teacher: {found}")
-    scorer: Metadata = {}
-    logprobs = {}
-    for side, path in zip(tables.SIDES, paths, strict=True):
-        table = tables.read(path, "logprobs", **scorer)
-        ids = table["prompt_id"].to_pylist()
-        tables.check_same_rows("data/prompts.parquet", rows["prompt_id"].to_pylist(), path, ids)
-        tables.check_metadata(path, table, texts=tables.texts_hash(rows["prompt"].to_pylist(), texts[side]))
-        scorer = tables.metadata(table, *SCORER)
-        logprobs[side] = TeacherLogprobs(path, table, scorer)
-    return logprobs
-
-
-def aligned_answers(
-    side: str, texts: Sequence[str], reference: pa.Table, teacher: TeacherLogprobs | None
-) -> Iterator[AlignedAnswer]:
-    """The answers of one of `tables.SIDES`, in the order of the rows.
-
-    Raises `StudyError` if tokens end beyond their text, or if both models share a tokenizer but not an answer's ids.
-    """
-    metadata = tables.metadata(reference)
-    # A teacher that is the student: its scores differ by the batches' rounding alone, which must not become weights.
-    is_student = teacher is not None and teacher.scorer == tables.metadata(reference, *SCORER)
-    teacher_metadata = tables.metadata(teacher.table) if teacher else {}
-    scored = _scored_tokens(teacher.table) if teacher else [None] * len(texts)
-    rows = zip(reference["prompt_id"].to_pylist(), texts, _scored_tokens(reference, f"{side}_"), scored, strict=True)
-    for prompt_id, text, student, by_teacher in rows:
-        has_eos = len(student.ids) > 0 and int(student.ids[-1]) == metadata["eos"]
-        student = _ScoredTokens(*(part[: len(part) - has_eos] for part in student))
-        if by_teacher is None:
-            yield AlignedAnswer(prompt_id, has_eos, -student.logprobs)
-            continue
-        try:
-            alignment = _align(text, student, by_teacher, metadata, teacher_metadata)
-        except StudyError as error:
-            raise StudyError(f"{teacher.path}: {prompt_id}, {side}: {error}") from None
-        logprobs = student.logprobs[: len(by_teacher.ids)] if is_student else by_teacher.logprobs
-        yield AlignedAnswer(prompt_id, has_eos, -student.logprobs, logprobs, alignment)
-
-
-class _ScoredTokens(NamedTuple):
+class ScoredTokens(NamedTuple):
     """Tokens of an answer: ids, ends in characters of its text, and log-probabilities, (N,) each."""
 
     ids: np.ndarray
     ends: np.ndarray
     logprobs: np.ndarray
 
+    def first(self, count: int) -> Self:
+        return type(self)(*(part[:count] for part in self))
 
-def _scored_tokens(table: pa.Table, prefix: str = "") -> list[_ScoredTokens]:
+
+def aligned_answers(
+    side: str, texts: Sequence[str], reference: pa.Table, terms: Sequence[Term]
+) -> Iterator[AlignedAnswer]:
+    """The answers of one of `tables.SIDES`, in the order of the rows; without terms they have no log-ratios.
+
+    Raises `StudyError` if tokens end beyond their text, or if models share a tokenizer but not an answer's ids.
+    """
+    metadata, students = tables.metadata(reference), _scored_tokens(reference, f"{side}_")
+    scored = [_scored_tokens(term.logprobs.table) if term.logprobs else students for term in terms]
+    files = " and ".join(term.logprobs.path for term in terms if term.logprobs)
+    for i, (prompt_id, text) in enumerate(zip(reference["prompt_id"].to_pylist(), texts, strict=True)):
+        ids = students[i].ids
+        has_eos = len(ids) > 0 and int(ids[-1]) == metadata["eos"]
+        log_ratios = LogRatios(text, students[i].first(len(ids) - has_eos), metadata)
+        try:
+            for term, answers in zip(terms, scored, strict=True):
+                log_ratios.add(term, answers[i])
+            yield log_ratios.answer(prompt_id, has_eos)
+        except StudyError as error:
+            raise StudyError(f"{files}: {prompt_id}, {side}: {error}") from None
+
+
+class LogRatios:
+    """Adds up the terms of the log-ratios of one answer's tokens; `metadata`: of the student's file."""
+
+    def __init__(self, text: str, student: ScoredTokens, metadata: Metadata):
+        self.text, self.student, self.metadata = text, student, metadata
+        self.own = np.zeros(len(student.ids))
+        self.scored = len(student.ids)  # the first tokens, which all scorers with the student's tokenizer have scored
+        self.foreign: ScoredTokens | None = None
+        self.foreign_specials: list[int] = []
+        self.terms = 0
+
+    def add(self, term: Term, tokens: ScoredTokens) -> None:
+        """Raises `StudyError` if the scorer's tokens are not those of the scorers with its tokenizer."""
+        self.terms += 1
+        count = min(len(tokens.ids), len(self.student.ids))
+        if term.logprobs is None:
+            self.own += term.sign * self.student.logprobs
+        elif term.logprobs.scorer["tokenizer"] == self.metadata["tokenizer"]:
+            check_ids(tokens.ids, self.student.ids[: len(tokens.ids)], "the student's")
+            # A scorer that is the student: batches round differently, which must not become weights.
+            logprobs = self.student.logprobs if term.logprobs.is_student(self.metadata) else tokens.logprobs
+            self.own[:count] += term.sign * logprobs[:count]
+            self.scored = min(self.scored, count)
+        else:
+            self._add_foreign(term.sign, tokens, term.logprobs.special_ids)
+
+    def _add_foreign(self, sign: float, tokens: ScoredTokens, special_ids: list[int]) -> None:
+        self.foreign_specials, signed = special_ids, sign * tokens.logprobs
+        if self.foreign is None:
+            self.foreign = tokens._replace(logprobs=signed)
+            return
+        count = min(len(self.foreign.ids), len(tokens.ids))  # their contexts may leave room for other numbers of tokens
+        check_ids(tokens.ids[:count], self.foreign.ids[:count], "the other scorer's")
+        self.foreign = tokens.first(count)._replace(logprobs=self.foreign.logprobs[:count] + signed[:count])
+
+    def answer(self, prompt_id: str, has_eos: bool) -> AlignedAnswer:
+        """Raises `StudyError` if tokens end beyond the text."""
+        if not self.terms:
+            return AlignedAnswer(prompt_id, has_eos, self.own)
+        if self.foreign is None:
+            alignment = align_ids(len(self.own), self.scored)
+            return AlignedAnswer(prompt_id, has_eos, self.own, np.zeros(self.scored), alignment)
+        return AlignedAnswer(prompt_id, has_eos, self.own, self.foreign.logprobs, self._alignment(self.foreign))
+
+    def _alignment(self, foreign: ScoredTokens) -> Alignment:
+        student = self.student
+        for tokens in (student, foreign):
+            if len(tokens.ends) and tokens.ends[-1] > len(self.text):
+                found = f"found {tokens.ends[-1]}; score it again"
+                raise StudyError(f"expected tokens of {len(self.text)} characters, {found}")
+        beyond = student.ids >= self.metadata["tokenizer_size"]  # the embedding may be larger than the tokenizer
+        student_unclear = np.flatnonzero(np.isin(student.ids, self.metadata["special_ids"]) | beyond)
+        foreign_unclear = np.flatnonzero(np.isin(foreign.ids, self.foreign_specials))
+        alignment = align(self.text, student.ends, foreign.ends, student_unclear, foreign_unclear)
+        return read_up_to(alignment, self.scored)
+
+
+def check_ids(ids: np.ndarray, expected: np.ndarray, whose: str) -> None:
+    """Raises `StudyError` unless the token ids are equal."""
+    if not np.array_equal(ids, expected):
+        raise StudyError(f"expected {whose} token ids, found others; score it again with this scorer")
+
+
+def _scored_tokens(table: pa.Table, prefix: str = "") -> list[ScoredTokens]:
     ids, ends, logprobs = (tables.row_arrays(table, f"{prefix}{part}") for part in ("token_ids", "ends", "logprobs"))
-    return [_ScoredTokens(*row[:2], row[2].astype(np.float64)) for row in zip(ids, ends, logprobs, strict=True)]
-
-
-def _align(
-    text: str, student: _ScoredTokens, teacher: _ScoredTokens, metadata: Metadata, teacher_metadata: Metadata
-) -> Alignment:
-    """The alignment of one answer, by ids where both models share a tokenizer."""
-    if metadata["tokenizer"] == teacher_metadata["tokenizer"]:
-        if not np.array_equal(teacher.ids, student.ids[: len(teacher.ids)]):
-            raise StudyError("expected the student's token ids, found others; score it again with the teacher")
-        return align_ids(len(student.ids), len(teacher.ids))
-    for tokens in (student, teacher):
-        if len(tokens.ends) and tokens.ends[-1] > len(text):
-            raise StudyError(f"expected tokens of {len(text)} characters, found {tokens.ends[-1]}; score it again")
-    beyond = student.ids >= metadata["tokenizer_size"]  # the student's embedding may be larger than its tokenizer
-    student_unclear = np.flatnonzero(np.isin(student.ids, metadata["special_ids"]) | beyond)
-    teacher_unclear = np.flatnonzero(np.isin(teacher.ids, teacher_metadata["special_ids"]))
-    return align(text, student.ends, teacher.ends, student_unclear, teacher_unclear)
+    return [ScoredTokens(*row[:2], row[2].astype(np.float64)) for row in zip(ids, ends, logprobs, strict=True)]

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from wspin.config.weigh import Weigh
+from wspin.config.weigh import SCORE_SOURCES, Weigh
 from wspin.errors import StudyError
 from wspin.rng import row_generator
 from wspin.storage.tables import WEIGHT_COUNTS
@@ -158,7 +158,7 @@ def weight_side(side: str, answers: Iterable[AlignedAnswer], settings: Weigh, se
     for answer in answers:
         unfinished = np.ones(len(answer.own))  # source equal: the weighted loss is the unweighted one, bit for bit
         counts["tokens"] += len(unfinished)
-        if settings.source == "teacher":
+        if settings.source in SCORE_SOURCES:
             tokens = scored_weights(answer.alignment, answer.own, answer.foreign, mu, settings)
             unfinished = tokens.weights
             counts.update(_counts(tokens, answer.alignment))

@@ -1,0 +1,147 @@
+"""The files of a study: what each is called, and where it lies."""
+
+import re
+from collections.abc import Iterable, Sequence
+from functools import cache
+
+from wspin.config.sources import Source
+from wspin.config.study import Study
+from wspin.iteration import Iteration
+
+from .lineage import Lineage
+
+GOLD = "gold"  # in place of a response set: the real answers
+PREFERENCE_SIDES = ("preferences.chosen", "preferences.rejected")  # or the answers of one side of the preference pairs
+
+
+def alternatives(names: Iterable[str]) -> str:
+    """A pattern that matches the names and nothing else, the longest first; no names match nothing."""
+    return "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True)) or "(?!)"
+
+
+class StudyFiles(Lineage):
+    """Paths of one study, and the relations behind them."""
+
+    def __init__(self, study: Study):
+        super().__init__(study)
+        self.results = study.results
+
+    # Files
+
+    @cache
+    def shards(self, rows: str = "prompts") -> list[str]:
+        """Shard names of the study's prompts, or of its preference `pairs`: they follow from the config alone."""
+        source = self.study.data.sft if rows == "prompts" else self.study.data.preferences
+        count = -(-getattr(source, rows) // source.shard)
+        width = max(2, len(str(count - 1)))
+        return [f"{i:0{width}d}" for i in range(count)]
+
+    def model(self, name: str) -> str:
+        return f"{self.results}/{name}/model"
+
+    def manifest(self, name: str) -> str:
+        return f"{self.results}/{name}/manifest.json"
+
+    def metrics(self, name: str) -> str:
+        return f"{self.results}/{name}/metrics.jsonl"
+
+    def files(self, folder: str, kind: str, rows: str = "prompts") -> list[str]:
+        return [self.file(folder, kind, shard) for shard in self.shards(rows)]
+
+    def file(self, folder: str, kind: str, shard: str) -> str:
+        return f"{self.results}/{folder}/{kind}/{shard}.parquet"
+
+    def scores(self, model: str) -> list[str]:
+        return [f"{self.results}/{model}/scores/{suite}.json" for suite in self.study.eval.suites]
+
+    def fetched(self, dataset: str) -> str:
+        return f"{self.results}/fetched/{dataset}"
+
+    def fetched_manifest(self, dataset: str) -> str:
+        return f"{self.fetched(dataset)}.json"
+
+    def source(self, dataset: str) -> Source:
+        """Where a data set comes from; one whose rows are `from` another has that one's source."""
+        entry = getattr(self.study.data, dataset)
+        return getattr(self.study.data, getattr(entry, "from_", None) or dataset)
+
+    def data(self, name: str) -> str:
+        return f"{self.results}/data/{name}.parquet"
+
+    def rows_digest(self, name: str) -> str:
+        """What tracks the rows of `data(name)`: another file with equal rows re-runs nothing."""
+        return f"{self.results}/data/{name}.json"
+
+    def log(self, *place: str) -> str:
+        """The log of a job, by its stage, what the job is about and its shard."""
+        return f"{self.results}/logs/{'/'.join(place)}.log"
+
+    def tables(self) -> list[str]:
+        names = [f"{name}.{kind}" for name in ("scores", "differences") for kind in ("csv", "md", "tex")]
+        return [f"{self.results}/tables/{name}" for name in (*names, "weights.csv", "weights.md", "examples.md")]
+
+    def figures(self) -> list[str]:
+        return [f"{self.results}/figures/averages.{kind}" for kind in ("pdf", "svg", "png")]
+
+    def all_scores(self) -> list[str]:
+        return [path for model in self.table_models() for path in self.scores(model)]
+
+    def all_samples(self) -> list[str]:
+        return [self.samples(path) for path in self.all_scores()]
+
+    def samples(self, scores: str) -> str:
+        """The answers behind a file of scores."""
+        return f"{scores.removesuffix('.json')}.samples.parquet"
+
+    def weight_folders(self) -> dict[str, list[str]]:
+        """Folders of every iteration's token weights, and of the references and generations they belong to, by kind."""
+        owners = {"weights": self.weights_folder, "reference": self.reference_folder, "generations": self.response_set}
+        return {
+            kind: [f"{self.results}/{owner(iteration)}/{kind}" for iteration in self.weighted_iterations()]
+            for kind, owner in owners.items()
+        }
+
+    def weight_files(self, shards: Sequence[str] = ()) -> list[str]:
+        """The files in `weight_folders`, each once; of some shards or of all."""
+        folders = dict.fromkeys(folder for kind in self.weight_folders().values() for folder in kind)
+        return [f"{folder}/{shard}.parquet" for folder in folders for shard in shards or self.shards()]
+
+    def opponents(self) -> dict[str, str]:
+        """A name for every opponent's response set, with the seed where the model answered with an earlier one too."""
+        named: dict[str, str] = {}
+        for responses in self.response_sets():
+            model = self.generator(responses)
+            named.setdefault(f"{model}, seed {self.draw_seed(responses)[0]}" if model in named else model, responses)
+        return named
+
+    def example_answers(self) -> list[str]:
+        return [self.file(responses, "generations", self.shards()[0]) for responses in self.opponents().values()]
+
+    def example_files(self) -> list[str]:
+        """The first shards of all answers, and of the files in `weight_folders`."""
+        return [*self.example_answers(), *self.weight_files(self.shards()[:1])]
+
+    def fits_models(self) -> list[str]:
+        return [self.model(name) for name in self.study.data.fits]
+
+    def fits_manifests(self) -> list[str]:
+        return [self.manifest(name) for name in self.study.data.fits]
+
+    def state(self, stage: str, *names: str) -> str:
+        """Where the job of these wildcards keeps what it resumes from; its program adds a fingerprint."""
+        return "/".join([self.results, ".state", stage, *names])
+
+    def all_models(self) -> list[str]:
+        return [self.model(name) for name in (*self.study.models, *self.iteration_models())]
+
+    def targets(self) -> dict[str, list[str]]:
+        """Every iteration's target, `<results>/{arm}/ite{k}`, with the files that it gathers."""
+        iterations = [iteration for arm in self.study.arms for iteration in self.iterations(arm)]
+        return {f"{self.results}/{iteration.name}": self.iteration_files(iteration) for iteration in iterations}
+
+    def iteration_files(self, iteration: Iteration) -> list[str]:
+        """What the target of an iteration gathers."""
+        name, answers = iteration.name, self.files(self.response_set(iteration), "generations")
+        weighted = self.study.weighted(iteration.arm)
+        weights = self.files(self.weights_folder(iteration), "weights") if weighted else []
+        return [*answers, *weights, self.model(name), self.manifest(name), self.metrics(name), *self.scores(name)]

@@ -1,0 +1,36 @@
+"""The pairs whose tokens are weighed: real and generated answers, or the two sides of preference pairs."""
+
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from wspin.storage import tables
+
+
+class Pairs(NamedTuple):
+    """Chosen and rejected answers to the prompts of one shard, as text by side, and the student's scores of them."""
+
+    path: str  # of the rows
+    prompt_ids: list[str]
+    prompts: list[str]
+    texts: dict[str, list[str]]
+    reference: pa.Table
+
+
+def read_pairs(rows: str, shard: int, size: int, reference: str, generations: str | None) -> Pairs:
+    """`rows`: prompts.parquet, whose rejected answers are `generations`, or without these preferences.parquet.
+
+    Raises `StudyError` if the files hold other rows, or the reference scores other texts or token ids.
+    """
+    table = tables.shard(tables.read(rows, "prompts" if generations else "preferences"), shard, size)
+    ids, prompts = (table[column].to_pylist() for column in ("prompt_id", "prompt"))
+    if generations:
+        answers, scores = tables.read_scored_answers(rows, table, generations, reference)
+        texts = {"chosen": table["response"].to_pylist(), "rejected": answers["response"].to_pylist()}
+        return Pairs(rows, ids, prompts, texts, scores)
+    scores = tables.read_reference(reference)
+    tables.check_same_rows(rows, ids, reference, scores["prompt_id"].to_pylist())
+    texts = {side: table[side].to_pylist() for side in tables.SIDES}
+    hashes = {f"{side}_texts": tables.texts_hash(prompts, texts[side]) for side in tables.SIDES}
+    tables.check_metadata(reference, scores, **hashes)
+    return Pairs(rows, ids, prompts, texts, scores)
