@@ -282,6 +282,38 @@ def test_a_study_takes_its_own_results_for_its_own(tmp_path):
             {"arms": {"wspin": {"weigh": {"normalise_over": "side"}}}},
             "arms.wspin.weigh.normalise_over: source teacher with normalise none does not use it",
         ),
+        (
+            {"weigh": {"upper": -0.5}},
+            "weigh.lower: expected less than upper -0.5, found -0.5: that makes all weights equal",
+        ),
+        (
+            {"weigh": {"mu_chosen": 0, "mu_rejected": 0}},
+            "weigh.mu_chosen: expected mu_chosen or mu_rejected other than 0",
+        ),
+        (
+            {"arms": {"wspin": {"weigh": {"form": "binary", "preset": "default"}}}},
+            "weigh.top_percent: expected less than 100, found 100.0: that makes all weights equal",
+        ),
+        (
+            {"arms": {"wspin": {"weigh": {"form": "rank_based", "scale_lower": 1, "scale_upper": 1}}}},
+            "arms.wspin.weigh.scale_lower: expected less than scale_upper 1.0, found 1.0",
+        ),
+        (
+            {"arms": {"wspin": {"weigh": {"form": "binary"}}}},
+            ": weigh.top_percent: missing key; source teacher, form bina",
+        ),
+        (
+            {"arms": {"wspin": {"weigh": {"form": "origin", "normalise": "mean_one"}}}},
+            "arms.wspin.weigh.normalise: form origin gives weights of both signs",
+        ),
+        (
+            {"arms": {"wspin": {"weigh": {"form": "linear", "control": "inverse"}}}},
+            "arms.wspin.weigh.control: inverse takes positive weights, form linear may give others",
+        ),
+        (
+            {"arms": {"wspin": {"weigh": {"form": "random", "preset": "default"}}}},
+            "weigh.source: form random uses no teacher; expected equal",
+        ),
         ({"weigh": {"k": float("inf")}}, "weigh.k: expected a finite number, found inf"),
         ({"arms": {"spin": {"train": {"alpha": 0.5}}}}, "arms.spin.train.alpha: loss spin does not use it"),
         (

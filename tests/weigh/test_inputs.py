@@ -10,7 +10,7 @@ from wspin.config.weigh import Weigh
 from wspin.errors import StudyError
 from wspin.storage import tables
 from wspin.storage.files import sha256
-from wspin.weigh import weights
+from wspin.weigh import forms
 from wspin.weigh.alignment import align, align_ids
 
 
@@ -27,7 +27,7 @@ def expected_weights(study, teacher, side, told):
         ours, others = (parts["logprobs"][row].astype(float) for parts in (own, theirs))
         if teacher == "far":
             made = align(text, own["ends"][row], theirs["ends"][row])
-            found = weights.scored_weights(made, -ours, others, mu, told).weights
+            found = forms.scored_weights(made, -ours, others, side, told, None).weights
         else:
             found = told.k * np.exp(mu * np.clip(others - ours, told.lower, told.upper))
         yield np.append(found, [1.0] * (side == "chosen" or row != 3))

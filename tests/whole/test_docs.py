@@ -24,7 +24,7 @@ from wspin.config import losses as config_losses
 from wspin.config.load import load_study, merge
 from wspin.config.weigh import Weigh
 from wspin.train import losses
-from wspin.weigh import alignment, weights
+from wspin.weigh import alignment, forms
 
 ROOT = workflow.ROOT
 PAGE = (ROOT / "docs/token-weights.md").read_text()
@@ -75,8 +75,7 @@ def test_the_weights_are_those_of_the_page(side, form):
     student = np.array([float(row[2]) for row in rows])
     teacher = np.array([value for _, value in teacher_tokens(rows)])
     settings = Weigh(**SETTINGS, segment_agg=form)
-    mu = settings.mu_chosen if side == "chosen" else settings.mu_rejected
-    computed = weights.scored_weights(aligned(rows), -student, teacher, mu, settings).weights
+    computed = forms.scored_weights(aligned(rows), -student, teacher, side, settings, None).weights
     assert [f"{weight:.3f}" for weight in computed] == [row[5 + FORMS.index(form)] for row in rows]
 
 
@@ -208,7 +207,7 @@ def test_keys_that_the_page_names_are_keys():
 def test_the_pages_ranges_are_those_of_the_formula():
     settings = Weigh(**SETTINGS, segment_agg="paper_mean")
     for mu in (1.0, -1.0):
-        ends = sorted(weights.shape(np.array([settings.lower, settings.upper]), mu, settings))
+        ends = sorted(forms.exp_clamp(np.array([settings.lower, settings.upper]), mu, settings))
         assert "between {:.3f} and {:.3f}".format(*ends) in ORIGINAL
 
 

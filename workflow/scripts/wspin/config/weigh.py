@@ -6,7 +6,6 @@ from pydantic import Field, FiniteFloat, model_validator
 
 from .base import FilePath, NotNegative, NoTruthValue, Number, Positive, Section, Text
 
-SCORE_SOURCES = ("teacher", "pair")  # sources whose log-ratios a form turns into weights
 Percent = Annotated[FiniteFloat, Field(gt=0.0, le=100.0), NoTruthValue]
 Form = Literal["exp_clamp", "linear", "origin", "binary", "threshold", "threshold_and_scale", "random", "rank_based"]
 FORM_KEYS = {

@@ -6,7 +6,7 @@ from typing import Any
 
 from .explain import Complaint
 from .reader import Place
-from .weigh import OFF, SCORE_SOURCES, Weigh, preset_mistake
+from .weigh import OFF, Weigh, preset_mistake
 
 LARGEST_WEIGHT = 3.4e38  # float32
 SIGNED_CONTROLS = ("one_minus", "random")  # whose weights have both signs
@@ -23,8 +23,8 @@ def check_settings(weigh: Weigh, given: dict[str, Any], at: Callable[[str], Plac
     if mistake := preset_mistake(given, weigh.form):
         yield at("preset"), mistake
     yield from _not_yet(weigh, at)
-    if weigh.lower is not None and weigh.upper is not None:
-        yield from _clamp(weigh, at)
+    yield from _varied(weigh, at)
+    yield from _float32(weigh, at)
     yield from _control(weigh, at)
 
 
@@ -36,19 +36,35 @@ def _chosen(weigh: Weigh) -> str:
 def _not_yet(weigh: Weigh, at: Callable[[str], Place]) -> Iterator[Complaint]:
     if weigh.source == "swift_as_released":
         yield at("source"), f"{weigh.source} is not supported yet; expected teacher, pair or equal"
-    if weigh.form not in (None, "exp_clamp"):
-        yield at("form"), f"{weigh.form} is not supported yet; expected exp_clamp"
     for key in ("segments", "normalise_over"):
         if key in weigh.required_keys:
             yield at(key), "not supported yet; remove the key"
 
 
-def _clamp(weigh: Weigh, at: Callable[[str], Place]) -> Iterator[Complaint]:
-    if not weigh.lower <= weigh.upper:
-        yield at("lower"), f"expected at most upper {weigh.upper}, found {weigh.lower}"
-    for key in ("mu_chosen", "mu_rejected"):
+def _varied(weigh: Weigh, at: Callable[[str], Place]) -> Iterator[Complaint]:
+    """Bounds in the wrong order, and settings by which all weights are equal."""
+    remedy = "that makes all weights equal, as source equal does without a teacher"
+    for lower, upper in (("lower", "upper"), ("scale_lower", "scale_upper")):
+        least, most = getattr(weigh, lower), getattr(weigh, upper)
+        if None in (least, most):
+            continue
+        if least > most:
+            yield at(lower), f"expected at most {upper} {most}, found {least}"
+        elif least == most:
+            yield at(lower), f"expected less than {upper} {most}, found {least}: {remedy}"
+    if weigh.top_percent == 100.0:
+        yield at("top_percent"), f"expected less than 100, found 100.0: {remedy}"
+    if weigh.mu_chosen == weigh.mu_rejected == 0.0:
+        yield at("mu_chosen"), f"expected mu_chosen or mu_rejected other than 0, found both 0: {remedy}"
+
+
+def _float32(weigh: Weigh, at: Callable[[str], Place]) -> Iterator[Complaint]:
+    for key in ("mu_chosen", "mu_rejected") if weigh.form == "exp_clamp" else ():
+        bounds = (weigh.lower, weigh.upper)
+        if None in bounds:
+            continue
         mu = getattr(weigh, key) or 0.0
-        exponent = math.log(weigh.k or 1.0) + max(mu * weigh.lower, mu * weigh.upper)
+        exponent = math.log(weigh.k or 1.0) + max(mu * bound for bound in bounds)
         if exponent > math.log(LARGEST_WEIGHT):
             bounds = f"k {weigh.k}, lower {weigh.lower}, upper {weigh.upper} and {key} {mu}"
             yield at(key), f"expected weights that float32 holds, found up to exp({exponent:.3g}) by {bounds}"
@@ -56,9 +72,25 @@ def _clamp(weigh: Weigh, at: Callable[[str], Place]) -> Iterator[Complaint]:
 
 def _control(weigh: Weigh, at: Callable[[str], Place]) -> Iterator[Complaint]:
     """Controls whose weights would be undefined, all equal, or independent of a teacher that has scored every text."""
-    if weigh.control in SIGNED_CONTROLS and weigh.normalise != "none":
-        yield at("normalise"), f"{weigh.control} gives weights of both signs: their mean may be zero; expected none"
-    if weigh.source == "equal" and weigh.control not in ("none", "random", "noise"):
+    least = _least(weigh)
+    signed = weigh.control if weigh.control in SIGNED_CONTROLS else f"form {weigh.form}" if least < 0.0 else ""
+    if signed and weigh.normalise != "none":
+        yield at("normalise"), f"{signed} gives weights of both signs: their mean may be zero; expected none"
+    if weigh.control == "inverse" and least <= 0.0:
+        yield at("control"), f"inverse takes positive weights, form {weigh.form} may give others; expected none"
+    if weigh.control == "random_matched" and least < 0.0:
+        yield at("control"), f"random_matched takes a positive mean, form {weigh.form} may have another; expected none"
+    if weigh.source == "equal" and weigh.form is None and weigh.control not in ("none", "random", "noise"):
         yield at("control"), f"{weigh.control} keeps equal weights equal; expected none, random or noise"
-    if weigh.source in SCORE_SOURCES and weigh.control == "random":
-        yield at("source"), "control random uses no teacher; expected equal"
+    for key in ("control", "form"):
+        if weigh.source != "equal" and getattr(weigh, key) == "random":
+            yield at("source"), f"{key} random uses no teacher; expected equal"
+
+
+def _least(weigh: Weigh) -> float:
+    """The least weight that a form may give, before any control."""
+    if weigh.form in ("linear", "threshold"):
+        return -math.inf if weigh.lower is None else weigh.lower
+    if weigh.form in ("threshold_and_scale", "random", "rank_based"):
+        return -math.inf if weigh.scale_lower is None else weigh.scale_lower
+    return {"origin": -math.inf, "binary": 0.0}.get(weigh.form, 1.0)
