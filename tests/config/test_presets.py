@@ -7,9 +7,11 @@ import yaml
 from wspin.config.load import read_study
 from wspin.config.stages import at_iteration
 from wspin.config.study import RESERVED
+from wspin.iteration import Iteration
+from wspin.study.paths import StudyPaths
 
 FOLDER = workflow.ROOT / "config/overlays"
-PRESETS = ("spin", "swift_paper")
+PRESETS = ("spin", "spin_zephyr", "swift_paper")
 STUDY = yaml.safe_load((workflow.ROOT / "config/config.yaml").read_text())
 
 
@@ -47,9 +49,12 @@ def test_the_page_of_the_overlays_lists_each_with_its_results():
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_says_nothing_that_the_study_has_already(preset):
-    """But what baselines keep, where the preset changes what they inherit."""
+    """But what baselines keep, where the preset changes what they inherit. What it deletes is there."""
     said = overlay(preset)
     for place, value in leaves(said):
+        if value is None:
+            assert at(STUDY, place) is not None, place
+            continue
         kept = place[:2] in (("train", "sft"), ("train", "dpo")) and place[2] in said["train"]
         inherited = at(STUDY, (place[0], *place[2:])) if kept else at(STUDY, place)
         assert (inherited == value) is kept, place
@@ -59,7 +64,9 @@ def test_a_preset_says_nothing_that_the_study_has_already(preset):
 def test_a_preset_plans_a_study_in_a_folder_of_its_own(repository, preset):
     study = load(preset)
     planned = workflow.Repository(repository.folder, (f"config/overlays/{preset}.yaml",)).plan("models")
-    assert planned.counts["train"] == 2 + 4 * len(study.arms)
+    first = {arm: entry.fork.at if entry.fork else 0 for arm, entry in study.arms.items()}
+    trained = [name for name, model in study.models.items() if model.from_]
+    assert planned.counts["train"] == len(trained) + sum(study.iterations - k for k in first.values())
     assert all(output.startswith(f"{study.results}/") for output in planned.made())
     name = study.results.removeprefix("results/")
     assert name in RESERVED
@@ -68,7 +75,7 @@ def test_a_preset_plans_a_study_in_a_folder_of_its_own(repository, preset):
 
 def test_swift_paper_has_the_texts_signs_and_batch():
     study = load("swift_paper")
-    assert list(study.arms) == ["spin", "wspin"]
+    assert list(study.arms) == ["spin", "wspin", "wspin.window1"]
     weigh = study.arm_weigh("wspin")
     assert (weigh.k, weigh.mu_chosen, weigh.mu_rejected, weigh.lower, weigh.upper) == (1.0, 1.0, 1.0, -0.5, 1.5)
     train = study.arm_train("wspin")
@@ -90,4 +97,29 @@ def test_spin_has_spins_schedule():
     assert (train.global_batch, train.epochs, train.schedule.warmup) == (64, 2, 0.1)
     assert (study.dialogue.template, study.dialogue.max_prompt_tokens) == ("instruction-response", 512)
     assert (study.dialogue.max_tokens, study.generate.max_new_tokens) == (1024, 256)
-    assert study.model_train("dpo").beta == 0.1
+    assert (train.max_grad_norm, study.model_train("dpo").beta) == (1.0, 0.1)
+    assert {study.model_train(model).max_grad_norm for model in ("sft", "dpo")} == {10.0}
+
+
+def test_window1_differs_from_wspin_in_its_window_alone():
+    study, name = load("swift_paper"), "wspin.window1"
+    assert (study.arms[name].data_window, study.data_window) == (1, 2)
+    assert study.arm_train(name) == study.arm_train("wspin")
+    assert study.arm_weigh(name) == study.arm_weigh("wspin")
+    layout = StudyPaths(study)
+    sets = {arm: layout.replayed_sets(Iteration(arm, 2)) for arm in ("wspin", name)}
+    assert [len(sets[arm]) for arm in sets] == [1, 0]
+    assert layout.parent(f"{name}/ite1") == "wspin/ite0"
+
+
+def test_spin_zephyr_has_the_settings_of_spin_and_its_model():
+    study, spin = load("spin_zephyr"), load("spin")
+    pinned = load("swift_paper").models["teacher"]
+    assert (study.models["sft"].hub, study.models["sft"].revision) == (pinned.hub, pinned.revision)
+    assert (list(study.arms), list(study.models), study.teacher, study.start) == (["spin"], ["sft", "dpo"], None, "sft")
+    as_spin = study.arm_train("spin").model_copy(update={"gradient_checkpointing": False, "parallel": "ddp"})
+    assert as_spin == spin.arm_train("spin")
+    assert study.dialogue == spin.dialogue.model_copy(update={"eos": "</s>"})
+    generate = study.generate
+    assert (generate.engine, generate.temperature, generate.max_new_tokens) == ("transformers", 0.0, 256)
+    assert study.eval.suites == spin.eval.suites

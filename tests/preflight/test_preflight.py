@@ -52,6 +52,15 @@ def test_the_study_itself_has_nothing_to_mend(disk):
     assert complaints_of(layout_of()) == []
 
 
+def test_spins_model_fits_where_gpus_share_it(disk):
+    """Of 7 billion parameters, one GPU could not train alone."""
+    preset = yaml.safe_load((ROOT / "config/overlays/spin_zephyr.yaml").read_text())
+    assert complaints_of(layout_of(**preset), sizes={"sft": ZEPHYR}) == []
+    preset["train"]["parallel"] = "ddp"
+    (line,) = complaints_of(layout_of(**preset), sizes={"sft": ZEPHYR})
+    assert line.startswith("preflight.gpu_memory_gb: found 80, but train needs 1")
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
