@@ -4,27 +4,32 @@ in:  an iteration's answers, or the preference pairs, and their log-probabilitie
      `weigh.given`, if set: JSONL with the weights of iteration 0, for the arms that weigh as the study does
 out: <results>/{arm}/ite{k}/weights/{shard}.parquet for arms with a weighted loss
      <results>/{model}/weights/{shard}.parquet for models of the registry with a weighted loss
+     <results>/{model}/weight_sums/{shard}.json where `weigh.normalise_over` asks for them
 """
+
+WEIGHTED_MODEL = (
+    rf"(?:{alternatives(filter(STUDY.weighted, STUDY.arms))})/ite\d+|{alternatives(STUDY.weighted_models())}"
+)
 
 
 rule weigh:
-    """Compute the final token weights of one shard's answers from their log-probabilities."""
+    """Compute the final token weights of one shard of an iteration's pairs, or of the preference pairs."""
     input:
-        prompts=ancient("<results>/data/prompts.parquet"),
-        digest="<results>/data/prompts.json",
-        generations=inputs(PATHS.weighted_answers),
+        rows=ancient(inputs(PATHS.training_rows)),
+        digest=inputs(PATHS.training_digest),
+        generations=inputs(PATHS.weighted_answers),  # [] for preference pairs
         reference=inputs(PATHS.weighted_reference),  # the student's log-probabilities; training uses them as reference
         positive=inputs(PATHS.positive_logprobs),  # the teacher's, of real and generated answers; [] for the student's
         negative=inputs(PATHS.negative_logprobs),
+        sums=inputs(PATHS.weight_sums),  # of all shards; [] unless the weights are normalised over them
     output:
-        "<results>/{arm}/ite{k}/weights/{shard}.parquet",
+        "<results>/{model}/weights/{shard}.parquet",
     log:
-        "<logs>/weigh/{arm}/ite{k}/{shard}.log",
+        "<logs>/weigh/{model}/{shard}.log",
     benchmark:
-        "<benchmarks>/weigh/{arm}/ite{k}/{shard}.tsv"
+        "<benchmarks>/weigh/{model}/{shard}.tsv"
     wildcard_constraints:
-        arm=rf"(?!(?:{alternatives(STUDY.given_weights())})/ite0/)(?:{alternatives(filter(STUDY.weighted, STUDY.arms))})",
-        k=r"\d+",
+        model=rf"(?!(?:{alternatives(STUDY.given_weights())})/ite0/)(?:{WEIGHTED_MODEL})",
     conda:
         "../envs/torch.yaml"
     threads: STUDY.resources.weigh.threads
@@ -35,40 +40,42 @@ rule weigh:
     shell:
         r"""
         exec &> >(tee {log:q})
-        python workflow/scripts/weigh.py --rows {input.prompts:q} --generations {input.generations:q} \
+        python workflow/scripts/weigh.py --rows {input.rows:q} --generations {input.generations:q} \
             --reference {input.reference:q} --positive-logprobs {input.positive:q} \
-            --negative-logprobs {input.negative:q} {params.flags:q} --output {output:q}
+            --negative-logprobs {input.negative:q} --sums {input.sums:q} {params.flags:q} --output {output:q}
         """
 
 
-rule weigh_preferences:
-    """Compute the final token weights of one shard of the preference pairs, for a model of the registry."""
+rule weigh_sums:
+    """Add up the token weights of one shard before they are normalised over the whole data set."""
     input:
-        pairs=ancient("<results>/data/preferences.parquet"),
-        digest="<results>/data/preferences.json",
-        reference=inputs(PATHS.preference_reference),  # of the model that the training starts from
-        positive=inputs(PATHS.positive_preferences),
-        negative=inputs(PATHS.negative_preferences),
+        rows=ancient(inputs(PATHS.training_rows)),
+        digest=inputs(PATHS.training_digest),
+        generations=inputs(PATHS.weighted_answers),  # [] for preference pairs
+        reference=inputs(PATHS.weighted_reference),  # the student's log-probabilities; training uses them as reference
+        positive=inputs(PATHS.positive_logprobs),  # the teacher's, of real and generated answers; [] for the student's
+        negative=inputs(PATHS.negative_logprobs),
     output:
-        "<results>/{model}/weights/{shard}.parquet",
+        "<results>/{model}/weight_sums/{shard}.json",
     log:
-        "<logs>/weigh/{model}/{shard}.log",
+        "<logs>/weigh/{model}/sums/{shard}.log",
     benchmark:
-        "<benchmarks>/weigh/{model}/{shard}.tsv"
+        "<benchmarks>/weigh/{model}/sums/{shard}.tsv"
     wildcard_constraints:
-        model=alternatives(STUDY.weighted_models()),
+        model=WEIGHTED_MODEL,
     conda:
         "../envs/torch.yaml"
     threads: STUDY.resources.weigh.threads
     resources:
         **stage_resources("weigh"),
     params:
-        flags=flags(FLAGS.weigh_preferences),
+        flags=flags(FLAGS.weigh),
     shell:
         r"""
         exec &> >(tee {log:q})
-        python workflow/scripts/weigh.py --rows {input.pairs:q} --reference {input.reference:q} \
-            --positive-logprobs {input.positive:q} --negative-logprobs {input.negative:q} {params.flags:q} --output {output:q}
+        python workflow/scripts/weigh.py --rows {input.rows:q} --generations {input.generations:q} \
+            --reference {input.reference:q} --positive-logprobs {input.positive:q} \
+            --negative-logprobs {input.negative:q} --only-sums {params.flags:q} --output {output:q}
         """
 
 
@@ -81,14 +88,13 @@ rule weigh_given:
         reference=inputs(PATHS.weighted_reference),  # for the token ids
         given=STUDY.weigh.given or [],
     output:
-        "<results>/{arm}/ite{k}/weights/{shard}.parquet",
+        "<results>/{model}/weights/{shard}.parquet",
     log:
-        "<logs>/weigh/{arm}/ite{k}/{shard}.log",
+        "<logs>/weigh/{model}/{shard}.log",
     benchmark:
-        "<benchmarks>/weigh/{arm}/ite{k}/{shard}.tsv"
+        "<benchmarks>/weigh/{model}/{shard}.tsv"
     wildcard_constraints:
-        arm=alternatives(STUDY.given_weights()),
-        k="0",
+        model=rf"(?:{alternatives(STUDY.given_weights())})/ite0",
     conda:
         "../envs/torch.yaml"
     threads: STUDY.resources.weigh.threads

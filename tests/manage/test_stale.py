@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -88,9 +89,13 @@ def test_the_record_of_an_upload_is_no_job(results, capsys):
     assert capsys.readouterr().out == EVERYTHING_PRESENT
 
 
-# Every program of a rule that has outputs, with its sub-command
+# Every program of a rule that has outputs, with its sub-command and an output
 JOBS = {
-    name: (program, [f"workflow/scripts/{program}.py", *([command] if command else []), "--output", "x"])
+    name: (
+        program,
+        [f"workflow/scripts/{program}.py", *([command] if command else []), "--output", "x"],
+        re.sub(r"<\w+>|{\w+}", "x", re.search(r'    output:\n.*?"(.*?)"', body)[1]),
+    )
     for file in (code_hash.SCRIPTS.parents[1] / "rules").glob("*.smk")
     for name, body in re.findall(r"^rule (\w+):\n((?: .*\n|\n)*)", file.read_text(), re.MULTILINE)
     for program, command in re.findall(r"workflow/scripts/(\w+)\.py(?: ([a-z_]+))?", body)
@@ -99,16 +104,17 @@ JOBS = {
 
 
 def test_the_rule_of_a_record_is_the_one_that_made_it():
-    for name, (program, command) in JOBS.items():
-        assert stale.rule({"program": program, "command": command}) == name
-    assert {"fetch", "data", "train", "logprobs_scorer", "generate_given", "report_examples"} <= set(JOBS)
+    for name, (program, command, output) in JOBS.items():
+        assert stale.rule(Path(output), {"program": program, "command": command}) == name
+    names = {"fetch", "train", "logprobs_scorer", "generate_answers", "generate_given", "weigh_sums", "report_examples"}
+    assert names <= set(JOBS)
 
 
 def test_snakemake_accepts_every_rule_and_path_that_is_advised(study, capsys):
     """-R takes whole names of rules, and paths of outputs."""
     outputs = {"sft/model": "train", "sft/generations/00.parquet": "generate", "tables/examples.md": "report_examples"}
     for name, rule in outputs.items():
-        program, command = JOBS[rule]
+        program, command, _ = JOBS[rule]
         output = study.folder / "results/two" / name
         provenance.write_record(output, {"program": program, "code": "0" * 16, "command": command})
     manage.main(["stale", "--results", str(study.folder / "results/two")])

@@ -215,13 +215,13 @@ def test_weights_and_reference_hold_the_same_sets(window, sets):
 
 def test_weights_come_from_the_student_and_the_teacher():
     study = study_paths({"wspin": WEIGHED, "wspin.s43": {**WEIGHED, "seed": 43}})
-    assert names(study.positive_logprobs("wspin", "0", "00")) == [
+    assert names(study.positive_logprobs("wspin/ite0", "00")) == [
         f"logprobs/teacher/{responses}/00.parquet" for responses in ("gold", "sft")
     ]
-    assert names(study.positive_logprobs("wspin", "2", "00"))[1] == "logprobs/teacher/wspin/ite2/00.parquet"
-    assert names(study.positive_logprobs("wspin.s43", "0", "00"))[1] == "logprobs/teacher/wspin.s43/ite0/00.parquet"
-    assert study.weighted_reference("wspin", "0", "00") == "results/sft/reference/00.parquet"
-    assert study.weighted_answers("wspin", "2", "00") == "results/wspin/ite2/generations/00.parquet"
+    assert names(study.positive_logprobs("wspin/ite2", "00"))[1] == "logprobs/teacher/wspin/ite2/00.parquet"
+    assert names(study.positive_logprobs("wspin.s43/ite0", "00"))[1] == "logprobs/teacher/wspin.s43/ite0/00.parquet"
+    assert study.weighted_reference("wspin/ite0", "00") == "results/sft/reference/00.parquet"
+    assert study.weighted_answers("wspin/ite2", "00") == ["results/wspin/ite2/generations/00.parquet"]
 
 
 def test_only_arms_that_weigh_have_a_teacher():
@@ -229,7 +229,7 @@ def test_only_arms_that_weigh_have_a_teacher():
     study = study_paths({"wspin": WEIGHED, "other": {**WEIGHED, "teacher": "base"}, "equal": equal})
     assert [study.teacher(arm) for arm in study.study.arms] == [None, "teacher", "base", None]
     assert study.scorers == ["base", "teacher"]
-    assert study.positive_logprobs("equal", "0", "00") == study.positive_logprobs("spin", "0", "00") == []
+    assert study.positive_logprobs("equal/ite0", "00") == study.positive_logprobs("spin/ite0", "00") == []
     assert study.training_weights("equal/ite0")
 
 
@@ -240,8 +240,8 @@ def test_a_fork_takes_over_its_parents_weights_or_makes_its_own():
     assert folders(study.training_weights("like/ite2")) == ["like/ite2/weights", "wspin/ite1/weights"]
     assert folders(study.training_weights("like/ite3")) == ["like/ite3/weights", "like/ite2/weights"]
     assert folders(study.training_weights("from.plain/ite2")) == ["from.plain/ite2/weights", "from.plain/ite1/weights"]
-    assert study.weighted_reference("from.plain", "1", "00") == "results/spin/ite1/reference/00.parquet"
-    assert names(study.positive_logprobs("from.plain", "1", "00"))[1] == "logprobs/teacher/spin/ite1/00.parquet"
+    assert study.weighted_reference("from.plain/ite1", "00") == "results/spin/ite1/reference/00.parquet"
+    assert names(study.positive_logprobs("from.plain/ite1", "00"))[1] == "logprobs/teacher/spin/ite1/00.parquet"
 
 
 def test_an_iteration_gathers_its_weights():
@@ -378,10 +378,10 @@ def one_shard(study, rules, shard):
     """What Snakemake calls for the jobs of one shard of an iteration."""
     study.generator_model("wspin/ite2"), study.generator_manifest("wspin/ite2")
     study.scored_answers("wspin/ite2", shard), study.replayed_answers("wspin/ite2", shard)
-    study.weighted_answers("wspin", "2", shard), study.weighted_reference("wspin", "2", shard)
-    study.positive_logprobs("wspin", "2", shard)
+    study.weighted_answers("wspin/ite2", shard), study.weighted_reference("wspin/ite2", shard)
+    study.positive_logprobs("wspin/ite2", shard)
     rules.generate("wspin/ite2", shard), rules.logprobs_reference("wspin/ite2", shard)
-    rules.logprobs_scorer("teacher", "wspin/ite2", shard), rules.weigh("wspin", "2", shard)
+    rules.logprobs_scorer("teacher", "wspin/ite2", shard), rules.weigh("wspin/ite2", shard)
 
 
 def test_training_pairs_are_rows_and_the_start_models_log_probabilities():

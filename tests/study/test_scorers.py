@@ -54,23 +54,23 @@ def test_a_view_is_a_model_in_another_template(study):
 
 def test_preference_pairs_are_scored_side_by_side(study):
     sides = ("preferences.chosen", "preferences.rejected")
-    assert names(study.positive_preferences("p", "01")) == [f"logprobs/sft@good/{side}/01.parquet" for side in sides]
-    assert names(study.negative_preferences("d", "01")) == [f"logprobs/dpo.reverse/{side}/01.parquet" for side in sides]
+    assert names(study.positive_logprobs("p", "01")) == [f"logprobs/sft@good/{side}/01.parquet" for side in sides]
+    assert names(study.negative_logprobs("d", "01")) == [f"logprobs/dpo.reverse/{side}/01.parquet" for side in sides]
     assert study.scorer_rows(sides[0]) == "results/data/preferences.parquet"
     assert study.scorer_rows("gold") == study.scorer_rows("sft") == "results/data/prompts.parquet"
     assert names(study.training_weights("d"))[:2] == ["d/weights/00.parquet", "d/weights/01.parquet"]
 
 
 def test_no_files_for_the_student_and_for_none(study):
-    assert study.negative_logprobs("surprisal", "0", "00") == []
-    assert study.negative_logprobs("wspin", "0", "00") == []
-    assert study.positive_logprobs("surprisal", "0", "00") == study.positive_logprobs("wspin", "0", "00")
+    assert study.negative_logprobs("surprisal/ite0", "00") == []
+    assert study.negative_logprobs("wspin/ite0", "00") == []
+    assert study.positive_logprobs("surprisal/ite0", "00") == study.positive_logprobs("wspin/ite0", "00")
 
 
 def test_a_retrained_pair_learns_from_its_iterations_pairs(study):
     plus, minus = (Contrast(Iteration("contrast", 2), side).name for side in ("plus", "minus"))
-    assert names(study.positive_logprobs("contrast", "2", "00"))[1] == f"logprobs/{plus}/contrast/ite2/00.parquet"
-    assert names(study.negative_logprobs("contrast", "2", "00"))[0] == f"logprobs/{minus}/gold/00.parquet"
+    assert names(study.positive_logprobs("contrast/ite2", "00"))[1] == f"logprobs/{plus}/contrast/ite2/00.parquet"
+    assert names(study.negative_logprobs("contrast/ite2", "00"))[0] == f"logprobs/{minus}/gold/00.parquet"
     assert study.parent(plus) == study.parent(minus) == "contrast/ite1"
     assert study.training_reference(plus) == study.training_reference("contrast/ite2")
     assert study.training_weights(plus) == []

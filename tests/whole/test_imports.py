@@ -143,7 +143,7 @@ def commands(folder):
     yield "generate", [*base, "--prompts", rows, *flags.generate(**shard), *made]
     read = [*base, "--rows", rows, *answers, *flags.logprobs_reference(**shard)]
     yield "logprobs reference", [*read, "--output", reference]
-    weighed = ["--rows", rows, *answers, "--reference", reference, *flags.weigh("equal", "0", "00")]
+    weighed = ["--rows", rows, *answers, "--reference", reference, *flags.weigh("equal/ite0", "00")]
     yield "weigh", [*weighed, "--output", weights]
     weighed = ["--weights", weights, "--output", folder / "a.jsonl"]
     yield "exchange export", ["--format", "tis-dpo", "--rows", rows, *answers, *weighed]
@@ -152,7 +152,7 @@ def commands(folder):
     made = ["--output", generations]
     yield "generate_given", [*base, "--prompts", rows, *given, *flags.generate_given(**shard), *made]
     read = ["--rows", rows, *given, "--generations", generations, "--reference", reference]
-    yield "weigh_given", [*read, *flags.weigh_given("equal", "0", "00"), "--output", folder / "given_weights"]
+    yield "weigh_given", [*read, *flags.weigh_given("equal/ite0", "00"), "--output", folder / "given_weights"]
     made = ["--output", model / "model", "--output-manifest", model / "manifest.json", "--metrics", model / "curve"]
     yield (
         "train",

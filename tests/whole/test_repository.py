@@ -144,7 +144,7 @@ def test_no_program_hides_a_package(tmp_path):
 
 def test_a_rule_fits_a_screen():
     lengths = {name: 1 + len(body.splitlines()) for name, body in RULES.items()}
-    assert {name: length for name, length in lengths.items() if length > 35} == {}
+    assert {name: length for name, length in lengths.items() if length > 36} == {}
 
 
 def test_a_rule_file_stays_a_chapter():

@@ -29,7 +29,7 @@ def list_stale(results: Path) -> Iterator[str]:
     if not stale:
         yield f"every {'other ' if unreadable else ''}result was made by the present code"
         return
-    rules = sorted({rule(record) for _, record in stale} - {None})
+    rules = sorted({rule(output, record) for output, record in stale} - {None})
     every = f", or `-R {' '.join(rules)}` to re-run these rules" if rules else ""
     yield f"{len(stale)} stale; add `-R` and the paths of results to your command to make these again{every}"
 
@@ -67,16 +67,25 @@ def present_hash(program: str) -> str | None:
     return code_hash(program) if program in {file.stem for file in SCRIPTS.glob("*.py")} else None
 
 
-def rule(record: dict[str, Any]) -> str | None:
-    """The rule that runs the command of a record; None if there is no such rule any more."""
-    program, rules = record["program"], _rules()
-    return rules.get((program, *record.get("command", ())[1:2])) or rules.get((program,))
+def rule(output: Path, record: dict[str, Any]) -> str | None:
+    """The rule that makes an output by the command of its record; None if there is no such rule any more."""
+    rules, program = _rules(), record["program"]
+    for command in ((program, *record.get("command", ())[1:2]), (program,)):
+        names = [name for name, (known, _) in rules.items() if known == command]
+        if names:  # several rules of one command, such as generate's, differ in what they make
+            return next((name for name in names if re.fullmatch(rules[name][1], str(output))), names[0])
+    return None
 
 
 @functools.cache
-def _rules() -> dict[tuple[str, ...], str]:
-    """(program,) or (program, sub-command) -> the first rule that runs it."""
+def _rules() -> dict[str, tuple[tuple[str, ...], str]]:
+    """{rule: ((program,) or (program, sub-command), pattern of its first output)}."""
     texts = [file.read_text() for file in (SCRIPTS.parents[1] / "rules").glob("*.smk")]
     bodies = [match for text in texts for match in re.findall(r"^rule (\w+):\n((?: .*\n|\n)*)", text, re.MULTILINE)]
-    commands = {name: re.search(r"workflow/scripts/(\w+)\.py(?: ([a-z_]+))?", body) for name, body in bodies}
-    return {tuple(filter(None, command.groups())): name for name, command in reversed(commands.items()) if command}
+    rules = {}
+    for name, body in bodies:
+        output = re.search(r'^    output:\n.*?"(.*?)"', body, re.MULTILINE)
+        if output and (command := re.search(r"workflow/scripts/(\w+)\.py(?: ([a-z_]+))?", body)):
+            pattern = re.sub(r"<\w+>|\\{\w+\\}", ".*", re.escape(output[1]))
+            rules[name] = tuple(filter(None, command.groups())), pattern
+    return rules

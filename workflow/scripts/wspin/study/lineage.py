@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from wspin.config.scorers import NO_MODEL, SHIFTED, TEACHER_SOURCES, Scorer
 from wspin.config.study import Study
+from wspin.config.weigh import Weigh
 from wspin.iteration import Contrast, Iteration
 
 
@@ -93,10 +94,15 @@ class Lineage:
         return self.study.arms[arm].teacher or self.study.teacher
 
     @cache
+    def weigh_settings(self, model: str) -> Weigh:
+        """How the tokens of the pairs are weighed that an iteration or registry model with loss wspin is trained on."""
+        iteration = Iteration.parse(model)
+        return self.study.arm_weigh(iteration.arm) if iteration else self.study.model_weigh(model)
+
+    @cache
     def scorer_pair(self, model: str) -> ScorerPair:
         """The scorers that weigh the tokens of the pairs which a weighted iteration or registry model is trained on."""
-        iteration = Iteration.parse(model)
-        weigh = self.study.arm_weigh(iteration.arm) if iteration else self.study.model_weigh(model)
+        iteration, weigh = Iteration.parse(model), self.weigh_settings(model)
         if weigh.source in TEACHER_SOURCES:
             teacher = self.teacher(iteration.arm) if iteration else self.study.teacher
             return ScorerPair(Scorer(teacher, SHIFTED if weigh.shifted else None).name)

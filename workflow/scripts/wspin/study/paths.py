@@ -95,38 +95,38 @@ class StudyPaths(StudyFiles):
         real = responses in (GOLD, *PREFERENCE_SIDES)
         return [] if real else [self.file(responses, "generations", shard)]
 
-    def weighted_answers(self, arm: str, k: str, shard: str) -> str:
-        return self.file(self.response_set(Iteration(arm, int(k))), "generations", shard)
+    def weighted_answers(self, model: str, shard: str) -> list[str]:
+        """The rejected answers of an iteration's pairs; those of preference pairs lie with the rows."""
+        iteration = Iteration.parse(model)
+        return [self.file(self.response_set(iteration), "generations", shard)] if iteration else []
 
-    def weighted_reference(self, arm: str, k: str, shard: str) -> str:
-        return self.file(self.reference_folder(Iteration(arm, int(k))), "reference", shard)
-
-    def positive_logprobs(self, arm: str, k: str, shard: str) -> list[str]:
-        """The positive scorer's log-probabilities of an iteration's real and generated answers, if it has files."""
-        iteration = Iteration(arm, int(k))
-        return self._logprobs(self.scorer_pair(iteration.name).positive, self.scored_sides(iteration.name), shard)
-
-    def negative_logprobs(self, arm: str, k: str, shard: str) -> list[str]:
-        iteration = Iteration(arm, int(k))
-        return self._logprobs(self.scorer_pair(iteration.name).negative, self.scored_sides(iteration.name), shard)
-
-    def preference_reference(self, model: str, shard: str) -> str:
+    def weighted_reference(self, model: str, shard: str) -> str:
+        """The student's log-probabilities of the pairs, which training uses as reference."""
+        if iteration := Iteration.parse(model):
+            return self.file(self.reference_folder(iteration), "reference", shard)
         return self.file(self.parent(model), "preferences", shard)
 
-    def positive_preferences(self, model: str, shard: str) -> list[str]:
-        """The positive scorer's log-probabilities of both sides of the preference pairs, if it has files."""
-        return self._logprobs(self.scorer_pair(model).positive, PREFERENCE_SIDES, shard)
+    def positive_logprobs(self, model: str, shard: str) -> list[str]:
+        """The positive scorer's log-probabilities of the chosen and the rejected answers, if it has files."""
+        return self._logprobs(self.scorer_pair(model).positive, model, shard)
 
-    def negative_preferences(self, model: str, shard: str) -> list[str]:
-        return self._logprobs(self.scorer_pair(model).negative, PREFERENCE_SIDES, shard)
+    def negative_logprobs(self, model: str, shard: str) -> list[str]:
+        return self._logprobs(self.scorer_pair(model).negative, model, shard)
+
+    def _logprobs(self, scorer: str | None, model: str, shard: str) -> list[str]:
+        sides = self.scored_sides(model) if scorer else ()
+        return [self.file(f"logprobs/{scorer}", side, shard) for side in sides]
 
     def scored_sides(self, model: str) -> tuple[str, str]:
         """What the scorers of a weighted iteration or registry model score: its chosen and its rejected answers."""
         iteration = Iteration.parse(model)
         return (GOLD, self.response_set(iteration)) if iteration else PREFERENCE_SIDES
 
-    def _logprobs(self, scorer: str | None, sides: tuple[str, str], shard: str) -> list[str]:
-        return [self.file(f"logprobs/{scorer}", side, shard) for side in sides] if scorer else []
+    def weight_sums(self, model: str) -> list[str]:
+        """The sums of all shards' weights, where these are normalised over the data set."""
+        rows = "prompts" if Iteration.parse(model) else "pairs"
+        names = self.shards(rows) if self.weigh_settings(model).normalise_over else []
+        return [f"{self.results}/{model}/weight_sums/{shard}.json" for shard in names]
 
     def heldout(self, suite: str) -> list[str]:
         return [self.data("heldout")] if self.study.eval.sources[suite].heldout else []

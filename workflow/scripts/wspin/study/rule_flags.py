@@ -122,15 +122,12 @@ class RuleFlags:
     def logprobs_preferences(self, scorer: str, shard: str) -> list[str]:
         return [*_shard(shard, self.study.data.preferences), *self._scoring(scorer)]
 
-    def weigh(self, arm: str, k: str, shard: str) -> list[str]:
-        seed = ["--seed", str(self.paths.seed(arm)), k]
-        return [*_shard(shard, self.study.data.sft), *seed, *self._weigh(arm)]
-
-    def weigh_preferences(self, model: str, shard: str) -> list[str]:
+    def weigh(self, model: str, shard: str) -> list[str]:
+        rows = self.study.data.sft if Iteration.parse(model) else self.study.data.preferences
         seed = ["--seed", *map(str, self.paths.draw_seed(model))]
-        return [*_shard(shard, self.study.data.preferences), *seed, *flags(self.study.model_weigh(model))]
+        return [*_shard(shard, rows), *seed, *self._weigh(model)]
 
-    def weigh_given(self, arm: str, k: str, shard: str) -> list[str]:
+    def weigh_given(self, model: str, shard: str) -> list[str]:
         return [*_shard(shard, self.study.data.sft), "--eos-weight", str(self.study.weigh.eos_weight)]
 
     def eval(self, model: str, suite: str) -> list[str]:
@@ -195,8 +192,9 @@ class RuleFlags:
         return ["--dtype", "bfloat16"] if rounded else []
 
     @cache
-    def _weigh(self, arm: str) -> list[str]:
-        return flags(self.study.arm_weigh(arm))
+    @cache
+    def _weigh(self, model: str) -> list[str]:
+        return flags(self.paths.weigh_settings(model))
 
     def _dialogue(self, model: str, completes: bool = False) -> Dialogue:
         """The dialogue in this model's template; only the reference completes truncated answers, by `eos_on_cut`."""

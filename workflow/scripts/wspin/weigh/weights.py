@@ -29,23 +29,26 @@ Floats = NDArray[np.float64]
 
 
 class SideWeights(NamedTuple):
-    """Final weights of each answer of a side, `WEIGHT_COUNTS`, and the range of its tokens' scores."""
+    """Final weights of each answer of a side, `WEIGHT_COUNTS`, the sum before normalisation, the scores' range."""
 
     weights: list[NDArray[np.float32]]
     counts: dict[str, float]
+    total: float
     lowest: float
     highest: float
 
 
-def weight_side(side: str, answers: Iterable[AlignedAnswer], settings: Weigh, seed: Sequence[int]) -> SideWeights:
-    """The weights of one side, `chosen` or `rejected`.
+def weight_side(
+    side: str, answers: Iterable[AlignedAnswer], settings: Weigh, seed: Sequence[int], scale: float = 1.0
+) -> SideWeights:
+    """The weights of one side, `chosen` or `rejected`; `scale`: their factor, if normalised over the data set.
 
     Counts, without EOS: tokens; at_lower, at_upper (tokens with log-ratios at a bound, as shares added up); unread,
     unclear (neutral tokens); segments with a log-ratio; mismatched (those with unequal numbers of tokens). Raises
     `StudyError` with the prompt's id.
     """
     weights, counts = [], Counter(dict.fromkeys(WEIGHT_COUNTS, 0))
-    lowest, highest = np.inf, -np.inf
+    lowest, highest, total = np.inf, -np.inf, 0.0
     for answer in answers:
         generator = row_generator(*seed, "weigh", side, answer.prompt_id)
         counts["tokens"] += len(answer.own)
@@ -57,11 +60,12 @@ def weight_side(side: str, answers: Iterable[AlignedAnswer], settings: Weigh, se
             lowest, highest = scores.min(initial=lowest), scores.max(initial=highest)
             counts.update(_counts(tokens, answer.alignment))
         controlled = apply_control(unfinished, settings.control, generator)
+        total += float(controlled.sum())
         try:
-            weights.append(finalize(controlled, answer.has_eos, settings))
+            weights.append(finalize(controlled, answer.has_eos, settings, scale))
         except StudyError as error:
             raise StudyError(f"{answer.prompt_id}, {side}: {error}") from None
-    return SideWeights(weights, dict(counts), float(lowest), float(highest))
+    return SideWeights(weights, dict(counts), total, float(lowest), float(highest))
 
 
 def _without_scores(answer: AlignedAnswer, settings: Weigh, generator: np.random.Generator) -> Floats:
