@@ -11,9 +11,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from wspin.engine import flops
 from wspin.engine.flops import Cost, attending_pairs, scoring_flops
 from wspin.engine.layout import PackedLayout
-from wspin.engine.logprobs import token_logprobs
+from wspin.engine.logprobs import patched_forward, token_logprobs
 from wspin.engine.packing import Item, pack
 from wspin.logprobs import score
+from wspin.train.losses import token_kl
 
 ITEM = st.tuples(st.integers(1, 20), st.lists(st.integers(0, 12), min_size=1, max_size=4)).map(
     lambda one: (one[0], *one[1])
@@ -68,6 +69,23 @@ def counted(run):
 def test_what_a_layout_computes(name, lengths):
     model, batch = make(name), pack(items_of(lengths))
     assert Cost.of(model).computed(batch) == counted(lambda: token_logprobs(model, batch))
+
+
+@ARCHITECTURES
+def test_what_a_divergence_adds_to_a_training_pass(name):
+    """The reference's forward pass, and the logits of both models, once more for the backward pass."""
+    model, reference, batch = make(name), make(name), pack(items_of([(5, 4, 3), (9, 2), (3, 1, 1, 6)]))
+    cost = Cost.of(model)
+
+    def step(divergence, frozen):
+        with torch.enable_grad(), patched_forward(model):
+            logprobs, kl = model(batch, divergence, frozen)
+            (logprobs.sum() if kl is None else logprobs.sum() + kl.sum()).backward()
+
+    plain = counted(lambda: step(None, None))
+    extra = counted(lambda: step(token_kl, reference.requires_grad_(False))) - plain
+    assert extra == cost.training_computed(batch, True) - cost.training_computed(batch, False)
+    assert cost.training_computed(batch, False) == 3 * cost.computed(batch)
 
 
 @ARCHITECTURES

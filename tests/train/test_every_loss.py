@@ -9,6 +9,7 @@ from torch.nn.functional import softplus
 from trainings import UNBOUND, assert_agree, curve, plain_gradient, planned, shifted, trained, with_weights
 
 from wspin.errors import StudyError
+from wspin.train.trainer import StepTotals
 
 BETA, ALPHA = 0.5, 0.4
 NO_ALPHA = {"alpha": None}
@@ -34,6 +35,7 @@ KEYS = {
     "tdpo1": NO_ALPHA,
     "tdpo2": {"alpha": ALPHA},
 }
+ALPHAS = dict.fromkeys(("sft", "dpo", "spin", "hinge", "ipo", "tdpo1")) | {"tdpo2": ALPHA, "wspin": ALPHA}
 KEPT = ("tdpo1", "tdpo2")  # losses that keep a reference model
 AT_REFERENCE = {"hinge": 1.0, "ipo": 1 / (4 * BETA**2)} | dict.fromkeys(("dpo", "spin", *KEPT), np.log(2.0))
 
@@ -118,3 +120,39 @@ def test_rewards_hold_the_divergence(fresh, pairs, train_settings, tmp_path, los
     term = BETA * factor * (metrics["kl/chosen"] - metrics["kl/rejected"])
     assert metrics["rewards/margin"] == pytest.approx(metrics["unweighted/margin"] + term, rel=1e-4)
     assert metrics["kl/chosen"] > 1e-3
+
+
+@pytest.mark.parametrize(("loss", "alpha"), [*ALPHAS.items(), ("wspin", 0.0)])
+def test_a_frozen_reference_is_kept_exactly_where_a_divergence_is_read(
+    fresh, pairs, train_settings, tmp_path, loss, alpha
+):
+    unstarted, _ = planned(fresh(), pairs, train_settings(loss=loss, alpha=alpha), tmp_path)
+    reference = unstarted.reference_model
+    assert (reference is not None) == (loss in KEPT or (loss == "wspin" and alpha > 0))
+    assert reference is None or not any(weight.requires_grad for weight in reference.parameters())
+
+
+@pytest.mark.parametrize("loss", ["tdpo1", "wspin"])
+def test_the_totals_of_two_processes_are_those_of_one(fresh, pairs, train_settings, tmp_path, loss):
+    """Metrics of the whole step, divergences too, from the sums that each process gathers."""
+    keys = {"alpha": ALPHA} if loss == "wspin" else KEYS[loss]
+    settings = train_settings(loss=loss, margin_bound=UNBOUND, global_batch=10, **keys)
+    policy = moved(fresh())
+    unstarted, (step,) = planned(fresh(), with_weights(shifted(pairs)), settings, tmp_path)
+    whole, *halves = (unstarted._run_passes(policy, part, 0.1) for part in (step, step[:3], step[3:]))
+    totals = StepTotals.over_ranks(halves)
+    assert totals.loss.item() == pytest.approx(whole.loss.item(), rel=1e-5)
+    found, expected = (unstarted._preference_metrics(each.answer_sums) for each in (totals, whole))
+    assert found == pytest.approx(expected, rel=1e-4)
+    assert expected["kl/rejected"] > 1e-3
+
+
+def test_the_work_of_a_kept_reference_is_counted(fresh, pairs, train_settings, tmp_path):
+    """Needed: a fourth pass beside the three of a forward and a backward one. Computed: logits too."""
+    work = {}
+    for loss in ("dpo", "tdpo1"):
+        unstarted, steps = planned(fresh(), pairs, train_settings(loss=loss, **KEYS[loss]), tmp_path)
+        unstarted.training_step(fresh(), steps[0])
+        work[loss] = unstarted.step_metrics
+    assert work["tdpo1"]["work/needed"] * 3 == work["dpo"]["work/needed"] * 4
+    assert work["tdpo1"]["work/computed"] * 3 > work["dpo"]["work/computed"] * 4

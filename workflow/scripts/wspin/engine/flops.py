@@ -66,6 +66,20 @@ class Cost:
         predictions = len(batch.predictors.unique() if once else batch.predictors)
         return self.flops(Work(batch.input_ids.numel(), area, predictions))
 
+    def training_needed(self, items: Iterable[Item], divergence: bool) -> int:
+        """FLOPs of training on items: forward and backward passes, and that of the reference of a divergence."""
+        return (1 + BACKWARD + divergence) * self.needed(items)
+
+    def training_computed(self, batch: Batch, divergence: bool) -> int:
+        """FLOPs of training on a layout. A divergence (`head.token_divergences`) computes the logits of both models.
+
+        It does so again for its backward pass, which goes through the policy's.
+        """
+        computed = self.computed(batch)
+        policy, reference = 2 + BACKWARD, 1  # passes of the head, besides those of the two forward passes
+        heads = (policy + reference) * self.flops(Work(0, 0, len(batch.predictors)))
+        return (1 + BACKWARD) * computed + divergence * (computed + heads)
+
 
 def scoring_flops(model: Any, items: Sequence[Item], token_budget: int) -> dict[str, int]:
     """FLOPs of scoring: `needed` by the items, and `computed` by the micro-batches."""

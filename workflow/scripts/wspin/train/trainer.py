@@ -22,7 +22,7 @@ from transformers import Trainer
 from wspin.config.losses import LOSS_INPUTS, divergence_read
 from wspin.config.stages import Train
 from wspin.engine.batches import Step, rank_passes
-from wspin.engine.flops import BACKWARD, Cost
+from wspin.engine.flops import Cost
 from wspin.engine.logprobs import autocast, patched_forward
 from wspin.engine.packing import Batch, Item, Lengths, pack
 from wspin.errors import StudyError
@@ -41,7 +41,7 @@ class StepTotals:
 
     loss: Tensor  # scaled, on the CPU: ()
     answer_sums: dict[str, Tensor]  # see `PlannedTrainer._preference_loss`; empty for sft
-    computed: int  # FLOPs of the forward passes
+    computed: int  # FLOPs
     stop_requested: bool
 
     @classmethod
@@ -104,8 +104,8 @@ class PlannedTrainer(Trainer):
         self.step_metrics = {
             **self._preference_metrics(totals.answer_sums),
             "work/tokens": sum(sum(item.lengths) for item in items),
-            "work/needed": (1 + BACKWARD) * self.cost.needed(items),
-            "work/computed": (1 + BACKWARD) * totals.computed,
+            "work/needed": self.cost.training_needed(items, self.divergence is not None),
+            "work/computed": totals.computed,
         }
         if totals.stop_requested:
             self.control.should_save = self.control.should_training_stop = True
@@ -120,7 +120,7 @@ class PlannedTrainer(Trainer):
         with patched_forward(self.accelerator.unwrap_model(model)):
             for number, (indices, counted) in enumerate(passes, 1):
                 batch = pack([self.items[i] for i in indices])
-                computed += self.cost.computed(batch)
+                computed += self.cost.training_computed(batch, self.divergence is not None)
                 self.in_collective = world_size() > 1 and (self.sharded or number == len(passes))
                 with nullcontext() if self.in_collective else self.accelerator.no_sync(model):
                     pass_loss, sums = self._pass(model, batch.to(self.args.device), scale if counted else 0.0)
