@@ -62,6 +62,7 @@ def trainer(
     optimizer: Any,
     callbacks: Sequence[Any],
     liger: bool = False,
+    kind: str = "sigmoid",
 ) -> IdsTrainer:
     """A trainer on the items in their order; without a `reference` model, its log-probabilities are precomputed."""
     config = DPOConfig(
@@ -72,7 +73,7 @@ def trainer(
         train_sampling_strategy="sequential",
         save_strategy="no",
         dataloader_pin_memory=not arguments.use_cpu,
-        loss_type=["sigmoid"],
+        loss_type=[kind],
         beta=beta,
         max_length=None,
         pad_to_multiple_of=None,

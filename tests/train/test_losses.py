@@ -75,6 +75,24 @@ def test_extreme_margins_stay_finite(loss, eps, slopes):
     assert margin.grad.tolist() == pytest.approx(slopes, rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("loss", "values", "slopes"),
+    [
+        (lambda h, kl: losses.hinge(h, 1.0), [0.0, 1e4 + 1], [0.0, -1.0]),
+        (lambda h, kl: losses.ipo(h, 1.0), [1e8, 1e8], [2e4, -2e4]),
+        (lambda h, kl: losses.tdpo1(h, 1.0, 0.1, kl, 2 * kl), [800.0, 9900.0], [0.1, -0.9]),
+        (lambda h, kl: losses.tdpo2(h, 1.0, 0.1, 0.5, kl, 2 * kl), [900.0, 9450.0], [0.1, -0.9]),
+    ],
+)
+def test_losses_of_extreme_margins_and_divergences_stay_finite(loss, values, slopes):
+    """Straight lines far from zero, with slopes -(1 - eps) and eps, of h less its KL term; ipo is a parabola."""
+    margin, kl = torch.tensor([1e4, -1e4], requires_grad=True), torch.tensor([2e3, 1e3])
+    value = loss(margin, kl)
+    value.sum().backward()
+    assert value.tolist() == pytest.approx(values, rel=1e-3)
+    assert margin.grad.tolist() == pytest.approx(slopes, rel=1e-3)
+
+
 @PREFERENCE
 def test_swapping_chosen_and_rejected_flips_the_margin(loss):
     """h becomes -h, and log sigma(-t) = log sigma(t) - t."""
@@ -179,9 +197,10 @@ def test_trap_20_kl_of_two_tokens_by_hand():
     assert losses.token_kl(p, p + 7.0).item() == pytest.approx(0.0, abs=1e-7)
 
 
-def test_trap_19_kl_of_extreme_logits_is_finite():
+@pytest.mark.parametrize("divergence", losses.DIVERGENCES.values())
+def test_trap_19_kl_of_extreme_logits_is_finite(divergence):
     extreme = torch.tensor([[1e4, -1e4, 0.0], [0.0, 0.0, 0.0]], requires_grad=True)
-    kl = losses.token_kl(extreme, extreme.detach().flip(-1))
+    kl = divergence(extreme, extreme.detach().flip(-1))
     kl.sum().backward()
     assert torch.isfinite(kl).all()
     assert torch.isfinite(extreme.grad).all()
