@@ -62,6 +62,38 @@ def test_a_card_says_what_the_model_is(results):
     assert "node17" not in told and str(results) not in told
 
 
+FROZEN = "Its reference is a frozen copy of `sft`"
+REFERENCE_FREE = "Without a reference (`reference_free`): log-probabilities stand"
+
+
+@pytest.mark.parametrize(
+    ("train", "parts"),
+    [
+        ({"loss": "dpo"}, ["exp(-β h)"]),
+        ({"loss": "dpo", "reference_free": True}, ["exp(-β h)", REFERENCE_FREE]),
+        ({"loss": "hinge"}, ["max(0, 1 - β h)"]),
+        ({"loss": "ipo"}, ["(h - 1 / (2 β))²"]),
+        ({"loss": "tdpo1"}, ["exp(-β (h - KL(rejected) + KL(chosen)))", "KL(reference ‖ policy) of the", FROZEN]),
+        ({"loss": "tdpo2", "alpha": 0.5}, [" (KL(rejected) - KL(chosen)))", "KL(reference ‖ policy)", FROZEN]),
+        ({"loss": "wspin", "alpha": 0.0}, ["exp(-β h)"]),
+        ({"loss": "wspin", "alpha": 0.5}, [" (KL(chosen) - KL(rejected)))", "KL(policy ‖ reference)", FROZEN]),
+    ],
+)
+def test_a_card_describes_its_loss_and_names_a_reference_exactly_where_it_has_one(
+    root, tmp_path, scratch_model, train, parts
+):
+    arm = "wspin" if train["loss"] == "wspin" else "spin"
+    folder = made.study(root, tmp_path / "results", arms={arm: {"train": train}})
+    made.put_model(folder, f"{arm}/ite0", scratch_model)
+    renew(folder)
+    card = text(folder, f"{arm}/ite0")
+    assert [part for part in parts if part not in card] == []
+    assert [sentence in card for sentence in (FROZEN, REFERENCE_FREE)] == [
+        sentence in parts for sentence in (FROZEN, REFERENCE_FREE)
+    ]
+    assert ("KL" in card) == (FROZEN in parts)
+
+
 def test_the_header_is_one_that_the_hub_reads(results):
     renew(results)
     header = ModelCard.load(results / MODEL / "model/README.md").data.to_dict()

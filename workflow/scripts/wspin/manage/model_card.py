@@ -12,6 +12,7 @@ import yaml
 from markupsafe import Markup
 
 from wspin.config.load import read_results
+from wspin.config.losses import divergence_read
 from wspin.config.sources import Model
 from wspin.errors import StudyError
 from wspin.escaping import block_in_markdown, code_in_markdown, in_markdown, one_line
@@ -161,7 +162,7 @@ def _source_text(source: Any) -> Markup:
 
 def _training(paths: StudyPaths, name: str, record: dict[str, Any]) -> dict[str, Any]:
     """What the template shows of a model's training."""
-    data, iteration = paths.study.data, Iteration.parse(name)
+    data, iteration, train = paths.study.data, Iteration.parse(name), paths.train_settings(name)
     preferences = _on_preferences(paths, name)
     seeds = record.get("settings", {}).get("seed", [paths.study.seed, 0])
     if not isinstance(seeds, list) or len(seeds) != 2:
@@ -169,6 +170,8 @@ def _training(paths: StudyPaths, name: str, record: dict[str, Any]) -> dict[str,
         raise StudyError(f"{record_path(paths.model(name))}: settings.seed: {found}; make the model again")
     return {
         "order": [*reversed(paths.ancestors(name)), name],
+        "divergence": divergence_read(train.loss, train.alpha),
+        "reference_free": train.reference_free,
         "rows": f"{data.preferences.pairs} pairs" if preferences else f"{data.sft.prompts} prompts with real answers",
         "split": data.preferences.split if preferences else data.sft.split,
         "source": _source_text(_dataset(paths, name)),
