@@ -1,15 +1,21 @@
 """Memory of a GPU and space on the disk, against counts by hand."""
 
+import weakref
+from types import SimpleNamespace
+
 import pytest
 import torch
 from estimated import QWEN, ROOT, ZEPHYR, estimator_of, layout_of, row
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from wspin.config.sources import Scratch
+from wspin.engine import head
 from wspin.models import scratch
 from wspin.preflight import memory
 from wspin.preflight.disk import disk
 from wspin.preflight.requests import RequestCounts
 from wspin.preflight.sizes import Size
+from wspin.train import losses
 
 SMALL = {"vocabulary": 300, "hidden": 32, "intermediate": 48, "layers": 3, "heads": 2, "context": 128}
 
@@ -85,8 +91,56 @@ def test_training_memory_is_weights_gradients_and_optimiser():
     assert rest == pytest.approx((8192 * QWEN.activations("bfloat16") + 151_936 * 12 * 1024) / 1e9)
     shared = memory.training(QWEN, train.model_copy(update={"parallel": "fsdp"}), "bfloat16", 8)
     assert shared == pytest.approx(rest + states / 8)
-    reference = memory.training(QWEN, train.model_copy(update={"loss": "wspin", "alpha": 0.5}), "bfloat16", 8)
-    assert reference == pytest.approx(rest + states + 6 * QWEN.parameters / 1e9)
+
+
+@pytest.mark.parametrize(
+    ("loss", "alpha", "kept"),
+    [
+        *((loss, None, False) for loss in ("sft", "dpo", "spin", "hinge", "ipo")),
+        ("wspin", 0.0, False),
+        ("wspin", 0.5, True),
+        ("tdpo1", None, True),
+        ("tdpo2", 0.5, True),
+    ],
+)
+def test_a_frozen_reference_is_counted_exactly_where_a_loss_needs_one(loss, alpha, kept):
+    """Its weights in float32 and bfloat16; and five more buffers of logits for the divergence."""
+    train = layout_of().train_settings("spin/ite0")
+    plain = memory.training(QWEN, train, "bfloat16", 8)
+    found = memory.training(QWEN, train.model_copy(update={"loss": loss, "alpha": alpha}), "bfloat16", 8)
+    reference = (6 * QWEN.parameters + 5 * 4 * 1024 * 151_936) / 1e9
+    assert found == pytest.approx(plain + reference * kept)
+
+
+class PeakBytes(TorchDispatchMode):
+    """The largest sum of tensors that live at one time."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes, self.peak = {}, 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        result = function(*arguments, **(options or {}))
+        for tensor in result if isinstance(result, tuple) else [result]:
+            storage = tensor.untyped_storage() if isinstance(tensor, torch.Tensor) else None
+            if storage is not None and storage._cdata not in self.sizes:
+                self.sizes[storage._cdata] = storage.nbytes()
+                weakref.finalize(storage, self.sizes.pop, storage._cdata)
+        self.peak = max(self.peak, sum(self.sizes.values()))
+        return result
+
+
+@pytest.mark.parametrize("divergence", losses.DIVERGENCES.values())
+def test_the_logits_of_a_divergence_are_those_of_a_real_pass(divergence):
+    vocabulary, width, rows = 10_000, 4, head.MIN_ROWS["cpu"]
+    models = [torch.nn.Linear(width, vocabulary, bias=False) for _ in range(2)]
+    models[1].requires_grad_(False)
+    policy, reference = (SimpleNamespace(get_output_embeddings=lambda model=model: model) for model in models)
+    states, others = torch.randn(2 * rows, width, requires_grad=True), torch.randn(2 * rows, width)
+    with PeakBytes() as counted:
+        head.token_divergences(divergence, policy, states, reference, others).sum().backward()
+    buffers = counted.peak / (4 * vocabulary * rows)
+    assert 0.85 < buffers / (memory.DIVERGENCE_LOGITS / 4096) < 1.0
 
 
 def test_an_evaluation_keeps_no_logits():

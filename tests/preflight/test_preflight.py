@@ -88,6 +88,17 @@ def test_what_would_fail_is_a_line(disk, changes, told):
     assert all("\n" not in line for line in lines)
 
 
+@pytest.mark.parametrize("train", [{"loss": "tdpo1"}, {"loss": "wspin", "alpha": 0.5}])
+def test_a_frozen_reference_that_does_not_fit_is_named(disk, train):
+    """In place of fsdp, which the config refuses beside it."""
+    changes = {"train": {"token_budget": 40_000}}
+    (plain,) = complaints_of(layout_of(**changes))
+    assert plain.endswith("or train.parallel: fsdp on more GPUs")
+    (line,) = complaints_of(layout_of(arms={"wspin": {"train": train}}, **changes))
+    assert line.endswith(f"or drop the KL term of 'wspin/ite0': loss {train['loss']} keeps a frozen reference for it")
+    assert "fsdp" not in line
+
+
 def test_a_batch_of_two_is_for_one_gpu(disk):
     """The preset swift_paper, given more GPUs than its one."""
     assert complaints_of(layout_of(**SWIFT)) == []

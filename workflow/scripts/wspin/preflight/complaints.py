@@ -14,7 +14,7 @@ from wspin.study.paths import StudyPaths
 
 from .disk import disk
 from .estimates import Estimate, Estimator
-from .memory import GB
+from .memory import GB, keeps_reference
 
 
 def find_complaints(estimator: Estimator, estimates: list[Estimate]) -> Iterator[str]:
@@ -79,16 +79,26 @@ def _too_large(estimator: Estimator) -> dict[str, str]:
     }
 
 
+def _train_advice(estimator: Estimator, estimates: Iterable[Estimate]) -> str:
+    """What lowers the memory of the largest training; fsdp is refused where a frozen reference is kept."""
+    largest = max((each for each in estimates if each.stage == "train"), key=lambda each: each.memory, default=None)
+    train = largest and estimator.paths.train_settings(largest.name)
+    advice = "lower train.token_budget, set train.gradient_checkpointing, or"
+    if train and keeps_reference(train):
+        return f"{advice} drop the KL term of {largest.name!r}: loss {train.loss} keeps a frozen reference for it"
+    return f"{advice} train.parallel: fsdp on more GPUs"
+
+
 def _memory_and_run_times(estimator: Estimator, estimates: Iterable[Estimate]) -> Iterator[str]:
+    room, too_large = estimator.assumed.gpu_memory_gb, _too_large(estimator)
+    yield from too_large.values()
+    fitting = estimator.without(too_large).all() if too_large else estimates
     advice = {
-        "train": "lower train.token_budget, set train.gradient_checkpointing, or train.parallel: fsdp on more GPUs",
+        "train": _train_advice(estimator, fitting),
         "logprobs": "lower logprobs.token_budget",
         "generate": "lower generate.batch_size or max_new_tokens",
         "eval": "lower eval.token_budget or eval.batch_size",
     }
-    room, too_large = estimator.assumed.gpu_memory_gb, _too_large(estimator)
-    yield from too_large.values()
-    fitting = estimator.without(too_large).all() if too_large else estimates
     for stage, what in advice.items():
         needed = max((estimate.memory for estimate in fitting if estimate.stage == stage), default=0)
         if needed > room:

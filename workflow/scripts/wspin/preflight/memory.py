@@ -7,23 +7,28 @@ from .sizes import Size
 
 GB = 1e9
 LOGITS = 3 * 4 * 1024  # bytes per entry of the vocabulary: rows of logits at a time, their softmax and its gradient
+DIVERGENCE_LOGITS = 8 * 4 * 1024  # the same of a divergence, which has two models' logits and their terms
 OPTIMIZER = {"rmsprop": 4, "adamw": 8}  # bytes per parameter
 ROOTS = {"rmsprop": 4, "adamw": 0}  # the same, for the time of a step: foreach RMSprop holds the roots of all states
 
 
 def keeps_reference(train: Train) -> bool:
-    """Whether the reference model stays loaded, and reads every batch too."""
+    """Whether a frozen reference model stays loaded, and reads every batch too."""
     return divergence_read(train.loss, train.alpha) is not None
 
 
 def training(size: Size, train: Train, precision: str, gpus: int) -> float:
-    """Float32 weights, gradients, optimiser, the products' copies of weights; one micro-batch, or the step after it."""
+    """Float32 weights, gradients, optimiser, the products' copies of weights; one micro-batch, or the step after it.
+
+    Where the loss needs one, the frozen reference's weights and copies too, and the logits of both models.
+    """
     copies = 2 * (precision == "bfloat16")
     states = size.parameters * (4 + 4 + OPTIMIZER[train.optimizer] + copies)
-    reference = size.parameters * (4 + copies) * keeps_reference(train)
+    kept = keeps_reference(train)
+    reference = size.parameters * (4 + copies) * kept
     shared = gpus if train.parallel == "fsdp" else 1
     batch = train.token_budget * size.activations(precision, train.gradient_checkpointing)
-    batch += size.config.vocab_size * LOGITS
+    batch += size.config.vocab_size * (DIVERGENCE_LOGITS if kept else LOGITS)
     return ((states + reference) / shared + max(batch, size.parameters * ROOTS[train.optimizer] / shared)) / GB
 
 
