@@ -6,7 +6,7 @@ BIN := $(ENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup setup-vllm demo real preflight status adopt revisions report test test-all check docs lock audit bench check-gpu
+.PHONY: setup setup-vllm demo everything real preflight status adopt revisions report test test-all check docs lock audit bench check-gpu
 
 setup: $(ENV)/ready                 ## an environment with every version pinned
 
@@ -43,6 +43,11 @@ demo: setup                         ## the whole study at toy size, on the CPU; 
 	$(UNLOCK)
 	$(DEMO) all
 	@cat results/demo/tables/scores.md; echo; cat results/demo/tables/differences.md
+
+everything: setup                   ## every loss, weight source and form at the demo's size: a quarter of an hour on a CPU
+	$(UNLOCK)
+	$(DEMO:demo.yaml=demo.yaml config/overlays/everything.yaml) all
+	@cat results/everything/tables/scores.md; echo; cat results/everything/tables/weights.md
 
 real: setup                         ## a small pretrained model on real text, on the CPU: less than an hour; downloads packages
 	$(UNLOCK)

@@ -44,9 +44,9 @@ class Run:
             time.sleep(0.02)
         raise AssertionError(f"not within {seconds} s: {self.told()}")
 
-    def finish(self, expect: int = 0) -> None:
+    def finish(self, expect: int = 0, seconds: float = 900) -> None:
         """Wait for the end. Raises `AssertionError` with what was told if it is another than expected."""
-        code = self.process.wait(timeout=900)
+        code = self.process.wait(timeout=seconds)
         assert bool(code) == bool(expect), self.told()
 
     def members(self, word: str = "") -> list[psutil.Process]:

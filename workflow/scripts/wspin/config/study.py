@@ -16,7 +16,7 @@ from .weigh import Weigh, WeighSection
 # and the words in place of a scorer's name.
 RESERVED = frozenset(
     ("data", "fetched", "logprobs", "logs", "benchmarks", "tables", "figures", "pages", "gold", "preferences")
-) | {"config.yaml", "demo", "smollm2", "spin_settings", "spin_zephyr", "swift_paper", *NO_MODEL}
+) | {"config.yaml", "demo", "everything", "smollm2", "spin_settings", "spin_zephyr", "swift_paper", *NO_MODEL}
 
 # An arm that sets one of these keys has weights of its own at iteration 0
 OWN_WEIGHT_KEYS = {"weigh", "teacher", "start", "seed", "fork"}
