@@ -94,6 +94,49 @@ def test_a_card_describes_its_loss_and_names_a_reference_exactly_where_it_has_on
     assert ("KL" in card) == (FROZEN in parts)
 
 
+PAIRED = {"source": "pair", "positive": "dpo", "negative": "student"}
+
+
+@pytest.mark.parametrize(
+    ("entry", "parts"),
+    [
+        ({"loss": "dpo", "data": "preferences"}, ["- N pairs of the split"]),
+        (
+            {"loss": "dpo", "data": "preferences", "reverse": True},
+            ["- N pairs, their chosen and rejected answers swapped,"],
+        ),
+        (
+            {"loss": "sft", "data": "preferences.rejected"},
+            ["tokens of rejected answers,", "the rejected answers of N pairs"],
+        ),
+        ({"loss": "sft", "data": "answers", "of": "dpo"}, ["tokens of answers of `dpo` (sequence-level distillation"]),
+        (
+            {"loss": "wspin", "data": "preferences", "weigh": PAIRED},
+            ["to the model it started from on the chosen answer", "of `dpo`, minus those of `sft`.", "positive: dpo"],
+        ),
+    ],
+)
+def test_a_card_says_what_a_registry_model_was_trained_on(root, tmp_path, scratch_model, entry, parts):
+    models = {"m": {"from": "sft", **entry}}
+    folder = made.study(root, tmp_path / "results", models=models, generate={"answers": "greedy"})
+    made.put_model(folder, "m", scratch_model)
+    renew(folder)
+    card = text(folder, "m").replace(f"{layout(folder).study.data.preferences.pairs} pairs", "N pairs")
+    assert [part for part in parts if part not in card] == []
+    assert "opponent" not in card
+
+
+@pytest.mark.parametrize(("side", "told"), [("plus", False), ("minus", True)])
+def test_a_card_says_what_a_contrast_is_for(root, tmp_path, scratch_model, side, told):
+    arms = {"pair": {"train": {"loss": "wspin"}, "weigh": {"source": "pair", "retrain": True}}}
+    folder = made.study(root, tmp_path / "results", arms=arms)
+    made.put_model(folder, f"pair/ite1/{side}", scratch_model)
+    assert renew(folder) == [f"pair/ite1/{side}"]
+    card = text(folder, f"pair/ite1/{side}")
+    assert "one of the pair that weighs the tokens of `pair/ite1`" in card
+    assert ("rejected in favour of the opponent's own" in card) is told
+
+
 def test_the_header_is_one_that_the_hub_reads(results):
     renew(results)
     header = ModelCard.load(results / MODEL / "model/README.md").data.to_dict()

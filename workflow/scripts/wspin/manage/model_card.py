@@ -13,15 +13,17 @@ from markupsafe import Markup
 
 from wspin.config.load import read_results
 from wspin.config.losses import divergence_read
+from wspin.config.scorers import STUDENT
 from wspin.config.sources import Model
 from wspin.errors import StudyError
 from wspin.escaping import block_in_markdown, code_in_markdown, in_markdown, one_line
-from wspin.iteration import Iteration
+from wspin.iteration import Contrast, Iteration
 from wspin.report.scores import ScoreFile, Scores, chosen_scores, read_scores
 from wspin.report.tables import average_score, in_points
 from wspin.storage.files import read_json, whole_file
 from wspin.storage.provenance import check_entries, read_record, record_path
 from wspin.storage.text_tables import markdown_cell
+from wspin.study.files import PREFERENCE_SIDES
 from wspin.study.paths import StudyPaths
 from wspin.templates import CHAT, TEMPLATES
 
@@ -38,7 +40,8 @@ ON_THE_HUB = ("apache-2.0", "mit", "gemma", "llama2", "llama3", "llama3.1", "lla
 def renew_cards(results: str | Path) -> list[str]:
     """Write the card of every finished model where it has changed; returns the paths of these, and their number."""
     paths = StudyPaths(read_results(results))
-    finished = [name for name in (*paths.study.models, *paths.iteration_models()) if is_finished(paths, name)]
+    names = (*paths.study.models, *paths.iteration_models(), *paths.contrast_models)
+    finished = [name for name in names if is_finished(paths, name)]
     written = [f"{paths.model(name)}/README.md" for name in finished if write_card(paths, name)]
     return [*written, f"cards written: {len(written)} of {len(finished)}; the others are up to date"]
 
@@ -97,6 +100,7 @@ def card(paths: StudyPaths, name: str, note: str = "") -> str:
         scratch=models[base].scratch,
         loss=loss,
         iteration=iteration,
+        contrast=Contrast.parse(name),
         training=_training(paths, name, record) if loss else None,
         teacher=teacher,
         teacher_origin=_source_text(models[teacher]) if teacher else None,
@@ -163,7 +167,7 @@ def _source_text(source: Any) -> Markup:
 def _training(paths: StudyPaths, name: str, record: dict[str, Any]) -> dict[str, Any]:
     """What the template shows of a model's training."""
     data, iteration, train = paths.study.data, Iteration.parse(name), paths.train_settings(name)
-    preferences = _on_preferences(paths, name)
+    preferences, entry = _on_preferences(paths, name), paths.study.models.get(name)
     seeds = record.get("settings", {}).get("seed", [paths.study.seed, 0])
     if not isinstance(seeds, list) or len(seeds) != 2:
         found = f"expected seed and iteration, found {seeds!r:.60}"
@@ -172,13 +176,27 @@ def _training(paths: StudyPaths, name: str, record: dict[str, Any]) -> dict[str,
         "order": [*reversed(paths.ancestors(name)), name],
         "divergence": divergence_read(train.loss, train.alpha),
         "reference_free": train.reference_free,
-        "rows": f"{data.preferences.pairs} pairs" if preferences else f"{data.sft.prompts} prompts with real answers",
+        "count": data.preferences.pairs if preferences else data.sft.prompts,
+        "preferences": preferences,
+        "reverse": entry.reverse if entry else False,
+        "side": entry.data.removeprefix("preferences.") if entry and entry.data in PREFERENCE_SIDES else None,
+        "taught_by": entry.of if entry else None,
+        "scorers": _scorers(paths, name),
         "split": data.preferences.split if preferences else data.sft.split,
         "source": _source_text(_dataset(paths, name)),
-        "sets": 1 + len(paths.replayed_sets(iteration)) if iteration else 0,
+        "sets": 1 + len(paths.replayed_sets(iteration)) if iteration else 1,
         "seed": seeds[0],
         "seed_iteration": seeds[1],
     }
+
+
+def _scorers(paths: StudyPaths, name: str) -> tuple[str, ...] | None:
+    """The pair of scorers that weighs a training's tokens; None without token weights, or with a teacher's."""
+    if name not in paths.weighted_folders or paths.weigh_settings(name).source != "pair":
+        return None
+    weigh = paths.weigh_settings(name)
+    words = [paths.parent(name) if word == STUDENT else word for word in (weigh.positive, weigh.negative)]
+    return tuple(scorer or word for scorer, word in zip(paths.scorer_pair(name), words, strict=True))
 
 
 def _evaluation(paths: StudyPaths, name: str) -> dict[str, Any] | None:
@@ -226,9 +244,8 @@ def _settings(paths: StudyPaths, name: str, record: dict[str, Any]) -> str:
     if "settings" not in record:
         return ""
     check_entries(record_path(paths.model(name)), record, ("versions", "commit"))
-    iteration = Iteration.parse(name)
-    weighted = iteration and paths.study.weighted(iteration.arm)
-    weigh = {"weigh": paths.study.arm_weigh(iteration.arm).model_dump(exclude_none=True)} if weighted else {}
+    weighted = name in paths.weighted_folders
+    weigh = {"weigh": paths.weigh_settings(name).model_dump(exclude_none=True)} if weighted else {}
     versions = {name: version for name, version in record["versions"].items() if name in ("torch", "transformers")}
     settings = {**record["settings"], **weigh, "versions": versions, "code": record["code"], "commit": record["commit"]}
     return Markup(block_in_markdown(yaml.safe_dump(settings, sort_keys=True, allow_unicode=True), "yaml"))
