@@ -50,7 +50,7 @@ def weigh(arguments, settings):
 
     sides = {}
     for side in tables.SIDES:
-        aligned = aligned_answers(side, pairs.texts[side], reference, terms[side])
+        aligned = aligned_answers(side, pairs.texts[side], reference, terms[side], settings.segments)
         sides[side] = weights.weight_side(side, aligned, settings, arguments.seed, scales.get(side, 1.0))
     if terms["chosen"]:
         weights.check_varied(sides, settings, ", ".join(path for paths in logprobs.values() for path in paths[:1]))

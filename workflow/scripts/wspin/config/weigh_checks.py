@@ -36,9 +36,6 @@ def _chosen(weigh: Weigh) -> str:
 def _not_yet(weigh: Weigh, at: Callable[[str], Place]) -> Iterator[Complaint]:
     if weigh.source == "swift_as_released":
         yield at("source"), f"{weigh.source} is not supported yet; expected teacher, pair or equal"
-    for key in ("segments",):
-        if key in weigh.required_keys:
-            yield at(key), "not supported yet; remove the key"
 
 
 def _varied(weigh: Weigh, at: Callable[[str], Place]) -> Iterator[Complaint]:

@@ -1,4 +1,4 @@
-"""Aligns the tokens of two tokenizers: both sequences are divided into the same segments of the text, word by word.
+"""Aligns the tokens of two tokenizers: both sequences are divided into the same segments of the text.
 
 A token is given by its end, in characters of the text that both models scored; it begins where the one before it ends.
 So a side's tokens tile the text up to the last of them, whichever token holds the spaces between words. Tokens that
@@ -46,20 +46,21 @@ def align(
     teacher_ends: Sequence[int],
     student_unclear: Sequence[int] | Indices = (),
     teacher_unclear: Sequence[int] | Indices = (),
+    segments: str = "words",
 ) -> Alignment:
     """Divide a text into segments that respect the tokens of both sides, given the tokens' ends: (N,) and (M,).
 
     `student_unclear` and `teacher_unclear` are indices of tokens whose text is not what they mean; their segments are
     not clear.
 
-    A segment is a word with the white space before it (SWIFT, Algorithm 2). In white space that is more than a blank,
-    a common token end is a border too. A border inside a token of either side is dropped, so that what one tokenizer
-    joins is one segment. A token belongs to the segment of its last character.
+    With `segments` words, a segment is a word with the white space before it (SWIFT, Algorithm 2). In white space that
+    is more than a blank, a common token end is a border too. A border inside a token of either side is dropped, so that
+    what one tokenizer joins is one segment. With common_starts (SWIFT's released code) every place is a border where
+    both sides end a token and start the next, within words too. A token belongs to the segment of its last character.
     """
     student, teacher = np.asarray(student_ends, dtype=np.int64), np.asarray(teacher_ends, dtype=np.int64)
-    borders = np.union1d(_word_ends(text), _common_ends_in_space(text, student, teacher))
-    borders = borders[_between_tokens(borders, student) & _between_tokens(borders, teacher) & (borders < len(text))]
-    ends = np.append(borders, len(text))
+    borders = _word_borders(text, student, teacher) if segments == "words" else np.intersect1d(student, teacher)
+    ends = np.append(borders[(borders > 0) & (borders < len(text))], len(text))
     # The segment of the last character; a token without characters at the very start belongs to the first.
     of_student, of_teacher = (np.searchsorted(ends, np.clip(side, 1, ends[-1])) for side in (student, teacher))
     read = np.bincount(of_teacher, minlength=len(ends)) > 0
@@ -87,6 +88,11 @@ def read_up_to(alignment: Alignment, count: int) -> Alignment:
     read = alignment.read.copy()
     read[alignment.student[count:]] = False
     return replace(alignment, read=read)
+
+
+def _word_borders(text: str, student_ends: Indices, teacher_ends: Indices) -> Indices:
+    borders = np.union1d(_word_ends(text), _common_ends_in_space(text, student_ends, teacher_ends))
+    return borders[_between_tokens(borders, student_ends) & _between_tokens(borders, teacher_ends)]
 
 
 def _word_ends(text: str) -> Indices:

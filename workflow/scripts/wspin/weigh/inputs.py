@@ -41,9 +41,11 @@ class ScoredTokens(NamedTuple):
 
 
 def aligned_answers(
-    side: str, texts: Sequence[str], reference: pa.Table, terms: Sequence[Term]
+    side: str, texts: Sequence[str], reference: pa.Table, terms: Sequence[Term], segments: str | None = None
 ) -> Iterator[AlignedAnswer]:
     """The answers of one of `tables.SIDES`, in the order of the rows; without terms they have no log-ratios.
+
+    `segments`: where texts are divided, as in `align`; None: at words.
 
     Raises `StudyError` if tokens end beyond their text, or if models share a tokenizer but not an answer's ids.
     """
@@ -53,7 +55,7 @@ def aligned_answers(
     for i, (prompt_id, text) in enumerate(zip(reference["prompt_id"].to_pylist(), texts, strict=True)):
         ids = students[i].ids
         has_eos = len(ids) > 0 and int(ids[-1]) == metadata["eos"]
-        log_ratios = LogRatios(text, students[i].first(len(ids) - has_eos), metadata)
+        log_ratios = LogRatios(text, students[i].first(len(ids) - has_eos), metadata, segments or "words")
         try:
             for term, answers in zip(terms, scored, strict=True):
                 log_ratios.add(term, answers[i])
@@ -65,8 +67,8 @@ def aligned_answers(
 class LogRatios:
     """Adds up the terms of the log-ratios of one answer's tokens; `metadata`: of the student's file."""
 
-    def __init__(self, text: str, student: ScoredTokens, metadata: Metadata):
-        self.text, self.student, self.metadata = text, student, metadata
+    def __init__(self, text: str, student: ScoredTokens, metadata: Metadata, segments: str):
+        self.text, self.student, self.metadata, self.segments = text, student, metadata, segments
         self.own = np.zeros(len(student.ids))
         self.scored = len(student.ids)  # the first tokens, which all scorers with the student's tokenizer have scored
         self.foreign: ScoredTokens | None = None
@@ -115,7 +117,7 @@ class LogRatios:
         beyond = student.ids >= self.metadata["tokenizer_size"]  # the embedding may be larger than the tokenizer
         student_unclear = np.flatnonzero(np.isin(student.ids, self.metadata["special_ids"]) | beyond)
         foreign_unclear = np.flatnonzero(np.isin(foreign.ids, self.foreign_specials))
-        alignment = align(self.text, student.ends, foreign.ends, student_unclear, foreign_unclear)
+        alignment = align(self.text, student.ends, foreign.ends, student_unclear, foreign_unclear, self.segments)
         return read_up_to(alignment, self.scored)
 
 
