@@ -78,7 +78,7 @@ def make(folder, scratch_model, texts):
     """Fill a folder with models, the answers of one (the student), and what each of them made of these.
 
     `same` is the student itself as a teacher, `asked` in another template; `near` has its tokenizer, `far` has another,
-    and no EOS of the study; two have a short context.
+    and no EOS of the study; two have a short context. Both have shifted readings too.
     """
     for name, factor in (("student", 10.0), ("near", 8.0)):
         shutil.copytree(scratch_model, folder / name)
@@ -105,6 +105,9 @@ def make(folder, scratch_model, texts):
     for responses, more in (("gold", ()), ("said", own)):
         for name, model in teachers.items():
             score("scorer", folder / model, folder, folder / f"{name}-{responses}.parquet", *more, budget=100)
+        for name in ("near", "far"):
+            shifted = folder / f"{name}-shifted-{responses}.parquet"
+            score("scorer", folder / name, folder, shifted, "--shifted", *more, budget=100)
         asked = folder / f"asked-{responses}.parquet"
         score("scorer", folder / "student", folder, asked, *more, template=TEMPLATE)
 

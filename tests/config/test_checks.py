@@ -314,6 +314,30 @@ def test_a_study_takes_its_own_results_for_its_own(tmp_path):
             {"arms": {"wspin": {"weigh": {"form": "random", "preset": "default"}}}},
             "weigh.source: form random uses no teacher; expected equal",
         ),
+        (
+            {"arms": {"wspin": {"weigh": {"source": "swift_as_released"}}}},
+            "weigh.shifted: missing key; source swift_as_released",
+        ),
+        (
+            {"arms": {"wspin": {"weigh": {"source": "swift_as_released", "shifted": True, "form": "linear"}}}},
+            "arms.wspin.weigh.form: source swift_as_released with normalise none does not use it",
+        ),
+        (
+            {"arms": {"wspin": {"weigh": {"source": "swift_as_released", "shifted": True, "segment_agg": "log_mean"}}}},
+            "arms.wspin.weigh.segment_agg: source swift_as_released with normalise none does not use it",
+        ),
+        (
+            {"arms": {"wspin": {"weigh": {"source": "swift_as_released", "shifted": True, "control": "random"}}}},
+            "arms.wspin.weigh.source: control random uses no teacher",
+        ),
+        (
+            {"arms": {"wspin": {"weigh": {"shifted": True}}}},
+            "arms.wspin.weigh.shifted: source teacher with normalise none does not use it",
+        ),
+        (
+            {"arms": {"wspin": {"weigh": {"source": "equal", "segments": "common_starts"}}}},
+            "arms.wspin.weigh.segments: source equal with normalise none does not use it",
+        ),
         ({"weigh": {"k": float("inf")}}, "weigh.k: expected a finite number, found inf"),
         ({"arms": {"spin": {"train": {"alpha": 0.5}}}}, "arms.spin.train.alpha: loss spin does not use it"),
         (

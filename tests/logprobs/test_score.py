@@ -31,6 +31,21 @@ def test_score_takes_empty_answers_and_items_without_any(model):
     assert [one.shape for one in score_items(model, items[-1:], 30, "float32")[0]] == [(0,)]
 
 
+def test_a_shifted_reading_is_that_of_the_token_before(model):
+    """Of the prompt's last token at an answer's first; in one whole forward pass each, in float64."""
+    items = mixed()
+    scored = by_answer(score_items(model, items, 30, "float32", shifted=True))
+    model.double()
+    by_hand = []
+    for item in items:
+        for response in item.responses:
+            row = torch.from_numpy(np.concatenate([item.prompt, response]).astype(np.int64))
+            logprobs = model(input_ids=row[None], use_cache=False).logits[0].log_softmax(-1)
+            by_hand += [logprobs[i, row[i]] for i in range(len(item.prompt) - 1, len(row) - 1)]
+    close(scored, torch.stack(by_hand).detach(), rel=2e-5)
+    assert not np.allclose(scored, plain(model, items).detach())
+
+
 def test_score_leaves_the_model_without_gradients(model, make_items):
     model.train()
     scored = score_items(model, make_items(2), 4096, "float32")

@@ -52,6 +52,28 @@ def test_a_view_is_a_model_in_another_template(study):
     assert flags[-2:] == ["--side", "rejected"]
 
 
+@pytest.mark.parametrize("shifted", [True, False])
+def test_the_released_source_has_the_teacher_alone_as_scorer(shifted):
+    """Read one position early it is a scorer of its own, beside the teacher of other arms."""
+    weigh = {"source": "swift_as_released", "shifted": shifted}
+    arms = {"released": {"train": {"loss": "wspin"}, "weigh": weigh}}
+    study = StudyPaths(load({"arms": arms, "models": {"m": {**WSPIN, "weigh": weigh}}}))
+    name = "teacher@shifted" if shifted else "teacher"
+    assert study.scorer_pair("released/ite1") == study.scorer_pair("m") == (name, None)
+    assert study.scorers == sorted({name, "teacher"})
+    sides = ("gold", "released/ite1")
+    assert names(study.positive_logprobs("released/ite1", "00")) == [
+        f"logprobs/{name}/{side}/00.parquet" for side in sides
+    ]
+    assert study.scorer_model(name) == study.scorer_model("teacher")
+    assert study.template(name) == study.template("teacher")
+    flags = RuleFlags(study).logprobs_scorer
+    assert flags(name, "gold", "00") == [*flags("teacher", "gold", "00"), *["--shifted"] * shifted]
+    weights = RuleFlags(study).weigh("released/ite1", "00")
+    assert weights[weights.index("--shifted") + 1] == str(shifted).lower()
+    assert not {"--form", "--k", "--segment-agg"} & set(weights)
+
+
 def test_preference_pairs_are_scored_side_by_side(study):
     sides = ("preferences.chosen", "preferences.rejected")
     assert names(study.positive_logprobs("p", "01")) == [f"logprobs/sft@good/{side}/01.parquet" for side in sides]
@@ -119,6 +141,11 @@ def weighed_by(**weigh):
         ({"m": {**PAIRS, "from": "spun/ite0"}}, "no arm 'spun'"),
         (weighed_by(positive="dpo"), "weigh.negative: missing key"),
         (weighed_by(positive="sft@x", negative="none"), "no view 'x' of 'sft'"),
+        (weighed_by(positive="teacher@shifted", negative="none"), "no view 'shifted' of 'teacher'"),
+        (
+            {"sft": {"views": {"shifted": "So: {prompt}"}}},
+            "models.sft.views.shifted: 'shifted' has a meaning of its own",
+        ),
         (weighed_by(retrain=True), "only arms have iterations to train a pair in"),
         (weighed_by(positive="m", negative="none"), "'m' needs 'm'"),
         (weighed_by(positive="none", negative="none"), "none and none have no log-probabilities"),

@@ -4,8 +4,7 @@
 side as text, in the scorer's own tokenizer and template; `preferences` the pairs of the preference baselines.
 
     python workflow/scripts/logprobs.py reference --model results/sft/model --manifest results/sft/manifest.json \
-        --rows results/data/prompts.parquet --shard 0 --shard-size 10000 \
-        --generations results/sft/generations/00.parquet --output results/sft/reference/00.parquet ...
+        --rows results/data/prompts.parquet --shard 0 --shard-size 10000 --generations ... --output ...
 """
 
 from wspin import cli
@@ -28,7 +27,7 @@ def main(argv=None):
         command = commands.add_parser(kind, help=HELP[kind])
         cli.add_flags(command, Logprobs)
         cli.add_flags(command, Dialogue)
-        command.set_defaults(generations=[], replayed=[], dtype="float32", side=None)
+        command.set_defaults(generations=[], replayed=[], dtype="float32", side=None, shifted=False)
         cli.add_required(command, "--model", "--manifest", "--rows", "--output")
         cli.add_required(command, "--shard", "--shard-size", type=int)
     reference, scorer = commands.choices["reference"], commands.choices["scorer"]
@@ -36,6 +35,7 @@ def main(argv=None):
     reference.add_argument("--replayed", nargs="*", default=[], help="earlier iterations' answers, the latest first")
     scorer.add_argument("--generations", nargs="*", default=[], help="generated answers; without: the rows' own")
     scorer.add_argument("--side", choices=tables.SIDES, help="of preference pairs: the answers to score")
+    scorer.add_argument("--shifted", action="store_true", help="read every token one position early (weigh.shifted)")
     cli.add_dtype(scorer)
     arguments = parser.parse_args(argv)
     work = score(arguments, cli.parse_section(arguments, Logprobs), cli.parse_section(arguments, Dialogue))
@@ -47,8 +47,7 @@ def score(arguments, settings, dialogue_settings):
     """Score the answers of one shard and write their log-probabilities; returns FLOPs."""
     offline.import_transformers_offline()
     from wspin.data.chat import ChatTokenizer
-    from wspin.engine import flops
-    from wspin.engine.packing import PACKING_FORMAT
+    from wspin.engine import flops, packing
     from wspin.logprobs.inputs import iteration_answers, preference_answers, scorer_answers
     from wspin.logprobs.score import score_items
     from wspin.models import folders
@@ -68,9 +67,10 @@ def score(arguments, settings, dialogue_settings):
     items = answers.items(chat)
     model = folders.load_model(arguments.model, folders.best_device(), arguments.dtype)
     progress, ids = progress_printer("logprobs", len(items)), rows["prompt_id"].to_pylist()
-    scores = score_items(model, items, settings.token_budget, settings.autocast, progress, ids)
+    scores = score_items(model, items, settings.token_budget, settings.autocast, progress, ids, arguments.shifted)
     made_with = {**scorer, **answers.metadata, "dtype": arguments.dtype, "autocast": settings.autocast}
-    made_with |= {"layout": PACKING_FORMAT, "attention": model.config._attn_implementation}
+    made_with |= {"layout": packing.PACKING_FORMAT, "attention": model.config._attn_implementation}
+    made_with |= {"shifted": True} if arguments.shifted else {}  # files of before have no such entry
     kind = "logprobs" if arguments.kind == "scorer" else "reference"
     tables.write(arguments.output, kind, answers.columns(scores), made_with, replays=len(arguments.replayed))
     return flops.scoring_flops(model, items, settings.token_budget)

@@ -22,7 +22,6 @@ def check_settings(weigh: Weigh, given: dict[str, Any], at: Callable[[str], Plac
         yield at(key), f"{chosen} does not use it; remove the key"
     if mistake := preset_mistake(given, weigh.form):
         yield at("preset"), mistake
-    yield from _not_yet(weigh, at)
     yield from _varied(weigh, at)
     yield from _float32(weigh, at)
     yield from _control(weigh, at)
@@ -31,11 +30,6 @@ def check_settings(weigh: Weigh, given: dict[str, Any], at: Callable[[str], Plac
 def _chosen(weigh: Weigh) -> str:
     form = f", form {weigh.form}" if weigh.form not in (None, "exp_clamp") and "form" in weigh.required_keys else ""
     return f"source {weigh.source}{form} with normalise {weigh.normalise}"
-
-
-def _not_yet(weigh: Weigh, at: Callable[[str], Place]) -> Iterator[Complaint]:
-    if weigh.source == "swift_as_released":
-        yield at("source"), f"{weigh.source} is not supported yet; expected teacher, pair or equal"
 
 
 def _varied(weigh: Weigh, at: Callable[[str], Place]) -> Iterator[Complaint]:

@@ -1,6 +1,7 @@
 """Scores packed items with a model."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,12 @@ def score_items(
     precision: str,
     progress: Callable[[int], Any] | None = None,
     ids: Sequence[str] = (),
+    shifted: bool = False,
 ) -> list[list[np.ndarray]]:
     """For every item one float32 array per answer, nats per token. `progress` gets the number of items done.
+
+    `shifted` gives, for every token, the log-probability of the token before it in its place, as SWIFT's released code
+    does by its index error: log p(y_{i+1} = y_i | x, y_<=i) for token i + 1.
 
     Raises `StudyError` for a model that the engine does not support, and if a log-probability is not finite: with the
     first item of a batch, by its prompt's id in `ids` if they are given.
@@ -34,6 +39,8 @@ def score_items(
     done = len(items) - len(nonempty)
     for indices in micro_batches([item.lengths for item in items], nonempty, token_budget):
         batch = pack([items[i] for i in indices]).to(model.device)
+        if shifted:
+            batch = replace(batch, targets=batch.input_ids[0, batch.predictors])
         with autocast(model.device, precision):
             logprobs = token_logprobs(model, batch).float().cpu()
         answers = iter(logprobs.split(batch.counts))

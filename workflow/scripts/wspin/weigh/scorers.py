@@ -45,7 +45,8 @@ def read_terms(settings: Weigh, files: dict[str, Sequence[str]], pairs: Pairs) -
     """The terms of each side's log-ratios; none with source equal.
 
     `files`: those of the scorers `positive` and `negative`, in the order of `tables.SIDES`. Raises `StudyError` if
-    files are missing or not needed, hold other rows or texts, or have two tokenizers besides the student's.
+    files are missing or not needed, hold other rows or texts, are shifted and should not be or the reverse, or have two
+    tokenizers besides the student's.
     """
     own = tables.metadata(pairs.reference)["tokenizer"]
     terms: dict[str, list[Term]] = {side: [] for side in tables.SIDES}
@@ -56,7 +57,7 @@ def read_terms(settings: Weigh, files: dict[str, Sequence[str]], pairs: Pairs) -
                 raise StudyError(f"weigh: {role} {name}: expected no log-probabilities, found {files[role][0]}")
             by_side = dict.fromkeys(tables.SIDES) if name == STUDENT else {}
         else:
-            by_side = _read(f"--{role}-logprobs", files[role], pairs)
+            by_side = _read(f"--{role}-logprobs", files[role], pairs, bool(settings.shifted))
         for side, logprobs in by_side.items():
             terms[side].append(Term(sign, logprobs))
             if logprobs and logprobs.scorer["tokenizer"] != own:
@@ -95,7 +96,7 @@ def scorer_metadata(table: pa.Table) -> Metadata:
     return {key: entries[key] for key in SCORER} | ({"shifted": True} if entries.get("shifted") else {})
 
 
-def _read(flag: str, paths: Sequence[str], pairs: Pairs) -> dict[str, ScorerLogprobs]:
+def _read(flag: str, paths: Sequence[str], pairs: Pairs, shifted: bool) -> dict[str, ScorerLogprobs]:
     if len(paths) != len(tables.SIDES):
         raise StudyError(f"weigh: expected log-probabilities of both sides ({flag}), found {len(paths)} files")
     scorer: Metadata = {}
@@ -105,5 +106,9 @@ def _read(flag: str, paths: Sequence[str], pairs: Pairs) -> dict[str, ScorerLogp
         tables.check_same_rows(pairs.path, pairs.prompt_ids, path, table["prompt_id"].to_pylist())
         tables.check_metadata(path, table, texts=tables.texts_hash(pairs.prompts, pairs.texts[side]))
         scorer = scorer_metadata(table)
+        if scorer.get("shifted", False) != shifted:
+            kinds = ("log-probabilities of the tokens", "those of the tokens before (shifted)")
+            found = f"expected {kinds[shifted]}, found {kinds[not shifted]}"
+            raise StudyError(f"{path}: {found}; weigh.shifted goes with the scorer's flag --shifted")
         by_side[side] = ScorerLogprobs(path, table, scorer, tables.metadata(table)["special_ids"])
     return by_side

@@ -97,11 +97,11 @@ def _uniform_cause(counts: dict[str, float], settings: Weigh) -> str:
     if unread + unclear == tokens:
         return f"all neutral: {unread} unread, {unclear} unclear; take a teacher with a context for the study's prompts"
     low, high = round(counts["at_lower"]), round(counts["at_upper"])
+    if form_of(settings) == "swift_as_released" and low + high + unread + unclear == tokens:
+        (lower, upper), neutral = RELEASED_CLIP, unread + unclear
+        ends = f"{low} at a surprisal of {lower:g} nat or less, {high} at {upper:g} or more, {neutral} neutral"
+        return f"{ends}; {'take another source' if settings.shifted else 'its bounds go with shifted: true'}"
     if low + high == tokens:
-        if form_of(settings) == "swift_as_released":
-            lower, upper = RELEASED_CLIP
-            ends = f"{low} at a surprisal of {lower} nat or less, {high} at {upper} or more"
-            return f"{ends}; the clip of SWIFT's code is made for readings with shifted: true"
         ends = f"{low} at weigh.lower, {high} at weigh.upper"
         return f"{ends}; take a teacher that is trained on such text, in its own template"
     return "as from a copy of the student or an untrained model; take another teacher"
