@@ -125,8 +125,28 @@ def test_a_token_without_a_log_ratio_has_a_score_of_0(form):
 # Of any answer
 
 
+@pytest.mark.parametrize(
+    ("scores", "percent", "kept"),
+    [
+        ([3, 2, 2, 1], 50.0, [1, 1, 0, 0]),
+        ([2, 3, 1, 2], 50.0, [1, 1, 0, 0]),
+        ([1, 2, 2, 3], 50.0, [0, 1, 0, 1]),
+        ([2, 2, 2, 2], 50.0, [1, 1, 0, 0]),
+        ([0, 0, 0], 99.0, [1, 1, 0]),
+        ([5], 99.0, [0]),
+        ([], 50.0, []),
+    ],
+)
+def test_trap_24_equal_scores_are_kept_by_place(scores, percent, kept):
+    """Flags belong to places, not to values: floor(n p / 100) ones, whatever is equal. Rejected scores are -r."""
+    told = settings("binary", top_percent=percent)
+    assert weigh(scores, told) == kept
+    assert weigh([-score for score in scores], told, "rejected") == kept
+    assert sum(kept) == math.floor(len(scores) * percent / 100)
+
+
 @given(scores=SCORES, percent=st.one_of(st.integers(1, 99), st.sampled_from([0.1, 12.5, 33.3, 99.9])))
-def test_binary_has_exactly_as_many_ones(scores, percent):
+def test_trap_24_binary_has_exactly_as_many_ones(scores, percent):
     found = weigh(scores, settings("binary", top_percent=percent))
     ones = math.floor(Fraction(str(float(percent))) * len(scores) / 100)
     assert sorted(found) == [0.0] * (len(scores) - ones) + [1.0] * ones
