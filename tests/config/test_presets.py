@@ -11,7 +11,7 @@ from wspin.iteration import Iteration
 from wspin.study.paths import StudyPaths
 
 FOLDER = workflow.ROOT / "config/overlays"
-PRESETS = ("spin", "spin_zephyr", "swift_paper")
+PRESETS = ("spin", "spin_zephyr", "swift_as_released", "swift_paper")
 STUDY = yaml.safe_load((workflow.ROOT / "config/config.yaml").read_text())
 
 
@@ -111,6 +111,20 @@ def test_window1_differs_from_wspin_in_its_window_alone():
     sets = {arm: layout.replayed_sets(Iteration(arm, 2)) for arm in ("wspin", name)}
     assert [len(sets[arm]) for arm in sets] == [1, 0]
     assert layout.parent(f"{name}/ite1") == "wspin/ite0"
+
+
+def test_swift_as_released_has_the_weights_of_the_code_and_their_control():
+    study, whole = load("swift_as_released"), read_study([workflow.ROOT / "config/config.yaml"])
+    assert list(study.arms) == ["spin", "wspin", "by.length"]
+    sums = {"control": "none", "normalise": "sum_to", "normalise_to": 100.0, "eos_weight": 0.0}
+    released = {"source": "swift_as_released", "shifted": True, "segments": "common_starts", **sums}
+    assert study.arm_weigh("wspin").model_dump(exclude_none=True) == released
+    assert study.arm_weigh("by.length").model_dump(exclude_none=True) == {"source": "equal", **sums}
+    assert study.arm_train("wspin") == study.arm_train("by.length") == whole.arm_train("wspin")
+    assert study.arm_train("wspin").alpha == 0.0
+    layout = StudyPaths(study)
+    assert layout.scorers == ["teacher@shifted"]
+    assert layout.teacher("by.length") is None
 
 
 def test_spin_zephyr_has_the_settings_of_spin_and_its_model():

@@ -12,11 +12,11 @@ from .sources import Data, Model, Push
 from .stages import Train
 from .weigh import Weigh, WeighSection
 
-# No names for models or arms: folders of the results, the response set of the real answers, the overlays' results,
+# No names for models or arms: what lies in the results, the response set of the real answers, the overlays' results,
 # and the words in place of a scorer's name.
-RESERVED = frozenset(
-    ("data", "fetched", "logprobs", "logs", "benchmarks", "tables", "figures", "pages", "gold", "preferences")
-) | {"config.yaml", "demo", "everything", "smollm2", "spin_settings", "spin_zephyr", "swift_paper", *NO_MODEL}
+FOLDERS = ("config.yaml", "data", "fetched", "logprobs", "logs", "benchmarks", "tables", "figures", "pages")
+OVERLAYS = ("demo", "everything", "smollm2", "spin_settings", "spin_zephyr", "swift_as_released", "swift_paper")
+RESERVED = frozenset((*FOLDERS, "gold", "preferences", *OVERLAYS, *NO_MODEL))
 
 # An arm that sets one of these keys has weights of its own at iteration 0
 OWN_WEIGHT_KEYS = {"weigh", "teacher", "start", "seed", "fork"}
