@@ -6,7 +6,7 @@ import torch
 from families import FAMILIES, random_model
 
 from wspin.engine.cache import PreallocatedLayer
-from wspin.engine.decoding import Request, Work, decode
+from wspin.engine.decoding import PASS_TOKENS, Request, Work, decode
 from wspin.engine.logprobs import autocast
 from wspin.engine.sampling import Sampling
 
@@ -61,6 +61,21 @@ def test_work_of_a_common_beginning():
     model = random_model("Qwen2", {})
     _, work = answers(model, [[1, 2, 3, 4], [1, 2, 3, 5, 6]], 2, [1, 2, 3], limits=[1, 1])
     assert work == Work(slot_steps=0, useful_slot_steps=0, prompt_tokens=9, computed_prompt_tokens=3 + 2 * 2)
+
+
+def test_a_pass_over_prompts_is_bounded(model, prompts, monkeypatch):
+    """A longer prompt is read alone; the answers stay, and less is padded."""
+    expected, whole = answers(model, prompts, 12)
+    monkeypatch.setitem(PASS_TOKENS, "cpu", 32)
+    shapes = []
+    model.register_forward_pre_hook(lambda _, __, named: shapes.append(named["input_ids"].shape), with_kwargs=True)
+    found, work = answers(model, [*prompts, prompts[0] * 3], 13)
+    passes = [(count, new) for count, new in shapes if new > 1]
+    assert found[:-1] == expected
+    assert sum(count for count, _ in passes) == 13
+    assert passes[0] == (1, 3 * len(prompts[0]))
+    assert all(count * new <= 32 for count, new in passes[1:])
+    assert work.computed_prompt_tokens < whole.computed_prompt_tokens + 3 * len(prompts[0])
 
 
 def test_every_answer_has_a_limit_of_its_own(prompts):

@@ -17,6 +17,9 @@ from .sampling import Sampling
 # Share of the slots that must be free before waiting prompts take them: prefilling several prompts together is faster.
 REFILL = 1 / 8
 
+# Tokens of a pass over prompts, by device: a CPU's caches hold no more, and a GPU is busy with as many.
+PASS_TOKENS = {"cpu": 1024, "cuda": 8192}
+
 
 @dataclass(frozen=True)
 class Request:
@@ -111,7 +114,15 @@ class RunningBatch:
             self.window.slot = self.window.end = 0
 
     def admit(self, sequences: list[RunningSequence]) -> None:
-        """Prefill the slots behind the running ones, and sample the first tokens.
+        """Prefill the slots behind the running ones, the longest prompt first, and sample the first tokens."""
+        while sequences:
+            width = sequences[0].length - self.beginning
+            count = max(1, PASS_TOKENS[self.model.device.type] // width)
+            self._prefill(sequences[:count])
+            sequences = sequences[count:]
+
+    def _prefill(self, sequences: list[RunningSequence]) -> None:
+        """Admit sequences in one pass.
 
         No prompt may be longer than the running sequences: its tokens end in the same column.
         """
