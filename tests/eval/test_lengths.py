@@ -10,7 +10,7 @@ from wspin.errors import StudyError
 from wspin.eval import language_models, lengths
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def lm(scratch_model):
     settings = EvalSettings(
         engine="transformers", autocast="float32", token_budget=64, batch_size=1, seeds=[0, 1234, 1234, 1234]
@@ -41,3 +41,18 @@ def test_an_empty_prompt_may_begin_with_the_prefix_token(lm):
     task.config = SimpleNamespace(task="prefix")
     (need,) = lengths.request_needs(lm, task, "transformers")
     assert need.whole == len(lm.tok_encode("abc"))
+
+
+@pytest.mark.parametrize(("own", "reserved"), [(None, 24), (6, 24), (40, 40)])
+def test_the_models_own_limit_is_counted(lm, own, reserved):
+    """Decoding follows it before the task's limit, for which lm-eval keeps room all the same."""
+    lm.model.generation_config.max_new_tokens = own
+    options = {"max_gen_toks": 24, "until": []}
+    task = SimpleNamespace(
+        instances=[Instance("generate_until", {}, ("abc", options), 0)], config=SimpleNamespace(task="own")
+    )
+    prompt = len(lm.tok_encode("abc"))
+    assert lengths.request_needs(lm, task, "transformers") == [lengths.Need(prompt + reserved, 1 + reserved)]
+    request = lm._request("abc" * lm.max_length, options)
+    assert request.limit == (own or 24)
+    assert len(request.prompt) == lm.max_length - reserved

@@ -24,6 +24,8 @@ from wspin.engine.stopping import StopStrings
 from wspin.errors import StudyError
 from wspin.models import checks
 
+from .lengths import answer_limit, reserved_tokens
+
 MIN_BEGINNING = 32  # tokens that all prompts share; a shorter beginning is read with each prompt
 
 # Options of a model's `generation_config` that leave the choice of the likeliest token as it is.
@@ -69,19 +71,17 @@ class ContinuousBatchingLM(HFLM):
             decode(self.model, requests, Sampling(), self.batch_size, add, beginning)
 
     def _request(self, context: str, options: dict[str, Any]) -> Request:
-        """The prompt's last tokens that leave room for the answer, which ends as lm-eval ends it.
-
-        As in transformers, the model's own `max_new_tokens` comes before the task's limit.
-        """
-        limit = normalize_gen_kwargs(options, self.max_gen_toks)["max_gen_toks"]
-        room = self.max_length - limit
+        """The prompt's last tokens that leave room for the answer, which ends as lm-eval ends it."""
+        reserved = reserved_tokens(self, options)
+        room = self.max_length - reserved
         if room < 1:
-            raise StudyError(f"max_gen_toks: expected less than {self.max_length}, the model's context, found {limit}")
+            raise StudyError(
+                f"max_gen_toks: expected less than {self.max_length}, the model's context, found {reserved}"
+            )
         ids, _ = self.tok_batch_encode([context], left_truncate_len=room, truncation=self.truncation)
-        config = self.model.generation_config
-        eos = set(checks.as_list(config.eos_token_id))
+        eos = set(checks.as_list(self.model.generation_config.eos_token_id))
         has_stop = StopStrings(partial(self.tok_decode, skip_special_tokens=False), self._until(options))
-        return Request(ids[0].tolist(), config.max_new_tokens or limit, lambda ids: ids[-1] in eos or has_stop(ids))
+        return Request(ids[0].tolist(), answer_limit(self, options), lambda ids: ids[-1] in eos or has_stop(ids))
 
     def _until(self, options: dict[str, Any]) -> list[str]:
         eos = self.tok_decode(self.eot_token_id, skip_special_tokens=False)

@@ -4,7 +4,7 @@ lm-eval cuts them on the left and goes on: a few-shot prompt loses its first exa
 prompt. Texts whose log-likelihood is rolling are never cut: lm-eval divides them into windows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from wspin.errors import StudyError
@@ -21,13 +21,28 @@ class Need(NamedTuple):
     least: int  # if all but one token of its prompt is cut
 
 
+def answer_limit(lm: Any, options: Mapping[str, Any]) -> int:
+    """The most tokens of an answer: a model's own `max_new_tokens`, as in transformers, else the task's limit."""
+    config = getattr(getattr(lm, "model", None), "generation_config", None)  # vLLM follows the task alone
+    return (config and config.max_new_tokens) or _task_limit(lm, options)
+
+
+def reserved_tokens(lm: Any, options: Mapping[str, Any]) -> int:
+    """The room behind a prompt: lm-eval cuts prompts for the task's limit, even where answers end before it."""
+    return max(answer_limit(lm, options), _task_limit(lm, options))
+
+
+def _task_limit(lm: Any, options: Mapping[str, Any]) -> int:
+    from lm_eval.models.utils import normalize_gen_kwargs
+
+    return normalize_gen_kwargs(options, lm.max_gen_toks)["max_gen_toks"]
+
+
 def request_needs(lm: Any, task: Any, engine: str) -> list[Need]:
     """The need of every request of an lm-eval task whose requests are built, in the tokens of the backend `lm`.
 
     Raises `StudyError` at a prompt or an answer without a token: no model responds to these.
     """
-    from lm_eval.models.utils import normalize_gen_kwargs
-
     if hasattr(lm, "encode_pairs"):
         lm.encode_pairs(request.args for request in task.instances if request.request_type == "loglikelihood")
     needs = []
@@ -40,10 +55,10 @@ def request_needs(lm: Any, task: Any, engine: str) -> list[Need]:
             needs.append(_need(prompt, answer + EXTRA[engine]))
         elif request.request_type == "generate_until":
             text, options = request.args
-            prompt, limit = len(lm.tok_encode(text)), normalize_gen_kwargs(options, lm.max_gen_toks)["max_gen_toks"]
+            prompt, limit = len(lm.tok_encode(text)), answer_limit(lm, options)
             _check(f"{place}: expected an answer", limit, f"max_gen_toks: {limit}")
             _check(f"{place}: expected a prompt", prompt, text)
-            needs.append(_need(prompt, limit))
+            needs.append(_need(prompt, reserved_tokens(lm, options)))
     return needs
 
 
