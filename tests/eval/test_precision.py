@@ -1,5 +1,6 @@
 """The precision of an evaluation: of products, of weights, of the log-probabilities; and none that nobody asked for."""
 
+import importlib
 import sys
 import types
 
@@ -68,6 +69,29 @@ def test_vllm_loads_weights_in_the_precision_of_the_settings(monkeypatch):
         assert options["dtype"] == autocast
     language_models.vllm_model("model", settings("float32", "vllm"), "bfloat16")
     assert options["dtype"] == "bfloat16"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("autocast", ["float32", "bfloat16"])
+@pytest.mark.parametrize("engine", ["transformers", "vllm"])
+def test_score_files_hold_the_precision_of_the_loaded_weights(scratch_model, tmp_path, engine, autocast, dtype):
+    """vLLM has weights and products in one precision."""
+    program = importlib.import_module("eval")
+    folders.write_manifest(scratch_model, tmp_path / "manifest.json")
+    flags = ["--model", scratch_model, "--manifest", tmp_path / "manifest.json", "--tasks", tmp_path / "tasks"]
+    flags += ["--suite", "demo", "--template", "human-assistant", "--eos", "</s>", "--shots", "spell=0"]
+    flags += ["--scores", tmp_path / "demo.json", "--samples", tmp_path / "demo.parquet", "--state", tmp_path / "state"]
+    flags += ["--engine", engine, "--autocast", autocast, "--batch-size", 2, "--seeds", 0, 1234, 1234, 1234]
+    flags += ["--dtype", dtype, *(["--token-budget", 64] if engine == "transformers" else [])]
+    stored = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(program, "check_digests", lambda folder: None)
+        patch.setattr(program, "score", lambda flags, settings, metadata: stored.append(metadata))
+        patch.setattr(program.cli, "write_records", lambda *_, **__: None)
+        program.main([str(flag) for flag in flags])
+    rounded = "bfloat16" in ((autocast, dtype) if engine == "vllm" else (dtype,))
+    assert [metadata["dtype"] for metadata in stored] == ["bfloat16" if rounded else "float32"]
+    assert stored[0]["autocast"] == autocast
 
 
 def test_no_evaluation_switches_tf32_on(scratch_model):

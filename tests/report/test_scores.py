@@ -103,7 +103,19 @@ def test_a_model_that_is_loaded_in_bfloat16_is_noted_and_has_one_dtype(results):
     assert all("Loaded in bfloat16: sft." in text for text in texts)
     put(results, "sft", lambda s: s.update(suite="more", model="f0", tasks={}), suite="more")
     message = refusal(results, ["sft"], suites=["demo", "more"])
-    assert "dtype (of sft): expected 'bfloat16' as in" in message
+    assert "dtype (of sft, engine transformers): expected 'bfloat16' as in" in message
+
+
+def test_engines_may_load_a_model_in_precisions_of_their_own(results):
+    """Of the suites with vLLM the weights have the precision of the products."""
+
+    def change(scores):
+        scores.update(suite="more", engine="vllm", dtype="bfloat16", model="f0", token_budget=None)
+        scores["tasks"] = {"arc": scores["tasks"].pop("spell")}
+
+    put(results, "sft", change, suite="more")
+    files = scores.read_scores(results, ["sft"], ["demo", "more"])
+    assert [file.scores.dtype for file in files] == ["float32", "bfloat16"]
 
 
 def test_suites_of_one_model_belong_to_one_fingerprint(results):

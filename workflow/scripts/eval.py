@@ -39,7 +39,7 @@ def main(argv=None):
     metadata = {
         "suite": arguments.suite,
         "model": folders.verified_hash(arguments.model, arguments.manifest),
-        "dtype": arguments.dtype,
+        "dtype": settings.weights_precision(arguments.dtype),
         **settings.model_dump(),
         "versions": versions,
         "template": arguments.template if arguments.heldout else None,  # other tasks have prompts of their own

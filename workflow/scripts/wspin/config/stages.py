@@ -188,6 +188,10 @@ class EvalSettings(Section):
     def required_keys(self) -> frozenset[str]:
         return frozenset(("token_budget",) if self.engine == "transformers" else ())
 
+    def weights_precision(self, dtype: Precision) -> Precision:
+        """Of a model with this `dtype` as the engine loads it: vLLM has weights and products in one precision."""
+        return self.autocast if self.engine == "vllm" and dtype == "float32" else dtype
+
 
 class Eval(EvalSettings):
     """How lm-eval runs the models, and on what."""

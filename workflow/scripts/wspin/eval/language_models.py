@@ -79,6 +79,5 @@ def vllm_model(folder: str | Path, settings: EvalSettings, dtype: Precision = "f
     from lm_eval.models.vllm_causallms import VLLM
 
     options = {} if torch.cuda.is_available() else {"enforce_eager": True}
-    precision = dtype if dtype == "bfloat16" else settings.autocast
-    options |= {"dtype": precision, "max_model_len": folders.context_length(folder)}
+    options |= {"dtype": settings.weights_precision(dtype), "max_model_len": folders.context_length(folder)}
     return VLLM(str(folder), batch_size=settings.batch_size, trust_remote_code=False, **options)

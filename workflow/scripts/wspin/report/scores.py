@@ -131,8 +131,8 @@ def check_comparable(files: Iterable[ScoreFile]) -> None:
 def _conditions(file: ScoreFile) -> Iterator[tuple[str, Any]]:
     """(place, value) of everything that must be equal wherever it occurs in the table."""
     model, _, scores = file
-    for key in ("model", "dtype"):
-        yield f"{key} (of {model})", getattr(scores, key)
+    yield f"model (of {model})", scores.model
+    yield f"dtype (of {model}, engine {scores.engine})", scores.dtype  # vLLM rounds weights with `eval.autocast`
     for key in ("autocast", "batch_size", "seeds"):
         yield key, getattr(scores, key)
     for key in ("engine", "template"):  # lm-eval's own tasks have no template
