@@ -16,7 +16,7 @@ from wspin.errors import StudyError
 from wspin.models import folders
 from wspin.preflight import requests
 from wspin.preflight.requests import RequestCounts, count_requests, count_suite, counted_requests
-from wspin.storage.files import write_digests
+from wspin.storage.files import read_json, write_digests
 
 TASK = """
 task: tiny
@@ -116,19 +116,37 @@ def test_a_fetched_suite_is_counted_as_lm_eval_builds_it(layout, scratch_model):
     assert found["base"].tokens > 3 * 10
 
 
-def test_counts_are_kept_until_the_suite_changes(layout, monkeypatch, tmp_path):
+def test_counts_are_kept_until_the_suite_changes(layout, monkeypatch, tmp_path, capsys):
     counted = in_process(monkeypatch)
     first, _ = counted_requests(layout)
     assert first.keys() == {("base", "tiny")}
     assert counted_requests(layout) == (first, [])
     assert len(counted) == 1
     kept = tmp_path / ".state/preflight/base/tiny.json"
-    kept.write_text(kept.read_text()[:40])  # damaged: counted again
-    assert counted_requests(layout) == (first, [])
-    assert len(counted) == 2
+    entries, output = read_json(kept, "counts", ""), capsys.readouterr().out
+    again = "preflight: counting the requests of tiny in the tokens of base\n"
+    assert output == again
+    for number, (text, found) in enumerate(
+        {
+            kept.read_text()[:40]: "counted requests, found no JSON",
+            kept.read_text().replace(
+                '"tokens": ', '"tokens": 1'
+            ): "the bytes of its checksum, found others: it is damaged",
+            json.dumps({**entries, "tokens": 1.5}): "counts of requests, found other entries",
+            json.dumps({**entries, "rows": 3}): "counts of requests, found other entries",
+        }.items()
+    ):
+        kept.write_text(text)  # damaged: counted again, with a line
+        assert counted_requests(layout) == (first, [])
+        line, *others = capsys.readouterr().out.splitlines(keepends=True)
+        assert line.startswith(f"preflight: {kept}: expected {found}")
+        assert line.endswith("; the requests are counted again\n")
+        assert others == [again]
+        assert len(counted) == 2 + number
     fetch(layout, 5)
     more, _ = counted_requests(layout)
-    assert len(counted) == 3
+    assert capsys.readouterr().out == again  # others are no damage
+    assert len(counted) == 6
     assert more["base", "tiny"].predictions > first["base", "tiny"].predictions
 
 

@@ -122,14 +122,20 @@ def _file(paths: StudyPaths, place: tuple[str, str]) -> Path:
 
 
 def _kept(paths: StudyPaths, place: tuple[str, str], key: str) -> RequestCounts | None:
-    """The kept counts; None if there are none, or others."""
+    """The kept counts; None if there are none, or others, or with a line if the file is damaged."""
+    file, remedy = _file(paths, place), "the requests are counted again"
     try:
-        entry = read_json(_file(paths, place), "counted requests", "they are counted again")
-        if entry.pop("key", None) == key and all(isinstance(count, int) for count in entry.values()):
+        entry = read_json(file, "counted requests", remedy)
+        if entry.pop("key", None) != key:
+            return None
+        if entry.keys() == RequestCounts.__annotations__.keys() and all(isinstance(n, int) for n in entry.values()):
             return RequestCounts(**entry)
-    except (FileNotFoundError, StudyError, TypeError):
-        pass
-    return None
+        raise StudyError(f"{file}: expected counts of requests, found other entries; {remedy}")
+    except FileNotFoundError:
+        return None
+    except StudyError as damage:
+        print(f"preflight: {damage}", flush=True)
+        return None
 
 
 def count_suite(paths: StudyPaths, suite: str, models: Sequence[str]) -> dict[str, RequestCounts]:
