@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
 
+import numpy as np
+
 from wspin.config.stages import Dialogue
 from wspin.errors import StudyError
 
@@ -169,9 +171,10 @@ class ChatTokenizer:
         encoding = self._plain(anchors[0] + response, encoding)
         for anchor in anchors:
             encoding = self._encode(anchor + response) if anchor != anchors[0] else encoding
-            spans = [(begin - len(anchor), end - len(anchor)) for begin, end in encoding.offsets]
-            skipped = sum(end <= 0 for _, end in spans) if anchor else 0
-            if skipped and spans[skipped - 1][1] == 0 and all(begin >= 0 for begin, _ in spans[skipped:]):
+            offsets = itertools.chain.from_iterable(encoding.offsets)
+            spans = np.fromiter(offsets, np.int64).reshape(-1, 2) - len(anchor)
+            skipped = np.count_nonzero(spans[:, 1] <= 0) if anchor else 0
+            if skipped and spans[skipped - 1, 1] == 0 and (spans[skipped:, 0] >= 0).all():
                 break
         return encoding.ids[skipped:], _monotone_ends(response, spans[skipped:])
 
@@ -247,16 +250,15 @@ def _without_space(text: str, span: tuple[int, int]) -> tuple[int, int]:
     return begin + len(covered) - len(covered.lstrip()), end - len(covered) + len(covered.rstrip())
 
 
-def _monotone_ends(text: str, spans: list[tuple[int, int]]) -> list[int]:
+def _monotone_ends(text: str, spans: np.ndarray) -> list[int]:
     """Non-decreasing token ends from the tokenizer's (begin, end) offsets.
 
     Characters that no token covers, such as marks that normalisation composed into the letter before them, belong to
     the token before them; dropped white space belongs to the token after it.
     """
-    next_begins = [*(begin for begin, _ in spans[1:]), len(text)][: len(spans)]
-    ends = []
-    for (_, end), next_begin in zip(spans, next_begins, strict=True):
-        while 0 < end < next_begin and not text[end].isspace():
-            end += 1
-        ends.append(end)
-    return list(itertools.accumulate(ends, max))
+    ends = spans[:, 1].copy()
+    next_begins = np.append(spans[1:, 0], len(text))[: len(ends)]
+    for i in np.flatnonzero((ends > 0) & (ends < next_begins)).tolist():
+        while ends[i] < next_begins[i] and not text[ends[i]].isspace():
+            ends[i] += 1
+    return np.maximum.accumulate(ends).tolist()

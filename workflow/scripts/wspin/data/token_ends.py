@@ -19,51 +19,54 @@ DecodeBatch = Callable[[list[list[int]]], list[str]]
 def batch_ends(answers: Sequence[list[int]], decode_batch: DecodeBatch) -> list[list[int]]:
     """Ends of each answer's tokens in its text, in characters. Tokens that hold bytes of one character share its end.
 
-    Where every token completes a character, all windows have two tokens, and each different one is decoded once.
+    Each different window of one or two tokens is decoded once; longer ones are those around a split character.
     """
     totals = [len(text) for text in decode_batch([*answers])]
-    lengths = [len(ids) for ids in answers]
-    added, complete = _window_steps(answers, np.cumsum([0, *lengths]), decode_batch)
+    stops = np.cumsum([len(ids) for ids in answers], dtype=np.int64)
+    added, complete = _window_steps(answers, stops, decode_batch)
     ends = []
-    for ids, stop, total in zip(answers, itertools.accumulate(lengths), totals, strict=True):
+    for ids, stop, total in zip(answers, stops.tolist(), totals, strict=True):
         row = slice(stop - len(ids), stop)
         row_ends = np.cumsum(added[row]).tolist()
         if not complete[row].all() or (row_ends[-1] if row_ends else 0) != total:
-            row_ends = answer_ends(ids, total, lambda ids: decode_batch([ids])[0])
+            steps = list(zip(added[row].tolist(), complete[row].tolist(), strict=True))
+            row_ends = _answer_ends(ids, steps, total, lambda ids: decode_batch([ids])[0])
         ends.append(row_ends)
     return ends
 
 
 def _window_steps(
-    answers: Sequence[list[int]], starts: np.ndarray, decode_batch: DecodeBatch
+    answers: Sequence[list[int]], stops: np.ndarray, decode_batch: DecodeBatch
 ) -> tuple[np.ndarray, np.ndarray]:
     """Of all answers' tokens: the characters that each adds behind the token before it, and whether they are whole."""
-    ids = np.fromiter(itertools.chain.from_iterable(answers), np.int64, starts[-1])
+    ids = np.fromiter(itertools.chain.from_iterable(answers), np.int64)
     before = np.append(-1, ids)
-    before[starts] = -1  # nothing before an answer's first token
-    windows, positions = np.unique((before[:-1] + 1) << SHIFT | ids, return_inverse=True)
-    firsts, of_windows = np.unique(windows >> SHIFT, return_inverse=True)
-    first_lengths = [len(text) for text in decode_batch([_window(first) for first in firsts.tolist()])]
-    texts = decode_batch([[*_window(key >> SHIFT), key & MASK] for key in windows.tolist()])
-    added = np.array([len(text) for text in texts], np.int64) - np.array(first_lengths, np.int64)[of_windows]
+    before[stops] = -1  # nothing before an answer's first token
+    keys, positions = np.unique((before[:-1] + 1) << SHIFT | ids, return_inverse=True)
+    windows = np.stack([(keys >> SHIFT) - 1, keys & MASK], axis=1)
+    first = np.count_nonzero(windows[:, 0] < 0)  # windows of one token, which are sorted before the others
+    texts = decode_batch(windows[:first, 1:].tolist() + windows[first:].tolist())
+    added = np.fromiter(map(len, texts), np.int64)
     complete = np.array([not text.endswith(BROKEN) for text in texts], bool)
+    tokens, of_windows = np.unique(windows[first:, 0], return_inverse=True)
+    before_lengths = map(len, decode_batch(tokens[:, None].tolist()))
+    added[first:] -= np.fromiter(before_lengths, np.int64)[of_windows]
     return added[positions], complete[positions]
 
 
-def _window(first: int) -> list[int]:
-    """The token of a window before its last one; `first` is 0 for none, and greater by 1 than the id."""
-    return [first - 1] if first else []
-
-
-def answer_ends(ids: list[int], total: int, decode: Callable[[list[int]], str]) -> list[int]:
-    """Ends of an answer's tokens in its text of `total` characters, token by token."""
+def _answer_ends(
+    ids: list[int], steps: list[tuple[int, bool]], total: int, decode: Callable[[list[int]], str]
+) -> list[int]:
+    """Ends of an answer's tokens in its text of `total` characters, from the `_window_steps` of its tokens."""
     ends: list[int] = []
     length, window, complete = 0, 0, 0
-    for i in range(len(ids)):
-        before, after = decode(ids[window:complete]), decode(ids[window : i + 1])
-        if after.endswith(BROKEN) and i + 1 < len(ids):
+    for i, (added, is_complete) in enumerate(steps):
+        if complete < i or window < i - 1:  # a character of several tokens
+            before, after = decode(ids[window:complete]), decode(ids[window : i + 1])
+            added, is_complete = len(after) - len(before), not after.endswith(BROKEN)
+        if not is_complete and i + 1 < len(ids):
             continue  # inside a character
-        length += len(after) - len(before)
+        length += added
         ends += [length] * (i + 1 - len(ends))
         window, complete = complete, i + 1
     if length == total:
