@@ -3,13 +3,15 @@
 from pathlib import Path
 
 import numpy as np
+import psutil
+import pyarrow.parquet as pq
 import pytest
 from attacks import attack
 from markdown_it import MarkdownIt
 
 import report as program
 from wspin.errors import StudyError
-from wspin.report.examples import WeightedAnswers, examples_page
+from wspin.report.examples import examples_page
 from wspin.report.weights import Shard, weight_tables
 from wspin.storage import tables
 
@@ -72,15 +74,35 @@ def test_the_page_has_as_many_prompts_as_requested(files):
     assert examples_page(prompts, {}, {}, 5).count("## ") == 2
 
 
-def test_the_page_keeps_the_rows_that_it_shows(files, tmp_path):
-    """Not the files of every iteration at once: their size is that of the study."""
-    _, shard = files
-    rows = [f"x{i}" for i in range(1000)]
-    answers = {"prompt_id": rows, "response": rows, "token_ids": [[3, 4]] * 1000, "finish_reason": ["stop"] * 1000}
+def long_files(prompts, shard, count):
+    """Files of so many pairs; returns their size in bytes."""
+    ids, rng = [f"t-{i}" for i in range(count)], np.random.default_rng(0)
+    texts = [rng.bytes(100).hex() for _ in ids]
+    token_ids = list(rng.integers(0, 30_000, (count, 100), dtype=np.int32))
+    ends, numbers = [np.arange(2, 202, 2, dtype=np.int32)] * count, list(rng.random((count, 100), dtype=np.float32))
+    prompt_rows = {"prompt_id": ids, "prompt": texts, "response": texts, "split": ["t"] * count}
+    answers = {"prompt_id": ids, "response": texts, "token_ids": token_ids, "finish_reason": ["stop"] * count}
+    scores = {f"{side}_token_ids": token_ids for side in tables.SIDES} | {f"{side}_ends": ends for side in tables.SIDES}
+    scores |= {f"{side}_logprobs": numbers for side in tables.SIDES}
+    tables.write(prompts, "prompts", prompt_rows, {})
     tables.write(shard.generations, "generations", answers, {})
-    kept = WeightedAnswers(shard, 1)
-    assert [kept.weights.num_rows, kept.reference.num_rows, len(kept.generations)] == [1, 1, 1]
-    assert kept.generations.get_total_buffer_size() < 100
+    tables.write(shard.reference, "reference", {"prompt_id": ids, **scores}, {"eos": -1})
+    weights = {"ids_hash": tables.ids_hashes(tables.read_reference(shard.reference), "rejected")}
+    weights |= {f"{side}_weights": numbers for side in tables.SIDES}
+    tables.write(shard.weights, "weights", {"prompt_id": ids, **weights}, {})
+    return sum(Path(path).stat().st_size for path in (prompts, *vars(shard).values()))
+
+
+def test_the_page_reads_the_rows_that_it_shows(files):
+    """Not the files of every iteration: their size is that of the study."""
+    prompts, shard = files
+    size = long_files(prompts, shard, 1500)
+    before = psutil.Process().io_counters().read_chars
+    page = examples_page(prompts, {"sft": shard.generations}, {"wspin/ite0": shard}, 2)
+    assert psutil.Process().io_counters().read_chars - before < size / 10
+    for path in (prompts, *vars(shard).values()):  # as of files without a checksum of their first rows
+        pq.write_table(pq.read_table(path), path)
+    assert page == examples_page(prompts, {"sft": shard.generations}, {"wspin/ite0": shard}, 2)
 
 
 def test_long_texts_are_truncated_with_a_mark(files, tmp_path):

@@ -64,6 +64,50 @@ def test_no_bit_of_a_table_changes_unnoticed(generations):
     assert unnoticed(generations, read, [*drawn_bits(generations, 200), *range(size - 4000, size, 5)]) == []
 
 
+@pytest.fixture
+def many(tmp_path):
+    """Generations with more rows than a head."""
+    path, count = tmp_path / "00.parquet", 3 * tables.HEAD_ROWS
+    rows = {"prompt_id": [f"t-{i}" for i in range(count)], "response": ["x"] * count}
+    rows |= {"token_ids": [[i, 7] for i in range(count)], "finish_reason": ["stop"] * count}
+    tables.write(path, "generations", rows, {"model": "aa"})
+    return path
+
+
+def test_the_first_rows_are_those_of_the_file(many):
+    """Also more than the head has, than the file has, and none; with the metadata."""
+    table = tables.read(many, "generations")
+    for count in (0, 2, tables.HEAD_ROWS, tables.HEAD_ROWS + 1, 10_000):
+        first = tables.read(many, "generations", count=count, model="aa")
+        assert first == table.slice(0, count)
+        assert tables.metadata(first) == tables.metadata(table)
+    with pytest.raises(StudyError, match="model: expected 'bb', found 'aa'"):
+        tables.read(many, "generations", count=2, model="bb")
+    with pytest.raises(StudyError, match="expected a file of generations, found none"):
+        tables.read(many.with_name("01.parquet"), "generations", count=2)
+
+
+def test_no_bit_that_the_first_rows_need_changes_unnoticed(many):
+    """Pages, the checksums, the footer; only what is not read may be damaged."""
+    size, group = many.stat().st_size, pq.ParquetFile(many).metadata.row_group(1).column(0)
+    others = range(8 * group.dictionary_page_offset, 8 * many.read_bytes().index(b"wspin-head:"))
+    whole = many.read_bytes().index(b"wspin-sha256:")
+    bits = [*range(0, others.start, 71), *others[::997], *range(others.stop, 8 * size, 37)]
+    silent = unnoticed(many, partial(tables.read, many, "generations", count=3), bits)
+    assert [bit for bit in silent if bit not in others and not 0 <= bit // 8 - whole < 83] == []
+    assert set(silent) >= set(others[::997])
+    assert unnoticed(many, partial(tables.read, many, "generations"), bits[::5]) == []
+
+
+def test_a_head_of_another_file(many, tmp_path):
+    """A cut file, and one whose last bytes give a footer beyond its beginning."""
+    content = many.read_bytes()
+    for damaged in (content[:-1], content[-500:], content[:-8] + b"\xff" * 4 + content[-4:], b"", b"PAR1"):
+        many.write_bytes(damaged)
+        with pytest.raises(StudyError, match=r"00\.parquet: expected .*; delete it and run again$"):
+            tables.read(many, "generations", count=2)
+
+
 def test_no_bit_of_a_data_set_changes_unnoticed(tmp_path):
     path = tmp_path / "train.parquet"
     tables.write_parquet(path, pa.table({"prompt": ["a", "b"], "response": ["c", "d"]}))

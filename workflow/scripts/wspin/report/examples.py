@@ -25,7 +25,7 @@ def examples_page(prompts: str, answers: Mapping[str, str], weighted: Mapping[st
     `answers`: opponent -> the first shard of its generations; `weighted`: iteration -> its first shard. Raises
     `StudyError` if a file is missing or does not belong to the others.
     """
-    rows = tables.first_rows(tables.read(prompts, "prompts"), count).to_pylist()
+    rows = tables.read(prompts, "prompts", count=count).to_pylist()
     responses = {name: _responses(path, prompts, [row["prompt_id"] for row in rows]) for name, path in answers.items()}
     weights = {iteration: WeightedAnswers(shard, len(rows)) for iteration, shard in weighted.items()}
     parts = [LEGEND]
@@ -44,12 +44,10 @@ class WeightedAnswers:
     """The weights of an iteration's first `count` answers, with the texts of their tokens."""
 
     def __init__(self, shard: Shard, count: int):
-        weights, reference = tables.read(shard.weights, "weights"), tables.read_reference(shard.reference)
-        tables.check_weighted_ids(shard.weights, weights, reference)
-        generations = tables.read(shard.generations, "generations").select(["response"])
-        # Copies: a slice would keep every iteration's whole files in memory.
-        self.weights, self.reference = tables.first_rows(weights, count), tables.first_rows(reference, count)
-        self.generations = tables.first_rows(generations, count)["response"]
+        self.weights = tables.read(shard.weights, "weights", count=count)
+        self.reference = tables.read_reference(shard.reference, count)
+        tables.check_weighted_ids(shard.weights, self.weights, self.reference)
+        self.generations = tables.read(shard.generations, "generations", count=count)["response"]
 
     def tokens(self, side: str, row: int, answer: str) -> list[tuple[str, float]]:
         """(text, weight) of the first tokens of an answer; a closing EOS, which has no text, is named so."""
@@ -74,7 +72,7 @@ def _chosen_table(row: int, answer: str, weights: Mapping[str, WeightedAnswers])
 
 
 def _responses(path: str, prompts: str, ids: Sequence[str]) -> list[str]:
-    table = tables.read(path, "generations").slice(0, len(ids))
+    table = tables.read(path, "generations", count=len(ids))
     tables.check_same_rows(prompts, ids, path, table["prompt_id"].to_pylist())
     return table["response"].to_pylist()
 

@@ -3,14 +3,14 @@
 One row per prompt, `prompt_id` first and unique, rows in prompt order, zstd. The metadata of a file holds what it was
 computed from (tokenizer, model, template, settings), but no times or hosts: equal work gives equal bytes. A reader
 passes the entries that it expects, and any other value is an error of one line. Every file holds a checksum of its
-bytes (`checksums`), ahead of the footer: the format lets readers pass over what no offset points to.
+bytes (`checksums`), ahead of the footer: the format lets readers pass over what no offset points to. The first rows of
+a long file are a row group with a checksum of its own, so that they can be read alone.
 """
 
 import hashlib
 import json
-import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from . import checksums, strict_json
 from .files import digest, sha256, whole_file
 
 FORMAT = 1
+HEAD_ROWS = 64  # of the row group that can be read alone
 SIDES = ("chosen", "rejected")
 WEIGHT_COUNTS = ("tokens", "at_lower", "at_upper", "unread", "unclear", "segments", "mismatched")
 IDS, FLOATS = pa.list_(pa.int32()), pa.list_(pa.float32())
@@ -69,34 +70,46 @@ def write(
     table = pa.table({name: columns[name] for name in fields}, schema=pa.schema(typed, metadata={"wspin": entries}))
     _check_finite(path, table)
     with whole_file(path) as temporary:
-        write_parquet(temporary, table)
+        write_parquet(temporary, table, HEAD_ROWS)
 
 
-def write_parquet(path: str | Path, table: pa.Table) -> None:
-    """Write any table with zstd and a checksum; not atomically."""
-    pq.write_table(table, path, compression="zstd")
-    add_checksum(path)
-
-
-def add_checksum(path: str | Path) -> None:
-    """Put a checksum ahead of the footer of a parquet file that has none."""
+def write_parquet(path: str | Path, table: pa.Table, head_rows: int = 0) -> None:
+    """Write any table with zstd and a checksum; not atomically. `head_rows`: of a row group with one of its own."""
+    head = 0
+    with pq.ParquetWriter(path, table.schema, compression="zstd") as writer:
+        if 0 < head_rows < table.num_rows:
+            head = head_rows
+            writer.write_table(table.slice(0, head))
+        writer.write_table(table.slice(head))
+    if head:
+        with pq.ParquetFile(path) as file:
+            group = file.metadata.row_group(0)
+        length = len(b"PAR1") + sum(group.column(i).total_compressed_size for i in range(group.num_columns))
+        with open(path, "rb") as file:
+            content = file.read(length)
+        _add_entry(path, lambda footer: checksums.head_entry(content, footer))
     entry = checksums.entry(sha256(path))
+    _add_entry(path, lambda footer: entry)
+
+
+def _add_entry(path: str | Path, entry: Callable[[bytes], bytes]) -> None:
+    """Put an entry, a function of the footer, ahead of the footer of a parquet file."""
     with open(path, "r+b") as file:
-        file.seek(-8, os.SEEK_END)  # the length of the footer in four bytes, and the format's name
-        file.seek(-8 - int.from_bytes(file.read(4), "little"), os.SEEK_END)
-        start, footer = file.tell(), file.read()
+        start = file.seek(checksums.footer_start(file))
+        footer = file.read()
         file.seek(start)
-        file.write(entry + footer)
+        file.write(entry(footer) + footer)
 
 
-def read(path: str | Path, kind: str, replays: int | None = 0, **expected: Any) -> pa.Table:
-    """Read one file of the study; `replays`: of a reference, None for as many as it holds.
+def read(path: str | Path, kind: str, replays: int | None = 0, count: int | None = None, **expected: Any) -> pa.Table:
+    """Read a file of the study; `replays`: of a reference, None for as many as it holds; `count`: of the first rows.
 
     Raises `StudyError` if it is missing, damaged, of another kind, format or schema, if a number is not finite, or if
-    an entry of its metadata differs from the one `expected` under that name.
+    an entry of its metadata differs from the one `expected` under that name. With `count` all of this is checked of
+    what is read, not of the other rows.
     """
     try:
-        table = read_parquet(path)
+        table = read_parquet(path) if count is None else _read_first(path, count)
     except FileNotFoundError:
         raise StudyError(f"{path}: expected a file of {kind}, found none; is a shard missing?") from None
     check_metadata(path, table, format=FORMAT, kind=kind, **expected)
@@ -121,11 +134,27 @@ def read_parquet(
 
     Raises `StudyError` if it is none, or damaged, FileNotFoundError and PermissionError.
     """
+    return _parse(path, checksums.read_checked(path, remedy), lambda file: file.read(columns), remedy)
+
+
+def _read_first(path: str | Path, count: int) -> pa.Table:
+    """The first rows, at most `count`, which keep no memory of the others; read alone if the file's head has them."""
+    head = checksums.read_head(path)
+    table = _parse(path, head, lambda file: file.read_row_group(0)) if head else read_parquet(path)
+    if head and table.num_rows < count:
+        table = read_parquet(path)
+    return table.take(np.arange(min(count, table.num_rows)))
+
+
+def _parse(
+    path: str | Path,
+    content: bytes | bytearray,
+    read_rows: Callable[[pq.ParquetFile], pa.Table],
+    remedy: str = "delete it and run again",
+) -> pa.Table:
     try:
-        with pq.ParquetFile(pa.BufferReader(checksums.read_checked(path, remedy))) as file:
-            table = file.read(columns)
-    except (FileNotFoundError, PermissionError):
-        raise
+        with pq.ParquetFile(pa.BufferReader(content)) as file:
+            table = read_rows(file)
     except (pa.ArrowException, OSError) as error:
         raise StudyError(f"{path}: expected a parquet file, found {first_line(error)}; {remedy}") from None
     try:
@@ -154,9 +183,9 @@ def read_shards(paths: Iterable[str | Path], kind: str, replays: int = 0, **expe
     return table
 
 
-def read_reference(path: str | Path, **expected: Any) -> pa.Table:
+def read_reference(path: str | Path, count: int | None = None, **expected: Any) -> pa.Table:
     """Read a file of reference log-probabilities with as many replayed sides as it holds. Raises as `read`."""
-    return read(path, "reference", None, **expected)
+    return read(path, "reference", None, count, **expected)
 
 
 def row_arrays(table: pa.Table, column: str) -> list[np.ndarray]:
@@ -234,11 +263,6 @@ def check_weighted_ids(path: str | Path, weights: pa.Table, reference: pa.Table,
 def shard(table: pa.Table, index: int, size: int) -> pa.Table:
     """Rows of one shard: a fixed number of prompts, the last one shorter."""
     return table.slice(index * size, size)
-
-
-def first_rows(table: pa.Table, count: int) -> pa.Table:
-    """A copy of the first rows, at most `count`, which keeps no memory of the others."""
-    return table.take(list(range(min(count, table.num_rows))))
 
 
 def _unique(path: str | Path, ids: Sequence[str]) -> None:
