@@ -16,12 +16,15 @@ OVERLAYS = sorted(
 )
 
 
+BELOW = {"everything.yaml": (CONFIG / "overlays/demo.yaml",)}  # what an overlay is laid over, beside the study
+
+
 # Configuration files
 
 
 @pytest.mark.parametrize("overlay", [None, *OVERLAYS], ids=lambda path: path.name if path else BASE.name)
 def test_every_configuration_file_is_valid(overlay):
-    files = [BASE, *([overlay] if overlay else [])]
+    files = [BASE, *BELOW.get(overlay.name, ()), overlay] if overlay else [BASE]
     study = load_study(merged(*(yaml.safe_load(file.read_text()) for file in files[1:])), files)
     assert study.arms
 
