@@ -23,7 +23,7 @@ import cluster as slurm
 CONFIG = ("config/overlays/demo.yaml", "tests/configs/small.yaml", "tests/configs/cluster.yaml")
 SITE = "tests/slurm/site"
 IMPATIENT = "tests/slurm/impatient.py"
-LAST = "wspin/ite1"  # the iteration whose training is interrupted
+FIRST, LAST = "wspin/ite0", "wspin/ite1"  # the iterations whose trainings are interrupted
 
 
 def pytest_collection_modifyitems(items):
@@ -177,19 +177,30 @@ def on_cluster(cluster):
 
 
 @pytest.fixture(scope="session")
-def local(tmp_path_factory):
-    """The study, run from nothing to its tables on this machine."""
-    copy = workflow.checkout(tmp_path_factory.mktemp("local") / "study", *CONFIG)
-    copy.make(f"{DEMO}/{LAST}")
+def first(tmp_path_factory):
+    """The study, run from nothing to its first iteration on this machine."""
+    copy = workflow.checkout(tmp_path_factory.mktemp("first") / "study", *CONFIG)
+    copy.make(f"{DEMO}/{FIRST}")
     return copy.folder
+
+
+def extended(folder, target, to):
+    """A copy of a study, run on to a target."""
+    copy = workflow.Repository(folder, CONFIG).copy(to / "study")
+    copy.make(target)
+    return copy.folder
+
+
+@pytest.fixture(scope="session")
+def local(first, tmp_path_factory):
+    """The study to its last iteration, likewise."""
+    return extended(first, f"{DEMO}/{LAST}", tmp_path_factory.mktemp("local"))
 
 
 @pytest.fixture(scope="session")
 def finished(local, tmp_path_factory):
     """The whole study, both arms and the tables, likewise."""
-    copy = workflow.Repository(local, CONFIG).copy(tmp_path_factory.mktemp("finished") / "study")
-    copy.make("all")
-    return copy.folder
+    return extended(local, "all", tmp_path_factory.mktemp("finished"))
 
 
 @pytest.fixture
@@ -199,12 +210,12 @@ def fresh(tmp_path, on_cluster):
 
 
 @pytest.fixture
-def started(local, tmp_path, on_cluster):
+def started(first, tmp_path, on_cluster):
     """The study on the cluster, of which the rows and the SFT model have been made."""
     folder = workflow.checkout(tmp_path / "study").folder
-    shutil.copytree(local / ".snakemake/metadata", folder / ".snakemake/metadata")
+    shutil.copytree(first / ".snakemake/metadata", folder / ".snakemake/metadata")
     for name in ("fetched", "data", "base", "sft/model", "sft/manifest.json", "sft/metrics.jsonl"):
-        source, target = local / DEMO / name, folder / DEMO / name
+        source, target = first / DEMO / name, folder / DEMO / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copytree(source, target) if source.is_dir() else shutil.copy2(source, target)
     return on_cluster(folder)
