@@ -271,7 +271,7 @@ def test_a_study_takes_its_own_results_for_its_own(tmp_path):
         ),
         (
             {"arms": {"wspin": {"weigh": {"form": "threshold", "preset": "default", "lower": -1.0}}}},
-            "arms.wspin.weigh.preset: preset gives lower, upper; remove it, or lower",
+            "arms.wspin.weigh.preset: preset gives lower, upper; remove it, or set lower to null",
         ),
         (
             {"weigh": {"form": "random", "preset": "default", "scale_upper": 1}},
@@ -301,6 +301,10 @@ def test_a_study_takes_its_own_results_for_its_own(tmp_path):
         (
             {"arms": {"wspin": {"weigh": {"form": "binary"}}}},
             ": weigh.top_percent: missing key; source teacher, form bina",
+        ),
+        (
+            {"arms": {"wspin": {"weigh": {"form": "binary", "preset": "aggressive", "normalise": "mean_one"}}}},
+            "arms.wspin.weigh.normalise: form binary may give an answer weights of zero alone",
         ),
         (
             {"arms": {"wspin": {"weigh": {"form": "origin", "normalise": "mean_one"}}}},

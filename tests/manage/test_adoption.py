@@ -72,6 +72,21 @@ def test_a_source_of_the_name_of_its_result_is_no_earlier_place(tmp_path, monkey
         assert difference(job, SimpleNamespace(study=None, results=RESULTS)) is None
 
 
+def test_commands_of_earlier_versions_are_the_present_ones(tmp_path, monkeypatch):
+    """Other names of a flag and a sub-command, and flags for files that there were none of; settings still count."""
+    monkeypatch.chdir(tmp_path)
+    output, read = f"{RESULTS}/wspin/ite0/weights/00.parquet", f"{RESULTS}/logprobs/teacher/gold/00.parquet"
+    Path(output).parent.mkdir(parents=True)
+    Path(output).touch()
+    words = ["new", "--positive-logprobs", read, "--sums", "--k", "1.0", "--output", output]
+    job = PlannedJob("weigh", {"model": "m", "shard": "00"}, {output, read}, [output], parse_command(words))
+    monkeypatch.setattr(RuleFlags, "weigh", lambda self, model, shard: ["--k", "1.0"])
+    for k, expected in (("1.0", None), ("2.0", "made with --k 2.0, now --k 1.0")):
+        command = ["weigh.py", "old", "--teacher", read, "--k", k, "--output", output]
+        provenance.write_record(output, {"program": "weigh", "code": "0", "command": command, "inputs": {}})
+        assert difference(job, SimpleNamespace(study=None, results=RESULTS)) == expected
+
+
 def test_a_command_is_parsed_into_flags_and_their_values():
     words = ["prompts", "--seed", "1", "0", "--cut", "--lower", "-1.0"]
     assert parse_command(words) == {"": ["prompts"], "--seed": ["1", "0"], "--cut": [], "--lower": ["-1.0"]}

@@ -111,6 +111,10 @@ PAIRED = {"source": "pair", "positive": "dpo", "negative": "student"}
         ),
         ({"loss": "sft", "data": "answers", "of": "dpo"}, ["tokens of answers of `dpo` (sequence-level distillation"]),
         (
+            {"loss": "wspin", "data": "preferences"},
+            ["weights come from the teacher `teacher`: trained"],
+        ),
+        (
             {"loss": "wspin", "data": "preferences", "weigh": PAIRED},
             ["to the model it started from on the chosen answer", "of `dpo`, minus those of `sft`.", "positive: dpo"],
         ),

@@ -106,6 +106,8 @@ JOBS = {
 def test_the_rule_of_a_record_is_the_one_that_made_it():
     for name, (program, command, output) in JOBS.items():
         assert stale.rule(Path(output), {"program": program, "command": command}) == name
+    earlier = {"program": "logprobs", "command": ["workflow/scripts/logprobs.py", "teacher"]}
+    assert stale.rule(Path("results/logprobs/teacher/gold/00.parquet"), earlier) == "logprobs_scorer"
     names = {"fetch", "train", "logprobs_scorer", "generate_answers", "generate_given", "weigh_sums", "report_examples"}
     assert names <= set(JOBS)
 

@@ -97,8 +97,8 @@ def test_a_retrained_pair_learns_from_its_iterations_pairs(study):
     assert study.training_reference(plus) == study.training_reference("contrast/ite2")
     assert study.training_weights(plus) == []
     train = RuleFlags(study).train
-    assert train(plus)[:4] == ["--replays", "1", "--unreplayed", "true"]
-    assert train(minus)[:6] == ["--replays", "1", "--unreplayed", "true", "--reverse", "true"]
+    assert train(plus)[:4] == ["--replays", "0", "--unreplayed", "true"]
+    assert train(minus)[:6] == ["--replays", "0", "--unreplayed", "true", "--reverse", "true"]
     assert train(plus)[train(plus).index("--loss") :][:2] == ["--loss", "dpo"]
 
 
@@ -136,6 +136,8 @@ def weighed_by(**weigh):
         ({"m": {**PAIRS, "data": "sft"}}, "a preference loss trains on data preferences"),
         ({"m": {"from": "sft", "loss": "sft", "data": "answers"}}, "data answers and `of`"),
         ({"m": {"from": "sft", "loss": "sft", "data": "sft", "reverse": True}}, "reverse swaps the sides of pairs"),
+        ({"m": {**WSPIN, "reverse": True, "weigh": {"source": "equal"}}}, "no loss wspin"),
+        ({"m": {"from": "base", "loss": "sft", "data": "sft", "eos": "</s>"}}, "ends its answers with dialogue.eos"),
         ({"m": {**PAIRS, "weigh": {"k": 2.0}}}, "weigh goes with loss wspin"),
         ({"m": {**PAIRS, "from": "spin/ite4"}}, "arm 'spin' has ite0 to ite3"),
         ({"m": {**PAIRS, "from": "spun/ite0"}}, "no arm 'spun'"),
@@ -148,11 +150,30 @@ def weighed_by(**weigh):
         ),
         (weighed_by(retrain=True), "only arms have iterations to train a pair in"),
         (weighed_by(positive="m", negative="none"), "'m' needs 'm'"),
+        (weighed_by(positive="student", negative="student"), "expected another scorer than negative, found 'student'"),
+        ({"student": WSPIN}, "'student' is a word in place of a scorer"),
         (weighed_by(positive="none", negative="none"), "none and none have no log-probabilities"),
         ({"kd": MODELS["kd"]}, "generate.answers: missing key"),
         ({"base": {"eos": "</s>"}}, "no model is trained on this one's answers"),
-        ({"none": WSPIN}, "'none' is the name of a folder of the results"),
+        ({"none": WSPIN}, "'none' is a word in place of a scorer"),
     ],
 )
 def test_contradictions_are_refused(models, message):
     assert message in refusal({"models": models})
+
+
+def test_a_pair_that_is_trained_anew_needs_settings_of_its_own():
+    arms = {"c": {"train": {"loss": "wspin"}, "weigh": {"source": "pair", "retrain": True}}}
+    edit = {"arms": arms, "train": {"beta": [0.1, 0.1, 0.1, 5.0]}, "models": {"dpo": None}}
+    assert "beta is a list per iteration, and this model has no iterations: give train.dpo.beta" in refusal(edit)
+
+
+def test_a_teacher_that_an_arm_does_not_use_is_no_circle():
+    m = {**WSPIN, "weigh": {"source": "pair", "positive": "dpo", "negative": "none"}}
+    assert load({"teacher": "m", "models": {"m": m}}).teacher == "m"
+
+
+def test_a_pupil_completes_cut_answers_as_references_do():
+    flags = RuleFlags(StudyPaths(load({**OVERLAY, "dialogue": {"eos_on_cut": True}}))).train
+    cut = {model: flags(model)[flags(model).index("--eos-on-cut") + 1] for model in ("kd", "sft", "dpo")}
+    assert cut == {"kd": "true", "sft": "false", "dpo": "false"}

@@ -505,7 +505,7 @@ def every_flag(made, arms):
         ],
         "logprobs_scorer": [{"scorer": "teacher", "responses": f"{arms[0]}/ite1", "shard": "01"}],
         "logprobs_preferences": [{"scorer": "sft", "shard": "00"}],
-        "weigh": [{"arm": arm, "k": "1", "shard": "01"} for arm in arms],
+        "weigh": [{"model": f"{arm}/ite1", "shard": "01"} for arm in arms],
         "report_figure": [{}],
         "eval": [{"model": model, "suite": "slow"} for model in ("sft", *(f"{arm}/ite1" for arm in arms))],
     }

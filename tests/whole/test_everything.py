@@ -76,6 +76,6 @@ def test_the_mean_weight_of_the_data_set_is_one(results):
     assert np.concatenate(answers).mean() == pytest.approx(1.0, abs=0.01)  # but for truncated answers' last tokens
 
 
-def test_equal_weights_train_spins_models_byte_for_byte(results):
-    digests = [json.loads((results / arm / "ite1/manifest.json").read_text())["files"] for arm in ("equal", "spin")]
+def test_weights_of_one_on_preferences_are_dpo_byte_for_byte(results):
+    digests = [json.loads((results / model / "manifest.json").read_text())["files"] for model in ("ones", "dpo")]
     assert digests[0]["model.safetensors"] == digests[1]["model.safetensors"]

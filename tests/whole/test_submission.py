@@ -190,7 +190,7 @@ def test_a_log_is_kept_for_every_job(submitted, finished_cluster):
     logs = finished_cluster.study.folder / "logs/slurm"
     for job in submitted:
         assert Path(job.given["--output"]) == logs / f"rule_{job.rule}" / job.wildcards / "%j.log"
-    assert {job.wildcards for job in submitted if job.rule == "weigh"} == {"wspin_0_00"}
+    assert {job.wildcards for job in submitted if job.rule == "weigh"} == {"wspin_ite0_00"}
 
 
 def test_a_site_lays_its_own_profile_over(finished_cluster):

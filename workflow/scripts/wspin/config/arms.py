@@ -208,6 +208,8 @@ def check_token_weights(
         yield at("positive"), "none and none have no log-probabilities; expected a scorer, or source equal"
     if weigh.retrain and place[0] == "models":
         yield at("retrain"), "only arms have iterations to train a pair in; give positive and negative instead"
+    elif weigh.retrain:
+        yield from check_training(study, ("train", "dpo"), {}, lambda: study.loss_train("dpo"), 0)
     if weigh.source not in TEACHER_SOURCES and teacher:
         yield (*place, "teacher"), f"source {weigh.source} uses no teacher; remove the key"
     if weigh.source in TEACHER_SOURCES and not (teacher or study.teacher):

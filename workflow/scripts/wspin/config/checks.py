@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from .arms import check_arms, check_weights, loss_of, repeated, unknown_arm, unknown_model
 from .explain import Complaint
 from .registry import check_dtypes, check_registry, check_templates
+from .scorers import NO_MODEL
 from .study import OWN_WEIGHT_KEYS, RESERVED, Study
 
 MOST_FILES = 10_000  # of answers: Snakemake would plan their jobs for many minutes
@@ -34,6 +35,8 @@ def _names(study: Study) -> Iterator[Complaint]:
         for name in names:
             if name in RESERVED:
                 yield (section, name), f"{name!r} is the name of a folder of the results; choose another"
+            if name in NO_MODEL:
+                yield (section, name), f"{name!r} is a word in place of a scorer (weigh.positive); choose another name"
             if re.fullmatch(r"ite\d+", name):
                 yield (section, name), f"{name!r} is the name of an iteration; choose another"
     for name in study.arms:

@@ -12,7 +12,7 @@ from wspin.templates import CHAT, TEMPLATES, known_templates
 from .arms import check_overrides, check_token_weights, check_training, loss_of, unknown_model, unknown_trained
 from .explain import Complaint
 from .reader import Place
-from .scorers import NO_MODEL, SHIFTED, Scorer
+from .scorers import NO_MODEL, SHIFTED, TEACHER_SOURCES, Scorer
 from .study import Study
 
 
@@ -63,21 +63,23 @@ def dependencies(study: Study) -> dict[str, set[str]]:
     for name, model in study.models.items():
         needed[name] = {model.from_, model.of}
         if model.loss == "wspin":
-            needed[name] |= {study.teacher} | _scorers(study, name)
+            needed[name] |= _scorers(study, name, study.teacher)
     for name, arm in study.arms.items():
         needed[name] = {arm.start or study.start, *({arm.fork.from_} - {name} if arm.fork else ())}
         if loss_of(study, name) == "wspin":
-            needed[name] |= {arm.teacher or study.teacher} | _scorers(study, name)
+            needed[name] |= _scorers(study, name, arm.teacher or study.teacher)
     return {name: {_owner(other) for other in others if other} for name, others in needed.items()}
 
 
-def _scorers(study: Study, name: str) -> set[str | None]:
-    """Models whose log-probabilities weigh the tokens of an arm or model by a pair."""
+def _scorers(study: Study, name: str, teacher: str | None) -> set[str | None]:
+    """Models whose log-probabilities weigh the tokens of an arm or model."""
     try:
         weigh = study.arm_weigh(name) if name in study.arms else study.model_weigh(name)
     except ValidationError:
         return set()  # reported where the settings stand
-    scorers = {weigh.positive, weigh.negative} - {None, *NO_MODEL}
+    if weigh.source in TEACHER_SOURCES:
+        return {teacher}
+    scorers = {weigh.positive, weigh.negative} - {None, *NO_MODEL} if weigh.source == "pair" else set()
     return {Scorer.parse(scorer).model for scorer in scorers}
 
 

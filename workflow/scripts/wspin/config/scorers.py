@@ -5,7 +5,7 @@ from typing import NamedTuple, Self
 STUDENT = "student"  # the model that gave the answers, or that a training on preference pairs starts from
 NONE = "none"  # log-probability 0; YAML's null deletes an inherited key
 NO_MODEL = (STUDENT, NONE)
-SHIFTED = "shifted"  # the view that reads as the method's released code does, each token one position late
+SHIFTED = "shifted"  # the view that reads as the method's released code does, each token one position early
 TEACHER_SOURCES = ("teacher", "swift_as_released")  # of weights, whose scorer is the arm's or the study's teacher
 
 

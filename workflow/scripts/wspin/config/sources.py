@@ -95,8 +95,10 @@ class Model(Section):
             )
         if (self.data == "answers") != (self.of is not None):
             raise ValueError("data answers and `of`, the model that gives them, belong together")
-        if self.reverse and self.data != "preferences":
-            raise ValueError("reverse swaps the sides of pairs: it goes with data preferences only")
+        if self.reverse and (self.data != "preferences" or self.loss == "wspin"):
+            raise ValueError("reverse swaps the sides of pairs without token weights: data preferences, no loss wspin")
+        if self.eos and trained:
+            raise ValueError("a model that is trained here ends its answers with dialogue.eos; remove eos")
         if self.weigh and self.loss != "wspin":
             raise ValueError("weigh goes with loss wspin: other losses have no token weights")
         return self

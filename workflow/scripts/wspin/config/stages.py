@@ -151,8 +151,8 @@ class Train(Section):
 class TrainedAnswers(Section):
     """Which answers of its files a training is about; no section of the configuration, but flags like those."""
 
-    replays: CountOrZero = Field(description="replayed response sets in the reference")
-    unreplayed: bool | None = Field(None, description="true: these are left out")
+    replays: CountOrZero = Field(description="replayed response sets that are trained on")
+    unreplayed: bool | None = Field(None, description="true: however many the reference holds, none is trained on")
     side: Literal["chosen", "rejected"] | None = Field(None, description="loss sft: this side of preference pairs")
     reverse: bool | None = Field(None, description="true: chosen and rejected answers are swapped")
 

@@ -7,16 +7,15 @@ from pydantic import Field
 from . import stages
 from .base import FilePath, Name, Rounds, Section, Seed
 from .resources import Resources
-from .scorers import NO_MODEL
 from .sources import Data, Model, Push
 from .stages import Train
 from .weigh import Weigh, WeighSection
 
-# No names for models or arms: what lies in the results, the response set of the real answers, the overlays' results,
-# and the words in place of a scorer's name.
+# No names for models or arms: what lies in the results, real answers in place of a response set, the overlays' results.
 FOLDERS = ("config.yaml", "data", "fetched", "logprobs", "logs", "benchmarks", "tables", "figures", "pages")
 OVERLAYS = ("demo", "everything", "smollm2", "spin_settings", "spin_zephyr", "swift_as_released", "swift_paper")
-RESERVED = frozenset((*FOLDERS, "gold", "preferences", *OVERLAYS, *NO_MODEL))
+RESPONSES = ("gold", "preferences", "preferences.chosen", "preferences.rejected")
+RESERVED = frozenset((*FOLDERS, *RESPONSES, *OVERLAYS))
 
 # An arm that sets one of these keys has weights of its own at iteration 0
 OWN_WEIGHT_KEYS = {"weigh", "teacher", "start", "seed", "fork"}

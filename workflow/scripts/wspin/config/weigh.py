@@ -43,7 +43,8 @@ class Weigh(Section):
     )
     positive: Text | None = Field(
         None,
-        description="source pair: scorer that raises log-ratios: a registry model, `student` or `none`",
+        description="source pair: scorer that raises log-ratios: a registry model, an iteration, a view "
+        "(`model@view`), `student`, or `none`",
     )
     negative: Text | None = Field(None, description="source pair: scorer that lowers them, likewise")
     retrain: bool | None = Field(
@@ -156,4 +157,5 @@ def preset_mistake(values: dict[str, Any], form: Any) -> str:
     if not isinstance(form, str) or form not in PRESETS:
         return f"form {form} has no preset; remove the key, or give one of the forms {', '.join(PRESETS)}"
     given = [key for key in FORM_KEYS[form] if values.get(key) is not None]
-    return f"preset gives {', '.join(FORM_KEYS[form])}; remove it, or {', '.join(given)}" if given else ""
+    numbers = f"preset gives {', '.join(FORM_KEYS[form])}"
+    return f"{numbers}; remove it, or set {', '.join(given)} to null" if given else ""

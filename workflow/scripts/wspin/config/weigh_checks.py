@@ -45,6 +45,8 @@ def _varied(weigh: Weigh, at: Callable[[str], Place]) -> Iterator[Complaint]:
             yield at(lower), f"expected less than {upper} {most}, found {least}: {remedy}"
     if weigh.top_percent == 100.0:
         yield at("top_percent"), f"expected less than 100, found 100.0: {remedy}"
+    if weigh.source == "pair" and weigh.positive == weigh.negative is not None and not weigh.uniform:
+        yield at("positive"), f"expected another scorer than negative, found {weigh.positive!a} for both: {remedy}"
     if weigh.mu_chosen == weigh.mu_rejected == 0.0:
         yield at("mu_chosen"), f"expected mu_chosen or mu_rejected other than 0, found both 0: {remedy}"
 
@@ -67,6 +69,9 @@ def _control(weigh: Weigh, at: Callable[[str], Place]) -> Iterator[Complaint]:
     signed = weigh.control if weigh.control in SIGNED_CONTROLS else f"form {weigh.form}" if least < 0.0 else ""
     if signed and weigh.normalise != "none":
         yield at("normalise"), f"{signed} gives weights of both signs: their mean may be zero; expected none"
+    elif least == 0.0 and weigh.normalise != "none" and not weigh.normalise_over:
+        zero = f"form {weigh.form} may give an answer weights of zero alone, which have no mean"
+        yield at("normalise"), f"{zero}; expected none, or mean_one with normalise_over"
     if weigh.control == "inverse" and least <= 0.0:
         yield at("control"), f"inverse takes positive weights, form {weigh.form} may give others; expected none"
     if weigh.control == "random_matched" and least < 0.0:

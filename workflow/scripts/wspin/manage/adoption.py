@@ -24,6 +24,7 @@ from wspin.study.rule_flags import RuleFlags
 
 Command = dict[str, list[str]]  # flag -> its values; "" -> the sub-command
 OTHER_FLAGS = "made with other flags"  # a param that no job has
+RENAMED = {"--teacher": "--positive-logprobs"}  # flags of earlier versions -> the present ones
 TIME = re.compile(r"^\[\w{3} \w{3} +\d+ [\d:]+ \d{4}\]$", re.MULTILINE)  # precedes every job that Snakemake prints
 ERROR = re.compile(r"^(?=\w*(?:Error|Exception)\b)", re.MULTILINE)  # where Snakemake's last message begins
 JOB = re.compile(
@@ -106,7 +107,7 @@ def difference(job: PlannedJob, paths: StudyPaths) -> str | None:
     words = record["command"][1:]
     # Outputs are a command's last words: an input may have an output's name, as a model taken from another study.
     old = next((word.removesuffix(place) for word in reversed(words) if word.endswith(place)), results)
-    recorded = parse_command([_moved(word, old, results) for word in words])
+    recorded = parse_command([RENAMED.get(word, _moved(word, old, results)) for word in words])
     if flag := _different_flag(recorded, job, paths):
         before, now = (
             " ".join([flag, *command[flag]]) if flag in command else f"no {flag}" for command in (recorded, job.command)
@@ -132,8 +133,13 @@ def _different_flag(recorded: Command, job: PlannedJob, paths: StudyPaths) -> st
         files = (value.startswith(f"{paths.results}/") and not value.startswith(states) for value in values)
         return flag in tracked or flag not in present or not job.paths.isdisjoint(values) or any(files)
 
-    flags = dict.fromkeys((*present, *recorded))
-    return next((flag for flag in flags if recorded.get(flag) != present.get(flag) and is_compared(flag)), None)
+    def values(command: Command, flag: str) -> list[str] | None:
+        """None for a flag that is absent, or names no file: an earlier version may not have had it."""
+        return command.get(flag) or (command.get(flag) if flag in tracked else None)
+
+    flags = [flag for flag in dict.fromkeys((*present, *recorded)) if flag]  # the output tells the sub-command
+    different = (flag for flag in flags if values(recorded, flag) != values(present, flag))
+    return next(filter(is_compared, different), None)
 
 
 def _snakemake(configfiles: Sequence[str], *options: str) -> str:

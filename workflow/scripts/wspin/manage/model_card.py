@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from wspin.config.load import read_results
 from wspin.config.losses import divergence_read
-from wspin.config.scorers import STUDENT
+from wspin.config.scorers import STUDENT, TEACHER_SOURCES
 from wspin.config.sources import Model
 from wspin.errors import StudyError
 from wspin.escaping import block_in_markdown, code_in_markdown, in_markdown, one_line
@@ -82,7 +82,8 @@ def card(paths: StudyPaths, name: str, note: str = "") -> str:
     record, prompt = read_record(record_path(paths.model(name))), paths.template(name)
     models, iteration, ancestry = paths.study.models, Iteration.parse(name), [name, *paths.ancestors(name)]
     base = ancestry[-1]  # not trained in this study; may be the model itself
-    teacher = paths.teacher(iteration.arm) if iteration else None
+    weighted = paths.weighted(name) and paths.weigh_settings(name).source in TEACHER_SOURCES
+    teacher = (paths.teacher(iteration.arm) if iteration else paths.study.teacher) if weighted else None
     loss = paths.train_settings(name).loss if base != name else None
     licence = next((models[model].license for model in ancestry if model in models and models[model].license), None)
     header = {
@@ -192,7 +193,7 @@ def _training(paths: StudyPaths, name: str, record: dict[str, Any]) -> dict[str,
 
 def _scorers(paths: StudyPaths, name: str) -> tuple[str, ...] | None:
     """The pair of scorers that weighs a training's tokens; None without token weights, or with a teacher's."""
-    if name not in paths.weighted_folders or paths.weigh_settings(name).source != "pair":
+    if not paths.weighted(name) or paths.weigh_settings(name).source != "pair":
         return None
     weigh = paths.weigh_settings(name)
     words = [paths.parent(name) if word == STUDENT else word for word in (weigh.positive, weigh.negative)]
@@ -244,7 +245,7 @@ def _settings(paths: StudyPaths, name: str, record: dict[str, Any]) -> str:
     if "settings" not in record:
         return ""
     check_entries(record_path(paths.model(name)), record, ("versions", "commit"))
-    weighted = name in paths.weighted_folders
+    weighted = paths.weighted(name)
     weigh = {"weigh": paths.weigh_settings(name).model_dump(exclude_none=True)} if weighted else {}
     versions = {name: version for name, version in record["versions"].items() if name in ("torch", "transformers")}
     settings = {**record["settings"], **weigh, "versions": versions, "code": record["code"], "commit": record["commit"]}

@@ -69,12 +69,12 @@ def present_hash(program: str) -> str | None:
 
 def rule(output: Path, record: dict[str, Any]) -> str | None:
     """The rule that makes an output by the command of its record; None if there is no such rule any more."""
-    rules, program = _rules(), record["program"]
-    for command in ((program, *record.get("command", ())[1:2]), (program,)):
-        names = [name for name, (known, _) in rules.items() if known == command]
-        if names:  # several rules of one command, such as generate's, differ in what they make
-            return next((name for name in names if re.fullmatch(rules[name][1], str(output))), names[0])
-    return None
+    program, command = record["program"], record.get("command", ())[1:2]
+    rules = {name: rule for name, rule in _rules().items() if rule[0][0] == program}
+    same = [name for name, (known, _) in rules.items() if known[1:] in ((), tuple(command))]
+    # Several rules of one command, such as generate's, differ in what they make; an earlier version had other commands.
+    alike = [name for name in same or rules if re.fullmatch(rules[name][1], str(output))]
+    return next(iter(alike or same), None)
 
 
 @functools.cache

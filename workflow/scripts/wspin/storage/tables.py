@@ -175,8 +175,8 @@ def check_metadata(path: str | Path, table: pa.Table, **expected: Any) -> None:
             raise StudyError(f"{path}: {key}: {difference}; it comes from other inputs or settings")
 
 
-def read_shards(paths: Iterable[str | Path], kind: str, replays: int = 0, **expected: Any) -> pa.Table:
-    """The rows of all shards, in the order given."""
+def read_shards(paths: Iterable[str | Path], kind: str, replays: int | None = 0, **expected: Any) -> pa.Table:
+    """The rows of all shards, in the order given. Arguments and errors as of `read`."""
     paths = list(paths)
     table = pa.concat_tables([read(path, kind, replays, **expected).replace_schema_metadata(None) for path in paths])
     _unique(paths[0], table["prompt_id"].to_pylist())

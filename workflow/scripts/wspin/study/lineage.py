@@ -93,6 +93,11 @@ class Lineage:
             return None
         return self.study.arms[arm].teacher or self.study.teacher
 
+    def weighted(self, model: str) -> bool:
+        """Whether an iteration or registry model is trained with token weights."""
+        iteration = Iteration.parse(model)
+        return self.study.weighted(iteration.arm) if iteration else model in self.study.weighted_models()
+
     @cache
     def weigh_settings(self, model: str) -> Weigh:
         """How the tokens of the pairs are weighed that an iteration or registry model with loss wspin is trained on."""

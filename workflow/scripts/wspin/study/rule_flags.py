@@ -72,13 +72,13 @@ class RuleFlags:
     def train(self, model: str) -> list[str]:
         seed = ["--seed", *map(str, self.paths.draw_seed(model)), "--autocast", self.study.logprobs.autocast]
         settings = flags(self.paths.train_settings(model), but=UNTRACKED)
-        return [*flags(self._trained_answers(model)), *seed, *settings, *flags(self._dialogue(model))]
+        pupil = model in self.study.models and self.study.models[model].of is not None
+        return [*flags(self._trained_answers(model)), *seed, *settings, *flags(self._dialogue(model, completes=pupil))]
 
     def _trained_answers(self, model: str) -> TrainedAnswers:
         if contrast := Contrast.parse(model):
             reverse = True if contrast.side == "minus" else None
-            replays = len(self.paths.replayed_sets(contrast.iteration))
-            return TrainedAnswers(replays=replays, unreplayed=True, reverse=reverse)
+            return TrainedAnswers(replays=0, unreplayed=True, reverse=reverse)
         if iteration := Iteration.parse(model):
             return TrainedAnswers(replays=len(self.paths.replayed_sets(iteration)))
         entry = self.study.models[model]
@@ -192,12 +192,11 @@ class RuleFlags:
         return ["--dtype", "bfloat16"] if rounded else []
 
     @cache
-    @cache
     def _weigh(self, model: str) -> list[str]:
         return flags(self.paths.weigh_settings(model))
 
     def _dialogue(self, model: str, completes: bool = False) -> Dialogue:
-        """The dialogue in this model's template; only the reference completes truncated answers, by `eos_on_cut`."""
+        """The dialogue in this model's template; references and pupils alone complete cut answers, by `eos_on_cut`."""
         cut = completes and self.study.dialogue.eos_on_cut
         return self.study.dialogue.model_copy(update={"template": self.paths.template(model), "eos_on_cut": cut})
 

@@ -58,10 +58,11 @@ def training_sets(
         return [[Item(prompt, (np.array(response, dtype=np.int32),)) for prompt, response in items]]
     if not files.reference:
         raise StudyError(f"train: loss {loss}: expected the start model's log-probabilities (--reference), found none")
-    scored = tables.read_shards(files.reference, "reference", which.replays, **expected)
+    replays = None if which.unreplayed else which.replays
+    scored = tables.read_shards(files.reference, "reference", replays, **expected)
     ids = table["prompt_id"].to_pylist()
     tables.check_same_rows(files.rows, ids, files.reference[0], scored["prompt_id"].to_pylist())
-    sides = ["rejected", *([] if which.unreplayed else tables.replayed_sides(which.replays))]
+    sides = ["rejected", *tables.replayed_sides(which.replays)]
     token_weights = _token_weights(loss, files.weights, len(files.reference), scored, sides, expected)
     chosen, sets = _answers(scored, "chosen"), []
     order = slice(None, None, -1 if which.reverse else 1)
