@@ -17,7 +17,10 @@ from .page.goals import goals
 from .page.numbers import Numbers, read
 from .page.page import NAME, write
 
-BENCHMARKS = ("training", "weighing", "generating", "evaluation", "memory", "growth", "work", "workflow", "cost")
+BENCHMARKS = (
+    *("training", "weighing", "generating", "evaluation", "preparation"),
+    *("memory", "growth", "work", "workflow", "cost"),
+)
 ON_GPU = ("training", "evaluation")  # training includes scoring
 
 

@@ -48,7 +48,7 @@ class Goal:
 
 
 def goals(numbers: Numbers) -> list[Goal]:
-    parts = (_work, _training, _weighing, _generating, _evaluation, _memory, _workflow)
+    parts = (_work, _training, _weighing, _generating, _evaluation, _preparation, _memory, _workflow)
     return [goal for part in parts for goal in part(numbers)]
 
 
@@ -146,6 +146,11 @@ def fastest_batch(numbers: Numbers, benchmark: str, suite: str) -> str:
     elapsed = {name: numbers.of(benchmark, suite, name, quantity) for name in numbers.contenders(benchmark, suite)}
     measured = [name for name, seconds in elapsed.items() if name != "ours" and seconds]
     return min(measured, key=lambda name: elapsed[name].median, default="")
+
+
+def _preparation(numbers: Numbers) -> Iterator[Goal]:
+    seconds = numbers.of("preparation", "shard", "ours", "cpu_seconds")
+    yield Goal("a shard of 10,000: CPU-seconds before its model is loaded", seconds, 10.0, at_least=False)
 
 
 def _memory(numbers: Numbers) -> Iterator[Goal]:

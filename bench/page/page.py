@@ -47,6 +47,7 @@ def page(numbers: Numbers) -> str:
         _weighing(numbers),
         _generating(numbers),
         evaluation.section(numbers),
+        _preparation(numbers),
     ]
     sections += [
         _memory(numbers),
@@ -191,6 +192,14 @@ def _work(numbers: Numbers) -> str:
     alike = sum(float(numbers.single("work", "scoring", "alike", file)) for file in files) / max(len(files), 1)
     caveats = text.WORK_CAVEATS.format(alike=alike)
     return "\n\n".join([text.WORK, table(("", "needed", "spent", "ratio"), rows), caveats])
+
+
+def _preparation(numbers: Numbers) -> str:
+    rows = [
+        (name, numbers.of("preparation", "shard", name, "cpu_seconds").text())
+        for name in numbers.contenders("preparation", "shard")
+    ]
+    return "\n\n".join([text.PREPARATION, *([table(("", "CPU-seconds"), rows)] if rows else [])])
 
 
 def _workflow(numbers: Numbers) -> str:

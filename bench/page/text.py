@@ -140,6 +140,15 @@ them. The arm `equal` repeats `spin` to the bit, which is what it is there to sh
 
 NO_STUDY = "Not measured: no finished study under `results/demo` that counts its work; run `make demo` first."
 
+PREPARATION = """\
+## Preparation of a shard
+
+What a GPU waits for when a shard of 10,000 prompts is scored: prompts and real answers are tokenised, and the ends of
+real, new and replayed answers' tokens are found in their texts. Texts are pieces of Python's documentation in
+UltraChat's lengths. The goal of 10 CPU-seconds is out of reach while real answers are tokenised in every job: `the
+tokenizer alone` encodes prompts and real answers and does nothing else. To do better, their ids would have to be stored
+for every tokenizer of the study."""
+
 WORKFLOW = """\
 ## Size of a study
 
