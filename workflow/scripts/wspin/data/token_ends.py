@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import pyarrow as pa
 
 BROKEN = "\ufffd"  # what bytes decode to that are only a part of a character
 
@@ -42,16 +43,22 @@ def _window_steps(
     ids = np.fromiter(itertools.chain.from_iterable(answers), np.int64)
     before = np.append(-1, ids)
     before[stops] = -1  # nothing before an answer's first token
-    keys, positions = np.unique((before[:-1] + 1) << SHIFT | ids, return_inverse=True)
-    windows = np.stack([(keys >> SHIFT) - 1, keys & MASK], axis=1)
-    first = np.count_nonzero(windows[:, 0] < 0)  # windows of one token, which are sorted before the others
-    texts = decode_batch(windows[:first, 1:].tolist() + windows[first:].tolist())
+    keys, positions = _distinct((before[:-1] + 1) << SHIFT | ids)
+    befores, tokens = (keys >> SHIFT) - 1, keys & MASK
+    windows = zip(befores.tolist(), tokens.tolist(), strict=True)
+    texts = decode_batch([[token] if before < 0 else [before, token] for before, token in windows])
     added = np.fromiter(map(len, texts), np.int64)
     complete = np.array([not text.endswith(BROKEN) for text in texts], bool)
-    tokens, of_windows = np.unique(windows[first:, 0], return_inverse=True)
-    before_lengths = map(len, decode_batch(tokens[:, None].tolist()))
-    added[first:] -= np.fromiter(before_lengths, np.int64)[of_windows]
+    alone, of_windows = _distinct(befores)
+    lengths = map(len, decode_batch([[] if token < 0 else [token] for token in alone.tolist()]))
+    added -= np.fromiter(lengths, np.int64)[of_windows]
     return added[positions], complete[positions]
+
+
+def _distinct(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different numbers, and for each number its place among them. By hashing: millions need not be sorted."""
+    encoded = pa.array(numbers).dictionary_encode()
+    return encoded.dictionary.to_numpy(), encoded.indices.to_numpy()
 
 
 def _answer_ends(
