@@ -189,7 +189,7 @@ def test_a_broken_shard_is_named_and_made_again(unfinished, local):
     run = unfinished.start(TARGET, options=["--retries", "0"])
     run.finish(expect=1)
     name = shard.relative_to(unfinished.folder)
-    assert f"logprobs.py: error: {name}: expected a parquet file, found " in run.told()
+    assert f"logprobs.py: error: {name}: expected " in run.told()  # a parquet file, or the bytes of its checksum
     shard.unlink()
     unfinished.start(TARGET).finish()
     assert wspin(unfinished.folder) == wspin(local)
