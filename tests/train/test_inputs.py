@@ -68,14 +68,43 @@ def write_reference(folder, chat, replayed=(), made_with=REFERENCE, shards=(slic
     return paths, ids_of(answers), scores
 
 
-def training(folder, chat, reference, replays=0, loss="spin", weights=(), **expected):
-    files, which = TrainingFiles(str(folder / "prompts.parquet"), reference, weights), TrainedAnswers(replays=replays)
-    sets = training_sets(loss, files, which, chat, {**REFERENCE, **expected})
+def training(folder, chat, reference, replays=0, loss="spin", weights=(), which=None, **expected):
+    files, which = TrainingFiles(str(folder / "prompts.parquet"), reference, weights), which or {"replays": replays}
+    sets = training_sets(loss, files, TrainedAnswers(**which), chat, {**REFERENCE, **expected})
     return [item for pairs in sets for item in pairs]
 
 
 def lists(arrays):
     return [array.tolist() for array in arrays]
+
+
+# Which of the answers are trained on
+
+
+def test_reversed_pairs_have_their_sides_and_reference_swapped(folder, chat):
+    paths, *_ = write_reference(folder, chat)
+    plain = training(folder, chat, paths, loss="dpo")
+    swapped = training(folder, chat, paths, loss="dpo", which={"replays": 0, "reverse": True})
+    assert [lists(item.responses) for item in swapped] == [lists(item.responses[::-1]) for item in plain]
+    assert [lists(item.reference) for item in swapped] == [lists(item.reference[::-1]) for item in plain]
+    assert any(lists(a.responses) != lists(b.responses) for a, b in zip(plain, swapped, strict=True))
+
+
+@pytest.mark.parametrize("replayed", [(), ("before",), ("before", "long ago")])
+def test_replayed_pairs_are_left_out_however_many_the_reference_holds(folder, chat, replayed):
+    paths, by_side, _ = write_reference(folder, chat, replayed)
+    items = training(folder, chat, paths, loss="dpo", which={"replays": 0, "unreplayed": True})
+    assert [item.responses[1].tolist() for item in items] == by_side["rejected"]
+
+
+@pytest.mark.parametrize("side", tables.SIDES)
+def test_sft_on_one_side_of_preference_pairs(tmp_path, chat, side):
+    texts = {"chosen": REAL, "rejected": SAID["this"]}
+    rows = {"prompt_id": IDS, "prompt": PROMPTS, **texts, "split": ["train"] * 4}
+    tables.write(tmp_path / "preferences.parquet", "preferences", rows, {})
+    files = TrainingFiles(str(tmp_path / "preferences.parquet"))
+    (items,) = training_sets("sft", files, TrainedAnswers(replays=0, side=side), chat, REFERENCE)
+    assert [lists(item.responses) for item in items] == [[chat.response_ids(text)] for text in texts[side]]
 
 
 # What an iteration scores
