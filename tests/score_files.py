@@ -4,6 +4,7 @@ import copy
 import json
 import math
 
+import pandas as pd
 import pytest
 
 from wspin.errors import StudyError
@@ -166,11 +167,20 @@ def refused(results, *parts, metrics=CHOSEN, models=COMPARED):
         assert str(part) in str(error.value)
 
 
+def average_frame(rows):
+    return pd.DataFrame(rows, columns=Average._fields).astype({"iteration": "Int64"})
+
+
+def tuples(frame):
+    """The rows of a frame, by the names of its columns; None where there is no value."""
+    return list(frame.astype(object).where(frame.notna(), None).itertuples(index=False))
+
+
 def averages_of(arms, iterations=4, registry=("sft",)):
-    """Rows of a table of averages; arms stand within a few points of each other, the last of ten begins late."""
-    rows = [Average(model, "", "", 0.4 + 0.004 * i, 0.39, 0.41) for i, model in enumerate(registry)]
+    """A table of averages; arms stand within a few points of each other, the last of ten begins late."""
+    rows = [(model, None, None, 0.4 + 0.004 * i, 0.39, 0.41) for i, model in enumerate(registry)]
     for place, arm in enumerate(arms):
         for k in range(3 if arm == "late" else 0, max(iterations, 4) if arm == "late" else iterations):
             value = 0.41 + 0.002 * place + 0.005 * k
-            rows.append(Average(f"{arm}/ite{k}", arm, str(k), value, value - 0.008, value + 0.009))
-    return rows
+            rows.append((f"{arm}/ite{k}", arm, k, value, value - 0.008, value + 0.009))
+    return average_frame(rows)

@@ -8,29 +8,27 @@ from score_files import (
     DRAWS,
     PAIR,
     SIZES,
+    average_frame,
     got,
     read_items,
     refused,
+    tuples,
 )
 
 from wspin.errors import StudyError
 from wspin.report import bootstrap, comparison, scores
-from wspin.report.comparison import Average
-from wspin.report.tables import (
-    average_score,
-)
+from wspin.report.frame import chosen_scores
 from wspin.rng import row_generator
 from wspin.storage.text_tables import csv_text
 
 
 def test_differences_are_those_of_the_scores_with_intervals_of_the_items(compared):
-    rows = comparison.differences(read_items(compared), [PAIR, PAIR[::-1]], DRAWS)
+    rows = tuples(comparison.differences(read_items(compared), [PAIR, PAIR[::-1]], DRAWS))
     assert [row[:3] for row in rows[:4]] == [(*PAIR, task) for task in (*CHOSEN, "average")]
     assert [row.n for row in rows[:4]] == [40, 25, 30, 95]
-    first, second = (
-        scores.chosen_scores(scores.read_scores(compared, PAIR, ["demo"]), CHOSEN)[model] for model in PAIR
-    )
-    gaps = [first[task].value - second[task].value for task in CHOSEN]
+    scored = chosen_scores(scores.read_scores(compared, PAIR, ["demo"]), CHOSEN)
+    first, second = (scored[scored.model == model].set_index("task").value for model in PAIR)
+    gaps = [first[task] - second[task] for task in CHOSEN]
     assert [row.difference for row in rows[:4]] == pytest.approx([*gaps, sum(gaps) / 3])
 
     def values(model):
@@ -50,28 +48,27 @@ def test_differences_are_those_of_the_scores_with_intervals_of_the_items(compare
 def test_equal_models_have_no_difference(compared, tmp_path):
     models = read_items(compared)
     models["copy"] = models["sft"]
-    rows = comparison.differences(models, [("copy", "sft")], DRAWS)
+    rows = tuples(comparison.differences(models, [("copy", "sft")], DRAWS))
     assert {row[3:6] for row in rows} == {(0.0, 0.0, 0.0)}
-    both = {row.model: row[3:] for row in comparison.averages(models, DRAWS)}
+    both = {row.model: row[3:] for row in tuples(comparison.averages(models, DRAWS))}
     assert both["copy"] == both["sft"]  # no random number belongs to a name
 
 
 def test_one_more_model_moves_no_interval(compared):
     models = read_items(compared)
     alone = {model: models[model] for model in PAIR}
-    assert comparison.differences(models, [("sft", "spin/ite0"), PAIR], DRAWS)[4:] == comparison.differences(
-        alone, [PAIR], DRAWS
-    )
-    assert comparison.averages(models, DRAWS)[1:] == comparison.averages({m: models[m] for m in COMPARED[1:]}, DRAWS)
+    both = tuples(comparison.differences(models, [("sft", "spin/ite0"), PAIR], DRAWS))
+    assert both[4:] == tuples(comparison.differences(alone, [PAIR], DRAWS))
+    others = {model: models[model] for model in COMPARED[1:]}
+    assert tuples(comparison.averages(models, DRAWS))[1:] == tuples(comparison.averages(others, DRAWS))
 
 
 def test_averages_are_those_of_the_table(compared):
-    rows = comparison.averages(read_items(compared), DRAWS)
-    assert [row[:3] for row in rows] == [("sft", "", ""), ("spin/ite0", "spin", "0"), ("wspin/ite0", "wspin", "0")]
-    for row, of_tasks in zip(
-        rows, scores.chosen_scores(scores.read_scores(compared, COMPARED, ["demo"]), CHOSEN).values(), strict=True
-    ):
-        assert row.average == pytest.approx(average_score(list(of_tasks.values())).value, rel=1e-12)
+    rows = tuples(comparison.averages(read_items(compared), DRAWS))
+    assert [row[:3] for row in rows] == [("sft", None, None), ("spin/ite0", "spin", 0), ("wspin/ite0", "wspin", 0)]
+    scored = chosen_scores(scores.read_scores(compared, COMPARED, ["demo"]), CHOSEN)
+    for row in rows:
+        assert row.average == pytest.approx(scored[scored.model == row.model].value.mean(), rel=1e-12)
         assert row.low < row.average < row.high
 
 
@@ -80,10 +77,10 @@ def test_a_pair_outside_the_table_is_refused(compared):
 
 
 def test_averages_survive_the_table(compared, tmp_path):
-    rows = comparison.averages(read_items(compared), DRAWS)
-    rows.append(Average("teacher", "", "", 23.5, -4.0, 81.0))  # of perplexities, or metrics out of 100
-    (tmp_path / "a.csv").write_text(csv_text(Average._fields, rows))
-    assert comparison.read_averages(tmp_path / "a.csv") == rows
+    more = average_frame([("teacher", None, None, 23.5, -4.0, 81.0)])  # of perplexities, or metrics out of 100
+    rows = [*tuples(comparison.averages(read_items(compared), DRAWS)), *tuples(more)]
+    (tmp_path / "a.csv").write_text(csv_text(average_frame(rows)))
+    assert tuples(comparison.read_averages(tmp_path / "a.csv")) == rows
 
 
 @attack(

@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 from attacks import attack
 from matplotlib.text import Text
-from score_files import (
-    averages_of,
-)
+from score_files import average_frame, averages_of, tuples
 
 from wspin.report import comparison, figures
 from wspin.report.comparison import Average
@@ -57,7 +55,7 @@ def test_points_intervals_and_iterations_are_the_rows():
     rows = averages_of(["spin", "late"])
     (axes,) = figures.averages(rows, 0.95).axes
     for arm, container in zip(("spin", "late"), axes.containers, strict=True):
-        mine = [row for row in rows if row.arm == arm]
+        mine = [row for row in tuples(rows) if row.arm == arm]
         line, _, (bars,) = container.lines
         assert line.get_ydata() == pytest.approx([100 * row.average for row in mine])
         assert np.rint(line.get_xdata()).tolist() == [int(row.iteration) for row in mine]
@@ -67,8 +65,8 @@ def test_points_intervals_and_iterations_are_the_rows():
 
 
 def test_arms_with_equal_scores_stay_apart():
-    rows = [Average(f"{arm}/ite{k}", arm, str(k), 0.5, 0.45, 0.55) for arm in ARMS for k in range(2)]
-    (axes,) = figures.averages(rows, 0.95).axes
+    rows = [(f"{arm}/ite{k}", arm, k, 0.5, 0.45, 0.55) for arm in ARMS for k in range(2)]
+    (axes,) = figures.averages(average_frame(rows), 0.95).axes
     x = np.array([container.lines[0].get_xdata() for container in axes.containers])
     assert np.diff(x[:, 0]).min() > 0.03
     assert np.abs(x - [0, 1]).max() < 0.3  # no arm nearer to another iteration
@@ -81,8 +79,8 @@ def test_the_figure_says_what_it_shows():
 
 
 def test_models_far_from_the_arms_are_named_not_drawn():
-    far = [Average("base", "", "", 0.0625, 0.06, 0.07), Average("teacher", "", "", 0.8, 0.7, 0.9)]
-    rows = [*averages_of(ARMS[:2], registry=("sft", "dpo")), *far]
+    far = [("base", None, None, 0.0625, 0.06, 0.07), ("teacher", None, None, 0.8, 0.7, 0.9)]
+    rows = average_frame([*tuples(averages_of(ARMS[:2], registry=("sft", "dpo"))), *far])
     (axes,) = figures.averages(rows, 0.95).axes
     texts = TEXT.findall(svg(rows))
     assert "too far to be drawn: base 6.25, teacher 80.00" in texts
@@ -93,7 +91,7 @@ def test_models_far_from_the_arms_are_named_not_drawn():
 
 def test_labels_of_near_lines_do_not_overlap():
     rows = averages_of(["spin"], registry=("a", "b", "c", "d"))
-    rows = [row._replace(average=0.41) if not row.arm else row for row in rows]
+    rows.loc[rows.arm.isna(), "average"] = 0.41
     figure = figures.averages(rows, 0.95)
     figure.draw_without_rendering()
     boxes = sorted((Text.get_window_extent(text) for text in figure.axes[0].texts), key=lambda box: box.y0)

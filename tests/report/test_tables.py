@@ -4,6 +4,7 @@ import csv
 import math
 import re
 
+import pandas as pd
 import pytest
 from score_files import (
     CHOSEN,
@@ -20,28 +21,24 @@ from score_files import (
     put_both,
     read_items,
     score_texts,
+    tuples,
 )
 
 import report as program
 from wspin.errors import StudyError
 from wspin.report import comparison, samples, scores
-from wspin.report.comparison import Average, Draws
-from wspin.report.tables import (
-    ScoreRow,
-    average_csv,
-    difference_tables,
-    difference_texts,
-    score_rows,
-)
+from wspin.report.comparison import Draws
+from wspin.report.tables import difference_tables, difference_texts
 from wspin.storage.text_tables import csv_text
 
 
 def test_tidy_rows_hold_every_metric_and_filter(results):
-    rows = score_rows(scores.read_scores(results, MODELS, ["demo"]))
-    assert ScoreRow._fields == ("model", "arm", "iteration", "task", "filter", "metric", "value", "stderr", "n")
-    assert [row.task for row in rows] == ["gsm8k", "gsm8k", "spell"] * 2
-    assert rows[0] == ("sft", "", "", "gsm8k", "flexible-extract", "exact_match", 1 / 3, 0.012, 1319)
-    assert rows[-1] == ("spin/ite0", "spin", "0", "spell", "none", "exact_match", 0.475, 0.025, 400)
+    text = score_texts(results)[0]
+    header, *rows = csv.reader(text.splitlines())
+    assert header == ["model", "arm", "iteration", "task", "filter", "metric", "value", "stderr", "n"]
+    assert [row[3] for row in rows] == ["gsm8k", "gsm8k", "spell"] * 2
+    assert rows[0] == ["sft", "", "", "gsm8k", "flexible-extract", "exact_match", str(1 / 3), "0.012", "1319"]
+    assert rows[-1] == ["spin/ite0", "spin", "0", "spell", "none", "exact_match", "0.475", "0.025", "400"]
 
 
 def test_csv_keeps_full_precision_and_leaves_unknown_errors_empty(results):
@@ -111,7 +108,7 @@ def test_markdown_of_differences_is_in_points_with_its_legend(compared):
     table, markdown, latex = difference_tables(models, [PAIR], DRAWS).values()
     rows = list(csv.DictReader(table.splitlines()))
     assert list(rows[0]) == ["model", "baseline", "task", "difference", "low", "high", "n"]
-    exact = comparison.differences(models, [PAIR], DRAWS)
+    exact = tuples(comparison.differences(models, [PAIR], DRAWS))
     assert [float(row["low"]) for row in rows] == [row.low for row in exact]
     header, line = cells(markdown)
     assert header == ["model - baseline", *CHOSEN, "average"]
@@ -121,12 +118,13 @@ def test_markdown_of_differences_is_in_points_with_its_legend(compared):
     for part in ("spell n = 40, mmlu n = 25, gsm8k n = 30", "90 % of 500 draws", "seed 42", "paired bootstrap"):
         assert part in legend
     assert latex.count("spin/ite0") == 2
-    assert list(csv.DictReader(average_csv(models, DRAWS).splitlines()))[1]["arm"] == "spin"
+    assert list(csv.DictReader(csv_text(comparison.averages(models, DRAWS)).splitlines()))[1]["arm"] == "spin"
 
 
 def test_no_negative_zero_is_shown():
-    rows = [comparison.Difference("a", "b", task, -1e-9, -0.01, 1e-9, 10) for task in ("one", "average")]
-    assert cells(difference_texts(rows, DRAWS)[".md"])[1][1] == "+0.00 [-1.00, +0.00]"
+    rows = [("a", "b", task, -1e-9, -0.01, 1e-9, 10) for task in ("one", "average")]
+    frame = pd.DataFrame(rows, columns=["model", "baseline", "task", "difference", "low", "high", "n"])
+    assert cells(difference_texts(frame, DRAWS)[".md"])[1][1] == "+0.00 [-1.00, +0.00]"
 
 
 def test_no_pair_is_said_in_a_sentence(compared):
@@ -135,7 +133,7 @@ def test_no_pair_is_said_in_a_sentence(compared):
     assert table == "model,baseline,task,difference,low,high,n\n"
     assert markdown.startswith("There is no arm to compare")
     assert latex == f"% {markdown}"
-    assert average_csv(models, DRAWS).count("\n") == 1 + len(COMPARED)
+    assert csv_text(comparison.averages(models, DRAWS)).count("\n") == 1 + len(COMPARED)
 
 
 def test_arms_without_a_baseline_of_their_seed_are_named(compared):
@@ -191,14 +189,14 @@ def test_program_compares_and_draws(compared):
         written.append([path.read_bytes() for path in outputs])
     assert written[0] == written[1]
     models, drawn_from = read_items(compared), Draws(100, 0.95, 42)
-    texts = [*difference_tables(models, [PAIR], drawn_from).values(), average_csv(models, drawn_from)]
+    texts = [*difference_tables(models, [PAIR], drawn_from).values(), csv_text(comparison.averages(models, drawn_from))]
     assert [content.decode() for content in written[0][:4]] == texts
     check_records(outputs[:4], samples.input_paths(scores.read_scores(compared, COMPARED, ["demo"])))
     check_records(drawn, [averages])
 
 
 def test_program_writes_no_figure_of_another_kind(compared):
-    (compared / "a.csv").write_text(csv_text(Average._fields, averages_of(["spin"])))
+    (compared / "a.csv").write_text(csv_text(averages_of(["spin"])))
     outputs = [str(compared / name) for name in ("a.png", "a.gif")]
     with pytest.raises(StudyError, match=r"a.gif: expected a name that ends in .pdf, .svg, .png, found 'gif'"):
         program.main(["figure", "--averages", str(compared / "a.csv"), "--confidence", "0.95", "--output", *outputs])

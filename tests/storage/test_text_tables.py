@@ -3,14 +3,17 @@
 import csv
 import re
 
+import pandas as pd
 import pytest
 from attacks import attack
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from wspin.storage.text_tables import csv_text, text_table
+from wspin.storage.text_tables import csv_text, frame_table, text_table
 
-HOSTILE = st.text(st.one_of(st.sampled_from("|\\`\n\r\t\x1b\x85\u2028\u202e&%$_{}=+-@'\"<[ "), st.characters()))
+HOSTILE = st.text(
+    st.one_of(st.sampled_from("|\\`\n\r\t\x1b\x85\u2028\u202e&%$_{}=+-@'\"<[ "), st.characters(codec="utf-8"))
+)
 CELL = re.compile(r"(?<!\\)(?:\\\\)*\|")  # what ends a cell of a Markdown table
 
 
@@ -35,11 +38,19 @@ def test_a_terminal_shows_every_cell_on_its_line(cell):
     assert len(lines_of(text_table(["model", "job"], [["a", cell], ["b", ""]], "ll", "simple"))) == 4
 
 
+@given(HOSTILE, HOSTILE)
+@example("a|b", "a\n| forged | row |")
+def test_a_frame_in_markdown_is_the_table_of_its_lists(head, cell):
+    """So that what holds of the cells of one holds of those of the other."""
+    frame = pd.DataFrame([["a", cell], ["b", ""]], columns=["model", head])
+    assert frame_table(frame) == text_table(frame.columns, frame.to_numpy().tolist(), "lr")
+
+
 @attack("display", "LaTeX in a cell: `\\input{/etc/passwd}`, `%`, `&`", "shown as text")
 @given(HOSTILE)
 @example("\\input{/etc/passwd} % & \\\\")
 def test_latex_runs_no_command(cell):
-    *_, row, rule, end = lines_of(text_table(["model", "x"], [["a", cell]], "ll", "latex_booktabs"))
+    *_, row, rule, end = lines_of(frame_table(pd.DataFrame({"model": ["a"], "x": [cell]}), "latex_booktabs"))
     assert (rule, end) == (r"\bottomrule", r"\end{tabular}")
     inside = re.sub(r"\\(?:[&%$#_{}]|\^\{\}|textasciitilde\{\}|textbackslash\{\}|ensuremath\{[<>]\})", "", row)
     assert re.fullmatch(r"[^&]*&[^\\&%$#_{}~^]*\\\\", inside), row
@@ -56,7 +67,7 @@ def test_latex_runs_no_command(cell):
 @example("\uff1d1+1")
 @example("-1+cmd|' /C calc'!A0")
 def test_no_cell_of_csv_is_a_formula(cell):
-    text = csv_text(["name", "number"], [[cell, -1.5], ["b", None]])
+    text = csv_text(pd.DataFrame({"name": [cell, "b"], "number": [-1.5, None]}))
     lines_of(text)
     header, first, second = csv.reader(text.splitlines())
     assert not re.match(r"\s*[=+\-@\uff1d]", first[0]) or re.fullmatch(r"[-+]?[\d.]+", first[0])
@@ -65,4 +76,4 @@ def test_no_cell_of_csv_is_a_formula(cell):
 
 @pytest.mark.parametrize("cell", ["-0.25", "1e-07", "+1.5", "acc_norm,none", "", "a-b", "'a"])
 def test_numbers_and_names_stay(cell):
-    assert next(csv.reader([csv_text(["x"], [[cell]]).split("\n")[1]])) == ([cell] if cell else [""])
+    assert next(csv.reader([csv_text(pd.DataFrame({"x": [cell]})).split("\n")[1]])) == ([cell] if cell else [""])

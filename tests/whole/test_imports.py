@@ -48,9 +48,9 @@ IMPORTED = {
     "weigh_given": TABLES,
     "train": MODELS | {"transformers.trainer"},
     "eval": MODELS | TABLES | {"lm_eval", "datasets", "scipy"},  # `datasets` patches scipy's reader of files
-    "report scores": set(),
+    "report scores": TABLES,
     "report differences": TABLES | {"scipy"},
-    "report figure": {"matplotlib", "scipy"},
+    "report figure": TABLES | {"matplotlib", "scipy"},
     "report weights": TABLES,
     "report examples": TABLES,
     "manage stale": set(),

@@ -8,6 +8,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
+
 from wspin.config.load import read_results
 from wspin.errors import StudyError
 from wspin.escaping import in_markdown
@@ -50,7 +52,8 @@ def write_tables(results: Path) -> str:
     lines = text_table(header, cells, "ll" + "r" * (len(header) - 2))
     markdown = f"{lines}\n\n{LEGEND} GPUs: {', '.join(map(in_markdown, gpus)) or 'none'}.\n"
     markdown += "".join(f"\nNot counted: {in_markdown(str(error))}\n" for error in unreadable)
-    csv = csv_text(Row._fields, [_cells(row, digits=6) for row in rows])  # a second is 0.00028 hours
+    cells = [_cells(row, digits=6) for row in rows]  # a second is 0.00028 hours
+    csv = csv_text(pd.DataFrame(cells, columns=Row._fields))
     for kind, text in (("csv", csv), ("md", markdown)):
         with whole_file(results / f"tables/cost.{kind}") as temporary:
             temporary.write_text(text)

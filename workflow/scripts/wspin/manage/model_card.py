@@ -18,8 +18,7 @@ from wspin.config.sources import Model
 from wspin.errors import StudyError
 from wspin.escaping import block_in_markdown, code_in_markdown, in_markdown, one_line
 from wspin.iteration import Contrast, Iteration
-from wspin.report.scores import ScoreFile, Scores, chosen_scores, read_scores
-from wspin.report.tables import average_score, in_points
+from wspin.report.scores import ScoreFile, Scores, read_scores
 from wspin.storage.files import read_json, whole_file
 from wspin.storage.provenance import check_entries, read_record, record_path
 from wspin.storage.text_tables import markdown_cell
@@ -208,15 +207,17 @@ def _evaluation(paths: StudyPaths, name: str) -> dict[str, Any] | None:
     files = [file for file in read_scores(paths.results, [name], existing) if file.scores.model == model]
     if not files:
         return None
+    from wspin.report.tables import score_points  # pandas is slow to import, and a new model has no scores
+
     results = {task: result for file in files for task, result in file.scores.tasks.items()}
     metrics = {task: key for task, key in sorted(paths.study.report.metrics.items()) if task in results}
-    (scores,) = chosen_scores(files, metrics).values()
-    complete = len(files) == len(suites) and len(scores) > 1
+    *points, average = score_points(files, metrics).loc[name]
+    complete = len(files) == len(suites) and len(points) > 1
     return {
         "metrics": {task: Markup(markdown_cell(_code(metric))) for task, metric in metrics.items()},
         "results": results,
-        "points": {task: in_points(score) for task, score in scores.items()},
-        "average": in_points(average_score(list(scores.values()))) if complete else None,
+        "points": dict(zip(metrics, points, strict=True)),
+        "average": average if complete else None,
         "conditions": files[0].scores,
         "engines": _engines(files),
         "precision": _precision(files[0].scores),

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from wspin.errors import StudyError
+from wspin.storage.text_tables import csv_text
 
 from . import comparison
 from .comparison import Draws
 from .examples import examples_page
 from .samples import input_paths, read_samples
 from .scores import ScoreFile, cut_note, dtype_note, split_pairs
-from .tables import average_csv, difference_tables, score_tables, uncompared_note
+from .tables import difference_tables, score_tables, uncompared_note
 from .weights import Shard, weight_tables
 
 
@@ -44,7 +45,7 @@ def differences(
     models = read_samples(files, dict(split_pairs("TASK=METRIC", metrics)))
     note = uncompared_note(split_pairs("ARM=SEED", uncompared)) + cut_note(files) + dtype_note(files)
     tables = difference_tables(models, split_pairs("MODEL=BASELINE", against), draws, note)
-    outputs = {**by_suffix(output, tables), averages: average_csv(models, draws).encode()}
+    outputs = {**by_suffix(output, tables), averages: csv_text(comparison.averages(models, draws)).encode()}
     return Report(outputs, input_paths(files))
 
 

@@ -5,11 +5,12 @@ or arm changes none of them.
 """
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from pydantic import AfterValidator, Field, FiniteFloat, TypeAdapter, ValidationError
 
 from wspin.config.explain import value_message
@@ -21,9 +22,7 @@ from wspin.storage.provenance import check_recorded
 
 from . import bootstrap
 from .samples import TaskSamples, paired_values
-from .scores import arm_columns
-
-AVERAGE = "average"
+from .scores import AVERAGE, arm_columns
 
 Mean = Annotated[FiniteFloat, Field(ge=-1e6, le=1e6)]  # of fractions, and of metrics that are none
 Name = Annotated[str, AfterValidator(escaped)]  # of a model or arm, as a figure shows it
@@ -42,20 +41,8 @@ class Draws(NamedTuple):
         return row_generator(self.seed, "bootstrap")
 
 
-class Difference(NamedTuple):
-    """Model minus baseline on a task, or on the `average` of the tasks, as fractions; n documents."""
-
-    model: str
-    baseline: str
-    task: str
-    difference: float
-    low: float
-    high: float
-    n: int
-
-
 class Average(NamedTuple):
-    """Plain mean of a model's tasks, as fractions; `arm` and `iteration` are empty for models of the registry."""
+    """A row of a file of averages: the plain mean of a model's tasks, as fractions."""
 
     model: Name
     arm: Name
@@ -65,13 +52,14 @@ class Average(NamedTuple):
     high: Mean
 
 
-def differences(models: Models, pairs: Iterable[tuple[str, str]], draws: Draws) -> list[Difference]:
-    """For each (model, baseline) a row per task, and one for the average.
+def differences(models: Models, pairs: Iterable[tuple[str, str]], draws: Draws) -> pd.DataFrame:
+    """For each (model, baseline) a row per task, and one for the average: model minus baseline, n documents.
 
-    Raises `StudyError` if a name is not among the models, or if documents or prompts of the two differ.
+    Differences and bounds are fractions. Raises `StudyError` if a name is not among the models, or if documents or
+    prompts of the two differ.
     """
     rows = []
-    for model, baseline in pairs:
+    for model, baseline in dict.fromkeys(pairs):
         if missing := [name for name in (model, baseline) if name not in models]:
             expected = f"expected models of the table ({', '.join(models)})"
             raise StudyError(f"{model} against {baseline}: {expected}, found {missing[0]!r}")
@@ -80,26 +68,31 @@ def differences(models: Models, pairs: Iterable[tuple[str, str]], draws: Draws) 
         estimate = bootstrap.paired_difference(first, second, draws.count, draws.confidence, draws.rng())
         sizes = {task: sum(map(len, strata)) for task, strata in first.items()}
         for task, interval in {**estimate.tasks, AVERAGE: estimate.average}.items():
-            rows.append(Difference(model, baseline, task, *interval, sizes.get(task, sum(sizes.values()))))
-    return rows
+            rows.append((model, baseline, task, *interval, sizes.get(task, sum(sizes.values()))))
+    return pd.DataFrame(rows, columns=["model", "baseline", "task", "difference", "low", "high", "n"])
 
 
-def averages(models: Models, draws: Draws) -> list[Average]:
-    """The average of every model, with its interval."""
+def averages(models: Models, draws: Draws) -> pd.DataFrame:
+    """A row per model, by the fields of `Average`; `arm` and `iteration` are missing for models of the registry."""
     rows = []
     for model, tasks in models.items():
         values = {task: [leaf.values for leaf in leaves] for task, leaves in tasks.items()}
         interval = bootstrap.estimate(values, draws.count, draws.confidence, draws.rng()).average
-        rows.append(Average(model, *arm_columns(model), *interval))
-    return rows
+        rows.append((model, *arm_columns(model), *interval))
+    return _average_frame(rows)
 
 
-def read_averages(path: str | Path) -> list[Average]:
-    """The rows of `averages` from their CSV. Raises `StudyError` if there is none, or it is damaged or malformed."""
+def _average_frame(rows: Sequence[tuple[Any, ...]]) -> pd.DataFrame:
+    frame = pd.DataFrame(rows, columns=Average._fields).replace("", None)
+    return frame.assign(iteration=pd.to_numeric(frame.iteration).astype("Int64"))
+
+
+def read_averages(path: str | Path) -> pd.DataFrame:
+    """The frame of `averages` from its CSV. Raises `StudyError` if there is none, or it is damaged or malformed."""
     check_recorded(path)
     try:
         with open(path, newline="", opener=readable) as file:
-            table = csv.reader(file)
+            table = csv.reader(file)  # pandas fills short rows and cuts long ones
             header, rows = next(table, []), list(table)
     except FileNotFoundError:
         raise StudyError(f"{path}: expected a table of averages, found no file; make the differences first") from None
@@ -109,7 +102,7 @@ def read_averages(path: str | Path) -> list[Average]:
         expected, found = f"{','.join(Average._fields)} and rows below it", ",".join(header) or "nothing"
         raise StudyError(f"{path}: header: expected {expected}, found {found} and {len(rows)}; make it again")
     try:
-        return TypeAdapter(list[Average]).validate_python(rows)
+        return _average_frame(TypeAdapter(list[Average]).validate_python(rows))
     except ValidationError as error:
         mistake = error.errors()[0]
         row, *column = mistake["loc"]

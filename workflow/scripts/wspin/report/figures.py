@@ -6,13 +6,14 @@ colour vision deficiencies too (arXiv 2107.02270); arms differ by marker as well
 
 import contextlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -20,8 +21,6 @@ from matplotlib.ticker import MaxNLocator
 from scipy.optimize import isotonic_regression
 
 from wspin.errors import StudyError
-
-from .comparison import Average
 
 STYLE = {
     "axes.spines.top": False,
@@ -40,31 +39,30 @@ REACH = 1.5  # of the arms' range: reference lines further away from them are le
 GAP = 0.055  # of the height of the axes, between two labels
 
 
-def averages(rows: Sequence[Average], confidence: float) -> Figure:
+def averages(rows: pd.DataFrame, confidence: float) -> Figure:
     """The average of every arm by iteration, in points, beside the registry's models as horizontal lines.
 
-    `confidence` is the level of the rows' intervals. Lines far from all arms are named instead of drawn.
+    `rows` as of `comparison.averages`; `confidence` is the level of their intervals. Lines far from all arms are named
+    instead of drawn.
     """
-    arms: dict[str, list[Average]] = {}
-    for row in rows:
-        if row.iteration:
-            arms.setdefault(row.arm, []).append(row)
+    in_points = rows.assign(**{key: 100 * rows[key] for key in ("average", "low", "high")})
+    arms, registry = in_points[rows.iteration.notna()], in_points[rows.iteration.isna()]
     with _style():
         figure = Figure(figsize=(7.2, 4.4), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
         _arms(axes, arms)
-        left_out = _references(axes, [row for row in rows if not row.iteration], list(arms.values()))
+        left_out = _references(axes, registry, arms)
         share = f"{100 * confidence:g} %"
         title = f"Average score by iteration, with {share} bootstrap intervals over items"
-        axes.set_title(title, fontsize=10.5, pad=20 if left_out else 8)
-        if left_out:
-            values = ", ".join(f"{row.model} {100 * row.average:.2f}" for row in left_out)
+        axes.set_title(title, fontsize=10.5, pad=8 if left_out.empty else 20)
+        if not left_out.empty:
+            values = ", ".join(f"{row.model} {row.average:.2f}" for row in left_out.itertuples())
             axes.text(0.5, 1.02, f"too far to be drawn: {values}", transform=axes.transAxes, ha="center", fontsize=8)
         axes.set_xlabel("iteration")
         axes.set_ylabel("average of the tasks, points")
-        if arms:
-            figure.legend(loc="outside lower center", ncols=min(5, len(arms)), frameon=False)
+        if not arms.empty:
+            figure.legend(loc="outside lower center", ncols=min(5, arms.arm.nunique()), frameon=False)
     return figure
 
 
@@ -87,38 +85,39 @@ def _style() -> Iterator[None]:
         yield
 
 
-def _arms(axes: Axes, arms: dict[str, list[Average]]) -> None:
+def _arms(axes: Axes, arms: pd.DataFrame) -> None:
     """Every arm as points with intervals, joined by a line; at one iteration the arms stand side by side."""
     looks = zip(cycle(matplotlib.color_sequences["petroff10"]), cycle(MARKERS), strict=False)
-    step = SPREAD / max(len(arms), 5)
-    for place, ((arm, rows), (colour, marker)) in enumerate(zip(arms.items(), looks, strict=False)):
-        rows = sorted(rows, key=lambda row: int(row.iteration))
-        x = np.array([int(row.iteration) for row in rows]) + step * (place - (len(arms) - 1) / 2)
-        low, middle, high = (100 * np.array([getattr(row, key) for row in rows]) for key in ("low", "average", "high"))
+    count = arms.arm.nunique()
+    step = SPREAD / max(count, 5)
+    for place, ((arm, rows), (colour, marker)) in enumerate(zip(arms.groupby("arm", sort=False), looks, strict=False)):
+        rows = rows.sort_values("iteration", kind="stable")
+        x = rows.iteration.to_numpy(int) + step * (place - (count - 1) / 2)
+        low, middle, high = (rows[key].to_numpy() for key in ("low", "average", "high"))
         errors = np.maximum([middle - low, high - middle], 0.0)
         look: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 5.5, "linewidth": 1, "elinewidth": 1}
         axes.errorbar(x, middle, errors, label=arm, capsize=2, **look)
-    iterations = sorted({int(row.iteration) for rows in arms.values() for row in rows}) or [0]
-    axes.set_xlim(iterations[0] - 0.5, iterations[-1] + 0.5)
+    first, last = (0, 0) if arms.empty else (arms.iteration.min(), arms.iteration.max())
+    axes.set_xlim(first - 0.5, last + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=20, integer=True, min_n_ticks=1))
 
 
-def _references(axes: Axes, rows: Sequence[Average], arms: Sequence[Sequence[Average]]) -> list[Average]:
+def _references(axes: Axes, rows: pd.DataFrame, arms: pd.DataFrame) -> pd.DataFrame:
     """Draw models that have no iterations as lines with a label at the right; returns those that lie too far off."""
-    bounds = 100 * np.array([(row.low, row.high) for arm in arms or [rows] for row in arm])
+    bounds = (rows if arms.empty else arms)[["low", "high"]].to_numpy()
     low, high = bounds.min(), bounds.max()
     reach = REACH * max(high - low, 1.0)
-    near = [row for row in rows if low - reach <= 100 * row.average <= high + reach]
-    heights = np.array(sorted(100 * row.average for row in near))
+    is_near = rows.average.between(low - reach, high + reach)
+    near = rows[is_near].sort_values("average", kind="stable")
+    heights = near.average.to_numpy()
     low, high = min([low, *heights]), max([high, *heights])
     margin = 0.06 * max(high - low, 1.0)
     axes.set_ylim(low - margin, high + margin)
     gap = GAP * (high - low + 2 * margin)
-    for row, height in zip(sorted(near, key=lambda row: row.average), _apart(heights, gap), strict=True):
-        value = 100 * row.average
+    for name, value, height in zip(near.model, heights, _apart(heights, gap), strict=True):
         axes.axhline(value, **REFERENCE, linestyle=(0, (5, 3)), zorder=0)
         axes.annotate(
-            f"{row.model} {value:.2f}",
+            f"{name} {value:.2f}",
             (1.0, value),
             (1.03, height),
             xycoords=axes.get_yaxis_transform(),
@@ -127,7 +126,7 @@ def _references(axes: Axes, rows: Sequence[Average], arms: Sequence[Sequence[Ave
             annotation_clip=False,
             arrowprops={"arrowstyle": "-", **REFERENCE, "shrinkA": 1, "shrinkB": 0},
         )
-    return [row for row in rows if row not in near]
+    return rows[~is_near]
 
 
 def _apart(heights: np.ndarray, gap: float) -> np.ndarray:

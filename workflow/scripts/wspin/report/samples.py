@@ -18,7 +18,7 @@ from wspin.errors import StudyError
 from wspin.storage import strict_json, tables
 
 from .bootstrap import Floats
-from .scores import ScoreFile, TaskScores, chosen_scores
+from .scores import ScoreFile, TaskScores, check_chosen
 
 COLUMNS = ["task", "doc_id", "doc_hash", "prompt_hash", "filter", "metrics"]
 
@@ -48,9 +48,10 @@ def read_samples(files: Sequence[ScoreFile], metrics: dict[str, str]) -> dict[st
     """{model: {task: its leaves}} of the metric chosen for each task, in the order of `metrics`.
 
     Raises `StudyError` if a file of samples is missing, malformed or of other scores, or if a score is not the mean of
-    its documents; and as `chosen_scores`.
+    its documents; and as `check_chosen`.
     """
-    models: dict[str, dict[str, list[TaskSamples]]] = {model: {} for model in chosen_scores(files, metrics)}
+    check_chosen(files, metrics)
+    models: dict[str, dict[str, list[TaskSamples]]] = {file.model: {} for file in files}
     for file in files:
         table = _read_table(file)
         for task, result in file.scores.tasks.items():

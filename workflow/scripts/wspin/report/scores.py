@@ -3,16 +3,19 @@
 Values are fractions, in the files and here.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Annotated, Any, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from wspin.config.explain import complaints_of
 from wspin.errors import StudyError
 from wspin.iteration import Iteration
 from wspin.storage.files import read_json
+
+AVERAGE = "average"  # stands among the tasks of a table
 
 
 class TaskScores(BaseModel):
@@ -22,7 +25,7 @@ class TaskScores(BaseModel):
 
     shots: int
     version: int | float | str
-    n: int
+    n: Annotated[int, Field(ge=0, lt=2**63)]
     prompt_hash: str
     cut: int = 0  # requests longer than the model's context, which lost their beginning
     metrics: dict[str, float]
@@ -63,17 +66,9 @@ class ScoreFile(NamedTuple):
     scores: Scores
 
 
-class Score(NamedTuple):
-    """A value with its standard error, as fractions; None where lm-eval gives no error."""
-
-    value: float
-    stderr: float | None
-
-
-def arm_columns(model: str) -> tuple[str, str]:
-    """The columns `arm` and `iteration` of a table; both empty for a model of the registry."""
-    iteration = Iteration.parse(model)
-    return (iteration.arm, str(iteration.k)) if iteration else ("", "")
+def arm_columns(model: str) -> tuple[str, int] | tuple[None, None]:
+    """The columns `arm` and `iteration` of a frame; both missing for a model of the registry."""
+    return Iteration.parse(model) or (None, None)
 
 
 def split_pairs(form: str, texts: Iterable[str]) -> list[tuple[str, str]]:
@@ -95,7 +90,8 @@ def read_scores(results: str | Path, models: Sequence[str], suites: Sequence[str
 
     Raises `StudyError` if a file is missing or malformed, or if two were made in different ways.
     """
-    paths = [(model, suite, Path(results) / model / "scores" / f"{suite}.json") for model in models for suite in suites]
+    pairs = product(dict.fromkeys(models), dict.fromkeys(suites))
+    paths = [(model, suite, Path(results) / model / "scores" / f"{suite}.json") for model, suite in pairs]
     files = [ScoreFile(model, path, _read_file(path, suite)) for model, suite, path in paths]
     check_comparable(files)
     return files
@@ -165,24 +161,23 @@ def dtype_note(files: Iterable[ScoreFile]) -> str:
 # The chosen metrics
 
 
-def chosen_scores(files: Iterable[ScoreFile], metrics: dict[str, str]) -> dict[str, dict[str, Score]]:
-    """{model: {task: score}} of the metric chosen for each task, in the order of `metrics`.
-
-    Raises `StudyError` if a model lacks a task or its metric, if a task has no metric, or if a value is no fraction.
-    """
-    by_model: dict[str, dict[str, Score]] = {}
+def check_chosen(files: Iterable[ScoreFile], metrics: Mapping[str, str]) -> None:
+    """Raises `StudyError` if a model lacks a task or its metric, if a task has no metric, or a value is no fraction."""
+    if AVERAGE in metrics:
+        raise StudyError(f"report.metrics: expected tasks, found {AVERAGE!r}, the name of their mean; rename the task")
+    tasks: dict[str, set[str]] = {}
     for file in files:
-        scores = {task: _score(file.path, task, result, metrics) for task, result in file.scores.tasks.items()}
-        by_model.setdefault(file.model, {}).update(scores)
-    for model, by_task in by_model.items():
+        for task, result in file.scores.tasks.items():
+            _check_metric(file.path, task, result, metrics)
+        tasks.setdefault(file.model, set()).update(file.scores.tasks)
+    for model, present in tasks.items():
         for task in metrics:
-            if task not in by_task:
-                tasks = ", ".join(sorted(by_task))
-                raise StudyError(f"{model}: expected scores of task {task!r}, found {tasks}; evaluate its suite")
-    return {model: {task: by_task[task] for task in metrics} for model, by_task in by_model.items()}
+            if task not in present:
+                found = ", ".join(sorted(present))
+                raise StudyError(f"{model}: expected scores of task {task!r}, found {found}; evaluate its suite")
 
 
-def _score(path: Path, task: str, result: TaskScores, metrics: dict[str, str]) -> Score:
+def _check_metric(path: Path, task: str, result: TaskScores, metrics: Mapping[str, str]) -> None:
     if task not in metrics:
         raise StudyError(f"{path}: tasks.{task}: expected a metric chosen for it, found none; add it to report.metrics")
     key = metrics[task]
@@ -193,4 +188,3 @@ def _score(path: Path, task: str, result: TaskScores, metrics: dict[str, str]) -
     value = result.metrics[key]
     if not 0.0 <= value <= 1.0:
         raise StudyError(f"{place}.{key}: expected a fraction, found {value!r}; choose another")
-    return Score(value, result.stderr[key])

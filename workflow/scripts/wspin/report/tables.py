@@ -1,39 +1,27 @@
 """The tables of scores and differences: CSV with every number, and Markdown and LaTeX for readers."""
 
-import math
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
 
 from wspin.escaping import escaped, in_markdown
-from wspin.storage.text_tables import csv_text, text_table
+from wspin.storage.text_tables import csv_text, frame_table
 
 from . import comparison
-from .comparison import AVERAGE, Average, Difference, Draws, Models
-from .scores import Score, ScoreFile, arm_columns, chosen_scores, cut_note, dtype_note
-
-
-class ScoreRow(NamedTuple):
-    """A line of the CSV of scores; `arm` and `iteration` are empty for models of the registry."""
-
-    model: str
-    arm: str
-    iteration: str
-    task: str
-    filter: str
-    metric: str
-    value: float
-    stderr: float | None
-    n: int
+from .comparison import Draws, Models
+from .frame import chosen_scores, score_frame
+from .scores import AVERAGE, ScoreFile, cut_note, dtype_note
 
 
 def score_tables(files: Sequence[ScoreFile], metrics: dict[str, str]) -> dict[str, str]:
-    """By suffix: every score as CSV, the chosen ones as Markdown and LaTeX. Raises `StudyError` as `chosen_scores`."""
-    lines = [
-        [model, *map(in_points, scores.values()), in_points(average_score(list(scores.values())))]
-        for model, scores in chosen_scores(files, metrics).items()
-    ]
-    rendered = _rendered(["model", *metrics, AVERAGE], lines, _score_legend(files, metrics))
-    return {".csv": csv_text(ScoreRow._fields, score_rows(files)), **rendered}
+    """By suffix: every score as CSV, the chosen ones as Markdown and LaTeX. Raises `StudyError` as `chosen_scores`.
+
+    The CSV leaves out the subtasks of groups.
+    """
+    scores = score_frame(files)
+    csv = csv_text(scores[scores.group.isna()].drop(columns="group"))
+    return {".csv": csv, **_rendered(score_points(files, metrics), _score_legend(files, metrics))}
 
 
 def difference_tables(models: Models, pairs: Iterable[tuple[str, str]], draws: Draws, note: str = "") -> dict[str, str]:
@@ -41,48 +29,42 @@ def difference_tables(models: Models, pairs: Iterable[tuple[str, str]], draws: D
 
     Raises `StudyError` as `comparison.differences`.
     """
-    rows = comparison.differences(models, pairs, draws)
-    return {".csv": csv_text(Difference._fields, rows), **difference_texts(rows, draws, note)}
+    differences = comparison.differences(models, pairs, draws)
+    return {".csv": csv_text(differences), **difference_texts(differences, draws, note)}
 
 
-def average_csv(models: Models, draws: Draws) -> str:
-    """Every model's average with its interval, as `comparison.read_averages` reads it."""
-    return csv_text(Average._fields, comparison.averages(models, draws))
-
-
-def _rendered(header: list[str], lines: list[list[str]], legend: str) -> dict[str, str]:
-    """Markdown and LaTeX by suffix: a column of text, columns of numbers, and the legend, one line, below."""
-    columns, legend = "l" + "r" * (len(header) - 1), escaped(legend)
-    latex = text_table(header, lines, columns, "latex_booktabs")
-    return {".md": f"{text_table(header, lines, columns)}\n\n{legend}\n", ".tex": f"{latex}\n% {legend}\n"}
+def _rendered(wide: pd.DataFrame, legend: str) -> dict[str, str]:
+    """Markdown and LaTeX by suffix: the index as text, columns of numbers, and the legend, one line, below."""
+    table, legend = wide.reset_index(), escaped(legend)
+    latex = frame_table(table, "latex_booktabs")
+    return {".md": f"{frame_table(table)}\n\n{legend}\n", ".tex": f"{latex}\n% {legend}\n"}
 
 
 # Scores
 
 
-def score_rows(files: Iterable[ScoreFile]) -> list[ScoreRow]:
-    """One row per model, task, metric and filter: all that the score files hold, also what the table leaves out."""
-    rows = []
-    for file in files:
-        for task, result in sorted(file.scores.tasks.items()):
-            for key in sorted(result.metrics):
-                metric, _, filter_ = key.partition(",")
-                place = (file.model, *arm_columns(file.model), task, filter_, metric)
-                rows.append(ScoreRow(*place, result.metrics[key], result.stderr[key], result.n))
-    return rows
+def score_points(files: Sequence[ScoreFile], metrics: Mapping[str, str]) -> pd.DataFrame:
+    """Models by the chosen tasks, in the order of `metrics`, and their `average`: points with standard errors.
+
+    The average is the plain mean of the tasks; it has no standard error if one of them has none.
+    """
+    scores = chosen_scores(files, metrics)
+    means = scores.groupby("model").agg(value=("value", "mean"), stderr=("stderr", _mean_error))
+    rows = pd.concat([scores, means.reset_index().assign(task=AVERAGE)])
+    rows["shown"] = list(map(in_points, rows.value, rows.stderr))
+    models = pd.Index(dict.fromkeys(file.model for file in files), name="model")
+    return rows.pivot(index="model", columns="task", values="shown").reindex(models, columns=[*metrics, AVERAGE])
 
 
-def average_score(scores: Sequence[Score]) -> Score:
-    """Plain mean of the tasks; no standard error if one of them has none."""
-    errors = [score.stderr for score in scores if score.stderr is not None]
-    stderr = math.hypot(*errors) / len(scores) if len(errors) == len(scores) else None
-    return Score(math.fsum(score.value for score in scores) / len(scores), stderr)
+def _mean_error(errors: pd.Series) -> float:
+    """The standard error of a mean of independent values, from theirs; NaN if one of them is."""
+    return float(np.linalg.norm(errors)) / len(errors)
 
 
-def in_points(score: Score) -> str:
-    """A fraction as points with its standard error: `47.50 ± 2.50`."""
-    value, stderr = (share and round(100 * share, 8) for share in score)  # 58.125 is that, whatever its last bit
-    return f"{value:.2f}" + ("" if stderr is None else f" ± {stderr:.2f}")
+def in_points(value: float, stderr: float) -> str:
+    """A fraction as points with its standard error, unless this is NaN: `47.50 ± 2.50`."""
+    value, stderr = (round(100 * share, 8) for share in (value, stderr))  # 58.125 is that, whatever its last bit
+    return f"{value:.2f}" + ("" if np.isnan(stderr) else f" ± {stderr:.2f}")
 
 
 def _score_legend(files: Sequence[ScoreFile], metrics: dict[str, str]) -> str:
@@ -99,18 +81,17 @@ def _score_legend(files: Sequence[ScoreFile], metrics: dict[str, str]) -> str:
 # Differences
 
 
-def difference_texts(rows: Sequence[Difference], draws: Draws, note: str = "") -> dict[str, str]:
+def difference_texts(differences: pd.DataFrame, draws: Draws, note: str = "") -> dict[str, str]:
     """Markdown and LaTeX of pairs of models by tasks, in points with the bounds of the interval."""
-    if not rows:
+    if differences.empty:
         legend = escaped(f"There is no arm to compare: no arm shares an iteration with the baseline arm.{note}")
         return {".md": f"{legend}\n", ".tex": f"% {legend}\n"}
-    by_pair: dict[str, dict[str, str]] = {}
-    for row in rows:
-        difference, low, high = (_signed(value) for value in (row.difference, row.low, row.high))
-        by_pair.setdefault(f"{row.model} - {row.baseline}", {})[row.task] = f"{difference} [{low}, {high}]"
-    sizes = {row.task: row.n for row in rows}
-    lines = [[pair, *by_task.values()] for pair, by_task in by_pair.items()]
-    return _rendered(["model - baseline", *sizes], lines, f"{_difference_legend(sizes, draws)}{note}")
+    difference, low, high = (differences[key].map(_signed) for key in ("difference", "low", "high"))
+    rows = differences.assign(shown=difference + " [" + low + ", " + high + "]")
+    rows.index = pd.Index(rows.model + " - " + rows.baseline, name="model - baseline")
+    sizes = dict(zip(rows.task, rows.n, strict=True))
+    wide = rows.pivot(columns="task", values="shown").reindex(rows.index.unique(), columns=list(sizes))
+    return _rendered(wide, f"{_difference_legend(sizes, draws)}{note}")
 
 
 def uncompared_note(arms: Iterable[tuple[str, str]]) -> str:

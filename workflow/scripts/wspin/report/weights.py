@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from wspin.errors import StudyError
 from wspin.escaping import as_json, code_in_markdown
@@ -126,8 +127,8 @@ def _top_tokens(weights: np.ndarray, ids: np.ndarray, token_texts: dict[int, str
 
 def to_csv(rows: Sequence[WeightRow]) -> str:
     """All numbers at full precision; `heaviest` as JSON."""
-    values = ({**row, "heaviest": as_json(row["heaviest"])} for row in rows)
-    return csv_text(COLUMNS, ([row[name] for name in COLUMNS] for row in values))
+    frame = pd.DataFrame(rows, columns=COLUMNS)
+    return csv_text(frame.assign(heaviest=frame.heaviest.map(as_json)))
 
 
 def to_markdown(rows: Sequence[WeightRow]) -> str:

@@ -1,0 +1,41 @@
+"""All scores as one tidy frame, from which every table of scores is made."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import pandas as pd
+
+from .scores import ScoreFile, TaskScores, arm_columns, check_chosen
+
+COLUMNS = ("model", "arm", "iteration", "task", "group", "filter", "metric", "value", "stderr", "n")
+NUMBERS = {"iteration": "Int64", "value": "float64", "stderr": "float64", "n": "int64"}
+
+
+def score_frame(files: Iterable[ScoreFile]) -> pd.DataFrame:
+    """A row per model, task, metric and filter, by `COLUMNS`: all that the score files hold, values as fractions.
+
+    `arm` and `iteration` are missing for models of the registry, `group` for what is no subtask of one, and `stderr`
+    where lm-eval gives none.
+    """
+    rows = []
+    for file in files:
+        for task, group, result in _results(file.scores.tasks):
+            for key in sorted(result.metrics):
+                metric, _, filter_ = key.partition(",")
+                place = (file.model, *arm_columns(file.model), task, group, filter_, metric)
+                rows.append((*place, result.metrics[key], result.stderr[key], result.n))
+    return pd.DataFrame(rows, columns=COLUMNS).astype(NUMBERS)
+
+
+def _results(tasks: Mapping[str, TaskScores], group: str | None = None) -> Iterator[tuple[str, str | None, TaskScores]]:
+    """(task, its group, result) of tasks and, behind each, of its subtasks."""
+    for task, result in sorted(tasks.items()):
+        yield task, group, result
+        yield from _results(result.subtasks, task)
+
+
+def chosen_scores(files: Sequence[ScoreFile], metrics: Mapping[str, str]) -> pd.DataFrame:
+    """The rows of `score_frame` with the metric chosen for each task. Raises `StudyError` as `check_chosen`."""
+    check_chosen(files, metrics)
+    scores = score_frame(files)
+    chosen = [(task, *key.partition(",")[::2]) for task, key in metrics.items()]
+    return scores[scores.group.isna()].merge(pd.DataFrame(chosen, columns=["task", "metric", "filter"]))
