@@ -87,7 +87,7 @@ def _row(side: str, shards: Sequence[Shard], responses: dict[str, str]) -> Weigh
         weights += [values[: len(tokens)] for values, tokens in zip(shard_weights, shard_ids, strict=True)]
         ids += shard_ids
         _add_token_texts(token_texts, texts, shard_ids, tables.row_arrays(reference, f"{side}_ends"))
-    flat = np.concatenate(weights).astype(float)
+    flat = pd.Series(np.concatenate(weights), dtype=float)
     return {"side": side, **_statistics(flat, counts), "heaviest": _top_tokens(flat, np.concatenate(ids), token_texts)}
 
 
@@ -104,25 +104,22 @@ def _add_token_texts(
             token_texts[token] = texts[row][ends[row][i - 1] if i else 0 : ends[row][i]]
 
 
-def _statistics(weights: np.ndarray, counts: dict[str, float]) -> WeightRow:
-    """The numbers of a side; None where there is no token."""
-    tokens, any_weight = counts["tokens"] or 1, len(weights) > 0
-    row: WeightRow = {"tokens": int(counts["tokens"])}
-    row |= {"mean": float(weights.mean()) if any_weight else None, "sd": float(weights.std()) if any_weight else None}
-    row |= {name: float(np.quantile(weights, share)) if any_weight else None for name, share in QUANTILES.items()}
+def _statistics(weights: pd.Series, counts: dict[str, float]) -> WeightRow:
+    """The numbers of a side; NaN where there is no token."""
+    row: WeightRow = {"tokens": int(counts["tokens"]), "mean": weights.mean(), "sd": weights.std(ddof=0)}
+    row |= zip(QUANTILES, weights.quantile(list(QUANTILES.values())), strict=True)
+    tokens = counts["tokens"] or 1
     row |= {key: counts[key] / tokens for key in ("at_lower", "at_upper", "unread", "unclear")}
     return row | {"mismatched": counts["mismatched"] / (counts["segments"] or 1)}
 
 
-def _top_tokens(weights: np.ndarray, ids: np.ndarray, token_texts: dict[int, str]) -> list[tuple[str, float]]:
+def _top_tokens(weights: pd.Series, ids: np.ndarray, token_texts: dict[int, str]) -> list[tuple[str, float]]:
     """(text, mean weight) of the tokens of greatest mean weight, without parts of characters, which have no text."""
-    if not len(weights) or weights.min() == weights.max():
+    if weights.nunique() < 2:
         return []
-    occurrences = np.bincount(ids)
-    sums = np.bincount(ids, weights=weights)
-    means = np.where(occurrences >= MIN_COUNT, sums / occurrences.clip(min=1), -np.inf)
-    top = [token for token in np.argsort(-means, kind="stable")[:TOP].tolist() if occurrences[token] >= MIN_COUNT]
-    return [(token_texts[token], round(float(means[token]), 4)) for token in top if token_texts[token]]
+    tokens = weights.groupby(ids).agg(["size", "mean"])
+    top = tokens["mean"][tokens["size"] >= MIN_COUNT].sort_values(ascending=False, kind="stable").head(TOP)
+    return [(token_texts[token], round(mean, 4)) for token, mean in top.items() if token_texts[token]]
 
 
 def to_csv(rows: Sequence[WeightRow]) -> str:
