@@ -25,7 +25,7 @@ from .code_hash import SCRIPTS, code_hash
 from .files import read_json, sha256, write_checked_json
 
 PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "datasets", "lm_eval", "reasoning-gym")
-PACKAGES += ("pyarrow", "numpy", "scipy", "matplotlib")
+PACKAGES += ("pyarrow", "numpy", "pandas", "scipy", "matplotlib")
 
 NUMBER = (int, float)
 LARGEST = 10**15  # of a number in a record, in its unit
