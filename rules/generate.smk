@@ -21,7 +21,7 @@ rule generate:
     benchmark:
         "<benchmarks>/generate/{responses}/{shard}.tsv"
     wildcard_constraints:
-        responses=rf"{alternatives(set(PATHS.starts).difference(STUDY.given_answers()))}|{ITERATION}",
+        responses=rf"{alternatives(set(PATHS.start_sets).difference(STUDY.given_answers()))}|{ITERATION}",
     conda:
         environment
     threads: STUDY.resources.generate.threads

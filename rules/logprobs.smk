@@ -24,7 +24,7 @@ rule logprobs_reference:
     benchmark:
         "<benchmarks>/logprobs/reference/{responses}/{shard}.tsv"
     wildcard_constraints:
-        responses=rf"{alternatives(PATHS.starts)}|{ITERATION}",
+        responses=rf"{alternatives(PATHS.start_sets)}|{ITERATION}",
     conda:
         "../envs/torch.yaml"
     threads: STUDY.resources.logprobs.threads
@@ -57,7 +57,7 @@ rule logprobs_scorer:
         "<benchmarks>/logprobs/scorer/{scorer}/{responses}/{shard}.tsv"
     wildcard_constraints:
         scorer=alternatives(PATHS.scorers),
-        responses=rf"{alternatives((GOLD, *PREFERENCE_SIDES, *PATHS.starts))}|{ITERATION}",
+        responses=rf"{alternatives((GOLD, *PREFERENCE_SIDES, *PATHS.start_sets))}|{ITERATION}",
     conda:
         "../envs/torch.yaml"
     threads: STUDY.resources.logprobs.threads

@@ -98,26 +98,28 @@ def test_arms_share_the_start_models_answers():
     )
     assert study.response_set(ite("other/ite1")) == "other/ite1"
     assert study.replayed_sets(ite("other/ite1")) == ["sft"]
-    assert study.starts == ["sft"]
+    assert study.start_sets == ["sft"]
 
 
-def test_an_arm_with_its_own_seed_owns_its_first_answers():
-    study = study_paths({"spin.s43": {"seed": 43}})
-    assert study.response_set(ite("spin.s43/ite0")) == study.reference_folder(ite("spin.s43/ite0")) == "spin.s43/ite0"
-    assert study.generator("spin.s43/ite0") == study.opponent(ite("spin.s43/ite0")) == "sft"
-    assert study.replayed_sets(ite("spin.s43/ite1")) == ["spin.s43/ite0"]
-    assert [study.draw_seed(name) for name in ("spin.s43/ite0", "sft")] == [(43, 0), (42, 0)]
+def test_arms_share_the_start_models_answers_of_their_seed():
+    study = study_paths({"spin.s43": {"seed": 43}, "other.s43": {"seed": 43, "train": {"beta": 0.5}}})
+    assert study.response_set(ite("spin.s43/ite0")) == study.reference_folder(ite("spin.s43/ite0")) == "sft/s43"
+    assert study.response_set(ite("other.s43/ite0")) == "sft/s43"
+    assert study.start_sets == ["sft", "sft/s43"]
+    assert study.generator("sft/s43") == study.opponent(ite("spin.s43/ite0")) == "sft"
+    assert study.replayed_sets(ite("spin.s43/ite1")) == ["sft/s43"]
+    assert [study.draw_seed(name) for name in ("sft/s43", "sft")] == [(43, 0), (42, 0)]
     assert study_paths({"same": {"seed": 42}}).response_set(ite("same/ite0")) == "sft"
     assert study_paths({"zero": {"seed": 0}}).seed("zero") == 0
 
 
 def test_an_arm_with_another_start_has_that_models_answers():
     study = study_paths({"raw": {"start": "base"}, "raw.s43": {"start": "base", "seed": 43}})
-    assert study.starts == ["base", "sft"]
+    assert study.start_sets == ["base", "base/s43", "sft"]
     assert study.response_set(ite("raw/ite0")) == study.opponent(ite("raw/ite0")) == study.parent("raw/ite0") == "base"
     assert study.draw_seed("base") == (42, 0)
-    assert study.response_set(ite("raw.s43/ite0")) == "raw.s43/ite0"
-    assert study.generator("raw.s43/ite0") == "base"
+    assert study.response_set(ite("raw.s43/ite0")) == "base/s43"
+    assert study.generator("base/s43") == "base"
 
 
 # Forks
@@ -169,7 +171,7 @@ def test_a_fork_with_another_seed_draws_its_own_answers():
 def test_a_fork_of_a_replicate_reads_the_replicates_files():
     study = study_paths({"spin.s43": {"seed": 43}, "fork": {"seed": 43, "fork": {"from": "spin.s43", "at": 1}}})
     assert study.response_set(ite("fork/ite1")) == "spin.s43/ite1"
-    assert study.replayed_sets(ite("fork/ite1")) == ["spin.s43/ite0"]
+    assert study.replayed_sets(ite("fork/ite1")) == ["sft/s43"]
 
 
 def test_adding_arms_changes_no_file_of_another_arm():
@@ -219,7 +221,7 @@ def test_weights_come_from_the_student_and_the_teacher():
         f"logprobs/teacher/{responses}/00.parquet" for responses in ("gold", "sft")
     ]
     assert names(study.positive_logprobs("wspin/ite2", "00"))[1] == "logprobs/teacher/wspin/ite2/00.parquet"
-    assert names(study.positive_logprobs("wspin.s43/ite0", "00"))[1] == "logprobs/teacher/wspin.s43/ite0/00.parquet"
+    assert names(study.positive_logprobs("wspin.s43/ite0", "00"))[1] == "logprobs/teacher/sft/s43/00.parquet"
     assert study.weighted_reference("wspin/ite0", "00") == "results/sft/reference/00.parquet"
     assert study.weighted_answers("wspin/ite2", "00") == ["results/wspin/ite2/generations/00.parquet"]
 
@@ -285,8 +287,8 @@ def test_arms_are_compared_at_equal_seed():
 def test_a_replicate_hides_no_answers_of_the_examples():
     """One model that answered with two seeds has two entries, answers with one seed have one."""
     study = study_paths({"spin.s43": {"seed": 43}, "wspin.s43": {"seed": 43}}, **ROUND)
-    assert study.opponents() == {"sft": "sft", "sft, seed 43": "spin.s43/ite0"}
-    assert names(study.example_answers()) == ["sft/generations/00.parquet", "spin.s43/ite0/generations/00.parquet"]
+    assert study.opponents() == {"sft": "sft", "sft, seed 43": "sft/s43"}
+    assert names(study.example_answers()) == ["sft/generations/00.parquet", "sft/s43/generations/00.parquet"]
 
 
 def test_tables_show_the_baseline_first_and_the_others_by_name():

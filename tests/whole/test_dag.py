@@ -57,10 +57,12 @@ def shards(outputs):
     )
 
 
-def only(arm, outputs):
-    """Whether nothing but an arm's own files and the tables is made."""
-    shared = (f"{RESULTS}/tables/", f"{RESULTS}/figures/")
-    return all(output.startswith((f"{RESULTS}/{arm}/", *shared)) for output in outputs)
+def only(folders, outputs):
+    """Whether nothing but the files of an arm, or of several folders, and the tables is made."""
+    names = [folders] if isinstance(folders, str) else folders
+    return all(
+        output.startswith(tuple(f"{RESULTS}/{name}/" for name in (*names, "tables", "figures"))) for output in outputs
+    )
 
 
 # Targets of the study in config.yaml
@@ -279,10 +281,23 @@ def test_an_arms_window_leaves_its_first_iteration_alone(finished):
     assert only("spin", planned.made())
 
 
-def test_a_replicate_changes_no_job_there_is(finished):
-    planned = finished.overlay({"arms": {"spin.s43": {"seed": 43}}}).plan("all")
-    assert planned.counts == {"train": 4, "generate": 8, "logprobs_reference": 8, "eval": 8, **ANSWERED, "all": 1}
-    assert only("spin.s43", planned.made())
+def test_two_more_seeds_answer_as_the_start_model_once_for_all_arms(finished):
+    seeds = {"seeds": [42, 43, 44]}
+    planned = finished.overlay({"arms": {"spin": seeds, "spin2": seeds}}).plan("all")
+    first = [f"{RESULTS}/sft/s{seed}/{{}}/{shard}.parquet" for seed in (43, 44) for shard in ("00", "01")]
+    for rule, kind in (("generate", "generations"), ("logprobs_reference", "reference")):
+        later = {path for path in planned.made(rule) if "/ite" in path}
+        assert planned.made(rule) - later == {path.format(kind) for path in first}
+        assert len(later) == 4 * 3 * 2  # replicates, iterations 1 to 3, shards
+    assert planned.counts["train"] == 4 * 4
+    assert only(("spin.s43", "spin.s44", "spin2.s43", "spin2.s44", "sft/s43", "sft/s44"), planned.made())
+
+
+def test_a_seed_less_changes_tables_alone(finished):
+    more = finished.overlay({"arms": {"spin": {"seeds": [42, 43]}}})
+    more.make("models")
+    assert more.plan("models").jobs == []
+    assert finished.plan("all").jobs == []
 
 
 def test_a_fork_shares_the_answers_it_starts_with_and_changes_no_job_there_is(finished):
@@ -364,8 +379,9 @@ def test_another_teacher_of_one_arm_reads_what_it_has_not_read(weighed, tmp_path
 def test_a_weighed_replicate_reads_its_own_answers_alone(weighed):
     arm = {"seed": 43, "train": {"loss": "wspin"}}
     planned = weighed.overlay({"arms": {"wspin.s43": arm}}).plan("all")
-    own = {f"wspin.s43/ite0/{kind}" for kind in ("generations", "reference")}
-    assert folders(planned) == chain("wspin.s43") | own | readings(*(f"wspin.s43/ite{k}" for k in range(3)))
+    own = {f"sft/s43/{kind}" for kind in ("generations", "reference")}
+    read = readings("sft/s43", "wspin.s43/ite1", "wspin.s43/ite2")
+    assert folders(planned) == chain("wspin.s43") | own | read
 
 
 def test_a_weighed_fork_takes_over_its_parents_weights(weighed):
@@ -575,7 +591,7 @@ def test_a_replicate_of_another_seed_samples_its_own_answers(taken):
     arm = {"seed": 43, "train": {"loss": "wspin"}}
     given = yaml.safe_load((taken.folder / "edit.yaml").read_text())
     planned = taken.overlay({**given, "arms": {"wspin.s43": arm}}).plan("results/weighed/wspin.s43/ite0")
-    assert planned.made("generate") == {"results/weighed/wspin.s43/ite0/generations/00.parquet"}
+    assert planned.made("generate") == {"results/weighed/sft/s43/generations/00.parquet"}
     assert planned.made("weigh") == {"results/weighed/wspin.s43/ite0/weights/00.parquet"}
     assert not {"generate_given", "weigh_given"} & planned.counts.keys()
 

@@ -1,4 +1,4 @@
-"""The names of iterations, `{arm}/ite{k}`, and of the pairs trained in them: written and parsed here alone."""
+"""The names of iterations, of pairs trained in them, of a start model's answers: written and parsed here alone."""
 
 import re
 from typing import NamedTuple, Self
@@ -46,3 +46,21 @@ class Contrast(NamedTuple):
         name, _, side = model.rpartition("/")
         iteration = Iteration.parse(name) if side in cls.SIDES else None
         return cls(iteration, side) if iteration else None
+
+
+class StartAnswers(NamedTuple):
+    """The answers of a start model that it gives with another seed than its own; iteration 0 of some arms."""
+
+    start: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """`{start}/s{seed}`: their folder below the results."""
+        return f"{self.start}/s{self.seed}"
+
+    @classmethod
+    def parse(cls, responses: str) -> Self | None:
+        """The answers of this name; None for other response sets."""
+        match = re.fullmatch(r"([^/]+)/s(\d+)", responses)
+        return cls(match[1], int(match[2])) if match else None

@@ -5,7 +5,7 @@ import os
 import re
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, model_validator
 
 from wspin.credentials import without_credentials
 
@@ -133,6 +133,22 @@ class Section(BaseModel):
     def without_unused_keys(self) -> Self:
         """The same section without optional keys that are not required: an edit of those re-runs nothing."""
         return self.model_copy(update=dict.fromkeys(self.optional_keys() - self.required_keys))
+
+
+class Replicated(Section):
+    """What may be trained several times, each time with other random numbers."""
+
+    seed: Seed | None = Field(None, description="seed of a replicate; default: the study's `seed`")
+    seeds: Annotated[list[Seed], Field(min_length=1)] | None = Field(
+        None,
+        description="a replicate for each of these seeds: the study's keeps the name, the others are `{name}.s{seed}`",
+    )
+
+    @model_validator(mode="after")
+    def _one_key(self) -> Self:
+        if self.seed is not None and self.seeds is not None:
+            raise ValueError("expected seed or seeds, found both; remove one")
+        return self
 
 
 def source_key(section: Section, *keys: str) -> str:

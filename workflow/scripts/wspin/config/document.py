@@ -51,6 +51,9 @@ snakemake --profile local all --configfile config/overlays/demo.yaml --config 't
 * **Lists are replaced whole**, never joined.
 * **Per-iteration values** (marked below) are one value, or a list with exactly one value per iteration. Models outside
   the arms have no iterations: they take one value, from `train.sft` or `train.dpo`.
+* **Replicates.** An arm or trained model with `seeds: [42, 43, 44]` stands for one of each seed; `spin` keeps its name
+  for the study's seed, the others are `spin.s43` and `spin.s44`, arms like any other. Arms are compared at equal seed.
+  What a replicate refers to (the model it starts from, a scorer) is the replicate of its own seed where there is one.
 * **Mistakes are reported at once**: unknown, duplicate and missing keys, wrong values and contradictions between
   sections stop the run before the first job, with file, line and key (docs/robustness.md has a hundred of them).
 * **What re-runs** is what depends on the changed keys, and nothing else: `snakemake --profile local all -n` lists it.

@@ -14,8 +14,9 @@ from pydantic import ValidationError
 from wspin.errors import StudyError
 
 from .checks import complaints
-from .explain import complaints_of
+from .explain import Complaint, complaints_of
 from .reader import Layer, Place, read_layer, show
+from .replicates import Replicates, check_seeds
 from .study import Study, merge
 
 LOCK_FILE = "config/revisions.lock.yaml"  # commits for hub names without a revision
@@ -60,7 +61,7 @@ def _study(layers: Sequence[Layer], idle_nulls: dict[Place, str]) -> Study:
     except ValidationError as error:
         found = complaints_of(error, Study)
     else:
-        found = list(complaints(study))
+        study, found = _replicated(study)
     wrong = {place for place, _ in found}
     idle = {
         place: line
@@ -71,6 +72,16 @@ def _study(layers: Sequence[Layer], idle_nulls: dict[Place, str]) -> Study:
     if mistakes:
         raise StudyError(*mistakes)
     return study
+
+
+def _replicated(study: Study) -> tuple[Study, list[Complaint]]:
+    """The study with its replicates, and what is wrong with it; a mistake in what is replicated once."""
+    if found := list(check_seeds(study)):
+        return study, found
+    replicates = Replicates(study)
+    study, origins = replicates.expanded(), replicates.origins()
+    named = [((*origins.get(place[:2], place[:2]), *place[2:]), message) for place, message in complaints(study)]
+    return study, list(dict.fromkeys(named))
 
 
 def merge_files(files: Sequence[str | Path]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from .base import (
     Name,
     Precision,
     PushTo,
+    Replicated,
     Revision,
     Section,
     Setting,
@@ -47,7 +48,7 @@ class Scratch(Section):
     context: Count = Field(description="longest sequence in tokens")
 
 
-class Model(Section):
+class Model(Replicated):
     """An entry of the registry: fetched from the hub, a folder or a package, made from scratch, or trained here."""
 
     hub: Hub | None = Field(None, description="name on the model hub, with `revision`")
@@ -88,6 +89,8 @@ class Model(Section):
         trained = self.loss is not None and self.data is not None
         if (kind == "from_") != trained or (kind != "from_" and (self.loss or self.data or self.train)):
             raise ValueError("`from`, `loss` and `data` belong together, and `train` goes with them only")
+        if kind != "from_" and (self.seed, self.seeds) != (None, None):
+            raise ValueError("only a model that is trained here (`from`) has a seed; remove seed and seeds")
         if trained and (self.loss == "sft") == (self.data == "preferences"):
             raise ValueError(
                 "a preference loss trains on data preferences, and loss sft on data sft, preferences.chosen, "

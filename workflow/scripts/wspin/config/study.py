@@ -1,11 +1,11 @@
 """The whole study: all sections, the arms, and the settings of each training."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
 from . import stages
-from .base import FilePath, Name, Rounds, Section, Seed
+from .base import FilePath, Name, Replicated, Rounds, Section, Seed
 from .resources import Resources
 from .sources import Data, Model, Push
 from .stages import Train
@@ -26,14 +26,13 @@ class Fork(Section):
     at: Rounds = Field(description="first iteration that this arm trains itself")
 
 
-class Arm(Section):
+class Arm(Replicated):
     """What an arm changes. Everything else is the study's."""
 
     train: dict[str, Any] = Field({}, description="settings of `train` that this arm overrides")
     weigh: dict[str, Any] = Field({}, description="settings of `weigh` that this arm overrides")
     teacher: str | None = Field(None, description="registry model that weighs tokens; default: the study's `teacher`")
     start: str | None = Field(None, description="registry model the arm starts from; default: the study's `start`")
-    seed: Seed | None = Field(None, description="seed of a replicate; default: the study's `seed`")
     data_window: Rounds | None = Field(None, description="default: the study's `data_window`")
     iterations: Rounds | None = Field(None, description="default: the study's `iterations`")
     fork: Fork | None = Field(None, description="start from another arm's iteration instead of `start`")
@@ -43,7 +42,11 @@ class Study(Section):
     """A whole study."""
 
     results: FilePath = Field(description="folder of the results")
-    seed: Seed = Field(description="seed of everything random; an arm may have its own")
+    seed: Seed = Field(description="seed of everything random; arms and trained models may have others (`seeds`)")
+    replicates: Literal["generation and training", "all"] = Field(
+        description="what the `seeds` of an arm vary: its sampling and training, or also the training of the model "
+        "that it starts from (its own SFT)"
+    )
     models: dict[Name, Model] = Field(description="the registry")
     start: str = Field(description="registry model every arm starts from")
     teacher: str | None = Field(None, description="registry model that weighs tokens; source equal needs none")

@@ -2,17 +2,17 @@
 
 * A *model* is a registry name (`sft`), an iteration's (`spin/ite2`), or of a pair trained in it (`spin/ite2/plus`).
 * A *scorer* is a model, or a view of one (`sft@good`), whose log-probabilities become token weights.
-* A *response set* is the folder whose `generations/` holds answers of one opponent: `{start}` for iteration 0, which
-  the arms share, and the iteration's own folder after that.
+* A *response set* is the folder whose `generations/` holds answers of one opponent: for iteration 0 `{start}`, or
+  `{start}/s{seed}` for replicates, shared by all arms of a start and a seed, and after that the iteration's own folder.
 """
 
 from functools import cache, cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from wspin.config.scorers import NO_MODEL, SHIFTED, TEACHER_SOURCES, Scorer
-from wspin.config.study import Study
-from wspin.config.weigh import Weigh
-from wspin.iteration import Contrast, Iteration
+from wspin.iteration import Contrast, Iteration, StartAnswers
+
+from .settings import Settings
 
 
 class ScorerPair(NamedTuple):
@@ -22,11 +22,8 @@ class ScorerPair(NamedTuple):
     negative: str | None = None
 
 
-class Lineage:
+class Lineage(Settings):
     """The relations of one study between models, response sets and what is computed from them."""
-
-    def __init__(self, study: Study):
-        self.study = study
 
     # Names
 
@@ -39,9 +36,9 @@ class Lineage:
         return [name for name, model in self.study.models.items() if model.trained]
 
     @cached_property
-    def starts(self) -> list[str]:
-        """Start models of the arms; the arms of a start share its answers and their log-probabilities."""
-        return sorted({self.start(arm) for arm in self.study.arms})
+    def start_sets(self) -> list[str]:
+        """The response sets of all iterations 0; arms share them, and their log-probabilities."""
+        return sorted({self.response_set(Iteration(arm, 0)) for arm in self.study.arms})
 
     @cached_property
     def weighted_folders(self) -> list[str]:
@@ -77,33 +74,6 @@ class Lineage:
         heldout = any(source.heldout for source in self.study.eval.sources.values())
         return roots | (set(self.study.eval.models) & set(self.fetched_models) if heldout else set())
 
-    # An arm's settings
-
-    def start(self, arm: str) -> str:
-        return self.study.arms[arm].start or self.study.start
-
-    def seed(self, arm: str) -> int:
-        seed = self.study.arms[arm].seed
-        return self.study.seed if seed is None else seed
-
-    @cache
-    def teacher(self, arm: str) -> str | None:
-        """The model that weighs an arm's tokens; None for an arm without token weights, or with equal ones."""
-        if not self.study.weighted(arm) or self.study.arm_weigh(arm).source not in TEACHER_SOURCES:
-            return None
-        return self.study.arms[arm].teacher or self.study.teacher
-
-    def weighted(self, model: str) -> bool:
-        """Whether an iteration or registry model is trained with token weights."""
-        iteration = Iteration.parse(model)
-        return self.study.weighted(iteration.arm) if iteration else model in self.study.weighted_models()
-
-    @cache
-    def weigh_settings(self, model: str) -> Weigh:
-        """How the tokens of the pairs are weighed that an iteration or registry model with loss wspin is trained on."""
-        iteration = Iteration.parse(model)
-        return self.study.arm_weigh(iteration.arm) if iteration else self.study.model_weigh(model)
-
     @cache
     def scorer_pair(self, model: str) -> ScorerPair:
         """The scorers that weigh the tokens of the pairs which a weighted iteration or registry model is trained on."""
@@ -115,15 +85,13 @@ class Lineage:
             return ScorerPair(*(Contrast(iteration, side).name for side in Contrast.SIDES))
         return ScorerPair(*(None if name in NO_MODEL else name for name in (weigh.positive, weigh.negative)))
 
-    def window(self, arm: str) -> int:
-        return self.study.arms[arm].data_window or self.study.data_window
-
     # Iterations
 
     @cached_property
     def arms(self) -> list[str]:
-        """The arms in the order of tables and figures: the baseline first, the others by name."""
-        return sorted(self.study.arms, key=lambda arm: (arm != self.study.report.baseline, arm))
+        """The arms in the order of tables and figures: the baseline and its replicates first, the others by name."""
+        first = self.replicates(self.study.report.baseline)
+        return sorted(self.study.arms, key=lambda arm: (arm not in first, arm))
 
     def first(self, arm: str) -> int:
         """Number of an arm's first iteration: 0, or where a fork leaves its parent."""
@@ -155,14 +123,15 @@ class Lineage:
 
     @cache
     def response_set(self, iteration: Iteration) -> str:
-        """The response set of an iteration; shared where another arm's opponent and seed are the same."""
+        """The response set of an iteration; shared by the arms whose opponent and seed are the same."""
         arm, k = iteration
         fork = self.study.arms[arm].fork
         if fork and (k < fork.at or (k == fork.at and self.seed(arm) == self.seed(fork.from_))):
             return self.response_set(Iteration(fork.from_, k))
-        if k == 0 and self.seed(arm) == self.study.seed:
-            return self.start(arm)
-        return iteration.name
+        if k:
+            return iteration.name
+        start, seed = self.start(arm), self.seed(arm)
+        return start if seed == self.seed(start) else StartAnswers(start, seed).name
 
     @cache
     def replayed_sets(self, iteration: Iteration | None) -> list[str]:
@@ -201,6 +170,8 @@ class Lineage:
     @cache
     def generator(self, responses: str) -> str:
         """The model that generates a response set."""
+        if answers := StartAnswers.parse(responses):
+            return answers.start
         iteration = Iteration.parse(responses)
         return self.opponent(iteration) if iteration else responses
 
@@ -246,17 +217,3 @@ class Lineage:
     def uncompared(self) -> list[str]:
         """ARM=SEED of every arm without a baseline arm."""
         return [f"{arm}={self.seed(arm)}" for arm in self.arms if self.baseline(arm) is None]
-
-    @cache
-    def baseline(self, arm: str) -> str | None:
-        """The baseline arm of an arm's seed: `report.baseline` or a replicate of it; None where there is neither."""
-        baseline = self.study.report.baseline
-        alike = [other for other in self.arms if self._recipe(other) == self._recipe(baseline)]  # the baseline first
-        return next((other for other in alike if self.seed(other) == self.seed(arm)), None)
-
-    def _recipe(self, arm: str) -> tuple[Any, ...]:
-        """What determines an arm's models besides its seed and the number of its iterations."""
-        fork = self.study.arms[arm].fork
-        weigh = self.study.arm_weigh(arm) if self.study.weighted(arm) else None
-        above = (fork.at, self._recipe(fork.from_)) if fork else None
-        return self.start(arm), self.window(arm), self.study.arm_train(arm), self.teacher(arm), weigh, above

@@ -2,7 +2,7 @@
 
 from wspin.config.scorers import Scorer
 from wspin.config.stages import Train, at_iteration
-from wspin.iteration import Contrast, Iteration
+from wspin.iteration import Contrast, Iteration, StartAnswers
 
 from .files import GOLD, PREFERENCE_SIDES, StudyFiles
 
@@ -149,8 +149,10 @@ class StudyPaths(StudyFiles):
     def draw_seed(self, responses: str) -> tuple[int, int]:
         """(seed, iteration) from which the random numbers of a response set derive; never from an arm's name."""
         contrast = Contrast.parse(responses)
-        iteration = contrast.iteration if contrast else Iteration.parse(responses)
-        return (self.seed(iteration.arm), iteration.k) if iteration else (self.study.seed, 0)
+        if iteration := contrast.iteration if contrast else Iteration.parse(responses):
+            return self.seed(iteration.arm), iteration.k
+        answers = StartAnswers.parse(responses)
+        return answers.seed if answers else self.seed(responses), 0
 
     def template(self, scorer: str) -> str:
         """The template in which a model or a view of one sees a prompt; trained models keep the study's."""
