@@ -44,8 +44,9 @@ class Study(Section):
     results: FilePath = Field(description="folder of the results")
     seed: Seed = Field(description="seed of everything random; arms and trained models may have others (`seeds`)")
     replicates: Literal["generation and training", "all"] = Field(
+        "generation and training",
         description="what the `seeds` of an arm vary: its sampling and training, or also the training of the model "
-        "that it starts from (its own SFT)"
+        "that it starts from (its own SFT)",
     )
     models: dict[Name, Model] = Field(description="the registry")
     start: str = Field(description="registry model every arm starts from")
