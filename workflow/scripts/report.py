@@ -20,12 +20,12 @@ def main(argv=None):
     match flags.command:
         case "scores":
             files = read_scores(flags.results, flags.models, flags.suites)
-            report = commands.scores(files, flags.metrics, flags.output)
+            report = commands.scores(files, flags.metrics, flags.groups, flags.output)
         case "differences":
             files = read_scores(flags.results, flags.models, flags.suites)
             draws = Draws(flags.bootstrap, flags.confidence, flags.seed)
-            pairs = (flags.against, flags.uncompared)
-            report = commands.differences(files, flags.metrics, *pairs, draws, flags.output, flags.averages)
+            chosen = (flags.metrics, flags.groups, flags.against, flags.uncompared)
+            report = commands.differences(files, *chosen, draws, flags.output, flags.averages)
         case "weights":
             shards = iteration_shards(flags.iterations, flags.shards, flags.weights, flags.reference, flags.generations)
             report = commands.weights(flags.prompts, shards, flags.output)
@@ -51,10 +51,7 @@ def parse(argv):
     examples = subparsers.add_parser("examples", help="prompts with the opponents' answers and their token weights")
     figure = subparsers.add_parser("figure", help="the averages by iteration")
     for command in (scores, differences):
-        command.add_argument("--results", required=True, help="folder of the results")
-        command.add_argument("--models", required=True, nargs="+", metavar="MODEL", help="models to show")
-        command.add_argument("--suites", required=True, nargs="+", metavar="SUITE", help="suites to show")
-        command.add_argument("--metrics", required=True, nargs="+", metavar="TASK=METRIC", help="metric to show")
+        cli.add_shown_scores(command)
     differences.add_argument("--against", nargs="*", default=[], metavar="MODEL=BASELINE", help="pairs to compare")
     differences.add_argument("--uncompared", nargs="*", default=[], metavar="ARM=SEED", help="arms without a baseline")
     differences.add_argument("--bootstrap", required=True, type=int, help="bootstrap draws per interval")

@@ -66,6 +66,15 @@ def add_required(parser: argparse.ArgumentParser, *flags: str, **options: Any) -
         parser.add_argument(flag, required=True, **{"help": HELP[flag], **options})
 
 
+def add_shown_scores(parser: argparse.ArgumentParser) -> None:
+    """Give the parser the flags of the scores that a table shows."""
+    parser.add_argument("--results", required=True, help="folder of the results")
+    parser.add_argument("--models", required=True, nargs="+", metavar="MODEL", help="models to show")
+    parser.add_argument("--suites", required=True, nargs="+", metavar="SUITE", help="suites to show")
+    parser.add_argument("--metrics", required=True, nargs="+", metavar="TASK=METRIC", help="metric to show")
+    parser.add_argument("--groups", nargs="*", default=[], metavar="GROUP=TASK,TASK", help="means of tasks to show")
+
+
 def add_dtype(parser: argparse.ArgumentParser) -> None:
     """Give the parser the flag of a model that need not be loaded in float32."""
     parser.add_argument("--dtype", choices=PRECISIONS, default="float32", help="of the model's weights")

@@ -120,6 +120,19 @@ def _evaluation(study: Study) -> Iterator[Complaint]:
     for task in study.report.metrics:
         if task not in tasks:
             yield ("report", "metrics", task), f"no task {task!r} in eval.suites"
+    yield from _groups(study)
+
+
+def _groups(study: Study) -> Iterator[Complaint]:
+    """Means of tasks of the tables, each with a name that no task has."""
+    for group, tasks in study.report.groups.items():
+        place = ("report", "groups", group)
+        yield from repeated(place, tasks)
+        if group in study.report.metrics:
+            yield place, f"{group!r} is a task; choose another name for the mean"
+        for task in tasks:
+            if task not in study.report.metrics:
+                yield place, f"no task {task!r} in report.metrics; there are {', '.join(study.report.metrics)}"
 
 
 def _engines(study: Study) -> Iterator[Complaint]:

@@ -258,6 +258,11 @@ class Preflight(Section):
 
 class Report(Section):
     metrics: dict[str, Text] = Field(description="task: its metric in the tables, in lm-eval's words (`acc_norm,none`)")
+    groups: dict[Name, Annotated[list[str], Field(min_length=1)]] = Field(
+        {},
+        description="mean of some tasks, a column of the tables: {name: [task, ...]}. `average` is what is drawn and "
+        "stands on cards; default: of all tasks. Tasks of no group stand beside the means",
+    )
     baseline: str = Field(
         description="arm that every other arm of its seed is compared to, iteration by iteration; arms of another seed "
         "are compared to the arm that differs from it in the seed alone"

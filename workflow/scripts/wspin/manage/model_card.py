@@ -18,7 +18,7 @@ from wspin.config.sources import Model
 from wspin.errors import StudyError
 from wspin.escaping import block_in_markdown, code_in_markdown, in_markdown, one_line
 from wspin.iteration import Contrast, Iteration
-from wspin.report.scores import ScoreFile, Scores, read_scores
+from wspin.report.scores import AVERAGE, ScoreFile, Scores, read_scores
 from wspin.storage.files import read_json, whole_file
 from wspin.storage.provenance import check_entries, read_record, record_path
 from wspin.storage.text_tables import markdown_cell
@@ -211,13 +211,13 @@ def _evaluation(paths: StudyPaths, name: str) -> dict[str, Any] | None:
 
     results = {task: result for file in files for task, result in file.scores.tasks.items()}
     metrics = {task: key for task, key in sorted(paths.study.report.metrics.items()) if task in results}
-    *points, average = score_points(files, metrics).loc[name]
-    complete = len(files) == len(suites) and len(points) > 1
+    complete = len(files) == len(suites)
+    points = score_points(files, metrics, paths.study.report.groups if complete else {}).loc[name]
     return {
         "metrics": {task: Markup(markdown_cell(_code(metric))) for task, metric in metrics.items()},
         "results": results,
-        "points": dict(zip(metrics, points, strict=True)),
-        "average": average if complete else None,
+        "points": {task: points[task] for task in metrics},
+        "average": points[AVERAGE] if complete and len(metrics) > 1 else None,
         "conditions": files[0].scores,
         "engines": _engines(files),
         "precision": _precision(files[0].scores),

@@ -11,7 +11,7 @@ from . import comparison
 from .comparison import Draws
 from .examples import examples_page
 from .samples import input_paths, read_samples
-from .scores import ScoreFile, cut_note, dtype_note, split_pairs
+from .scores import ScoreFile, cut_note, dtype_note, split_groups, split_pairs
 from .tables import difference_tables, score_tables, uncompared_note
 from .weights import Shard, weight_tables
 
@@ -23,15 +23,17 @@ class Report(NamedTuple):
     inputs: list[str]
 
 
-def scores(files: Sequence[ScoreFile], metrics: Sequence[str], output: Sequence[str]) -> Report:
-    """Every score with its standard error; `metrics` are texts TASK=METRIC."""
-    tables = score_tables(files, dict(split_pairs("TASK=METRIC", metrics)))
+def scores(files: Sequence[ScoreFile], metrics: Sequence[str], groups: Sequence[str], output: Sequence[str]) -> Report:
+    """Every score with its standard error; `metrics` are texts TASK=METRIC, `groups` GROUP=TASK,TASK."""
+    metric_of = dict(split_pairs("TASK=METRIC", metrics))
+    tables = score_tables(files, metric_of, split_groups(groups, metric_of))
     return Report(by_suffix(output, tables), [str(file.path) for file in files])
 
 
 def differences(
     files: Sequence[ScoreFile],
     metrics: Sequence[str],
+    groups: Sequence[str],
     against: Sequence[str],
     uncompared: Sequence[str],
     draws: Draws,
@@ -42,10 +44,12 @@ def differences(
 
     `uncompared`: the arms without a baseline arm of their seed, as ARM=SEED.
     """
-    models = read_samples(files, dict(split_pairs("TASK=METRIC", metrics)))
+    metric_of = dict(split_pairs("TASK=METRIC", metrics))
+    models, group_tasks = read_samples(files, metric_of), split_groups(groups, metric_of)
     note = uncompared_note(split_pairs("ARM=SEED", uncompared)) + cut_note(files) + dtype_note(files)
-    tables = difference_tables(models, split_pairs("MODEL=BASELINE", against), draws, note)
-    outputs = {**by_suffix(output, tables), averages: csv_text(comparison.averages(models, draws)).encode()}
+    tables = difference_tables(models, split_pairs("MODEL=BASELINE", against), draws, note, group_tasks)
+    rows = csv_text(comparison.averages(models, draws, group_tasks))
+    outputs = {**by_suffix(output, tables), averages: rows.encode()}
     return Report(outputs, input_paths(files))
 
 

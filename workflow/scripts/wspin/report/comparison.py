@@ -5,7 +5,7 @@ or arm changes none of them.
 """
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -21,8 +21,9 @@ from wspin.storage.opening import readable
 from wspin.storage.provenance import check_recorded
 
 from . import bootstrap
+from .bootstrap import Estimate, Interval, Tasks
 from .samples import TaskSamples, paired_values
-from .scores import AVERAGE, arm_columns
+from .scores import AVERAGE, Groups, arm_columns, table_columns, with_average
 
 Mean = Annotated[FiniteFloat, Field(ge=-1e6, le=1e6)]  # of fractions, and of metrics that are none
 Name = Annotated[str, AfterValidator(escaped)]  # of a model or arm, as a figure shows it
@@ -52,8 +53,10 @@ class Average(NamedTuple):
     high: Mean
 
 
-def differences(models: Models, pairs: Iterable[tuple[str, str]], draws: Draws) -> pd.DataFrame:
-    """For each (model, baseline) a row per task, and one for the average: model minus baseline, n documents.
+def differences(
+    models: Models, pairs: Iterable[tuple[str, str]], draws: Draws, groups: Groups | None = None
+) -> pd.DataFrame:
+    """For each (model, baseline) a row for each of `table_columns`: model minus baseline, n documents.
 
     Differences and bounds are fractions. Raises `StudyError` if a name is not among the models, or if documents or
     prompts of the two differ.
@@ -65,18 +68,37 @@ def differences(models: Models, pairs: Iterable[tuple[str, str]], draws: Draws) 
             raise StudyError(f"{model} against {baseline}: {expected}, found {missing[0]!r}")
         pairs_of = {task: paired_values(leaves, models[baseline][task]) for task, leaves in models[model].items()}
         first, second = ({task: values[side] for task, values in pairs_of.items()} for side in (0, 1))
-        estimate = bootstrap.paired_difference(first, second, draws.count, draws.confidence, draws.rng())
-        sizes = {task: sum(map(len, strata)) for task, strata in first.items()}
-        for task, interval in {**estimate.tasks, AVERAGE: estimate.average}.items():
-            rows.append((model, baseline, task, *interval, sizes.get(task, sum(sizes.values()))))
+
+        def estimate(tasks: Sequence[str], first: Tasks = first, second: Tasks = second) -> Estimate:
+            sides = ({task: values[task] for task in tasks} for values in (first, second))
+            return bootstrap.paired_difference(*sides, draws.count, draws.confidence, draws.rng())
+
+        averaged = with_average(groups or {}, first)
+        for column, interval in _intervals(estimate, groups or {}, list(first)).items():
+            n = sum(len(stratum) for task in averaged.get(column, [column]) for stratum in first[task])
+            rows.append((model, baseline, column, *interval, n))
     return pd.DataFrame(rows, columns=["model", "baseline", "task", "difference", "low", "high", "n"])
 
 
-def averages(models: Models, draws: Draws) -> pd.DataFrame:
+def _intervals(
+    estimate: Callable[[Sequence[str]], Estimate], groups: Groups, tasks: Sequence[str]
+) -> dict[str, Interval]:
+    """The interval of each of `table_columns`; what is averaged is drawn alone, so that no other task changes it."""
+    intervals: dict[str, Interval] = {}
+    for group, names in with_average(groups, tasks).items():
+        drawn = estimate(names)
+        intervals = {**drawn.tasks, **intervals, group: drawn.average}  # of a task its first one
+    if others := [task for task in tasks if task not in intervals]:
+        intervals |= estimate(others).tasks
+    return {column: intervals[column] for column in table_columns(groups, tasks)}
+
+
+def averages(models: Models, draws: Draws, groups: Groups | None = None) -> pd.DataFrame:
     """A row per model, by the fields of `Average`; `arm` and `iteration` are missing for models of the registry."""
     rows = []
     for model, tasks in models.items():
-        values = {task: [leaf.values for leaf in leaves] for task, leaves in tasks.items()}
+        averaged = with_average(groups or {}, tasks)[AVERAGE]
+        values = {task: [leaf.values for leaf in tasks[task]] for task in averaged}
         interval = bootstrap.estimate(values, draws.count, draws.confidence, draws.rng()).average
         rows.append((model, *arm_columns(model), *interval))
     return _average_frame(rows)

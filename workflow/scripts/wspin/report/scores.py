@@ -16,6 +16,7 @@ from wspin.iteration import Iteration
 from wspin.storage.files import read_json
 
 AVERAGE = "average"  # stands among the tasks of a table
+Groups = Mapping[str, Sequence[str]]  # {mean of a table: its tasks}
 
 
 class TaskScores(BaseModel):
@@ -80,6 +81,37 @@ def split_pairs(form: str, texts: Iterable[str]) -> list[tuple[str, str]]:
             raise StudyError(f"expected {form}, found {text!r}")
         pairs.append((left, right))
     return pairs
+
+
+# Groups of tasks
+
+
+def split_groups(texts: Iterable[str], metrics: Mapping[str, str]) -> dict[str, list[str]]:
+    """{group: its tasks, in the order of `metrics`} of texts GROUP=TASK,TASK. Raises `StudyError` at unknown tasks."""
+    groups = {}
+    for group, tasks in split_pairs("GROUP=TASK,TASK", texts):
+        if unknown := [task for task in tasks.split(",") if task not in metrics]:
+            found = f"found {unknown[0]!r}; correct report.groups"
+            raise StudyError(f"report.groups: {group}: expected tasks of {', '.join(metrics)}, {found}")
+        groups[group] = [task for task in metrics if task in tasks.split(",")]
+    return groups
+
+
+def with_average(groups: Groups, tasks: Iterable[str]) -> dict[str, Sequence[str]]:
+    """The groups with `average` before the others: the mean of all tasks, unless it is given."""
+    return {AVERAGE: list(tasks), **groups}
+
+
+def table_columns(groups: Groups, tasks: Iterable[str]) -> list[str]:
+    """The columns of a table: each group behind those of its tasks that are new, then the tasks of no group."""
+    grouped = (name for group, names in with_average(groups, tasks).items() for name in (*names, group))
+    return list(dict.fromkeys((*grouped, *tasks)))
+
+
+def means_note(groups: Groups) -> str:
+    """Which tasks the means of a table are of, without a full stop."""
+    others = (f"; {group} is that of {', '.join(tasks)}" for group, tasks in groups.items() if group != AVERAGE)
+    return f"The average is the plain mean of {', '.join(groups.get(AVERAGE, ())) or 'the tasks'}{''.join(others)}"
 
 
 # Reading

@@ -142,6 +142,8 @@ class RuleFlags:
     def report_scores(self) -> list[str]:
         metrics = [f"{task}={metric}" for task, metric in sorted(self.study.report.metrics.items())]
         tasks = ["--suites", *sorted(self.study.eval.suites), "--metrics", *metrics]
+        if self.study.report.groups:
+            tasks += ["--groups", *(f"{group}={','.join(names)}" for group, names in self.study.report.groups.items())]
         return ["--results", self.study.results, "--models", *self.paths.table_models(), *tasks]
 
     def report_differences(self) -> list[str]:
