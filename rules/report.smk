@@ -1,9 +1,16 @@
 """Report: what the study shows.
 
 in:  every score, every file of samples; every token weight with the answers it belongs to
-out: <results>/tables/{scores,differences}.{csv,md,tex}, averages.csv, weights.{csv,md}, examples.md
-     <results>/figures/averages.{pdf,svg,png}
+out: <tables>/{scores,differences}.{csv,md,tex}, averages.csv, weights.{csv,md}, examples.md
+     <figures>/averages.{pdf,svg,png}
 """
+
+
+pathvars:
+    tables=PATHS.report_folder("tables"),
+    figures=PATHS.report_folder("figures"),
+    report_logs=PATHS.report_folder("logs/report"),
+    report_benchmarks=PATHS.report_folder("benchmarks/report"),
 
 
 rule report_scores:
@@ -11,13 +18,13 @@ rule report_scores:
     input:
         PATHS.all_scores(),
     output:
-        csv="<results>/tables/scores.csv",
-        markdown=report("<results>/tables/scores.md", caption="../workflow/report/scores.rst", category="Scores"),
-        latex="<results>/tables/scores.tex",
+        csv="<tables>/scores.csv",
+        markdown=report("<tables>/scores.md", caption="../workflow/report/scores.rst", category="Scores"),
+        latex="<tables>/scores.tex",
     log:
-        "<logs>/report/scores.log",
+        "<report_logs>/scores.log",
     benchmark:
-        "<benchmarks>/report/scores.tsv"
+        "<report_benchmarks>/scores.tsv"
     localrule: True
     conda:
         "../envs/driver.yaml"
@@ -40,14 +47,14 @@ rule report_differences:
         PATHS.all_scores(),
         PATHS.all_samples(),
     output:
-        csv="<results>/tables/differences.csv",
-        markdown=report("<results>/tables/differences.md", caption="../workflow/report/versus.rst", category="Scores"),
-        latex="<results>/tables/differences.tex",
-        averages="<results>/tables/averages.csv",
+        csv="<tables>/differences.csv",
+        markdown=report("<tables>/differences.md", caption="../workflow/report/versus.rst", category="Scores"),
+        latex="<tables>/differences.tex",
+        averages="<tables>/averages.csv",
     log:
-        "<logs>/report/differences.log",
+        "<report_logs>/differences.log",
     benchmark:
-        "<benchmarks>/report/differences.tsv"
+        "<report_benchmarks>/differences.tsv"
     localrule: True
     conda:
         "../envs/driver.yaml"
@@ -71,12 +78,12 @@ rule report_weights:
         prompts=ancient("<results>/data/prompts.parquet"),
         digest="<results>/data/prompts.json",
     output:
-        csv="<results>/tables/weights.csv",
-        markdown=report("<results>/tables/weights.md", caption="../workflow/report/weights.rst", category="Weights"),
+        csv="<tables>/weights.csv",
+        markdown=report("<tables>/weights.md", caption="../workflow/report/weights.rst", category="Weights"),
     log:
-        "<logs>/report/weights.log",
+        "<report_logs>/weights.log",
     benchmark:
-        "<benchmarks>/report/weights.tsv"
+        "<report_benchmarks>/weights.tsv"
     localrule: True
     conda:
         "../envs/driver.yaml"
@@ -100,11 +107,11 @@ rule report_examples:
         prompts=ancient("<results>/data/prompts.parquet"),
         digest="<results>/data/prompts.json",
     output:
-        report("<results>/tables/examples.md", caption="../workflow/report/examples.rst", category="Answers"),
+        report("<tables>/examples.md", caption="../workflow/report/examples.rst", category="Answers"),
     log:
-        "<logs>/report/examples.log",
+        "<report_logs>/examples.log",
     benchmark:
-        "<benchmarks>/report/examples.tsv"
+        "<report_benchmarks>/examples.tsv"
     localrule: True
     conda:
         "../envs/driver.yaml"
@@ -123,15 +130,15 @@ rule report_examples:
 rule report_figure:
     """Draw every arm's average by iteration, with intervals."""
     input:
-        "<results>/tables/averages.csv",
+        "<tables>/averages.csv",
     output:
-        "<results>/figures/averages.pdf",
-        "<results>/figures/averages.png",
-        report("<results>/figures/averages.svg", caption="../workflow/report/averages.rst", category="Scores"),
+        "<figures>/averages.pdf",
+        "<figures>/averages.png",
+        report("<figures>/averages.svg", caption="../workflow/report/averages.rst", category="Scores"),
     log:
-        "<logs>/report/figure.log",
+        "<report_logs>/figure.log",
     benchmark:
-        "<benchmarks>/report/figure.tsv"
+        "<report_benchmarks>/figure.tsv"
     localrule: True
     conda:
         "../envs/driver.yaml"

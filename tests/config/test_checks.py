@@ -27,6 +27,7 @@ SUITES = dict.fromkeys(load({}).eval.suites, "transformers")
             {"train": {"beta": [1, 2, "x", 4]}},
             "train.beta.2: expected a number, found 'x'",
         ),
+        ({"report": {"folder": "scores.md"}}, "report.folder: expected the name of a folder, of a-z, 0-9, `_` and `-`"),
         ({"train": {"epochs": 1.5}}, "train.epochs: expected a whole number, found 1.5"),
         ({"train": {"sft": {"bta": 1}}}, "train.sft.bta: unknown key; did you mean `beta`?"),
         ({"models": {"base": {"revision": None}}}, "models.base: hub and revision belong together"),

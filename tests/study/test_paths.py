@@ -11,7 +11,7 @@ import yaml
 from wspin.config.load import load_study
 from wspin.config.study import merge
 from wspin.iteration import Iteration
-from wspin.study import rule_flags
+from wspin.study import jobs, rule_flags
 from wspin.study.paths import StudyPaths
 
 BASE = yaml.safe_load((Path(__file__).parents[2] / "config" / "config.yaml").read_text())
@@ -458,3 +458,16 @@ def test_the_studys_eos_belongs_to_models_that_learn_or_answer():
     evaluated = {"eval": {**heldout, "models": ["base", "teacher"]}, "models": {"teacher": {"template": None}}}
     asked = study_paths(**evaluated, report={"metrics": {"x": "acc"}})
     assert asked.policies == {"base", "teacher"}
+
+
+# Tables
+
+
+def test_tables_of_a_folder_lie_beside_those_of_other_studies_with_these_results():
+    whole, part = study_paths(), study_paths(report={"folder": "swift1"})
+    for kind in ("tables", "figures"):
+        paths, nested = getattr(whole, kind)(), getattr(part, kind)()
+        assert nested == [path.replace(f"/{kind}/", f"/{kind}/swift1/") for path in paths]
+    logs = [[job.log for job in jobs.other_jobs(study)["tables and figures"]] for study in (whole, part)]
+    assert logs[1] == [path.replace("/logs/report/", "/logs/report/swift1/") for path in logs[0]]
+    assert (part.all_models(), part.all_scores()) == (whole.all_models(), whole.all_scores())

@@ -98,6 +98,7 @@ Split = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
 Task = Annotated[str, Field(pattern=r"^[\w.+-]+$")]
 Revision = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+FolderName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=LONGEST_NAME)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.-]*$", max_length=LONGEST_NAME)]
 PATTERNS = {  # in the words of messages
     r"^\w[\w.-]*$": "the name of a split, without slices or folders; `prompts` and `pairs` limit its rows",
@@ -106,6 +107,7 @@ PATTERNS = {  # in the words of messages
     r"^[0-9a-f]{40}$": "the 40 hex digits of a commit; `make revisions` looks them up where the key is missing",
     PUSH_NAME: "a repository on the hub, `owner/name`",
     r"^[0-9a-f]{64}$": "the 64 hex digits of a checksum",
+    r"^[a-z][a-z0-9_-]*$": "the name of a folder, of a-z, 0-9, `_` and `-`, that begins with a letter",
     r"^[a-z][a-z0-9_.-]*$": "a name of a-z, 0-9, `_`, `.` and `-` that begins with a letter",
 }
 Engine = Literal["transformers", "vllm"]

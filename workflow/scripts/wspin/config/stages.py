@@ -12,6 +12,7 @@ from .base import (
     Draws,
     Engine,
     FilePath,
+    FolderName,
     Fraction,
     Name,
     NotNegative,
@@ -257,6 +258,11 @@ class Preflight(Section):
 
 
 class Report(Section):
+    folder: FolderName | None = Field(
+        None,
+        description="folder of these tables and figures, below `tables/` and `figures/`: studies that share their "
+        "results, and so their models, each need one; default: none, for one of them",
+    )
     metrics: dict[str, Text] = Field(description="task: its metric in the tables, in lm-eval's words (`acc_norm,none`)")
     groups: dict[Name, Annotated[list[str], Field(min_length=1)]] = Field(
         {},

@@ -78,10 +78,15 @@ class StudyFiles(Lineage):
 
     def tables(self) -> list[str]:
         names = [f"{name}.{kind}" for name in ("scores", "differences") for kind in ("csv", "md", "tex")]
-        return [f"{self.results}/tables/{name}" for name in (*names, "weights.csv", "weights.md", "examples.md")]
+        tables = (*names, "weights.csv", "weights.md", "examples.md")
+        return [f"{self.report_folder('tables')}/{name}" for name in tables]
 
     def figures(self) -> list[str]:
-        return [f"{self.results}/figures/averages.{kind}" for kind in ("pdf", "svg", "png")]
+        return [f"{self.report_folder('figures')}/averages.{kind}" for kind in ("pdf", "svg", "png")]
+
+    def report_folder(self, kind: str) -> str:
+        """Where this study's `tables`, `figures` or their `logs/report` lie, beside those of others with its results."""
+        return "/".join(filter(None, (self.results, kind, self.study.report.folder)))
 
     def all_scores(self) -> list[str]:
         return [path for model in self.table_models() for path in self.scores(model)]

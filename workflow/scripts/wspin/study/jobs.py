@@ -48,7 +48,7 @@ def _report(paths: StudyPaths) -> list[Job]:
     for path in paths.tables():
         outputs[PurePath(path).stem].append(path)
     outputs["figure"] = paths.figures()
-    return [Job(tuple(files), paths.log("report", name)) for name, files in outputs.items()]
+    return [Job(tuple(files), f"{paths.report_folder('logs/report')}/{name}.log") for name, files in outputs.items()]
 
 
 def _row(paths: StudyPaths, model: str) -> list[list[Job]]:
