@@ -34,7 +34,7 @@ rule clean_state:
 
 
 rule cost:
-    """Sum up the hours and the memory of all jobs from their records: <results>/tables/cost.{csv,md}."""
+    """Sum up the hours and the memory of all jobs from their records: <results>/tables/cost.{csv,md}, cost_iterations.csv."""
     log:
         "<logs>/manage/cost.log",
     localrule: True

@@ -89,7 +89,7 @@ def costs(results: Path, device: str) -> Iterator[Row]:
     records, unreadable = job_records(results, set(read_results(results).arms))
     if unreadable:
         raise unreadable[0]
-    stages = table((record, SHARED) for record, _ in records)
+    stages = table(record._replace(owner=SHARED) for record in records)
     for row in stages:
         yield Row("study", row.stage, "", 0, "jobs", row.jobs)
         yield Row("study", row.stage, "", 0, "seconds", round(row.wall_hours * 3600, 1))

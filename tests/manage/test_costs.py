@@ -98,12 +98,43 @@ def test_an_arms_name_may_hold_a_point_and_begin_like_anothers(results):
     assert rows(results)["train", "wspin.paper"].jobs == 1 and ("train", "wspin") not in rows(results)
 
 
-def test_the_program_writes_both_tables(root, results, capsys):
+def test_hours_of_an_iteration_are_those_of_its_stages(results):
+    put(results, "spin/ite1/generations/00.parquet", "generate", 720, 8)
+    put(results, "spin/ite1/generations/01.parquet", "generate", 720, 9)
+    put(results, "spin/ite1/plus/model", "train", 3600, 10)
+    put(results, "logprobs/spin/ite1/plus/gold/00.parquet", "logprobs", 36, 11)
+    put(results, "logprobs/sft/preferences.chosen/00.parquet", "logprobs", 36, 12)
+    found = costs.iteration_table(costs.job_records(results, ARMS)[0])
+    assert [(row.arm, row.stage, row.jobs, row.wall_hours) for row in found] == [
+        ("ite0 of all arms", "generate", 1, 0.1),
+        ("ite0 of all arms", "logprobs", 1, 0.01),
+        ("spin/ite0", "train", 1, 0.5),
+        ("spin/ite1", "generate", 2, 0.4),
+        ("spin/ite1", "logprobs", 2, 0.02),
+        ("spin/ite1", "train", 2, 1.5),
+    ]
+    assert [row.gpu_hours for row in found if row.stage == "train"] == [1.0, 1.0]
+
+
+def test_an_arm_of_another_study_with_these_results_keeps_its_name(results):
+    put(results, "noise/ite0/model", "train", 3600, 8)
+    put(results, "logprobs/noise/ite0/plus/noise/ite1/00.parquet", "logprobs", 36, 9)
+    assert rows(results)["train", "noise"].jobs == rows(results)["logprobs", "noise"].jobs == 1
+
+
+def test_the_program_writes_all_tables(root, results, capsys):
     made.study(root, results)
     manage.main(["cost", "--results", str(results)])
     told = (results / "tables/cost.md").read_text()
     assert told in capsys.readouterr().out
     assert "GPUs: A GPU." in told
+    header, _, *shown = told.split("\n\n")[2].splitlines()
+    assert [cell.strip() for cell in header.strip("|").split("|")] == ["iteration", *costs.ROUND]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in shown]
+    assert cells[0] == ["ite0 of all arms", "0.100 (0.000)", "0.010 (0.000)", "-", "-", "-"]
+    assert cells[2] == ["spin/ite1", "-", "0.010 (0.000)", "-", "0.500 (1.000)", "-"]
+    lines = list(csv.DictReader(io.StringIO((results / "tables/cost_iterations.csv").read_text())))
+    assert [line["iteration"] for line in lines] == ["ite0 of all arms"] * 2 + ["spin/ite0"] + ["spin/ite1"] * 2
     lines = list(csv.DictReader(io.StringIO((results / "tables/cost.csv").read_text())))
     assert lines[-1] | {"stage": "total", "jobs": "7", "gpu_hours": "4.000000"} == lines[-1]
     manage.main(["cost", "--results", str(results)])  # its own tables cost nothing

@@ -56,7 +56,7 @@ def clean_state(arguments):
 
 
 def cost(arguments):
-    """sum up the hours and the memory of all jobs, by stage and arm: tables/cost.csv and cost.md"""
+    """sum up the hours and the memory of all jobs, by stage, arm and iteration: tables/cost.{csv,md}"""
     from wspin.manage.costs import write_tables
 
     return write_tables(arguments.results).split("\n")

@@ -1,10 +1,10 @@
-"""What the results took: hours and memory by stage and arm, from the records beside them.
+"""What the results took: hours and memory by stage and arm, and by iteration, from the records beside them.
 
 A record is counted once: a job leaves the same one beside each of its outputs, and what arms share lies in one place.
 """
 
-from collections.abc import Iterable
-from itertools import chain
+from collections.abc import Iterable, Sequence
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ import pandas as pd
 from wspin.config.load import read_results
 from wspin.errors import StudyError
 from wspin.escaping import in_markdown
+from wspin.iteration import Iteration
 from wspin.storage.files import whole_file
 from wspin.storage.provenance import check_entries, read_record, record_output, records
 from wspin.storage.text_tables import csv_text, text_table
@@ -21,6 +22,8 @@ Record = dict[str, Any]
 
 STAGES = ("fetch", "data", "train", "generate", "logprobs", "weigh", "eval", "report")  # in running order
 SHARED = "all arms"
+SHARED_ROUND = "ite0 of all arms"  # what arms of a start share: its answers, their log-probabilities, the teacher's
+ROUND = ("generate", "logprobs", "weigh", "train", "eval")  # stages of an iteration
 COUNTED = ("started", "command", "cpu_seconds", "peak_memory_mb")  # of a record with a time
 LEGEND = (
     "Wall hours are summed over jobs, whether they ran side by side or not, and over all attempts of a training. "
@@ -30,8 +33,22 @@ LEGEND = (
 )
 
 
+ITERATIONS = (
+    "Wall hours (GPU-hours) of each iteration. Reference and weights come from `logprobs` and `weigh`; pairs of "
+    f"scorers (`weigh.retrain`) count as `train`. {SHARED_ROUND}: what arms of a start share in their first iteration."
+)
+
+
+class JobRecord(NamedTuple):
+    """The record of a job, whose result it is, and the iteration that needed it, if it was one's."""
+
+    record: Record
+    owner: str
+    iteration: str | None
+
+
 class Row(NamedTuple):
-    """A line of the table: the jobs of one stage for one arm or registry model."""
+    """A line of the table: the jobs of one stage for one arm or registry model, or one iteration."""
 
     stage: str
     arm: str
@@ -44,29 +61,45 @@ class Row(NamedTuple):
 
 
 def write_tables(results: Path) -> str:
-    """Write `tables/cost.csv` and `tables/cost.md` of a folder of results; returns the latter."""
+    """Write `tables/cost.csv`, `cost_iterations.csv` and `cost.md` of a folder of results; returns the latter."""
     jobs, unreadable = job_records(results, set(read_results(results).arms))
     rows, header = table(jobs), [name.replace("_", " ") for name in Row._fields]
-    gpus = sorted({record["gpus"].get("name", "unnamed") for record, _ in jobs if record.get("gpus")})
+    rounds = iteration_table(jobs)
+    gpus = sorted({job.record["gpus"].get("name", "unnamed") for job in jobs if job.record.get("gpus")})
     cells = [list(map(in_markdown, _cells(row, digits=3))) for row in rows]
     lines = text_table(header, cells, "ll" + "r" * (len(header) - 2))
     markdown = f"{lines}\n\n{LEGEND} GPUs: {', '.join(map(in_markdown, gpus)) or 'none'}.\n"
+    markdown += _iterations_markdown(rounds)
     markdown += "".join(f"\nNot counted: {in_markdown(str(error))}\n" for error in unreadable)
-    cells = [_cells(row, digits=6) for row in rows]  # a second is 0.00028 hours
-    csv = csv_text(pd.DataFrame(cells, columns=Row._fields))
-    for kind, text in (("csv", csv), ("md", markdown)):
-        with whole_file(results / f"tables/cost.{kind}") as temporary:
+    iterations = ["iteration" if name == "arm" else name for name in Row._fields]
+    texts = {"cost.csv": _csv(rows, Row._fields), "cost_iterations.csv": _csv(rounds, iterations), "cost.md": markdown}
+    for name, text in texts.items():
+        with whole_file(results / "tables" / name) as temporary:
             temporary.write_text(text)
     return markdown
+
+
+def _csv(rows: Iterable[Row], columns: Sequence[str]) -> str:
+    return csv_text(pd.DataFrame([_cells(row, digits=6) for row in rows], columns=columns))  # a second: 0.00028 hours
+
+
+def _iterations_markdown(rows: Sequence[Row]) -> str:
+    """Wall hours of iterations by stages, with GPU-hours; empty without any."""
+    if not rows:
+        return ""
+    hours = {(row.arm, row.stage): f"{row.wall_hours:.3f} ({row.gpu_hours:.3f})" for row in rows}
+    names = dict.fromkeys(row.arm for row in rows)
+    lines = [[in_markdown(name), *(hours.get((name, stage), "-") for stage in ROUND)] for name in names]
+    return f"\n{text_table(['iteration', *ROUND], lines, 'l' + 'r' * len(ROUND))}\n\n{ITERATIONS}\n"
 
 
 def _cells(row: Row, digits: int) -> list[str]:
     return [f"{value:.{digits}f}" if isinstance(value, float) else str(value) for value in row]
 
 
-def job_records(results: Path, arms: set[str]) -> tuple[list[tuple[Record, str]], list[StudyError]]:
-    """(record, owner) of every job, once, as far as its result still exists; errors of records that cannot be read."""
-    jobs: dict[tuple[str, ...], tuple[Record, str]] = {}
+def job_records(results: Path, arms: set[str]) -> tuple[list[JobRecord], list[StudyError]]:
+    """Every job once, as far as its result still exists; errors of records that cannot be read."""
+    jobs: dict[tuple[str, ...], JobRecord] = {}
     unreadable = []
     for path in records(results):
         output = record_output(path)
@@ -77,7 +110,8 @@ def job_records(results: Path, arms: set[str]) -> tuple[list[tuple[Record, str]]
             if "seconds" in record:
                 check_entries(path, record, COUNTED)
                 job = (record["program"], record["started"], *map(str, record["command"]))
-                jobs.setdefault(job, (record, owner(output.relative_to(results), arms)))
+                place = output.relative_to(results)
+                jobs.setdefault(job, JobRecord(record, owner(place, arms), iteration(place)))
         except StudyError as error:
             unreadable.append(error)
     return list(jobs.values()), unreadable
@@ -85,9 +119,27 @@ def job_records(results: Path, arms: set[str]) -> tuple[list[tuple[Record, str]]
 
 def owner(output: Path, arms: set[str]) -> str:
     """Whose a result is: the arm in its path, the model of the registry that it is or scores, or all arms'."""
+    if found := _iteration(output):
+        return found.arm
     parts = output.parts[2:] if output.parts[0] == "logprobs" else output.parts
     of_model = len(parts) > 1 and parts[1] in ("model", "scores")
     return parts[0] if parts[0] in arms or of_model else SHARED
+
+
+def iteration(output: Path) -> str | None:
+    """The name of the iteration that a result is of, `SHARED_ROUND` for several first ones, or None."""
+    if found := _iteration(output):
+        return found.name
+    folder, *below = output.parts
+    if folder == "logprobs":
+        return None if any(part.startswith("preferences") for part in below) else SHARED_ROUND
+    return SHARED_ROUND if below and below[0] in ("generations", "reference") else None
+
+
+def _iteration(output: Path) -> Iteration | None:
+    """The last iteration in a path: of log-probabilities that of the answers, not of the scorer."""
+    pairs = (Iteration.parse("/".join(pair)) for pair in pairwise(output.parts))
+    return next(filter(None, reversed(list(pairs))), None)
 
 
 def stage(program: str) -> str:
@@ -96,11 +148,21 @@ def stage(program: str) -> str:
     return word if word in STAGES else program
 
 
-def table(jobs: Iterable[tuple[Record, str]]) -> list[Row]:
+def iteration_table(jobs: Iterable[JobRecord]) -> list[Row]:
+    """Every iteration and stage; what arms share in their first one comes first."""
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for job in jobs:
+        if job.iteration and stage(job.record["program"]) in ROUND:
+            groups.setdefault((job.iteration, stage(job.record["program"])), []).append(job.record)
+    order = sorted(groups, key=lambda group: (group[0] != SHARED_ROUND, group[0], ROUND.index(group[1])))
+    return [_row(name, of, groups[of, name]) for of, name in order]
+
+
+def table(jobs: Iterable[JobRecord]) -> list[Row]:
     """Every stage and owner, the total of every stage with several owners, and the total of all."""
     groups: dict[tuple[str, str], list[Record]] = {}
-    for record, name in jobs:
-        groups.setdefault((stage(record["program"]), name), []).append(record)
+    for job in jobs:
+        groups.setdefault((stage(job.record["program"]), job.owner), []).append(job.record)
     rows = []
     for name in dict.fromkeys([*STAGES, *sorted(name for name, _ in groups)]):
         owners = {arm: groups[stage, arm] for stage, arm in sorted(groups) if stage == name}
