@@ -1,8 +1,8 @@
 """Rewrite what is generated from code and results: `python tests/update.py`.
 
 Always: `config/schema.json`, `config/README.md`, the job counts and hours in the README, the hours of
-docs/preflight.md, the tables of docs/robustness.md and SECURITY.md. After `make demo`: its tables in docs/demo.md and,
-last iterations only, in the README, and its figure. After `make real`: those of docs/real-model.md.
+docs/preflight.md, the tables of docs/targets.md, docs/robustness.md and SECURITY.md. After `make demo`: its tables in
+docs/demo.md and, last iterations only, in the README, and its figure. After `make real`: those of docs/real-model.md.
 """
 
 import re
@@ -17,6 +17,7 @@ sys.path[:0] = [str(ROOT / "workflow" / "scripts"), str(ROOT / "tests")]
 
 import attacks  # noqa: E402
 import inputs  # noqa: E402
+import targets  # noqa: E402
 import workflow  # noqa: E402
 
 from wspin.config import document  # noqa: E402
@@ -89,6 +90,7 @@ def generated() -> Iterator[tuple[str, str, str]]:
     """(page, mark, text) of everything between marks, as far as its results are here."""
     yield "README.md", "study jobs", planned_jobs()
     yield from estimated_hours()
+    yield "docs/targets.md", "targets", targets.markdown()
     yield "docs/robustness.md", "inputs", inputs.markdown()
     yield "SECURITY.md", "attacks", attacks.markdown()
     for name in ("scores", "differences", "weights"):

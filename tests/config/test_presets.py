@@ -42,7 +42,7 @@ def at(mapping, place):
 def test_the_page_of_the_overlays_lists_each_with_its_results():
     page = (FOLDER / "README.md").read_text()
     overlays = sorted(path.stem for path in FOLDER.glob("*.yaml"))
-    assert overlays == ["demo", "everything", "smollm2", *PRESETS]
+    assert overlays == ["controls", "demo", "everything", "smollm2", *PRESETS]
     for name in overlays:
         assert f"`{name}.yaml`" in page
         assert f"`{load(name).results}`" in page

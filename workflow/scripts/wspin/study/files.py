@@ -85,7 +85,7 @@ class StudyFiles(Lineage):
         return [f"{self.report_folder('figures')}/averages.{kind}" for kind in ("pdf", "svg", "png")]
 
     def report_folder(self, kind: str) -> str:
-        """Where this study's `tables`, `figures` or their `logs/report` lie, beside those of others with its results."""
+        """Where this study's `tables`, `figures` or `logs/report` lie: beside those of others with its results."""
         return "/".join(filter(None, (self.results, kind, self.study.report.folder)))
 
     def all_scores(self) -> list[str]:
