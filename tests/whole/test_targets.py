@@ -108,6 +108,24 @@ def test_the_papers_signs_and_ranges():
     assert STUDIES["controls"].study.arm_weigh("wspin").mu_rejected == -1.0
 
 
+def test_the_controls_are_there():
+    arms = {*STUDIES["controls"].study.arms}
+    weights = "permuted random random_matched one_minus inverse noise mean_one equal.mean_one equal.sum_to stale"
+    assert arms >= {
+        *weights.split(),
+        "teacher_surprisal",
+        "wspin.paper",
+        "contrast",
+        "prompts",
+        "log_mean",
+        "sum_spread",
+    }
+    assert arms >= {"spin.beta5", "wspin.beta5", "spin.window1", "spin.all", "kl", "k.half", "k.two", "clamp.none"}
+    assert {"kd", "sft.long"} <= {*STUDIES["controls"].study.eval.models}
+    assert STUDIES["controls"].train_settings("spin.beta5/ite3").beta == 5.0
+    assert STUDIES["controls"].replayed_sets(Iteration("wspin.all", 3)) == ["wspin/ite2", "wspin/ite1", "sft"]
+
+
 def test_commits_of_data_stand_beside_their_names():
     """The same name on the hub has the same commit in every overlay."""
     commits = {}
