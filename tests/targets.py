@@ -133,9 +133,11 @@ def estimates(paths: StudyPaths, rules: tuple[str, ...]) -> list[Estimate]:
 def gpu_hours(target: Target) -> tuple[float, float]:
     """GPU hours from nothing, and what remains of them once the study below is complete."""
     before: dict[tuple[str, str], int] = {}
-    for estimate in estimates(target.below, ("tables",)) if target.below else ():
-        key = (estimate.stage, estimate.what)
-        before[key] = before.get(key, 0) + estimate.jobs
+    if target.below:
+        suites = target.paths.study.eval.suites.keys() & target.below.study.eval.suites.keys()  # a job of each
+        for estimate in estimates(target.below, ("tables",)):
+            key = (estimate.stage, estimate.what)
+            before[key] = before.get(key, 0) + (len(suites) if estimate.stage == "eval" else estimate.jobs)
     whole = remaining = 0.0
     for estimate in estimates(target.paths, target.rules):
         key = (estimate.stage, estimate.what)

@@ -25,7 +25,7 @@ INTRODUCTION = """\
 | file | what it is |
 | --- | --- |
 | `config.yaml` | the study of the paper; always read first, and it gives every required key |
-| `overlays/` | studies that change the one above: `demo.yaml` and `smollm2.yaml` for a CPU, two papers' settings |
+| `overlays/` | studies that change the one above: `demo.yaml` and `smollm2.yaml` for a CPU, two papers' settings and tables |
 | `tasks/` | lm-eval's task files: the demo's, on held-out rows, and those of `smollm2.yaml` |
 | `architectures/` | shapes of the study's models, which `preflight` reads until they are fetched |
 | `schema.json` | JSON Schema of a configuration file, for completion and checks in an editor; generated |
