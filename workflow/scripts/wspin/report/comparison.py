@@ -63,11 +63,7 @@ def differences(
     """
     rows = []
     for model, baseline in dict.fromkeys(pairs):
-        if missing := [name for name in (model, baseline) if name not in models]:
-            expected = f"expected models of the table ({', '.join(models)})"
-            raise StudyError(f"{model} against {baseline}: {expected}, found {missing[0]!r}")
-        pairs_of = {task: paired_values(leaves, models[baseline][task]) for task, leaves in models[model].items()}
-        first, second = ({task: values[side] for task, values in pairs_of.items()} for side in (0, 1))
+        first, second = paired_tasks(models, model, baseline)
 
         def estimate(tasks: Sequence[str], first: Tasks = first, second: Tasks = second) -> Estimate:
             sides = ({task: values[task] for task in tasks} for values in (first, second))
@@ -78,6 +74,19 @@ def differences(
             n = sum(len(stratum) for task in averaged.get(column, [column]) for stratum in first[task])
             rows.append((model, baseline, column, *interval, n))
     return pd.DataFrame(rows, columns=["model", "baseline", "task", "difference", "low", "high", "n"])
+
+
+def paired_tasks(models: Models, model: str, baseline: str) -> tuple[Tasks, Tasks]:
+    """The tasks of a model and of its baseline: entry i of a stratum is the same document after the same prompt.
+
+    Raises `StudyError` as `differences`.
+    """
+    if missing := [name for name in (model, baseline) if name not in models]:
+        expected = f"expected models of the table ({', '.join(models)})"
+        raise StudyError(f"{model} against {baseline}: {expected}, found {missing[0]!r}")
+    pairs = {task: paired_values(leaves, models[baseline][task]) for task, leaves in models[model].items()}
+    first, second = ({task: values[side] for task, values in pairs.items()} for side in (0, 1))
+    return first, second
 
 
 def _intervals(

@@ -1,6 +1,7 @@
 """The tables of scores and differences: CSV with every number, and Markdown and LaTeX for readers."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -126,4 +127,59 @@ def _difference_legend(sizes: dict[str, int], draws: Draws, groups: Groups) -> s
         f"seed {draws.seed}) that resamples the documents of each task, in a group of each subtask. "
         f"{means_note(groups)}. The interval tells how far other documents would move a difference, not how far "
         "other seeds of the training would; nor is it widened for the number of comparisons."
+    )
+
+
+# Pooled over replicates
+
+
+def pooled_tables(rows: pd.DataFrame, confidence: float, groups: Groups, note: str = "") -> dict[str, str]:
+    """By suffix: the rows of `pooling.pool` as CSV, and as a table of scores and one of differences in two formats."""
+    is_score = rows.baseline.isna()
+    scores, differences = rows[is_score], rows[~is_score]
+    sizes = dict(zip(rows.task, rows.n, strict=True))
+    wide = [_pooled_wide(scores, scores.model, "model", _pooled_score, sizes)]
+    if not differences.empty:
+        names = differences.model + " - " + differences.baseline
+        wide.append(_pooled_wide(differences, names, "model - baseline", _pooled_difference, sizes))
+    legend = escaped(f"{_pooled_legend(sizes, confidence, groups)}{note}")
+    markdown, latex = ("\n\n".join(frame_table(table, style) for table in wide) for style in ("pipe", "latex_booktabs"))
+    return {".csv": csv_text(rows), ".md": f"{markdown}\n\n{legend}\n", ".tex": f"{latex}\n% {legend}\n"}
+
+
+def _pooled_wide(
+    rows: pd.DataFrame, names: pd.Series, header: str, shown: Callable[[Any], str], sizes: Iterable[str]
+) -> pd.DataFrame:
+    """A line for each name: its number of seeds, and what is shown of every task."""
+    texts = rows.assign(**{header: names, "shown": list(map(shown, rows.itertuples()))})
+    wide = texts.pivot(index=[header, "seeds"], columns="task", values="shown")
+    order = pd.MultiIndex.from_frame(texts[[header, "seeds"]].drop_duplicates())
+    return wide.reindex(order, columns=list(sizes)).reset_index().astype({"seeds": str})
+
+
+def _pooled_score(row: Any) -> str:
+    return f"{in_points(row.mean, row.stderr)} {_parts(row)}"
+
+
+def _pooled_difference(row: Any) -> str:
+    interval = "" if np.isnan(row.stderr) else f" [{_signed(row.low)}, {_signed(row.high)}]"
+    return f"{_signed(row.mean)}{interval} {_parts(row)}"
+
+
+def _parts(row: Any) -> str:
+    """The standard deviation over seeds and the standard error over documents, `-` for what is unknown."""
+    sd, stderr = ("-" if np.isnan(part) else in_points(part, np.nan) for part in (row.seed_sd, row.item_stderr))
+    return f"({sd}; {stderr})"
+
+
+def _pooled_legend(sizes: Mapping[str, int], confidence: float, groups: Groups) -> str:
+    tasks = ", ".join(f"{task} n = {n}" for task, n in sizes.items() if task not in with_average(groups, ()))
+    return (
+        f"Points: means over the seeds (standard deviation over seeds; standard error over documents: {tasks}). "
+        "± is the error of both, sqrt(sd^2 / seeds + SE^2), where SE is that of the documents' means over the seeds; "
+        "what a seed does to single documents is part of both, so the error is rather too large. Differences are taken "
+        f"at equal seed, document by document; [low, high] is their {100 * confidence:g} % interval, the same error "
+        "times a t quantile with Satterthwaite's degrees of freedom, and not widened for the number of comparisons. "
+        "The standard deviation of few seeds is itself a rough estimate; with one seed it is unknown, and so is the "
+        f"error of both. {means_note(groups)}. Documents of different tasks are taken as independent."
     )
