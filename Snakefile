@@ -29,6 +29,7 @@ include: "rules/logprobs.smk"
 include: "rules/weigh.smk"
 include: "rules/eval.smk"
 include: "rules/report.smk"
+include: "rules/report_seeds.smk"
 include: "rules/manage.smk"
 
 

@@ -80,10 +80,10 @@ def command(kind, results, *more, metrics=METRICS, models=MODELS):
     return [kind, "--results", str(results), "--models", *models, *tasks, *outputs, *map(str, more)]
 
 
-def check_records(outputs, inputs):
+def check_records(outputs, inputs, name="report"):
     for path in outputs:
         record = json.loads(path.with_name(path.name + ".provenance.json").read_text())
-        assert record["program"] == "report"
+        assert record["program"] == name
         assert set(record["inputs"]) == set(map(str, inputs))
 
 

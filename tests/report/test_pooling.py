@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import stats
-from score_files import CHOSEN, cells, put_both, read_items, tuples
+from score_files import CHOSEN, cells, check_records, command, put_both, read_items, tuples
 
+import report_pooled as program
 from wspin.errors import StudyError
 from wspin.report.pooling import COLUMNS, Variance, families, half_width, item_variance, pool, pool_tasks
-from wspin.report.samples import TaskSamples
+from wspin.report.samples import TaskSamples, input_paths
+from wspin.report.scores import read_scores
 from wspin.report.tables import pooled_tables
 
 SEEDS = [[1, 1, 0, 0], [1, 1, 1, 0], [1, 0, 0, 0]]  # what three seeds get on four documents
@@ -196,3 +198,24 @@ def test_scores_of_files_are_pooled(tmp_path, tasks):
     assert rows.task.tolist() == [*tasks, "average"]
     assert dict(zip(rows.task, rows.n, strict=True))["mmlu"] == 25
     assert len(cells(pooled_tables(rows, 0.95, {})[".md"])) == 2
+
+
+def test_program_pools_draws_and_records(tmp_path):
+    models = [f"{arm}{seed}/ite0" for seed in ("", ".s43", ".s44") for arm in ("spin", "wspin")]
+    for name in models:
+        put_both(tmp_path, name)
+    pairs = [f"{model}={model.replace('wspin', 'spin')}" for model in models if model.startswith("w")]
+    tables = [tmp_path / f"tables/pooled.{end}" for end in ("csv", "md", "tex")]
+    figure = tmp_path / "figures/differences.svg"
+    flags = ["--replicates", *("=".join(pair) for pair in REPLICATES), "--against", *pairs, "--confidence", "0.9"]
+    flags += ["--note", "They share SFT.", "--groups", "both=spell,gsm8k"]
+    outputs = ["--output", *tables, figure]
+    program.main(command("pooled", tmp_path, *flags, *outputs, metrics=CHOSEN, models=models)[1:])
+    check_records([*tables, figure], input_paths(read_scores(tmp_path, models, ["demo"])), "report_pooled")
+    table, markdown, latex = (path.read_text() for path in tables)
+    assert table.startswith(f"{','.join(COLUMNS)}\nspin/ite0,spin,0,,spell,3,")
+    assert len(cells(markdown)[0]) == len(cells(markdown)[-1]) == 2 + len(CHOSEN) + 2
+    for text in ("They share SFT.", "both is that of spell, gsm8k", "90 % interval"):
+        assert text in markdown.splitlines()[-1]
+        assert text in latex.splitlines()[-1]
+    assert "documents and 3 seeds" in figure.read_text()

@@ -5,6 +5,7 @@ from configuration import load, refusal
 
 from wspin.iteration import Iteration
 from wspin.study.paths import StudyPaths
+from wspin.study.rule_flags import RuleFlags
 
 SEEDS = {"seeds": [42, 43, 44]}
 
@@ -57,6 +58,28 @@ def test_models_with_seeds_are_trained_and_shown_once_for_each():
     assert study.replicates("kd") == study.replicates("kd.s44") == ["kd", "kd.s43", "kd.s44"]
     assert [study.draw_seed(name) for name in study.replicates("kd")] == [(42, 0), (43, 0), (44, 0)]
     assert study.training_answers("kd.s43") == study.training_answers("kd")
+
+
+def test_replicates_are_pooled_and_compared_at_equal_seed():
+    """Models of the registry with the last iteration; the table is made where there are replicates alone."""
+    models, shown = {"kd": {**KD, "seeds": [42, 43, 45]}}, {"eval": {"models": ["base", "kd"]}}
+    arms = {"spin": SEEDS, "wspin": SEEDS, "wspin.paper": None}
+    study = paths(arms, models=models, generate={"answers": "greedy"}, iterations=1, train=ONE_RATE, **shown)
+    pairs = [("kd", "kd.s43"), ("kd", "kd.s45"), ("spin", "spin.s43"), ("spin", "spin.s44")]
+    assert study.replicate_pairs() == [*pairs, ("wspin", "wspin.s43"), ("wspin", "wspin.s44")]
+    outside = [("kd", "spin/ite0"), ("kd.s43", "spin.s43/ite0")]
+    assert study.pooled_comparisons() == [*study.comparisons(), *outside]
+    flags = RuleFlags(study).report_pooled()
+    assert {"kd=kd.s43", "wspin=wspin.s44", "kd.s43=spin.s43/ite0"} <= set(flags)
+    assert "they share SFT, prompts and teacher" in flags[flags.index("--note") + 1]
+    assert {"results/tables/pooled.csv", "results/tables/pooled.md"} <= set(study.tables())
+
+    single = paths({})
+    assert single.replicate_pairs() == []
+    assert single.pooled_comparisons() == single.comparisons()
+    assert not [path for path in single.tables() if "pooled" in path]
+    assert "results/figures/differences.svg" in single.figures()
+    assert not {"--note", "--replicates"} & set(RuleFlags(single).report_pooled())
 
 
 def test_a_replicate_refers_to_the_replicates_of_its_seed():

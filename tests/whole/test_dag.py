@@ -15,9 +15,9 @@ from wspin.study.rule_flags import RuleFlags
 
 RESULTS = "results/two"
 STAGES = ("fetch", "data", "train", "generate", "logprobs", "weigh", "eval", "report")
-REPORT = {"report_scores": 1, "report_differences": 1, "report_weights": 1, "report_examples": 1, "report_figure": 1}
-COMPARED = {rule: 1 for rule in REPORT if rule not in ("report_weights", "report_examples")}  # what follows from scores
+COMPARED = {f"report_{what}": 1 for what in ("scores", "differences", "figure", "pooled")}  # what follows from scores
 ANSWERED = {**COMPARED, "report_examples": 1}  # what follows from answers
+REPORT = {**ANSWERED, "report_weights": 1}
 FETCHES = {"fetch": 2, "fetch_data": 2, "fetch_tasks": 6}
 MODELS = {
     "data": 1,
@@ -39,7 +39,7 @@ ITERATION = {
     "logprobs_reference": 20,
     "eval": 6,
 }
-TABLES = {rule: 1 for rule in REPORT if rule != "report_figure"}
+TABLES = {f"report_{table}": 1 for table in ("scores", "differences", "weights", "examples")}
 WEIGHED = {**ITERATION, "logprobs_scorer": 25, "weigh": 20}  # the real answers, and those of ite0 to ite3
 
 
@@ -290,6 +290,7 @@ def test_two_more_seeds_answer_as_the_start_model_once_for_all_arms(finished):
         assert planned.made(rule) - later == {path.format(kind) for path in first}
         assert len(later) == 4 * 3 * 2  # replicates, iterations 1 to 3, shards
     assert planned.counts["train"] == 4 * 4
+    assert f"{RESULTS}/tables/pooled.md" in planned.made("report_pooled")
     assert only(("spin.s43", "spin.s44", "spin2.s43", "spin2.s44", "sft/s43", "sft/s44"), planned.made())
 
 

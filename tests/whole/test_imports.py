@@ -51,6 +51,7 @@ IMPORTED = {
     "report scores": TABLES,
     "report differences": TABLES | {"scipy"},
     "report figure": TABLES | {"matplotlib", "scipy"},
+    "report_pooled": TABLES | {"matplotlib", "scipy"},
     "report weights": TABLES,
     "report examples": TABLES,
     "manage stale": set(),
@@ -165,6 +166,8 @@ def commands(folder):
     yield "report scores", [*flags.report_scores(), "--models", "sft", *tables]
     compared = [*flags.report_differences(), "--models", "sft", "--against", "--bootstrap", 10]
     yield "report differences", [*compared, *tables, *averages]
+    pooled = [*flags.report_pooled(), "--models", "sft", "--against"]
+    yield "report_pooled", [*pooled, "--output", folder / "pooled.md", folder / "differences.svg"]
     yield "report figure", [*flags.report_figure(), *averages, "--output", folder / "averages.svg"]
     kinds = {"weights": weights.parent, "reference": reference.parent, "generations": answers[1].parent}
     shards = ["--prompts", rows, "--shards", "00", "--iterations", "equal/ite0"]

@@ -12,7 +12,6 @@ from wspin.report import commands
 from wspin.report.comparison import Draws
 from wspin.report.scores import read_scores
 from wspin.report.weights import iteration_shards
-from wspin.storage.files import whole_file
 
 
 def main(argv=None):
@@ -35,11 +34,7 @@ def main(argv=None):
             report = commands.examples(flags.prompts, flags.count, *answers, shards, flags.output)
         case "figure":
             report = commands.figure(flags.averages, flags.confidence, flags.output)
-    for path, content in report.outputs.items():
-        with whole_file(path) as temporary:
-            temporary.write_bytes(content)
-    print(f"report: {', '.join(report.outputs)}", flush=True)
-    cli.write_records(flags, report.outputs, report.inputs)
+    cli.write_outputs(flags, report.outputs, report.inputs)
 
 
 def parse(argv):

@@ -5,7 +5,7 @@ import gc
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -15,7 +15,7 @@ from wspin.credentials import drop_credentials
 from wspin.errors import StudyError, shown_line
 from wspin.escaping import one_line
 from wspin.storage import provenance
-from wspin.storage.files import sha256
+from wspin.storage.files import sha256, whole_file
 from wspin.storage.permissions import error_line
 
 # Help of required flags, the same in every program that has them
@@ -75,6 +75,12 @@ def add_shown_scores(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--groups", nargs="*", default=[], metavar="GROUP=TASK,TASK", help="means of tasks to show")
 
 
+def add_replicates(parser: argparse.ArgumentParser) -> None:
+    """Give the parser the flag of arms and models that are shown as one."""
+    help = "pairs of an arm or model and a replicate of it with another seed"
+    parser.add_argument("--replicates", nargs="*", default=[], metavar="ARM=REPLICATE", help=help)
+
+
 def add_dtype(parser: argparse.ArgumentParser) -> None:
     """Give the parser the flag of a model that need not be loaded in float32."""
     parser.add_argument("--dtype", choices=PRECISIONS, default="float32", help="of the model's weights")
@@ -87,6 +93,15 @@ def parse_section(arguments: argparse.Namespace, section: type[Section]) -> Any:
         flag = "--" + key.replace("_", "-")
         raise StudyError(f"{flag}: expected a value, found none; nothing is defaulted silently")
     return settings
+
+
+def write_outputs(arguments: argparse.Namespace, outputs: Mapping[str, bytes], inputs: Iterable[str]) -> None:
+    """Write the content of every output, print their names, and write their records."""
+    for path, content in outputs.items():
+        with whole_file(path) as temporary:
+            temporary.write_bytes(content)
+    print(f"{arguments.program}: {', '.join(outputs)}", flush=True)
+    write_records(arguments, outputs, inputs)
 
 
 def write_records(arguments: argparse.Namespace, outputs: Iterable[str], inputs: Iterable[str], **more: Any) -> None:

@@ -7,12 +7,12 @@ from typing import NamedTuple
 from wspin.errors import StudyError
 from wspin.storage.text_tables import csv_text
 
-from . import comparison
+from . import comparison, pooling
 from .comparison import Draws
 from .examples import examples_page
 from .samples import input_paths, read_samples
 from .scores import ScoreFile, cut_note, dtype_note, split_groups, split_pairs
-from .tables import difference_tables, score_tables, uncompared_note
+from .tables import difference_tables, pooled_tables, score_tables, uncompared_note
 from .weights import Shard, weight_tables
 
 
@@ -81,6 +81,37 @@ def figure(averages: str, confidence: float, output: Sequence[str]) -> Report:
 
     drawn = figures.averages(comparison.read_averages(averages), confidence)
     return Report({path: figures.render(drawn, path) for path in output}, [averages])
+
+
+class Families(NamedTuple):
+    """Replicates as texts ARM=REPLICATE, pairs of equal seed as MODEL=BASELINE, and a note about both."""
+
+    replicates: Sequence[str]
+    against: Sequence[str]
+    note: str
+
+
+def pooled(
+    files: Sequence[ScoreFile],
+    metrics: Sequence[str],
+    groups: Sequence[str],
+    families: Families,
+    confidence: float,
+    output: Sequence[str],
+) -> Report:
+    """Scores and differences pooled over replicates, and the figure of the differences of the last iterations."""
+    from . import figures, forest  # slow to import, and the tables do without
+
+    metric_of = dict(split_pairs("TASK=METRIC", metrics))
+    group_tasks = split_groups(groups, metric_of)
+    family = pooling.families([file.model for file in files], split_pairs("ARM=REPLICATE", families.replicates))
+    pairs = split_pairs("MODEL=BASELINE", families.against)
+    rows = pooling.pool(read_samples(files, metric_of), family, pairs, confidence, group_tasks)
+    note = (f" {families.note}" if families.note else "") + cut_note(files) + dtype_note(files)
+    texts, drawn = pooled_tables(rows, confidence, group_tasks, note), forest.differences(rows, confidence)
+    tables = [path for path in output if Path(path).suffix in texts]
+    rendered = {path: figures.render(drawn, path) for path in output if path not in tables}
+    return Report({**by_suffix(tables, texts), **rendered}, input_paths(files))
 
 
 def by_suffix(paths: Sequence[str], contents: Mapping[str, str]) -> dict[str, bytes]:

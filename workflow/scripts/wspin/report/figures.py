@@ -1,7 +1,7 @@
-"""Draws the average score per iteration of every arm, with intervals. Equal rows give equal bytes.
+"""Draws the average score per iteration of every arm, with intervals, and what all figures have in common.
 
-Figures use neither matplotlib's global state (`pyplot`) nor the user's style. The colours are Petroff's ten, made for
-colour vision deficiencies too (arXiv 2107.02270); arms differ by marker as well.
+Equal rows give equal bytes: figures use neither matplotlib's global state (`pyplot`) nor the user's style. The colours
+are Petroff's ten, made for colour vision deficiencies too (arXiv 2107.02270); arms differ by marker as well.
 """
 
 import contextlib
@@ -47,7 +47,7 @@ def averages(rows: pd.DataFrame, confidence: float) -> Figure:
     """
     in_points = rows.assign(**{key: 100 * rows[key] for key in ("average", "low", "high")})
     arms, registry = in_points[rows.iteration.notna()], in_points[rows.iteration.isna()]
-    with _style():
+    with style():
         figure = Figure(figsize=(7.2, 4.4), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
@@ -72,25 +72,31 @@ def render(figure: Figure, path: str | Path) -> bytes:
     if kind not in NO_DATES:
         raise StudyError(f"{path}: expected a name that ends in .{', .'.join(NO_DATES)}, found {kind or 'no suffix'!r}")
     content = io.BytesIO()
-    with _style():
+    with style():
         figure.savefig(content, format=kind, dpi=200, metadata=NO_DATES[kind])
     return content.getvalue()
 
 
 @contextlib.contextmanager
-def _style() -> Iterator[None]:
+def style() -> Iterator[None]:
+    """Draw and render with matplotlib's defaults and `STYLE`, whatever the user's settings."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
         yield
 
 
+def looks() -> Iterator[tuple[Any, str]]:
+    """A colour and a marker for one arm after the other."""
+    return zip(cycle(matplotlib.color_sequences["petroff10"]), cycle(MARKERS), strict=False)
+
+
 def _arms(axes: Axes, arms: pd.DataFrame) -> None:
     """Every arm as points with intervals, joined by a line; at one iteration the arms stand side by side."""
-    looks = zip(cycle(matplotlib.color_sequences["petroff10"]), cycle(MARKERS), strict=False)
     count = arms.arm.nunique()
     step = SPREAD / max(count, 5)
-    for place, ((arm, rows), (colour, marker)) in enumerate(zip(arms.groupby("arm", sort=False), looks, strict=False)):
+    by_arm = zip(arms.groupby("arm", sort=False), looks(), strict=False)
+    for place, ((arm, rows), (colour, marker)) in enumerate(by_arm):
         rows = rows.sort_values("iteration", kind="stable")
         x = rows.iteration.to_numpy(int) + step * (place - (count - 1) / 2)
         low, middle, high = (rows[key].to_numpy() for key in ("low", "average", "high"))

@@ -78,11 +78,17 @@ class StudyFiles(Lineage):
 
     def tables(self) -> list[str]:
         names = [f"{name}.{kind}" for name in ("scores", "differences") for kind in ("csv", "md", "tex")]
-        tables = (*names, "weights.csv", "weights.md", "examples.md")
-        return [f"{self.report_folder('tables')}/{name}" for name in tables]
+        names += ["weights.csv", "weights.md", "examples.md"]
+        return [*(f"{self.report_folder('tables')}/{name}" for name in names), *self.pooled_tables()]
+
+    def pooled_tables(self) -> list[str]:
+        """The table of replicates, in a study that has some."""
+        names = [f"pooled.{kind}" for kind in ("csv", "md", "tex") if self.replicate_pairs()]
+        return [f"{self.report_folder('tables')}/{name}" for name in names]
 
     def figures(self) -> list[str]:
-        return [f"{self.report_folder('figures')}/averages.{kind}" for kind in ("pdf", "svg", "png")]
+        folder, names = self.report_folder("figures"), ("averages", "differences")
+        return [f"{folder}/{name}.{kind}" for name in names for kind in ("pdf", "svg", "png")]
 
     def report_folder(self, kind: str) -> str:
         """Where this study's `tables`, `figures` or `logs/report` lie: beside those of others with its results."""

@@ -7,6 +7,7 @@ from wspin.iteration import Iteration
 
 from .paths import StudyPaths
 
+FIGURES = {"averages": "figure", "differences": "pooled"}  # figure: the log of its job
 COLUMNS = ("generations", "reference", "scorers' logprobs", "weights", "model", "scores")
 
 
@@ -44,10 +45,11 @@ def other_jobs(paths: StudyPaths) -> dict[str, list[Job]]:
 
 
 def _report(paths: StudyPaths) -> list[Job]:
-    outputs = {"scores": [], "differences": [], "weights": [], "examples": []}
+    outputs: dict[str, list[str]] = {}
     for path in paths.tables():
-        outputs[PurePath(path).stem].append(path)
-    outputs["figure"] = paths.figures()
+        outputs.setdefault(PurePath(path).stem, []).append(path)
+    for path in paths.figures():
+        outputs.setdefault(FIGURES[PurePath(path).stem], []).append(path)
     return [Job(tuple(files), f"{paths.report_folder('logs/report')}/{name}.log") for name, files in outputs.items()]
 
 

@@ -214,6 +214,19 @@ class Lineage(Settings):
             if arm not in (None, iteration.arm) and Iteration(arm, iteration.k) in self.iterations(arm)
         ]
 
+    def pooled_comparisons(self) -> list[tuple[str, str]]:
+        """`comparisons`, and each model with replicates against the last iteration of the baseline arm of its seed."""
+        last = {self.seed(arm): self.iterations(arm)[-1] for arm in self.replicates(self.study.report.baseline)}
+        models = [name for pair in self.replicate_pairs() for name in pair if name in self.study.models]
+        outside = [(name, last[self.seed(name)].name) for name in dict.fromkeys(models) if self.seed(name) in last]
+        return [*self.comparisons(), *outside]
+
+    def replicate_pairs(self) -> list[tuple[str, str]]:
+        """(first, other) of every family of replicates among the arms and models that tables show."""
+        names = [*self.study.eval.models, *self.arms]
+        families = dict.fromkeys(tuple(other for other in self.replicates(name) if other in names) for name in names)
+        return [(first, other) for first, *others in families for other in others]
+
     def uncompared(self) -> list[str]:
         """ARM=SEED of every arm without a baseline arm."""
         return [f"{arm}={self.seed(arm)}" for arm in self.arms if self.baseline(arm) is None]

@@ -16,6 +16,11 @@ from wspin.iteration import Contrast, Iteration
 from .files import PREFERENCE_SIDES
 from .paths import StudyPaths
 
+VARIED = {  # by the key `replicates`
+    "generation and training": "the sampling of answers and the order of training; they share SFT, prompts and teacher",
+    "all": "SFT, the sampling of answers and the order of training; they share prompts and teacher",
+}
+
 
 class RuleFlags:
     """Flags of one study's programs; every method is named after a rule."""
@@ -156,6 +161,17 @@ class RuleFlags:
 
     def report_figure(self) -> list[str]:
         return ["--confidence", str(self.study.report.confidence)]
+
+    def report_pooled(self) -> list[str]:
+        against = ["--against", *(f"{model}={baseline}" for model, baseline in self.paths.pooled_comparisons())]
+        level = ["--confidence", str(self.study.report.confidence)]
+        varied = f"Replicates differ in {VARIED[self.study.replicates]}, where these have no seeds of their own."
+        note = ["--note", varied] if self.paths.replicate_pairs() else []
+        return [*self.report_scores(), *against, *level, *self._replicates(), *note]
+
+    def _replicates(self) -> list[str]:
+        pairs = [f"{first}={replicate}" for first, replicate in self.paths.replicate_pairs()]
+        return ["--replicates", *pairs] if pairs else []
 
     def report_weights(self) -> list[str]:
         return ["--shards", *self.paths.shards(), *self._weighted_iterations()]

@@ -1,0 +1,112 @@
+"""Draws the pooled differences to the baseline, a row per arm, in the width of one column of a paper."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from wspin.escaping import escaped
+from wspin.iteration import Iteration
+
+from .figures import REFERENCE, style
+from .scores import AVERAGE
+
+WIDTH = 3.3  # inches: a column of a paper with two
+ROW, MARGIN = 0.16, 0.5  # inches: of a row, and of what stands above and below the rows of a panel
+LONG = 18  # characters of a row's name that leave room for two panels side by side
+SIZE = 7.0  # of the letters, points
+INNER: dict[str, Any] = {"color": "#3f90da", "linewidth": 3.5}
+OUTER: dict[str, Any] = {"color": "black", "linewidth": 0.8}
+POINT: dict[str, Any] = {"color": "black", "marker": "o", "markersize": 3, "linestyle": "none"}
+
+
+def last_differences(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of the rows of `pooling.pool`: the differences of every arm's last iteration, and of models without any."""
+    differences = rows[rows.baseline.notna()]
+    last = differences.groupby("arm").iteration.transform("max")
+    return differences[differences.arm.isna() | (differences.iteration == last)]
+
+
+def differences(rows: pd.DataFrame, confidence: float) -> Figure:
+    """The last differences in the rows of `pooling.pool`: a panel for the average and one for each task, arms as rows.
+
+    Thick: the interval over documents. Thin: that over documents and seeds, which a row with one seed has not. With a
+    single task there is no panel for the average, which would be the same.
+    """
+    rows = last_differences(rows)
+    tasks = [task for task in dict.fromkeys(rows.task) if task != AVERAGE]
+    panels = tasks if len(tasks) < 2 else [AVERAGE, *tasks]
+    labels = row_labels(rows)
+    columns = 2 if len(panels) > 1 and max(map(len, labels.values())) <= LONG else 1
+    lines = [[task] * columns for task in panels[:1]]
+    lines += [[*panels[i : i + columns], "."][:columns] for i in range(1, len(panels), columns)]
+    with style():
+        height = len(lines) * (MARGIN + ROW * len(labels)) + 0.3
+        figure = Figure(figsize=(WIDTH, max(height, 1.0)), layout="constrained")
+        FigureCanvasAgg(figure)
+        if not panels:
+            figure.text(0.5, 0.5, "no arm to compare", ha="center", va="center", fontsize=SIZE)
+            return figure
+        for task, axes in figure.subplot_mosaic(lines).items():
+            _panel(axes, rows[rows.task == task].set_index("model"), labels)
+            axes.set_title(escaped(task), fontsize=SIZE, pad=3)
+        figure.legend(
+            handles=_keys(rows, f"{100 * confidence:g} %"),
+            title=f"model minus {_baseline(rows)}, points",
+            loc="outside lower center",
+            ncols=2,
+            frameon=False,
+            handlelength=1.5,
+            fontsize=SIZE,
+            title_fontsize=SIZE,
+        )
+    return figure
+
+
+def row_labels(rows: pd.DataFrame) -> dict[str, str]:
+    """Model -> how its row is called: by its arm, and its iteration if this is not the last one of all arms.
+
+    The number of seeds stands behind the names if it differs between rows.
+    """
+    latest, several = rows.iteration.max(), rows.seeds.nunique() > 1
+    labels = {}
+    for row in rows.drop_duplicates("model").itertuples():
+        name = row.arm if pd.notna(row.iteration) and row.iteration == latest else row.model
+        labels[row.model] = escaped(name) + (f" ({row.seeds})" if several else "")
+    return labels
+
+
+def _panel(axes: Axes, rows: pd.DataFrame, labels: dict[str, str]) -> None:
+    places = np.arange(len(labels))
+    values = 100 * rows.reindex(list(labels))[["mean", "low", "high", "item_low", "item_high"]]
+    axes.axvline(0.0, **REFERENCE, zorder=0)
+    axes.hlines(places, values.item_low, values.item_high, **INNER)
+    axes.hlines(places, values.low, values.high, **OUTER)
+    axes.plot(values["mean"], places, **POINT)
+    axes.set_yticks(places, list(labels.values()) if axes.get_subplotspec().is_first_col() else [""] * len(places))
+    axes.set_ylim(len(places) - 0.4, -0.6)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 2.5, 5, 10]))
+    axes.tick_params(labelsize=SIZE, length=2, pad=2)
+    axes.tick_params("y", length=0)
+    axes.spines["left"].set_visible(False)
+
+
+def _baseline(rows: pd.DataFrame) -> str:
+    """The model that all rows are compared with, or its arm where they are compared with several iterations."""
+    names = list(dict.fromkeys(rows.baseline))
+    arms = dict.fromkeys(Iteration.parse(name).arm for name in names)
+    return escaped(", ".join(names if len(names) == 1 else arms))
+
+
+def _keys(rows: pd.DataFrame, share: str) -> Sequence[Line2D]:
+    """What the two intervals are, without the second where no row has it."""
+    counts = sorted(set(rows.seeds) - {1})
+    seeds = f"{counts[0]} seeds" if len(counts) == 1 and rows.seeds.nunique() == 1 else "seeds"
+    inner = Line2D([], [], **INNER, solid_capstyle="butt", label=f"{share}, documents")
+    return [inner, Line2D([], [], **OUTER, label=f"documents and {seeds}")][: 2 if counts else 1]
