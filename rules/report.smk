@@ -1,4 +1,4 @@
-"""Report: what the study shows; report_seeds.smk pools its replicates.
+"""Report: what the study shows; report_seeds.smk pools its replicates and draws its trainings.
 
 in:  every score, every file of samples; every token weight with the answers it belongs to
 out: <tables>/{scores,differences}.{csv,md,tex}, averages.csv, weights.{csv,md}, examples.md

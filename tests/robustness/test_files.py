@@ -121,6 +121,16 @@ def figure(text):
     return prepare
 
 
+def rewards(text):
+    """Prepares the figure of a training curve."""
+
+    def prepare(folder):
+        (folder / "metrics.jsonl").write_text(text)
+        return ["report_rewards", "--iterations", "spin/ite0", "--curves", "metrics.jsonl", "--output", "out.svg"]
+
+    return prepare
+
+
 def example_names(folder):
     study_files(folder)
     opponents = ["--opponents", "sft", "sft", "--answers", "answers.parquet", "answers.parquet"]
@@ -408,6 +418,11 @@ CASES = [
         figure(""),
         "averages.csv: header: expected model,arm,iteration,average,low,high and rows below it, found "
         "nothing and 0; make it again",
+    ),
+    Case(
+        "a training curve without margins",
+        rewards('{"step": 1, "loss": 0.7}\n'),
+        "metrics.jsonl: line 1: rewards/margin: missing key; nothing is defaulted silently; train the model again",
     ),
     Case(
         "two opponents of one name on the page of examples",

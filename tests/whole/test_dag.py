@@ -16,7 +16,8 @@ from wspin.study.rule_flags import RuleFlags
 RESULTS = "results/two"
 STAGES = ("fetch", "data", "train", "generate", "logprobs", "weigh", "eval", "report")
 COMPARED = {f"report_{what}": 1 for what in ("scores", "differences", "figure", "pooled")}  # what follows from scores
-ANSWERED = {**COMPARED, "report_examples": 1}  # what follows from answers
+TRAINED = {**COMPARED, "report_rewards": 1}  # what follows from a training
+ANSWERED = {**TRAINED, "report_examples": 1}  # what follows from answers
 REPORT = {**ANSWERED, "report_weights": 1}
 FETCHES = {"fetch": 2, "fetch_data": 2, "fetch_tasks": 6}
 MODELS = {

@@ -52,6 +52,7 @@ IMPORTED = {
     "report differences": TABLES | {"scipy"},
     "report figure": TABLES | {"matplotlib", "scipy"},
     "report_pooled": TABLES | {"matplotlib", "scipy"},
+    "report_rewards": TABLES | {"matplotlib", "scipy"},
     "report weights": TABLES,
     "report examples": TABLES,
     "manage stale": set(),
@@ -168,6 +169,9 @@ def commands(folder):
     yield "report differences", [*compared, *tables, *averages]
     pooled = [*flags.report_pooled(), "--models", "sft", "--against"]
     yield "report_pooled", [*pooled, "--output", folder / "pooled.md", folder / "differences.svg"]
+    (folder / "curve").write_text('{"step": 1, "rewards/margin": 0.0, "unweighted/margin": 0.0}\n')
+    drawn = ["--curves", folder / "curve", "--output", folder / "rewards.svg"]
+    yield "report_rewards", ["--iterations", "equal/ite0", *drawn]
     yield "report figure", [*flags.report_figure(), *averages, "--output", folder / "averages.svg"]
     kinds = {"weights": weights.parent, "reference": reference.parent, "generations": answers[1].parent}
     shards = ["--prompts", rows, "--shards", "00", "--iterations", "equal/ite0"]

@@ -114,6 +114,21 @@ def pooled(
     return Report({**by_suffix(tables, texts), **rendered}, input_paths(files))
 
 
+def rewards(
+    iterations: Sequence[str], curves: Sequence[str], replicates: Sequence[str], output: Sequence[str]
+) -> Report:
+    """The reward margins of the iterations, from the file of each one's training curve."""
+    from . import curves as training_curves
+    from . import figures
+
+    if len(iterations) != len(curves):
+        raise StudyError(f"--curves: expected {len(iterations)} files, one per iteration, found {len(curves)}")
+    arms = {replicate: arm for arm, replicate in split_pairs("ARM=REPLICATE", replicates)}
+    rows = training_curves.read_margins(dict(zip(iterations, curves, strict=True)), arms)
+    drawn = training_curves.margins(rows)
+    return Report({path: figures.render(drawn, path) for path in output}, list(curves))
+
+
 def by_suffix(paths: Sequence[str], contents: Mapping[str, str]) -> dict[str, bytes]:
     """Every path with the content in its format. Raises `StudyError` at a suffix that is none of `contents`."""
     for path in paths:

@@ -87,12 +87,16 @@ class StudyFiles(Lineage):
         return [f"{self.report_folder('tables')}/{name}" for name in names]
 
     def figures(self) -> list[str]:
-        folder, names = self.report_folder("figures"), ("averages", "differences")
+        folder, names = self.report_folder("figures"), ("averages", "differences", "rewards")
         return [f"{folder}/{name}.{kind}" for name in names for kind in ("pdf", "svg", "png")]
 
     def report_folder(self, kind: str) -> str:
         """Where this study's `tables`, `figures` or `logs/report` lie: beside those of others with its results."""
         return "/".join(filter(None, (self.results, kind, self.study.report.folder)))
+
+    def curves(self) -> list[str]:
+        """The training curve of every iteration."""
+        return [self.metrics(model) for model in self.iteration_models()]
 
     def all_scores(self) -> list[str]:
         return [path for model in self.table_models() for path in self.scores(model)]

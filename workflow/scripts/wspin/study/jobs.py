@@ -7,7 +7,7 @@ from wspin.iteration import Iteration
 
 from .paths import StudyPaths
 
-FIGURES = {"averages": "figure", "differences": "pooled"}  # figure: the log of its job
+FIGURES = {"averages": "figure", "differences": "pooled", "rewards": "rewards"}  # figure: the log of its job
 COLUMNS = ("generations", "reference", "scorers' logprobs", "weights", "model", "scores")
 
 

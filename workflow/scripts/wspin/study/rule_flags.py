@@ -169,6 +169,9 @@ class RuleFlags:
         note = ["--note", varied] if self.paths.replicate_pairs() else []
         return [*self.report_scores(), *against, *level, *self._replicates(), *note]
 
+    def report_rewards(self) -> list[str]:
+        return ["--iterations", *self.paths.iteration_models(), *self._replicates()]
+
     def _replicates(self) -> list[str]:
         pairs = [f"{first}={replicate}" for first, replicate in self.paths.replicate_pairs()]
         return ["--replicates", *pairs] if pairs else []
