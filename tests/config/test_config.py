@@ -11,9 +11,7 @@ from wspin.config.load import load_study
 from wspin.config.study import merge
 from wspin.errors import StudyError
 
-OVERLAYS = sorted(
-    path for path in CONFIG.rglob("*.yaml") if path != BASE and "tasks" not in path.relative_to(CONFIG).parts
-)
+OVERLAYS = sorted((CONFIG / "overlays").rglob("*.yaml"))
 
 
 BELOW = {"everything.yaml": (CONFIG / "overlays/demo.yaml",)}  # what an overlay is laid over, beside the study

@@ -17,6 +17,7 @@ LONGEST_PART = 255  # bytes of a file's name, on the usual file systems
 LONGEST_NAME = 100  # characters
 # Names on the hub, which `hub_name` limits further: without `--`, `..` and `.git` at the end
 _PART = r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"
+ENTRY_NAME = r"[a-z][a-z0-9_.-]*"  # of models and arms
 HUB_NAME, PUSH_NAME = rf"^({_PART}/)?{_PART}$", rf"^{_PART}/{_PART}$"
 
 
@@ -99,7 +100,7 @@ Task = Annotated[str, Field(pattern=r"^[\w.+-]+$")]
 Revision = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 FolderName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=LONGEST_NAME)]
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.-]*$", max_length=LONGEST_NAME)]
+Name = Annotated[str, Field(pattern=f"^{ENTRY_NAME}$", max_length=LONGEST_NAME)]
 PATTERNS = {  # in the words of messages
     r"^\w[\w.-]*$": "the name of a split, without slices or folders; `prompts` and `pairs` limit its rows",
     r"^[\w.+-]+$": "the name of a task of lm-eval, without folders",
@@ -108,7 +109,7 @@ PATTERNS = {  # in the words of messages
     PUSH_NAME: "a repository on the hub, `owner/name`",
     r"^[0-9a-f]{64}$": "the 64 hex digits of a checksum",
     r"^[a-z][a-z0-9_-]*$": "the name of a folder, of a-z, 0-9, `_` and `-`, that begins with a letter",
-    r"^[a-z][a-z0-9_.-]*$": "a name of a-z, 0-9, `_`, `.` and `-` that begins with a letter",
+    f"^{ENTRY_NAME}$": "a name of a-z, 0-9, `_`, `.` and `-` that begins with a letter",
 }
 Engine = Literal["transformers", "vllm"]
 PRECISIONS = ("float32", "bfloat16")

@@ -15,7 +15,7 @@ from wspin.errors import StudyError
 
 from .checks import complaints
 from .explain import Complaint, complaints_of
-from .reader import Layer, Place, read_layer, show
+from .reader import Layer, Place, complaint_line, read_layer
 from .replicates import Replicates, check_seeds
 from .study import Study, merge
 
@@ -68,7 +68,7 @@ def _study(layers: Sequence[Layer], idle_nulls: dict[Place, str]) -> Study:
         for place, line in idle_nulls.items()
         if wrong.isdisjoint(place[:depth] for depth in range(len(place) + 1))
     }
-    mistakes = [*idle.values(), *(_line(places, *complaint) for complaint in found)]
+    mistakes = [*idle.values(), *(complaint_line(places, *complaint) for complaint in found)]
     if mistakes:
         raise StudyError(*mistakes)
     return study
@@ -117,7 +117,7 @@ def _idle_nulls(layers: Iterable[Layer]) -> Iterator[tuple[Place, str]]:
         for place, value in _entries(layer.values):
             if value is None and place not in known:
                 message = "null deletes an inherited key, and none is inherited; remove the line, or give a value or {}"
-                yield place, _line(layer.places, place, message)
+                yield place, complaint_line(layer.places, place, message)
         known |= layer.places.keys()
 
 
@@ -147,11 +147,3 @@ def _on_the_hub(mapping: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]
         for entry in section.values() if isinstance(section, dict) else ():
             if isinstance(entry, dict) and isinstance(entry.get("hub"), str) and not entry.get("path"):
                 yield kind, entry
-
-
-def _line(places: dict[Place, str], place: Place, message: str) -> str:
-    """Prefix a message with the line of its key, or of the nearest key above it."""
-    for depth in range(len(place), -1, -1):
-        if place[:depth] in places:
-            return f"{places[place[:depth]]}: {show(place) or 'study'}: {message}"
-    return f"config: {show(place) or 'study'}: {message}"

@@ -208,3 +208,11 @@ def _lines(loader: yaml.SafeLoader, node: yaml.Node, place: Place) -> Iterator[t
 def show(place: Sequence[str]) -> str:
     """A place in the configuration, in one line; letters that look like others by their code."""
     return ".".join(ascii(key[:LONGEST_KEY])[1:-1] for key in place)
+
+
+def complaint_line(places: dict[Place, str], place: Place, message: str) -> str:
+    """A message with its place in front, and the line of its key, or of the nearest key above it."""
+    for depth in range(len(place), -1, -1):
+        if place[:depth] in places:
+            return f"{places[place[:depth]]}: {show(place) or 'study'}: {message}"
+    return f"config: {show(place) or 'study'}: {message}"

@@ -1,0 +1,80 @@
+"""The file that names a family of tests."""
+
+import re
+
+import pytest
+import workflow
+
+from wspin.config.preregistration import read_preregistration
+from wspin.errors import StudyError
+
+TEXT = """\
+level: 0.05
+contrasts:
+  - wspin - spin
+  - kd - wspin.mean_one
+tasks: [average]
+iterations: [last, 0]
+tests: [seeds]
+"""
+
+
+def written(folder, text):
+    path = folder / "preregistration.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_the_family_is_that_of_the_file(tmp_path):
+    family = read_preregistration(written(tmp_path, TEXT))
+    assert family.pairs == [("wspin", "spin"), ("kd", "wspin.mean_one")]
+    assert family.iterations == ["last", 0]
+    assert (family.level, family.tasks, family.tests) == (0.05, ["average"], ["seeds"])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "message"),
+    [
+        ("level: 0.05", "level: 5", 1, "level: expected a number below 1, found 5"),
+        ("level: 0.05\n", "", "", "level: missing key; nothing is defaulted silently"),
+        ("tests:", "test:", 7, "test: unknown key; did you mean `tests`?"),
+        ("wspin - spin", "wspin-spin", 2, "contrasts.0: expected `arm - baseline` with blanks.*, found 'wspin-spin'"),
+        ("wspin - spin", "spin - spin", 2, "contrasts.0: expected `arm - baseline`, two names, found 'spin - spin'"),
+        ("wspin - spin", "wspin/ite3 - spin/ite3", 2, "contrasts.0: expected `arm - baseline`"),
+        (
+            "kd - wspin.mean_one",
+            "wspin - spin",
+            2,
+            "contrasts: expected every entry once, found \\['wspin - spin', 'wspin - spin'\\]; remove",
+        ),
+        ("[average]", "[]", 5, "tasks: expected 1 or more entries"),
+        ("[last, 0]", "[latest]", 6, "iterations.0: expected `last` or the number of an iteration, found 'latest'"),
+        ("[last, 0]", "[-1]", 6, "iterations.0: expected `last` or the number of an iteration, found -1"),
+        ("[last, 0]", "[true]", 6, "iterations.0: expected `last` or the number of an iteration, found true"),
+        ("[seeds]", "[seed]", 7, "tests.0: expected 'mcnemar', 'documents' or 'seeds', found 'seed'; did you mean"),
+        (
+            "[seeds]",
+            "[mcnemar]",
+            7,
+            "tests: expected tests of all `tasks`: mcnemar asks about right and wrong answers, which `average` has",
+        ),
+        ("[seeds]", "[seeds", 8, "expected YAML"),
+    ],
+)
+def test_a_mistake_is_named_with_its_line(tmp_path, old, new, line, message):
+    path = written(tmp_path, TEXT.replace(old, new))
+    with pytest.raises(StudyError) as error:
+        read_preregistration(path)
+    place = f"{path}:{line}" if line else f"{path}"
+    assert re.match(rf"{re.escape(place)}: {message}", error.value.args[-1]), error.value
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(StudyError, match="expected a configuration file, found none; correct its path"):
+        read_preregistration(tmp_path / "none.yaml")
+
+
+def test_the_family_of_the_repository_is_valid():
+    family = read_preregistration(workflow.ROOT / "config/preregistration.yaml")
+    assert len(family.pairs) == 8
+    assert family.pairs[0] == ("wspin", "spin")
