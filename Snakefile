@@ -30,6 +30,7 @@ include: "rules/weigh.smk"
 include: "rules/eval.smk"
 include: "rules/report.smk"
 include: "rules/report_seeds.smk"
+include: "rules/report_tests.smk"
 include: "rules/manage.smk"
 
 

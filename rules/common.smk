@@ -14,6 +14,7 @@ from pathlib import Path
 sys.path.append(str(Path(workflow.basedir) / "workflow" / "scripts"))
 
 from wspin.config.load import read_study
+from wspin.config.preregistration import read_preregistration
 from wspin.errors import StudyError
 from wspin.iteration import Iteration
 from wspin.study.rule_flags import RuleFlags
@@ -32,6 +33,8 @@ os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.ge
 try:
     base = [] if workflow.config_settings.replace_workflow_config else ["config/config.yaml"]
     STUDY = read_study([*base, *workflow.overwrite_configfiles], workflow.config_settings.config)
+    if STUDY.report.preregistration:
+        read_preregistration(STUDY.report.preregistration)  # a mistake in it is found before the first job
     ALIVE = show_alive()  # held while this process lives, to tell a stale workflow lock from a live one
 except (StudyError, OSError) as error:
     sys.exit(error_line(error))

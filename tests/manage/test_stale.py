@@ -234,7 +234,7 @@ def scripts(tmp_path, monkeypatch):
         ("study/paths", set()),
         ("study/rule_flags", set()),
         ("config/study", set()),
-        ("report/bootstrap", {"report"}),
+        ("report/bootstrap", {"report", "report_tests"}),
         ("progress", set()),
         ("errors", set()),
     ],

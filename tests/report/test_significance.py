@@ -2,6 +2,8 @@
 
 import itertools
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -117,3 +119,44 @@ def test_under_the_null_few_are_significant_and_under_a_difference_most():
             found[test, shift] = np.mean(np.array(values) <= 0.05)
     assert all(found[test, 0.0] <= 0.1 for test in ("documents", "mcnemar", "seeds")), found
     assert all(found[test, 0.25] >= 0.6 for test in ("documents", "mcnemar", "seeds")), found
+
+
+# docs/statistics.md
+
+PAGE = (Path(__file__).parents[2] / "docs/statistics.md").read_text()
+
+
+def page_rows(header):
+    """Cells of the table of the page that begins with this cell, without its header."""
+    lines = PAGE.split(f"| {header} |")[1].split("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_mcnemars_numbers_are_those_of_the_page():
+    rows = page_rows("arm alone right")
+    assert len(rows) == 4
+    assert [f"{mcnemar(int(better), int(worse)):.4f}" for better, worse, *_ in rows] == [row[-1] for row in rows]
+
+
+def test_the_permutation_is_that_of_the_page():
+    rows = page_rows("document")
+    values = np.array([[float(cell) for cell in row[1:]] for row in rows])
+    assert values[:, :2].mean(axis=1) == pytest.approx(values[:, 2])
+    assert f"p = {sign_permutation(values[:, 2], DRAWS, generator()):.4f}. The" in PAGE
+
+
+def test_students_numbers_are_those_of_the_page():
+    rows = page_rows("differences, points")
+    assert len(rows) == 3
+    for differences, *shown, p in rows:
+        values = np.array([float(value) for value in differences.split(", ")])
+        deviation = values.std(ddof=1)
+        t = values.mean() / (deviation / math.sqrt(len(values)))
+        assert [f"{value:.2f}" for value in (values.mean(), deviation, t)] == shown
+        assert f"{seeds_test(values):.4f}" == p
+
+
+def test_holms_numbers_are_those_of_the_page():
+    rows = re.findall(r"^\| (?:p|adjusted) \| (0.*) \|$", PAGE, re.MULTILINE)
+    p, adjusted = ([float(cell) for cell in row.split(" | ")] for row in rows)
+    assert holm(p) == pytest.approx(adjusted)

@@ -134,3 +134,19 @@ def test_seeds_without_a_meaning_are_refused(overlay, message):
 def test_a_mistake_in_what_is_replicated_is_reported_once():
     message = refusal({"arms": {"spin": {**SEEDS, "train": {"beta": -1.0}}}})
     assert message.count("train.beta") == 1
+
+
+def test_tests_know_contrasts_replicates_and_seeds():
+    shown = {"models": {"kd": {**KD, "seeds": [42, 43]}}, "generate": {"answers": "greedy"}, "eval": {"models": ["kd"]}}
+    report = {"preregistration": "config/preregistration.yaml", "bootstrap": 99}
+    arms = {"spin": {"seeds": [42, 43]}, "wspin": {"seeds": [42, 43]}, "wspin.paper": None}
+    for baseline in ("spin", "spin.s43"):
+        words = RuleFlags(paths(arms, report={**report, "baseline": baseline}, **shown)).report_tests()
+        assert words[words.index("--contrasts") :] == [
+            *("--contrasts", "wspin=spin"),
+            *("--replicates", "spin=spin.s43", "wspin=wspin.s43", "kd=kd.s43"),
+            *("--seeds", "spin=42", "spin.s43=43", "wspin=42", "wspin.s43=43", "kd=42", "kd.s43=43"),
+            *("--draws", "99", "--seed", "42", "--preregistration", "config/preregistration.yaml"),
+        ]
+    alone = RuleFlags(paths({"wspin": None, "wspin.paper": None})).report_tests()
+    assert not {"--contrasts", "--replicates", "--preregistration"} & set(alone)

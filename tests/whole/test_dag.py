@@ -15,7 +15,7 @@ from wspin.study.rule_flags import RuleFlags
 
 RESULTS = "results/two"
 STAGES = ("fetch", "data", "train", "generate", "logprobs", "weigh", "eval", "report")
-COMPARED = {f"report_{what}": 1 for what in ("scores", "differences", "figure", "pooled")}  # what follows from scores
+COMPARED = {f"report_{what}": 1 for what in ("scores", "differences", "tests", "figure", "pooled")}  # what follows from scores
 TRAINED = {**COMPARED, "report_rewards": 1}  # what follows from a training
 ANSWERED = {**TRAINED, "report_examples": 1}  # what follows from answers
 REPORT = {**ANSWERED, "report_weights": 1}
@@ -262,6 +262,14 @@ def test_settings_of_the_other_engine_are_no_flags():
 def test_another_metric_writes_the_tables_alone(finished):
     planned = finished.overlay({"report": {"metrics": {"one": "exact_match,none"}}}).plan("all")
     assert planned.counts == {**COMPARED, "all": 1}
+
+
+def test_a_preregistration_tests_again_alone_and_a_mistake_in_it_is_one_line(finished):
+    registered = finished.overlay({"report": {"preregistration": "config/preregistration.yaml"}})
+    assert registered.plan("all").counts == {"report_tests": 1, "all": 1}
+    done = finished.overlay({"report": {"preregistration": "config/config.yaml"}}).run("--dry-run", "all")
+    assert done.returncode != 0
+    assert "config/config.yaml: level: missing key; nothing is defaulted silently" in done.stdout.splitlines()
 
 
 def test_one_more_iteration_plans_that_iteration_alone(finished):

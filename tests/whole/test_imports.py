@@ -50,6 +50,7 @@ IMPORTED = {
     "eval": MODELS | TABLES | {"lm_eval", "datasets", "scipy"},  # `datasets` patches scipy's reader of files
     "report scores": TABLES,
     "report differences": TABLES | {"scipy"},
+    "report_tests": TABLES | {"scipy"},
     "report figure": TABLES | {"matplotlib", "scipy"},
     "report_pooled": TABLES | {"matplotlib", "scipy"},
     "report_rewards": TABLES | {"matplotlib", "scipy"},
@@ -172,6 +173,7 @@ def commands(folder):
     (folder / "curve").write_text('{"step": 1, "rewards/margin": 0.0, "unweighted/margin": 0.0}\n')
     drawn = ["--curves", folder / "curve", "--output", folder / "rewards.svg"]
     yield "report_rewards", ["--iterations", "equal/ite0", *drawn]
+    yield "report_tests", [*flags.report_tests(), "--models", "sft", "--contrasts", "sft=sft", *tables[:3]]
     yield "report figure", [*flags.report_figure(), *averages, "--output", folder / "averages.svg"]
     kinds = {"weights": weights.parent, "reference": reference.parent, "generations": answers[1].parent}
     shards = ["--prompts", rows, "--shards", "00", "--iterations", "equal/ite0"]

@@ -28,6 +28,7 @@ INTRODUCTION = """\
 | `overlays/` | studies that change the one above: `demo.yaml` and `smollm2.yaml` for a CPU, two papers' settings and tables |
 | `tasks/` | lm-eval's task files: the demo's, on held-out rows, and those of `smollm2.yaml` |
 | `architectures/` | shapes of the study's models, which `preflight` reads until they are fetched |
+| `preregistration.yaml` | the family of tests of a study with seeds, named by `report.preregistration` |
 | `schema.json` | JSON Schema of a configuration file, for completion and checks in an editor; generated |
 | `README.md` | this page; generated |
 

@@ -274,5 +274,13 @@ class Report(Section):
         "are compared to the arm that differs from it in the seed alone"
     )
     examples: Count = Field(description="prompts shown with the opponents' answers and their weights")
-    bootstrap: Draws = Field(description="draws of the paired bootstrap over items")
+    bootstrap: Draws = Field(
+        description="draws of the paired bootstrap over items; the most sign patterns that a permutation test sums, "
+        "which draws as many where there are more"
+    )
     confidence: Confidence = Field(description="level of the intervals")
+    preregistration: FilePath | None = Field(
+        None,
+        description="file with the family of tests that was fixed before the results were looked at: its `level`, "
+        "`contrasts`, `tasks`, `iterations` and `tests` (docs/statistics.md); without it all tests are exploratory",
+    )

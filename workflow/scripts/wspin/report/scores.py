@@ -11,11 +11,11 @@ from typing import Annotated, Any, NamedTuple, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from wspin.config.explain import complaints_of
+from wspin.config.preregistration import AVERAGE
 from wspin.errors import StudyError
 from wspin.iteration import Iteration
 from wspin.storage.files import read_json
 
-AVERAGE = "average"  # stands among the tasks of a table
 Groups = Mapping[str, Sequence[str]]  # {mean of a table: its tasks}
 
 

@@ -1,6 +1,6 @@
 """Tests of a difference between two models, and their adjustment for their number. All are two-sided.
 
-McNemar's test, exact: Biometrika 12 (1947); sign permutation: Fisher, The Design of Experiments (1935), section 21.
+McNemar's test, exact: Psychometrika 12 (1947); sign permutation: Fisher, The Design of Experiments (1935), section 21.
 """
 
 from collections.abc import Sequence

@@ -100,7 +100,7 @@ def difference_texts(
     if differences.empty:
         legend = escaped(f"There is no arm to compare: no arm shares an iteration with the baseline arm.{note}")
         return {".md": f"{legend}\n", ".tex": f"% {legend}\n"}
-    difference, low, high = (differences[key].map(_signed) for key in ("difference", "low", "high"))
+    difference, low, high = (differences[key].map(signed_points) for key in ("difference", "low", "high"))
     rows = differences.assign(shown=difference + " [" + low + ", " + high + "]")
     rows.index = pd.Index(rows.model + " - " + rows.baseline, name="model - baseline")
     sizes = dict(zip(rows.task, rows.n, strict=True))
@@ -115,7 +115,8 @@ def uncompared_note(arms: Iterable[tuple[str, str]]) -> str:
     return f" Without a row, {reason}: {', '.join(names)}." if names else ""
 
 
-def _signed(value: float) -> str:
+def signed_points(value: float) -> str:
+    """A fraction as points with its sign: `+2.50`."""
     return f"{round(round(100 * value, 8), 2) + 0.0:+.2f}"  # + 0.0: no negative zero
 
 

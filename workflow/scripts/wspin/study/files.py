@@ -78,7 +78,8 @@ class StudyFiles(Lineage):
 
     def tables(self) -> list[str]:
         names = [f"{name}.{kind}" for name in ("scores", "differences") for kind in ("csv", "md", "tex")]
-        names += ["weights.csv", "weights.md", "examples.md"]
+        names += [f"{name}.{kind}" for name in ("tests", "weights") for kind in ("csv", "md")]
+        names += ["examples.md"]
         return [*(f"{self.report_folder('tables')}/{name}" for name in names), *self.pooled_tables()]
 
     def pooled_tables(self) -> list[str]:

@@ -159,6 +159,22 @@ class RuleFlags:
         draws = ["--bootstrap", str(settings.bootstrap), "--seed", str(self.study.seed)]
         return [*self.report_scores(), *against, *draws, "--confidence", str(settings.confidence)]
 
+    def report_tests(self) -> list[str]:
+        settings, names = self.study.report, [*self.paths.arms, *self.study.eval.models]
+        replicates = {name: self.paths.replicates(name) for name in names}
+        firsts = [name for name in names if replicates[name][0] == name]
+        baseline = self.paths.replicates(settings.baseline)[0]
+        compared = [name for name in firsts if name in self.study.arms and name != baseline]
+        lists = {
+            "--contrasts": [f"{arm}={baseline}" for arm in compared],
+            "--replicates": [f"{name}={other}" for name in firsts for other in replicates[name][1:]],
+            "--seeds": [f"{name}={self.paths.seed(name)}" for name in names],
+        }
+        given = [word for flag, words in lists.items() if words for word in (flag, *words)]
+        registered = ["--preregistration", settings.preregistration] if settings.preregistration else []
+        draws = ["--draws", str(settings.bootstrap), "--seed", str(self.study.seed)]
+        return [*self.report_scores(), *given, *draws, *registered]
+
     def report_figure(self) -> list[str]:
         return ["--confidence", str(self.study.report.confidence)]
 
