@@ -274,6 +274,16 @@ def test_the_page_names_what_is_significant():
     assert "* Significant at level 0.05: planted - spin at iteration 1, average, seeds.\n" in texts[".md"]
 
 
+def test_significant_is_what_the_adjusted_p_allows():
+    p = row_of(
+        run_tests(study(), [], family()).frame, arm="planted", label="preregistered"
+    ).p  # of two: Holm doubles it
+    for factor, expected in ((1.5, "none."), (2.5, "planted - spin at iteration 1, average, seeds.")):
+        registered = Registered("family.yaml", "ab12", family(level=factor * p))
+        result = run_tests(study(), [], registered.preregistration)
+        assert family_lines(result, registered)[1] == f"Significant at level {factor * p:g}: {expected}"
+
+
 def test_the_page_of_one_seed_shows_its_tests():
     texts, _ = table(study(seeds=(42,)), CONTRASTS)
     rows = cells(texts[".md"])[1:]
