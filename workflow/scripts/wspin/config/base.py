@@ -18,6 +18,8 @@ LONGEST_NAME = 100  # characters
 # Names on the hub, which `hub_name` limits further: without `--`, `..` and `.git` at the end
 _PART = r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"
 ENTRY_NAME = r"[a-z][a-z0-9_.-]*"  # of models and arms
+# A row of a published table: method, iteration, variant
+ROW = r"^([\w.+-]+)(?:@(\d+))?(?: \(([^()]+)\))?$"
 HUB_NAME, PUSH_NAME = rf"^({_PART}/)?{_PART}$", rf"^{_PART}/{_PART}$"
 
 
@@ -94,6 +96,7 @@ Setting = Annotated[int | float | str | bool, BeforeValidator(_setting)]
 Text = Annotated[str, Field(min_length=1), AfterValidator(_text)]
 FilePath = Annotated[str, Field(min_length=1), AfterValidator(_path)]
 Hub = Annotated[str, Field(pattern=HUB_NAME), AfterValidator(hub_name)]
+RowName = Annotated[str, Field(pattern=ROW)]
 PushTo = Annotated[str, Field(pattern=PUSH_NAME), AfterValidator(hub_name)]
 Split = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
 Task = Annotated[str, Field(pattern=r"^[\w.+-]+$")]
@@ -106,6 +109,7 @@ PATTERNS = {  # in the words of messages
     r"^[\w.+-]+$": "the name of a task of lm-eval, without folders",
     HUB_NAME: "a name on the hub, `owner/name`; a local folder is given as `path`",
     r"^[0-9a-f]{40}$": "the 40 hex digits of a commit; `make revisions` looks them up where the key is missing",
+    ROW: "a row as `method`, `method@iteration`, `method (variant)` or `method@iteration (variant)`",
     PUSH_NAME: "a repository on the hub, `owner/name`",
     r"^[0-9a-f]{64}$": "the 64 hex digits of a checksum",
     r"^[a-z][a-z0-9_-]*$": "the name of a folder, of a-z, 0-9, `_` and `-`, that begins with a letter",

@@ -4,6 +4,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import pandas as pd
 
+from wspin.errors import StudyError
+
+from .grim import DOCUMENTS, attainable
 from .scores import ScoreFile, TaskScores, arm_columns, check_chosen
 
 COLUMNS = ("model", "arm", "iteration", "task", "group", "filter", "metric", "value", "stderr", "n")
@@ -34,8 +37,16 @@ def _results(tasks: Mapping[str, TaskScores], group: str | None = None) -> Itera
 
 
 def chosen_scores(files: Sequence[ScoreFile], metrics: Mapping[str, str]) -> pd.DataFrame:
-    """The rows of `score_frame` with the metric chosen for each task. Raises `StudyError` as `check_chosen`."""
+    """The rows of `score_frame` with the metric chosen for each task.
+
+    Raises `StudyError` as `check_chosen`, and at a score that is no share of its documents where it should be one.
+    """
     check_chosen(files, metrics)
     scores = score_frame(files)
     chosen = [(task, *key.partition(",")[::2]) for task, key in metrics.items()]
-    return scores[scores.group.isna()].merge(pd.DataFrame(chosen, columns=["task", "metric", "filter"]))
+    rows = scores[scores.group.isna()].merge(pd.DataFrame(chosen, columns=["task", "metric", "filter"]))
+    for row in rows[rows.task.isin(DOCUMENTS)].itertuples():
+        if not attainable(f"{100 * row.value:.2f}", row.n):
+            expected = f"expected a share of {row.n} documents, found {row.value!r}"
+            raise StudyError(f"{row.model}: {row.task}: {row.metric}: {expected}; evaluate the model again")
+    return rows
