@@ -31,6 +31,7 @@ include: "rules/eval.smk"
 include: "rules/report.smk"
 include: "rules/report_seeds.smk"
 include: "rules/report_tests.smk"
+include: "rules/report_published.smk"
 include: "rules/manage.smk"
 
 

@@ -1,4 +1,4 @@
-"""Report: what the study shows; report_seeds.smk pools its replicates and draws its trainings.
+"""Report: what the study shows; report_*.smk pool its seeds, test its differences, set published numbers beside it.
 
 in:  every score, every file of samples; every token weight with the answers it belongs to
 out: <tables>/{scores,differences}.{csv,md,tex}, averages.csv, weights.{csv,md}, examples.md

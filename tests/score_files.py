@@ -80,10 +80,10 @@ def command(kind, results, *more, metrics=METRICS, models=MODELS):
     return [kind, "--results", str(results), "--models", *models, *tasks, *outputs, *map(str, more)]
 
 
-def check_records(outputs, inputs, name="report"):
+def check_records(outputs, inputs, program="report"):
     for path in outputs:
         record = json.loads(path.with_name(path.name + ".provenance.json").read_text())
-        assert record["program"] == name
+        assert record["program"] == program
         assert set(record["inputs"]) == set(map(str, inputs))
 
 

@@ -76,7 +76,7 @@ def test_values_from_the_command_line_are_placed_too():
 
 
 def test_null_deletes_an_inherited_key():
-    study = load({"models": {"dpo": None}, "eval": {"models": ["base"]}})
+    study = load({"models": {"dpo": None}, "eval": {"models": ["base"]}, "report": {"published": None}})
     assert list(study.models) == ["base", "sft", "teacher"]
     assert merge({"a": {"b": 1, "c": [1, 2]}}, {"a": {"b": None, "c": [3]}, "d": None}) == {"a": {"c": [3]}}
 

@@ -111,6 +111,7 @@ PLANS = {
         "generate": {"given": "README.md"},  # any file that is there
         "weigh": {"given": "README.md"},
         "arms": {"wspin.paper": None, "wspin.s43": {"seed": 43, "train": {"loss": "wspin"}}},
+        "report": {"published": None},
     },
     "forks": {
         "data_window": 3,

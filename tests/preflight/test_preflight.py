@@ -79,6 +79,10 @@ def test_spins_model_fits_where_gpus_share_it(disk):
             {"models": {"sft": {"path": "none/here", "from": None, "loss": None, "data": None}}},
             "models.sft.path: expected a file or folder at none/here, found none",
         ),
+        (
+            {"report": {"published": {"swift1": {"file": "no.csv"}}}},
+            "report.published.swift1.file: expected a file or folder at no.csv, found none",
+        ),
         ({"generate": {"given": "no.jsonl"}}, "generate.given: expected a file or folder at no.jsonl, found none"),
     ],
 )

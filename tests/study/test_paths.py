@@ -20,7 +20,8 @@ BASE = yaml.safe_load((Path(__file__).parents[2] / "config" / "config.yaml").rea
 def study_paths(arms=None, **overlay):
     """The paper's study with other arms beside `spin`."""
     alone = {"wspin": None, "wspin.paper": None}
-    return StudyPaths(load_study(merge(BASE, {"arms": {**alone, **(arms or {})}}, overlay)))
+    others = {"arms": {**alone, **(arms or {})}, "report": {"published": None}}
+    return StudyPaths(load_study(merge(BASE, others, overlay)))
 
 
 ite = Iteration.parse

@@ -4,9 +4,15 @@ import math
 import posixpath
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
-from .arms import check_arms, check_weights, loss_of, repeated, unknown_arm, unknown_model
+from wspin.errors import StudyError
+from wspin.iteration import Iteration
+
+from .arms import check_arms, check_weights, loss_of, repeated, unknown_arm, unknown_model, unknown_trained
 from .explain import Complaint
+from .published import PublishedTable, table_rows
+from .reader import Place
 from .registry import check_dtypes, check_registry, check_templates
 from .scorers import NO_MODEL
 from .study import OWN_WEIGHT_KEYS, RESERVED, Study
@@ -121,6 +127,25 @@ def _evaluation(study: Study) -> Iterator[Complaint]:
         if task not in tasks:
             yield ("report", "metrics", task), f"no task {task!r} in eval.suites"
     yield from _groups(study)
+    for name, table in study.report.published.items():
+        yield from _published(study, ("report", "published", name), table)
+
+
+def _published(study: Study, place: Place, table: PublishedTable) -> Iterator[Complaint]:
+    """Rows beside models and arms. A file that is missing stops Snakemake; results elsewhere need none."""
+    names, unknown = (*study.models, *study.arms), False
+    for name in table.rows:
+        at = (*place, "rows", name)
+        if Iteration.parse(name):
+            yield from unknown_trained(study, at, name)
+        elif name not in names:
+            unknown = True
+            yield at, f"no model or arm {name!a}; there are {', '.join(names)}; remove the row, or set it to null"
+    if not unknown and Path(table.file).exists():
+        try:
+            table_rows(table, study.arms)
+        except StudyError as error:
+            yield from ((place, line) for line in error.args)
 
 
 def _groups(study: Study) -> Iterator[Complaint]:

@@ -26,6 +26,7 @@ from .base import (
     Text,
 )
 from .losses import LOSS_INPUTS, Loss, loss_keys
+from .published import PublishedTable
 from .sources import TaskSource
 
 # Settings of a training's memory and supervision: they leave no trace in its result
@@ -284,3 +285,4 @@ class Report(Section):
         description="file with the family of tests that was fixed before the results were looked at: its `level`, "
         "`contrasts`, `tasks`, `iterations` and `tests` (docs/statistics.md); without it all tests are exploratory",
     )
+    published: dict[Name, PublishedTable] = Field({}, description="tables of papers beside models of this study")

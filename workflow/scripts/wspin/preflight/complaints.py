@@ -135,6 +135,7 @@ def _paths(study: Study) -> Iterator[str]:
     paths = {f"models.{name}.path": model.path for name, model in study.models.items()}
     paths |= {"data.sft.path": study.data.sft.path, "data.preferences.path": study.data.preferences.path}
     paths |= {f"eval.sources.{name}.path": source.path for name, source in study.eval.sources.items()}
+    paths |= {f"report.published.{name}.file": table.file for name, table in study.report.published.items()}
     paths |= {"generate.given": study.generate.given, "weigh.given": study.weigh.given}
     for place, path in paths.items():
         if path and not Path(path).exists():

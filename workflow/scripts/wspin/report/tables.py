@@ -163,8 +163,8 @@ def _pooled_score(row: Any) -> str:
 
 
 def _pooled_difference(row: Any) -> str:
-    interval = "" if np.isnan(row.stderr) else f" [{_signed(row.low)}, {_signed(row.high)}]"
-    return f"{_signed(row.mean)}{interval} {_parts(row)}"
+    interval = "" if np.isnan(row.stderr) else f" [{signed_points(row.low)}, {signed_points(row.high)}]"
+    return f"{signed_points(row.mean)}{interval} {_parts(row)}"
 
 
 def _parts(row: Any) -> str:

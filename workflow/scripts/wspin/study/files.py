@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import cache
 
+from wspin.config.published import PublishedTable
 from wspin.config.sources import Source
 from wspin.config.study import Study
 from wspin.iteration import Iteration
@@ -79,6 +80,7 @@ class StudyFiles(Lineage):
     def tables(self) -> list[str]:
         names = [f"{name}.{kind}" for name in ("scores", "differences") for kind in ("csv", "md", "tex")]
         names += [f"{name}.{kind}" for name in ("tests", "weights") for kind in ("csv", "md")]
+        names += [f"reproduction.{kind}" for kind in ("csv", "md") if self.published_tables()]
         names += ["examples.md"]
         return [*(f"{self.report_folder('tables')}/{name}" for name in names), *self.pooled_tables()]
 
@@ -86,6 +88,18 @@ class StudyFiles(Lineage):
         """The table of replicates, in a study that has some."""
         names = [f"pooled.{kind}" for kind in ("csv", "md", "tex") if self.replicate_pairs()]
         return [f"{self.report_folder('tables')}/{name}" for name in names]
+
+    def published_tables(self) -> list[PublishedTable]:
+        """Published tables by their names here, with the rows beside models that our tables show, by model."""
+        shown, tables = {*self.table_models(), *self.study.arms}, []
+        for _, table in sorted(self.study.report.published.items()):
+            rows = {name: row for name, row in sorted(table.rows.items()) if name in shown}
+            tables += [table.model_copy(update={"rows": rows})] if rows else []
+        return tables
+
+    def published_files(self) -> list[str]:
+        """The files of published numbers that stand beside ours."""
+        return list(dict.fromkeys(table.file for table in self.published_tables()))
 
     def figures(self) -> list[str]:
         folder, names = self.report_folder("figures"), ("averages", "differences", "rewards")

@@ -174,6 +174,12 @@ class RuleFlags:
         registered = ["--preregistration", settings.preregistration] if settings.preregistration else []
         draws = ["--draws", str(settings.bootstrap), "--seed", str(self.study.seed)]
         return [*self.report_scores(), *given, *draws, *registered]
+    def report_reproduction(self) -> list[str]:
+        tables = []
+        for published in self.paths.published_tables():
+            rows = [f"{model}={row}" for model, row in published.rows.items()]
+            tables += ["--table", published.file, published.table, *rows]
+        return [*self.report_scores(), "--confidence", str(self.study.report.confidence), *tables]
 
     def report_figure(self) -> list[str]:
         return ["--confidence", str(self.study.report.confidence)]

@@ -1,0 +1,41 @@
+"""Published numbers beside ours: differences with intervals, and the published cells that fail a check.
+
+    python workflow/scripts/report_reproduction.py --results results --models sft spin/ite0 --suites gsm8k \
+        --metrics gsm8k=exact_match,strict-match --confidence 0.95 \
+        --table config/published/swift_main.csv 'Table 1' sft=sft spin=spin \
+        --output results/tables/reproduction.csv results/tables/reproduction.md
+"""
+
+from wspin import cli
+from wspin.report.commands import by_suffix
+from wspin.report.reproduction import parse_tables, reproduction_tables
+from wspin.report.scores import read_scores, split_pairs
+from wspin.storage.files import whole_file
+
+
+def main(argv=None):
+    flags = parse(argv)
+    tables = parse_tables(flags.table)
+    files = read_scores(flags.results, flags.models, flags.suites)
+    metrics = dict(split_pairs("TASK=METRIC", flags.metrics))
+    outputs = by_suffix(flags.output, reproduction_tables(files, metrics, tables, flags.confidence))
+    for path, content in outputs.items():
+        with whole_file(path) as temporary:
+            temporary.write_bytes(content)
+    print(f"report_reproduction: {', '.join(outputs)}", flush=True)
+    cli.write_records(flags, outputs, [*(table.file for table in tables), *(str(file.path) for file in files)])
+
+
+def parse(argv):
+    parser = cli.program_parser("report_reproduction", __doc__)
+    cli.add_shown_scores(parser)
+    parser.add_argument("--confidence", required=True, type=float, help="level of the intervals")
+    form = ("FILE", "TABLE MODEL=ROW")
+    help = "CSV of published cells, a table of it, and which row stands beside which model or arm"
+    parser.add_argument("--table", required=True, nargs="+", action="append", metavar=form, help=help)
+    parser.add_argument("--output", required=True, nargs="+", metavar="FILE", help="the format follows the suffix")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    cli.run(main)
