@@ -507,7 +507,7 @@ study.yaml:1: eval.suites.new.piqa: no metric; add one to report.metrics, such a
     ),
     Case(
         "an unknown key for models of a loss that no model has",
-        written("models: {dpo: null}\neval: {models: [base]}\ntrain: {dpo: {betta: 1}}\n"),
+        written("models: {dpo: null}\neval: {models: [base]}\ntrain: {dpo: {betta: 1}}\nreport: {published: null}\n"),
         "study.yaml:3: train.dpo.betta: unknown key; did you mean `beta`?",
     ),
     Case(

@@ -13,6 +13,7 @@ import workflow
 import yaml
 
 from wspin.config.load import load_study
+from wspin.config.published import COLUMNS
 from wspin.config.study import merge
 from wspin.storage import code_hash
 from wspin.study.paths import StudyPaths
@@ -49,6 +50,7 @@ IMPORTED = {
     "train": MODELS | {"transformers.trainer"},
     "eval": MODELS | TABLES | {"lm_eval", "datasets", "scipy"},  # `datasets` patches scipy's reader of files
     "report scores": TABLES,
+    "report_reproduction": TABLES,
     "report differences": TABLES | {"scipy"},
     "report_tests": TABLES | {"scipy"},
     "report figure": TABLES | {"matplotlib", "scipy"},
@@ -166,6 +168,10 @@ def commands(folder):
     made = ["--scores", f"{scored}.json", "--samples", f"{scored}.samples.parquet", "--state", folder / ".state/eval"]
     yield "eval", [*read, *flags.eval("sft", "demo"), *made]
     yield "report scores", [*flags.report_scores(), "--models", "sft", *tables]
+    cells = [",".join(COLUMNS), "A paper,Table 1,sft,,,spell_backward,acc,40.00"]
+    (folder / "cells.csv").write_text("\n".join(cells))
+    beside = ["--confidence", 0.95, "--table", folder / "cells.csv", "Table 1", "sft=sft"]
+    yield "report_reproduction", [*flags.report_scores(), "--models", "sft", *beside, *tables[:3]]
     compared = [*flags.report_differences(), "--models", "sft", "--against", "--bootstrap", 10]
     yield "report differences", [*compared, *tables, *averages]
     pooled = [*flags.report_pooled(), "--models", "sft", "--against"]

@@ -215,5 +215,11 @@ def _default(key: Key, defaults: Node) -> str:
         value = key.node.get("default")
     if value is None or value == {}:
         return ""
-    text = yaml.safe_dump(value, default_flow_style=True, width=10_000, sort_keys=False).removesuffix("\n...\n").strip()
+    text = flow_text(value)
     return f"`{text}`" if len(text) <= WIDEST_DEFAULT else "see the file"
+
+
+def flow_text(value: Any) -> str:
+    """A value of the configuration as YAML in one line."""
+    text = yaml.safe_dump(value, default_flow_style=True, width=10_000, sort_keys=False, allow_unicode=True)
+    return text.removesuffix("\n...\n").strip()
