@@ -1,8 +1,9 @@
 """Rewrite what is generated from code and results: `python tests/update.py`.
 
-Always: `config/schema.json`, `config/README.md`, the job counts and hours in the README, the hours of
-docs/preflight.md, the tables of docs/targets.md, docs/robustness.md and SECURITY.md. After `make demo`: its tables in
-docs/demo.md and, last iterations only, in the README, and its figure. After `make real`: those of docs/real-model.md.
+Always: `config/schema.json`, `config/README.md`, docs/deviations.md, the job counts and hours in the README, the hours
+of docs/preflight.md, the numbers of docs/published.md, the tables of docs/targets.md, docs/robustness.md and
+SECURITY.md. After `make demo`: its tables in docs/demo.md and, last iterations only, in the README, and its figure.
+After `make real`: those of docs/real-model.md.
 """
 
 import re
@@ -16,11 +17,14 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT / "workflow" / "scripts"), str(ROOT / "tests")]
 
 import attacks  # noqa: E402
+import critique  # noqa: E402
 import inputs  # noqa: E402
 import targets  # noqa: E402
 import workflow  # noqa: E402
 
-from wspin.config import document  # noqa: E402
+from wspin.config import deviations, document  # noqa: E402
+from wspin.config.load import read_study  # noqa: E402
+from wspin.config.published import read_published  # noqa: E402
 from wspin.iteration import Iteration  # noqa: E402
 
 DEMO, REAL = ROOT / "results" / "demo", ROOT / "results" / "smollm2"
@@ -55,8 +59,10 @@ def planned_jobs() -> str:
         return job_list(workflow.checkout(Path(folder)).plan("all").counts)
 
 
-# Hours of SWIFT (OpenReview 3VvdoCcVPU), table 7, on one H100: of iteration 0 and of iteration 1
-TABLE_7 = {"generation": (0.24, 0.23), "weights": (0.58, 0.57), "training": (1.45, 1.42)}
+def deviations_page() -> str:
+    """docs/deviations.md."""
+    settings = deviations.read_settings(ROOT / deviations.SETTINGS)
+    return deviations.deviations(settings, read_study([ROOT / "config/config.yaml"]))
 
 
 def estimated_hours() -> Iterator[tuple[str, str, str]]:
@@ -78,10 +84,14 @@ def estimated_hours() -> Iterator[tuple[str, str, str]]:
         ],
         "training": [["train wspin/ite0"], ["train wspin/ite1"]],
     }
+    # SWIFT's table 7: an iteration on 50k prompts, on one H100
+    table_7 = [row for row in read_published(ROOT / "config/published/swift_cost.csv") if row.table == "Table 7"]
+    published = {row.iteration: row for row in table_7}
     lines = ["| hours on one H100 | SWIFT, iteration 0 | ours | SWIFT, iteration 1 | ours |", "|---|--:|--:|--:|--:|"]
     for stage, rows in stages.items():
         ours = [sum(map(of.get, names)) for names in rows]
-        cells = [f"{hours:.2f}" for pair in zip(TABLE_7[stage], ours, strict=True) for hours in pair]
+        theirs = [float(published[k].cells[stage]) for k in (0, 1)]
+        cells = [f"{hours:.2f}" for pair in zip(theirs, ours, strict=True) for hours in pair]
         lines.append(f"| {stage} | {' | '.join(cells)} |")
     yield "docs/preflight.md", "swift hours", "\n".join(lines) + "\n"
 
@@ -91,6 +101,7 @@ def generated() -> Iterator[tuple[str, str, str]]:
     yield "README.md", "study jobs", planned_jobs()
     yield from estimated_hours()
     yield "docs/targets.md", "targets", targets.markdown()
+    yield "docs/published.md", "published numbers", critique.markdown()
     yield "docs/robustness.md", "inputs", inputs.markdown()
     yield "SECURITY.md", "attacks", attacks.markdown()
     for name in ("scores", "differences", "weights"):
@@ -108,6 +119,8 @@ if __name__ == "__main__":
     for name, text in document.render_for(ROOT / "config").items():
         (ROOT / "config" / name).write_text(text)
         print(f"config/{name}")
+    (ROOT / "docs/deviations.md").write_text(deviations_page())
+    print("docs/deviations.md")
     for page, mark, text in generated():
         (ROOT / page).write_text(fill((ROOT / page).read_text(), mark, text))
         print(f"{page}: {mark}")

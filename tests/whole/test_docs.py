@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import attacks
+import critique
 import inputs
 import numpy as np
 import pytest
@@ -292,6 +293,13 @@ def test_the_hours_of_the_pages_are_those_of_preflight():
     for page, mark, text in update.estimated_hours():
         written = (ROOT / page).read_text()
         assert f"<!-- {mark} -->\n{text}<!-- {mark} end -->" in written
+
+
+def test_the_published_page_is_computed_from_the_published_cells():
+    """`python tests/update.py` renews it."""
+    page = (ROOT / "docs/published.md").read_text()
+    assert update.fill(page, "published numbers", critique.markdown()) == page
+    assert "**33 cells cannot be a share" in page
 
 
 def test_the_real_models_page_shows_what_a_run_made():
