@@ -27,7 +27,7 @@ rule report_reproduction:
         **stage_resources("report"),
     params:
         flags=flags(FLAGS.report_reproduction),
-        contents=contents(PATHS.published_files()),
+        contents=lambda wildcards: contents(PATHS.published_files()),
     shell:
         r"""
         exec &> >(tee {log:q})
