@@ -370,6 +370,11 @@ study.yaml:1: eval.suites.new.piqa: no metric; add one to report.metrics, such a
         "study.yaml:1: report.baseline: no arm 'sft'; there are spin, wspin, wspin.paper",
     ),
     Case(
+        "a published row beside a model that is none",
+        written("report: {published: {swift1: {rows: {spim: spin}}}}\n"),
+        "study.yaml:1: report.published.swift1.rows.spim: no model or arm 'spim'; there are base, sft, teacher, dpo, spin, wspin, wspin.paper; remove the row, or set it to null",
+    ),
+    Case(
         "results in the home folder",
         written("results: $HOME_OF_STUDIES/results\n"),
         "study.yaml:1: results: expected a path without `~` and `$`, which are not expanded here, found '$HOME_OF_STUDIES/results'; write it out",
