@@ -98,7 +98,7 @@ def test_a_replicate_refers_to_the_replicates_of_its_seed():
 
 
 def test_replicates_may_have_an_sft_of_their_own():
-    study = paths({"spin": SEEDS, "wspin": SEEDS, "wspin.paper": None}, replicates="all")
+    study = paths({"spin": SEEDS, "wspin": SEEDS, "wspin.paper": None}, replicates="all", report={"published": None})
     assert list(study.study.models) == ["base", "sft", "sft.s43", "sft.s44", "teacher", "dpo"]
     assert study.opponent(Iteration("wspin.s43", 0)) == study.response_set(Iteration("spin.s43", 0)) == "sft.s43"
     assert study.draw_seed("sft.s43") == (43, 0)
