@@ -14,7 +14,9 @@ from wspin.errors import StudyError
 OVERLAYS = sorted((CONFIG / "overlays").rglob("*.yaml"))
 
 
-BELOW = {"everything.yaml": (CONFIG / "overlays/demo.yaml",)}  # what an overlay is laid over, beside the study
+DEMO, FINDINGS = CONFIG / "overlays/demo.yaml", CONFIG / "overlays/findings.yaml"
+# What an overlay is laid over, beside the study
+BELOW = {"everything.yaml": (DEMO,), "findings.yaml": (DEMO,), "findings_words.yaml": (DEMO, FINDINGS)}
 
 
 # Configuration files

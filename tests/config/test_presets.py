@@ -20,7 +20,7 @@ def overlay(preset):
 
 
 def load(preset):
-    below = ["demo"] if preset == "everything" else []
+    below = {"everything": ["demo"], "findings": ["demo"], "findings_words": ["demo", "findings"]}.get(preset, [])
     return read_study([workflow.ROOT / "config/config.yaml", *(FOLDER / f"{name}.yaml" for name in (*below, preset))])
 
 
@@ -42,7 +42,7 @@ def at(mapping, place):
 def test_the_page_of_the_overlays_lists_each_with_its_results():
     page = (FOLDER / "README.md").read_text()
     overlays = sorted(path.stem for path in FOLDER.glob("*.yaml"))
-    assert overlays == ["controls", "demo", "everything", "smollm2", *PRESETS]
+    assert overlays == ["controls", "demo", "everything", "findings", "findings_words", "smollm2", *PRESETS]
     for name in overlays:
         assert f"`{name}.yaml`" in page
         assert f"`{load(name).results}`" in page
@@ -138,3 +138,25 @@ def test_spin_zephyr_has_the_settings_of_spin_and_its_model():
     generate = study.generate
     assert (generate.engine, generate.temperature, generate.max_new_tokens) == ("transformers", 0.0, 256)
     assert study.eval.suites == spin.eval.suites
+
+
+@pytest.mark.parametrize("preset", ["findings", "findings_words"])
+def test_the_findings_have_each_control_once_and_differ_in_the_task_alone(preset):
+    study, demo = load(preset), load("demo")
+    changed = {arm: entry.weigh for arm, entry in study.arms.items() if entry.weigh}
+    assert list(study.arms)[:2] == ["spin", "wspin"]
+    assert changed == {
+        "wspin.paper": {"mu_rejected": 1.0},
+        "permuted": {"control": "permuted"},
+        "random_matched": {"control": "random_matched"},
+        "inverse": {"control": "inverse"},
+        "equal.mean_one": {"source": "equal", "normalise": "mean_one"},
+        "wspin.mean_one": {"normalise": "mean_one"},
+    }
+    assert study.arms == load("findings").arms
+    assert study.eval.models == ["base", "sft", "teacher", "kd", "sft.long"]
+    # Every pair that self-play reads holds two answers: the new ones, and from iteration 1 on the replayed ones too
+    train, pairs = study.arm_train("spin"), 1 + study.data_window * (study.iterations - 1)
+    assert study.model_train("sft.long").epochs == study.model_train("sft").epochs + 2 * pairs * train.epochs
+    assert study.model_train("sft.long").learning_rate == study.model_train("sft").learning_rate
+    assert (study.seed, study.weigh) == (demo.seed, demo.weigh)

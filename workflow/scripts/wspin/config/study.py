@@ -14,7 +14,7 @@ from .weigh import Weigh, WeighSection
 # No names for models or arms: what lies in the results, real answers in place of a response set, the overlays' results.
 FOLDERS = ("config.yaml", "data", "fetched", "logprobs", "logs", "benchmarks", "tables", "figures", "pages")
 OVERLAYS = ("demo", "everything", "smollm2", "spin_settings", "spin_zephyr", "swift_as_released", "swift_paper")
-OVERLAYS += ("swift12_mistral", "swift12_qwen", "paper_demo")
+OVERLAYS += ("findings", "findings_words", "swift12_mistral", "swift12_qwen", "paper_demo")
 RESPONSES = ("gold", "preferences", "preferences.chosen", "preferences.rejected")
 RESERVED = frozenset((*FOLDERS, *RESPONSES, *OVERLAYS))
 
