@@ -19,6 +19,10 @@ pathvars:
     results=STUDY.results,
     logs="<results>/logs",
     benchmarks="<results>/benchmarks",
+    tables=PATHS.report_folder("tables"),
+    figures=PATHS.report_folder("figures"),
+    report_logs=PATHS.report_folder("logs/report"),
+    report_benchmarks=PATHS.report_folder("benchmarks/report"),
 
 
 include: "rules/fetch.smk"
@@ -29,9 +33,7 @@ include: "rules/logprobs.smk"
 include: "rules/weigh.smk"
 include: "rules/eval.smk"
 include: "rules/report.smk"
-include: "rules/report_seeds.smk"
-include: "rules/report_tests.smk"
-include: "rules/report_published.smk"
+include: "rules/report_comparisons.smk"
 include: "rules/manage.smk"
 
 

@@ -1,16 +1,9 @@
-"""Report: what the study shows; report_*.smk pool its seeds, test its differences, set published numbers beside it.
+"""Report: what the study shows; report_comparisons.smk compares.
 
-in:  every score, every file of samples; every token weight with the answers it belongs to
-out: <tables>/{scores,differences}.{csv,md,tex}, averages.csv, weights.{csv,md}, examples.md
-     <figures>/averages.{pdf,svg,png}
+in:  every score; every token weight with the answers it belongs to; the training curve of every iteration
+out: <tables>/scores.{csv,md,tex}, weights.{csv,md}, examples.md
+     <figures>/{averages,rewards}.{pdf,svg,png}
 """
-
-
-pathvars:
-    tables=PATHS.report_folder("tables"),
-    figures=PATHS.report_folder("figures"),
-    report_logs=PATHS.report_folder("logs/report"),
-    report_benchmarks=PATHS.report_folder("benchmarks/report"),
 
 
 rule report_scores:
@@ -37,36 +30,6 @@ rule report_scores:
         r"""
         exec &> >(tee {log:q})
         python workflow/scripts/report.py scores {params.flags:q} \
-            --output {output.csv:q} {output.markdown:q} {output.latex:q}
-        """
-
-
-rule report_differences:
-    """Compare arms document by document, and average the tasks, with bootstrap intervals."""
-    input:
-        PATHS.all_scores(),
-        PATHS.all_samples(),
-    output:
-        csv="<tables>/differences.csv",
-        markdown=report("<tables>/differences.md", caption="../workflow/report/versus.rst", category="Scores"),
-        latex="<tables>/differences.tex",
-        averages="<tables>/averages.csv",
-    log:
-        "<report_logs>/differences.log",
-    benchmark:
-        "<report_benchmarks>/differences.tsv"
-    localrule: True
-    conda:
-        "../envs/driver.yaml"
-    threads: STUDY.resources.report.threads
-    resources:
-        **stage_resources("report"),
-    params:
-        flags=flags(FLAGS.report_differences),
-    shell:
-        r"""
-        exec &> >(tee {log:q})
-        python workflow/scripts/report.py differences {params.flags:q} --averages {output.averages:q} \
             --output {output.csv:q} {output.markdown:q} {output.latex:q}
         """
 
@@ -151,4 +114,31 @@ rule report_figure:
         r"""
         exec &> >(tee {log:q})
         python workflow/scripts/report.py figure {params.flags:q} --averages {input:q} --output {output:q}
+        """
+
+
+rule report_rewards:
+    """Draw the reward margins of every iteration's training, weighted and unweighted."""
+    input:
+        PATHS.curves(),
+    output:
+        "<figures>/rewards.pdf",
+        "<figures>/rewards.png",
+        report("<figures>/rewards.svg", caption="../workflow/report/rewards.rst", category="Training"),
+    log:
+        "<report_logs>/rewards.log",
+    benchmark:
+        "<report_benchmarks>/rewards.tsv"
+    localrule: True
+    conda:
+        "../envs/driver.yaml"
+    threads: STUDY.resources.report.threads
+    resources:
+        **stage_resources("report"),
+    params:
+        flags=flags(FLAGS.report_rewards),
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+        python workflow/scripts/report_rewards.py {params.flags:q} --curves {input:q} --output {output:q}
         """

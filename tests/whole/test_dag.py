@@ -15,7 +15,9 @@ from wspin.study.rule_flags import RuleFlags
 
 RESULTS = "results/two"
 STAGES = ("fetch", "data", "train", "generate", "logprobs", "weigh", "eval", "report")
-COMPARED = {f"report_{what}": 1 for what in ("scores", "differences", "tests", "figure", "pooled")}  # what follows from scores
+COMPARED = {
+    f"report_{what}": 1 for what in ("scores", "differences", "tests", "figure", "pooled")
+}  # what follows from scores
 TRAINED = {**COMPARED, "report_rewards": 1}  # what follows from a training
 ANSWERED = {**TRAINED, "report_examples": 1}  # what follows from answers
 REPORT = {**ANSWERED, "report_weights": 1}

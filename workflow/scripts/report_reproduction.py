@@ -10,7 +10,6 @@ from wspin import cli
 from wspin.report.commands import by_suffix
 from wspin.report.reproduction import parse_tables, reproduction_tables
 from wspin.report.scores import read_scores, split_pairs
-from wspin.storage.files import whole_file
 
 
 def main(argv=None):
@@ -19,11 +18,7 @@ def main(argv=None):
     files = read_scores(flags.results, flags.models, flags.suites)
     metrics = dict(split_pairs("TASK=METRIC", flags.metrics))
     outputs = by_suffix(flags.output, reproduction_tables(files, metrics, tables, flags.confidence))
-    for path, content in outputs.items():
-        with whole_file(path) as temporary:
-            temporary.write_bytes(content)
-    print(f"report_reproduction: {', '.join(outputs)}", flush=True)
-    cli.write_records(flags, outputs, [*(table.file for table in tables), *(str(file.path) for file in files)])
+    cli.write_outputs(flags, outputs, [*(table.file for table in tables), *(str(file.path) for file in files)])
 
 
 def parse(argv):

@@ -11,7 +11,6 @@ from wspin.report.hypotheses import PermutationDraws, StudySamples, run_tests
 from wspin.report.hypothesis_tables import family_lines, hypothesis_tables, read_registered
 from wspin.report.samples import input_paths, read_samples
 from wspin.report.scores import cut_note, dtype_note, read_scores, split_groups, split_pairs
-from wspin.storage.files import whole_file
 
 
 def main(argv=None):
@@ -28,14 +27,9 @@ def main(argv=None):
         registered and registered.preregistration,
     )
     tables = hypothesis_tables(results, registered, draws, cut_note(files) + dtype_note(files))
-    outputs = by_suffix(flags.output, tables)
-    for path, content in outputs.items():
-        with whole_file(path) as temporary:
-            temporary.write_bytes(content)
     cli.print_lines(f"report_tests: {line}" for line in family_lines(results, registered))
-    print(f"report_tests: {', '.join(outputs)}", flush=True)
     given = [flags.preregistration] if registered else []
-    cli.write_records(flags, outputs, [*input_paths(files), *given])
+    cli.write_outputs(flags, by_suffix(flags.output, tables), [*input_paths(files), *given])
 
 
 def named_seed(text):
@@ -48,7 +42,7 @@ def parse(argv):
     parser = cli.program_parser("report_tests", __doc__)
     cli.add_shown_scores(parser)
     parser.add_argument("--contrasts", nargs="*", default=[], metavar="ARM=BASELINE", help="arms to compare")
-    parser.add_argument("--replicates", nargs="*", default=[], metavar="ARM=REPLICATE", help="alike but for the seed")
+    cli.add_replicates(parser)
     parser.add_argument(
         "--seeds", nargs="*", default=[], type=named_seed, metavar="ARM=SEED", help="of arms and models of the registry"
     )

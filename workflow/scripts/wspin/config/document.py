@@ -25,7 +25,7 @@ INTRODUCTION = """\
 | file | what it is |
 | --- | --- |
 | `config.yaml` | the study of the paper; always read first, and it gives every required key |
-| `overlays/` | studies that change the one above: `demo.yaml` and `smollm2.yaml` for a CPU, two papers' settings and tables |
+| `overlays/` | studies that change the one above: for a CPU (`demo.yaml` ...), the papers' settings and tables |
 | `published/` | published numbers and settings, cited and never ours (`published/README.md`) |
 | `tasks/` | lm-eval's task files: the demo's, on held-out rows, and those of `smollm2.yaml` |
 | `architectures/` | shapes of the study's models, which `preflight` reads until they are fetched |

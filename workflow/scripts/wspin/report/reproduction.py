@@ -148,7 +148,9 @@ def reproduction_tables(
 
 def _shown(lines: pd.DataFrame) -> pd.DataFrame:
     """The texts of a table: published numbers in italics, so that none is taken for ours."""
-    interval = (" [" + lines.low.map(signed_points) + ", " + lines.high.map(signed_points) + "]").where(lines.inside.notna(), "")
+    interval = (" [" + lines.low.map(signed_points) + ", " + lines.high.map(signed_points) + "]").where(
+        lines.inside.notna(), ""
+    )
     failed = (" (" + lines.check + ")").where(lines.check != "", "")
     columns = {
         "model": lines.model,

@@ -161,19 +161,14 @@ class RuleFlags:
 
     def report_tests(self) -> list[str]:
         settings, names = self.study.report, [*self.paths.arms, *self.study.eval.models]
-        replicates = {name: self.paths.replicates(name) for name in names}
-        firsts = [name for name in names if replicates[name][0] == name]
         baseline = self.paths.replicates(settings.baseline)[0]
-        compared = [name for name in firsts if name in self.study.arms and name != baseline]
-        lists = {
-            "--contrasts": [f"{arm}={baseline}" for arm in compared],
-            "--replicates": [f"{name}={other}" for name in firsts for other in replicates[name][1:]],
-            "--seeds": [f"{name}={self.paths.seed(name)}" for name in names],
-        }
-        given = [word for flag, words in lists.items() if words for word in (flag, *words)]
+        firsts = [arm for arm in self.paths.arms if self.paths.replicates(arm)[0] == arm != baseline]
+        contrasts = ["--contrasts", *(f"{arm}={baseline}" for arm in firsts)] if firsts else []
+        seeds = ["--seeds", *(f"{name}={self.paths.seed(name)}" for name in names)]
         registered = ["--preregistration", settings.preregistration] if settings.preregistration else []
         draws = ["--draws", str(settings.bootstrap), "--seed", str(self.study.seed)]
-        return [*self.report_scores(), *given, *draws, *registered]
+        return [*self.report_scores(), *contrasts, *self._replicates(), *seeds, *draws, *registered]
+
     def report_reproduction(self) -> list[str]:
         tables = []
         for published in self.paths.published_tables():

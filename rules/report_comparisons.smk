@@ -1,0 +1,126 @@
+"""Report: what differs between arms, over their seeds, and from published numbers.
+
+in:  every score, every file of samples; the preregistered family of tests, published tables
+out: <tables>/differences.{csv,md,tex}, averages.csv, tests.{csv,md}; pooled.{csv,md,tex} where there are replicates;
+     reproduction.{csv,md} where `report.published` names tables
+     <figures>/differences.{pdf,svg,png}
+"""
+
+
+rule report_differences:
+    """Compare arms document by document, and average the tasks, with bootstrap intervals."""
+    input:
+        PATHS.all_scores(),
+        PATHS.all_samples(),
+    output:
+        csv="<tables>/differences.csv",
+        markdown=report("<tables>/differences.md", caption="../workflow/report/versus.rst", category="Scores"),
+        latex="<tables>/differences.tex",
+        averages="<tables>/averages.csv",
+    log:
+        "<report_logs>/differences.log",
+    benchmark:
+        "<report_benchmarks>/differences.tsv"
+    localrule: True
+    conda:
+        "../envs/driver.yaml"
+    threads: STUDY.resources.report.threads
+    resources:
+        **stage_resources("report"),
+    params:
+        flags=flags(FLAGS.report_differences),
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+        python workflow/scripts/report.py differences {params.flags:q} --averages {output.averages:q} \
+            --output {output.csv:q} {output.markdown:q} {output.latex:q}
+        """
+
+
+rule report_pooled:
+    """Pool replicates of different seeds in a table, and draw the last iterations' differences to the baseline."""
+    input:
+        PATHS.all_scores(),
+        PATHS.all_samples(),
+    output:
+        "<figures>/differences.pdf",
+        "<figures>/differences.png",
+        report("<figures>/differences.svg", caption="../workflow/report/differences.rst", category="Scores"),
+        tables=[
+            report(path, caption="../workflow/report/pooled.rst", category="Scores") if path.endswith(".md") else path
+            for path in PATHS.pooled_tables()  # none without replicates
+        ],
+    log:
+        "<report_logs>/pooled.log",
+    benchmark:
+        "<report_benchmarks>/pooled.tsv"
+    localrule: True
+    conda:
+        "../envs/driver.yaml"
+    threads: STUDY.resources.report.threads
+    resources:
+        **stage_resources("report"),
+    params:
+        flags=flags(FLAGS.report_pooled),
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+        python workflow/scripts/report_pooled.py {params.flags:q} --output {output:q}
+        """
+
+
+rule report_tests:
+    """Test the differences between arms, and adjust the p of the preregistered family."""
+    input:
+        PATHS.all_scores(),
+        PATHS.all_samples(),
+        ancient(STUDY.report.preregistration or []),
+    output:
+        csv="<tables>/tests.csv",
+        markdown=report("<tables>/tests.md", caption="../workflow/report/tests.rst", category="Scores"),
+    log:
+        "<report_logs>/tests.log",
+    benchmark:
+        "<report_benchmarks>/tests.tsv"
+    localrule: True
+    conda:
+        "../envs/driver.yaml"
+    threads: STUDY.resources.report.threads
+    resources:
+        **stage_resources("report"),
+    params:
+        flags=flags(FLAGS.report_tests),
+        contents=contents(filter(None, [STUDY.report.preregistration])),
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+        python workflow/scripts/report_tests.py {params.flags:q} --output {output.csv:q} {output.markdown:q}
+        """
+
+
+rule report_reproduction:
+    """Set published numbers beside ours, with intervals of the difference; mark those that fail a check."""
+    input:
+        PATHS.all_scores(),
+        published=ancient(PATHS.published_files()),
+    output:
+        csv="<tables>/reproduction.csv",
+        markdown=report("<tables>/reproduction.md", caption="../workflow/report/reproduction.rst", category="Scores"),
+    log:
+        "<report_logs>/reproduction.log",
+    benchmark:
+        "<report_benchmarks>/reproduction.tsv"
+    localrule: True
+    conda:
+        "../envs/driver.yaml"
+    threads: STUDY.resources.report.threads
+    resources:
+        **stage_resources("report"),
+    params:
+        flags=flags(FLAGS.report_reproduction),
+        contents=lambda wildcards: contents(PATHS.published_files()),
+    shell:
+        r"""
+        exec &> >(tee {log:q})
+        python workflow/scripts/report_reproduction.py {params.flags:q} --output {output.csv:q} {output.markdown:q}
+        """
