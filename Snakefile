@@ -68,8 +68,7 @@ rule figures:
     localrule: True
 
 
-# One iteration: `results/spin/ite3` is the name of a rule, so that its files stay outputs of their own. Shell completion
-# adds a slash, hence the twin.
+# `results/spin/ite3` is a rule, so that its files stay outputs of their own; completion adds a slash, hence the twin.
 for target, files in PATHS.targets().items():
     for name in (target, f"{target}/"):
 

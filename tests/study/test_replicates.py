@@ -10,8 +10,8 @@ from wspin.study.rule_flags import RuleFlags
 SEEDS = {"seeds": [42, 43, 44]}
 
 
-def paths(arms, **overlay):
-    return StudyPaths(load({"arms": arms, **overlay}))
+def paths(arms, report=None, **overlay):
+    return StudyPaths(load({"arms": arms, "report": {"published": None, **(report or {})}, **overlay}))
 
 
 def test_an_arm_with_seeds_stands_for_one_arm_of_each():
@@ -98,7 +98,7 @@ def test_a_replicate_refers_to_the_replicates_of_its_seed():
 
 
 def test_replicates_may_have_an_sft_of_their_own():
-    study = paths({"spin": SEEDS, "wspin": SEEDS, "wspin.paper": None}, replicates="all", report={"published": None})
+    study = paths({"spin": SEEDS, "wspin": SEEDS, "wspin.paper": None}, replicates="all")
     assert list(study.study.models) == ["base", "sft", "sft.s43", "sft.s44", "teacher", "dpo"]
     assert study.opponent(Iteration("wspin.s43", 0)) == study.response_set(Iteration("spin.s43", 0)) == "sft.s43"
     assert study.draw_seed("sft.s43") == (43, 0)
@@ -144,7 +144,7 @@ def test_tests_know_contrasts_replicates_and_seeds():
         words = RuleFlags(paths(arms, report={**report, "baseline": baseline}, **shown)).report_tests()
         assert words[words.index("--contrasts") :] == [
             *("--contrasts", "wspin=spin"),
-            *("--replicates", "spin=spin.s43", "wspin=wspin.s43", "kd=kd.s43"),
+            *("--replicates", "kd=kd.s43", "spin=spin.s43", "wspin=wspin.s43"),
             *("--seeds", "spin=42", "spin.s43=43", "wspin=42", "wspin.s43=43", "kd=42", "kd.s43=43"),
             *("--draws", "99", "--seed", "42", "--preregistration", "config/preregistration.yaml"),
         ]
