@@ -143,8 +143,11 @@ def test_spin_zephyr_has_the_settings_of_spin_and_its_model():
 @pytest.mark.parametrize("preset", ["findings", "findings_words"])
 def test_the_findings_have_each_control_once_and_differ_in_the_task_alone(preset):
     study, demo = load(preset), load("demo")
-    changed = {arm: entry.weigh for arm, entry in study.arms.items() if entry.weigh}
-    assert list(study.arms)[:2] == ["spin", "wspin"]
+    seeds = dict.fromkeys(study.arms, 0)
+    for arm in study.arms:
+        seeds[arm.partition(".s4")[0]] += 1
+    assert {arm: count for arm, count in seeds.items() if count not in (0, 5)} == {"equal.mean_one": 1}  # as spin
+    changed = {arm: entry.weigh for arm, entry in study.arms.items() if entry.weigh and entry.seed is None}
     assert changed == {
         "wspin.paper": {"mu_rejected": 1.0},
         "permuted": {"control": "permuted"},
@@ -154,7 +157,9 @@ def test_the_findings_have_each_control_once_and_differ_in_the_task_alone(preset
         "wspin.mean_one": {"normalise": "mean_one"},
     }
     assert study.arms == load("findings").arms
-    assert study.eval.models == ["base", "sft", "teacher", "kd", "sft.long"]
+    replicates = [f"{name}{other}" for name in ("kd", "sft.long") for other in ("", ".s43", ".s44", ".s45", ".s46")]
+    assert study.eval.models == ["base", "sft", "teacher", *replicates]
+    assert study.report.preregistration == "config/preregistration.yaml"
     # Every pair that self-play reads holds two answers: the new ones, and from iteration 1 on the replayed ones too
     train, pairs = study.arm_train("spin"), 1 + study.data_window * (study.iterations - 1)
     assert study.model_train("sft.long").epochs == study.model_train("sft").epochs + 2 * pairs * train.epochs
