@@ -6,7 +6,7 @@ BIN := $(ENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup setup-vllm demo everything real preflight status adopt revisions report test test-all check docs lock audit bench check-gpu
+.PHONY: setup setup-vllm demo everything findings real preflight status adopt revisions report test test-all check docs lock audit bench check-gpu
 
 setup: $(ENV)/ready                 ## an environment with every version pinned
 
@@ -48,6 +48,15 @@ everything: setup                   ## every loss, weight source and form at the
 	$(UNLOCK)
 	$(DEMO:demo.yaml=demo.yaml config/overlays/everything.yaml) all
 	@cat results/everything/tables/scores.md; echo; cat results/everything/tables/weights.md
+
+# The two studies of docs/findings.md, at low priority; `make docs` fills in the page
+FINDINGS := demo.yaml config/overlays/findings.yaml
+
+findings: setup                     ## does weighing tokens help? Five seeds and two tasks at the demo's size; hours on two cores
+	$(UNLOCK)
+	nice env $(DEMO:demo.yaml=$(FINDINGS)) all
+	nice env $(DEMO:demo.yaml=$(FINDINGS) config/overlays/findings_words.yaml) all
+	@cat results/findings/tables/tests.md; echo; cat results/findings_words/tables/tests.md
 
 real: setup                         ## a small pretrained model on real text, on the CPU: less than an hour; downloads packages
 	$(UNLOCK)

@@ -3,7 +3,7 @@
 Always: `config/schema.json`, `config/README.md`, docs/deviations.md, the job counts and hours in the README, the hours
 of docs/preflight.md, the numbers of docs/published.md, the tables of docs/targets.md, docs/robustness.md and
 SECURITY.md. After `make demo`: its tables in docs/demo.md and, last iterations only, in the README, and its figure.
-After `make real`: those of docs/real-model.md.
+After `make real`: those of docs/real-model.md. After `make findings`: tables, scores and figures of docs/findings.md.
 """
 
 import re
@@ -28,7 +28,7 @@ from wspin.config.published import read_published  # noqa: E402
 from wspin.iteration import Iteration  # noqa: E402
 
 DEMO, REAL = ROOT / "results" / "demo", ROOT / "results" / "smollm2"
-FIGURE = "averages.svg"
+FINDINGS = {"findings": ROOT / "results" / "findings", "words": ROOT / "results" / "findings_words"}
 
 
 def fill(page: str, mark: str, text: str) -> str:
@@ -37,14 +37,15 @@ def fill(page: str, mark: str, text: str) -> str:
     return re.sub(marks, lambda match: f"{match[1]}{text}{match[2]}", page, count=1, flags=re.DOTALL)
 
 
-def last_iterations(table: str) -> str:
-    """The rows of a Markdown table that are no iteration, or their arm's last one; without the notes below it."""
-    head, *rows = table.split("\n\n")[0].strip().splitlines()
+def last_iterations(table: str, notes: bool = False) -> str:
+    """The rows of a Markdown table that are no iteration, or their arm's last one; with or without the notes below."""
+    body, _, below = table.partition("\n\n")
+    head, *rows = body.strip().splitlines()
     rule, *rows = rows
     iterations = [Iteration.parse(row.split("|")[1].split(" - ")[0].strip()) for row in rows]
     last = {iteration.arm: iteration.k for iteration in iterations if iteration}  # rows stand in order
     kept = [row for row, it in zip(rows, iterations, strict=True) if it is None or it.k == last[it.arm]]
-    return "\n".join([head, rule, *kept, ""])
+    return "\n".join([head, rule, *kept, *(["", below.strip()] if notes else []), ""])
 
 
 def job_list(counts: dict[str, int]) -> str:
@@ -111,6 +112,11 @@ def generated() -> Iterator[tuple[str, str, str]]:
                 yield page, f"{study} {name}", table.read_text()
                 if study == "demo" and name != "weights":
                     yield "README.md", f"demo {name}", last_iterations(table.read_text())
+    for study, folder in FINDINGS.items():
+        for name in ("tests", "pooled"):
+            if (table := folder / "tables" / f"{name}.md").exists():
+                text = last_iterations(table.read_text(), notes=True) if name == "pooled" else table.read_text()
+                yield "docs/findings.md", f"{study} {name}", text
     if (REAL / "tables/examples.md").exists():
         yield "docs/real-model.md", "real examples", (REAL / "tables/examples.md").read_text()
 
@@ -124,6 +130,11 @@ if __name__ == "__main__":
     for page, mark, text in generated():
         (ROOT / page).write_text(fill((ROOT / page).read_text(), mark, text))
         print(f"{page}: {mark}")
-    if (DEMO / "figures" / FIGURE).exists():
-        shutil.copyfile(DEMO / "figures" / FIGURE, ROOT / "docs" / f"demo-{FIGURE}")
-        print(f"docs/demo-{FIGURE}")
+    copies = {"demo-averages.svg": DEMO / "figures/averages.svg"}
+    for study, folder in FINDINGS.items():
+        copies |= {f"findings-{study}.svg": folder / "figures/differences.svg"}
+        copies |= {f"findings-{study}-scores.csv": folder / "tables/scores.csv"}
+    for name, path in copies.items():
+        if path.exists():
+            shutil.copyfile(path, ROOT / "docs" / name)
+            print(f"docs/{name}")
