@@ -113,6 +113,19 @@ def test_arms_alike_in_all_but_the_name_keep_their_own_replicates():
     assert study.replicates("again") == ["again", "again.s43", "again.s44"]
     assert study.replicates("again.s43") == ["again", "again.s43", "again.s44"]
     assert study.replicates("spin") == ["spin", "spin.s43", "spin.s44"]
+    placebo = paths({"spin": SEEDS, "again": {}, "by_hand": {"seed": 7}})
+    assert placebo.replicates("again") == ["again"]
+    assert placebo.replicates("by_hand") == ["spin", "by_hand", "spin.s43", "spin.s44"]
+
+
+def test_models_are_compared_at_an_iteration_that_the_baseline_has_with_every_seed():
+    arms = {"spin": {}, "spin.s43": {"seed": 43, "iterations": 1, "train": ONE_RATE}, "wspin": None, "wspin.paper": None}
+    models = {"kd": {**KD, "seeds": [42, 43]}}
+    study = paths(arms, models=models, generate={"answers": "greedy"}, eval={"models": ["kd"]})
+    assert study.replicates("spin") == ["spin"]  # trained otherwise
+    arms["spin.s43"] = {"seed": 43, "iterations": 1}
+    study = paths(arms, models=models, generate={"answers": "greedy"}, eval={"models": ["kd"]}, train=ONE_RATE)
+    assert study.pooled_comparisons()[-2:] == [("kd", "spin/ite0"), ("kd.s43", "spin.s43/ite0")]
 
 
 @pytest.mark.parametrize(

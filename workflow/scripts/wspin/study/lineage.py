@@ -215,8 +215,13 @@ class Lineage(Settings):
         ]
 
     def pooled_comparisons(self) -> list[tuple[str, str]]:
-        """`comparisons`, and each model with replicates against the last iteration of the baseline arm of its seed."""
-        last = {self.seed(arm): self.iterations(arm)[-1] for arm in self.replicates(self.study.report.baseline)}
+        """`comparisons`, and each model with replicates against the baseline arm of its seed, at its last iteration.
+
+        That is the last one that the baseline's replicates all have.
+        """
+        arms = self.replicates(self.study.report.baseline)
+        k = min(self.iterations(arm)[-1].k for arm in arms)
+        last = {self.seed(arm): Iteration(arm, k) for arm in arms}
         models = [name for pair in self.replicate_pairs() for name in pair if name in self.study.models]
         outside = [(name, last[self.seed(name)].name) for name in dict.fromkeys(models) if self.seed(name) in last]
         return [*self.comparisons(), *outside]

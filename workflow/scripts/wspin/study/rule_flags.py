@@ -145,10 +145,12 @@ class RuleFlags:
         return [*tasks, *flags(settings.settings(suite)), *default, *cut, *dialogue, *self._dtype(model)]
 
     def report_scores(self) -> list[str]:
+        groups = [f"{group}={','.join(names)}" for group, names in (self.study.report.groups or {}).items()]
+        return [*self._shown_scores(), *(["--groups", *groups] if groups else [])]
+
+    def _shown_scores(self) -> list[str]:
         metrics = [f"{task}={metric}" for task, metric in sorted(self.study.report.metrics.items())]
         tasks = ["--suites", *sorted(self.study.eval.suites), "--metrics", *metrics]
-        if self.study.report.groups:
-            tasks += ["--groups", *(f"{group}={','.join(names)}" for group, names in self.study.report.groups.items())]
         return ["--results", self.study.results, "--models", *self.paths.table_models(), *tasks]
 
     def report_differences(self) -> list[str]:
@@ -174,7 +176,7 @@ class RuleFlags:
         for published in self.paths.published_tables():
             rows = [f"{model}={row}" for model, row in published.rows.items()]
             tables += ["--table", published.file, published.table, *rows]
-        return [*self.report_scores(), "--confidence", str(self.study.report.confidence), *tables]
+        return [*self._shown_scores(), "--confidence", str(self.study.report.confidence), *tables]
 
     def report_figure(self) -> list[str]:
         return ["--confidence", str(self.study.report.confidence)]

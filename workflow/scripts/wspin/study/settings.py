@@ -1,6 +1,7 @@
 """What the arms and models of a study are set to, and which of them differ in their seed alone."""
 
-from functools import cache
+from collections.abc import Iterable, Iterator
+from functools import cache, cached_property
 from typing import Any
 
 from wspin.config.replicates import replicate_name
@@ -53,19 +54,40 @@ class Settings:
         alike = self.replicates(self.study.report.baseline)
         return next((other for other in alike if self.seed(other) == self.seed(arm)), None)
 
-    @cache
     def replicates(self, name: str) -> list[str]:
-        """An arm or trained model and those that differ from it in the seed alone, one of each seed, the study's first.
+        """An arm or model and those that differ from it in the seed alone, one of each seed, the study's first."""
+        return self._replicates[name]
 
-        Where several do, those whose names say so (`Replicates`) are its own.
+    @cached_property
+    def _replicates(self) -> dict[str, list[str]]:
+        """By name: the replicates of every arm and model, each in one list with the others."""
+        arms = sorted(self.study.arms, key=lambda arm: arm != self.study.report.baseline)
+        lists = [*self._alike(arms), *self._alike(self.study.models)]
+        return {name: names for names in lists for name in names}
+
+    def _alike(self, names: Iterable[str]) -> Iterator[list[str]]:
+        """The names in lists of replicates.
+
+        Of arms with one recipe and seed, each has the replicates that are named after it (`config.replicates`); one
+        with another seed and name belongs to the first.
         """
-        names = self.study.arms if name in self.study.arms else self.study.models
-        alike = [other for other in names if self._recipe(other) == self._recipe(name)]
-        head = next((other for other in alike if replicate_name(other, self.seed(name)) == name), name)
-        chosen = {self.seed(name): name}
-        for other in sorted(alike, key=lambda other: other not in (head, replicate_name(head, self.seed(other)))):
-            chosen.setdefault(self.seed(other), other)
-        return sorted(chosen.values(), key=lambda other: (self.seed(other) != self.study.seed, self.seed(other)))
+        recipes: list[list[str]] = []
+        for name in names:
+            alike = next((alike for alike in recipes if self._recipe(alike[0]) == self._recipe(name)), [])
+            recipes += [] if alike else [alike]
+            alike.append(name)
+        for alike in recipes:
+            by_seed: dict[str, dict[int, str]] = {}
+            for name in alike:
+                seed = self.seed(name)
+                first = next((other for other in alike if replicate_name(other, seed) == name), name)
+                by_seed.setdefault(first, {})[seed] = name
+            first, *others = by_seed
+            for other in others:
+                if by_seed[other].keys().isdisjoint(by_seed[first]):
+                    by_seed[first] |= by_seed.pop(other)
+            for named in by_seed.values():
+                yield [named[seed] for seed in sorted(named, key=lambda seed: (seed != self.study.seed, seed))]
 
     @cache
     def _recipe(self, name: str | None) -> Any:
