@@ -3,7 +3,7 @@
 in:  every score, every file of samples; the preregistered family of tests, published tables
 out: <tables>/differences.{csv,md,tex}, averages.csv, tests.{csv,md}; pooled.{csv,md,tex} where there are replicates;
      reproduction.{csv,md} where `report.published` names tables
-     <figures>/differences.{pdf,svg,png}
+     <figures>/pooled.{pdf,svg,png}: the differences of the last iterations
 """
 
 
@@ -43,9 +43,9 @@ rule report_pooled:
         PATHS.all_scores(),
         PATHS.all_samples(),
     output:
-        "<figures>/differences.pdf",
-        "<figures>/differences.png",
-        report("<figures>/differences.svg", caption="../workflow/report/differences.rst", category="Scores"),
+        "<figures>/pooled.pdf",
+        "<figures>/pooled.png",
+        report("<figures>/pooled.svg", caption="../workflow/report/differences.rst", category="Scores"),
         tables=[
             report(path, caption="../workflow/report/pooled.rst", category="Scores") if path.endswith(".md") else path
             for path in PATHS.pooled_tables()  # none without replicates

@@ -132,7 +132,7 @@ if __name__ == "__main__":
         print(f"{page}: {mark}")
     copies = {"demo-averages.svg": DEMO / "figures/averages.svg"}
     for study, folder in FINDINGS.items():
-        copies |= {f"findings-{study}.svg": folder / "figures/differences.svg"}
+        copies |= {f"findings-{study}.svg": folder / "figures/pooled.svg"}
         copies |= {f"findings-{study}-scores.csv": folder / "tables/scores.csv"}
     for name, path in copies.items():
         if path.exists():

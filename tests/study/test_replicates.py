@@ -79,7 +79,7 @@ def test_replicates_are_pooled_and_compared_at_equal_seed():
     assert single.replicate_pairs() == []
     assert single.pooled_comparisons() == single.comparisons()
     assert not [path for path in single.tables() if "pooled" in path]
-    assert "results/figures/differences.svg" in single.figures()
+    assert "results/figures/pooled.svg" in single.figures()
     assert not {"--note", "--replicates"} & set(RuleFlags(single).report_pooled())
 
 
@@ -119,7 +119,12 @@ def test_arms_alike_in_all_but_the_name_keep_their_own_replicates():
 
 
 def test_models_are_compared_at_an_iteration_that_the_baseline_has_with_every_seed():
-    arms = {"spin": {}, "spin.s43": {"seed": 43, "iterations": 1, "train": ONE_RATE}, "wspin": None, "wspin.paper": None}
+    arms = {
+        "spin": {},
+        "spin.s43": {"seed": 43, "iterations": 1, "train": ONE_RATE},
+        "wspin": None,
+        "wspin.paper": None,
+    }
     models = {"kd": {**KD, "seeds": [42, 43]}}
     study = paths(arms, models=models, generate={"answers": "greedy"}, eval={"models": ["kd"]})
     assert study.replicates("spin") == ["spin"]  # trained otherwise

@@ -175,7 +175,7 @@ def commands(folder):
     compared = [*flags.report_differences(), "--models", "sft", "--against", "--bootstrap", 10]
     yield "report differences", [*compared, *tables, *averages]
     pooled = [*flags.report_pooled(), "--models", "sft", "--against"]
-    yield "report_pooled", [*pooled, "--output", folder / "pooled.md", folder / "differences.svg"]
+    yield "report_pooled", [*pooled, "--output", folder / "pooled.md", folder / "pooled.svg"]
     (folder / "curve").write_text('{"step": 1, "rewards/margin": 0.0, "unweighted/margin": 0.0}\n')
     drawn = ["--curves", folder / "curve", "--output", folder / "rewards.svg"]
     yield "report_rewards", ["--iterations", "equal/ite0", *drawn]

@@ -102,7 +102,7 @@ class StudyFiles(Lineage):
         return list(dict.fromkeys(table.file for table in self.published_tables()))
 
     def figures(self) -> list[str]:
-        folder, names = self.report_folder("figures"), ("averages", "differences", "rewards")
+        folder, names = self.report_folder("figures"), ("averages", "pooled", "rewards")
         return [f"{folder}/{name}.{kind}" for name in names for kind in ("pdf", "svg", "png")]
 
     def report_folder(self, kind: str) -> str:

@@ -7,7 +7,6 @@ from wspin.iteration import Iteration
 
 from .paths import StudyPaths
 
-FIGURES = {"averages": "figure", "differences": "pooled", "rewards": "rewards"}  # figure: the log of its job
 COLUMNS = ("generations", "reference", "scorers' logprobs", "weights", "model", "scores")
 
 
@@ -49,7 +48,7 @@ def _report(paths: StudyPaths) -> list[Job]:
     for path in paths.tables():
         outputs.setdefault(PurePath(path).stem, []).append(path)
     for path in paths.figures():
-        outputs.setdefault(FIGURES[PurePath(path).stem], []).append(path)
+        outputs.setdefault("figure" if "averages" in path else PurePath(path).stem, []).append(path)
     return [Job(tuple(files), f"{paths.report_folder('logs/report')}/{name}.log") for name, files in outputs.items()]
 
 

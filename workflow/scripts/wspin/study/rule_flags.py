@@ -17,8 +17,8 @@ from .files import PREFERENCE_SIDES
 from .paths import StudyPaths
 
 VARIED = {  # by the key `replicates`
-    "generation and training": "the sampling of answers and the order of training; they share SFT, prompts and teacher",
-    "all": "SFT, the sampling of answers and the order of training; they share prompts and teacher",
+    "generation and training": "sampled answers, random weights, order of training; they share SFT, prompts and teacher",
+    "all": "SFT, sampled answers, random weights, order of training; they share prompts and teacher",
 }
 
 
@@ -184,9 +184,7 @@ class RuleFlags:
     def report_pooled(self) -> list[str]:
         against = ["--against", *(f"{model}={baseline}" for model, baseline in self.paths.pooled_comparisons())]
         level = ["--confidence", str(self.study.report.confidence)]
-        varied = f"Replicates differ in {VARIED[self.study.replicates]}, where these have no seeds of their own."
-        note = ["--note", varied] if self.paths.replicate_pairs() else []
-        return [*self.report_scores(), *against, *level, *self._replicates(), *note]
+        return [*self.report_scores(), *against, *level, *self._replicates(), *self._varied()]
 
     def report_rewards(self) -> list[str]:
         return ["--iterations", *self.paths.iteration_models(), *self._replicates()]
@@ -194,6 +192,14 @@ class RuleFlags:
     def _replicates(self) -> list[str]:
         pairs = [f"{first}={replicate}" for first, replicate in self.paths.replicate_pairs()]
         return ["--replicates", *pairs] if pairs else []
+
+    def _varied(self) -> list[str]:
+        """What replicates have in common, for readers of a table."""
+        arms = (
+            f"Replicates of an arm differ in {VARIED[self.study.replicates]}, where these have no seeds of their own."
+        )
+        note = f"{arms} Those of other models differ in the order of training alone."
+        return ["--note", note] if self.paths.replicate_pairs() else []
 
     def report_weights(self) -> list[str]:
         return ["--shards", *self.paths.shards(), *self._weighted_iterations()]
