@@ -71,7 +71,7 @@ def test_replicates_are_pooled_and_compared_at_equal_seed():
     assert study.pooled_comparisons() == [*study.comparisons(), *outside]
     flags = RuleFlags(study).report_pooled()
     assert {"kd=kd.s43", "wspin=wspin.s44", "kd.s43=spin.s43/ite0"} <= set(flags)
-    assert "they share SFT, prompts and teacher" in flags[flags.index("--note") + 1]
+    assert "they share SFT, prompts, teacher" in flags[flags.index("--note") + 1]
     assert "wspin=wspin.s44" in RuleFlags(study).report_rewards()
     assert {"results/tables/pooled.csv", "results/tables/pooled.md"} <= set(study.tables())
 

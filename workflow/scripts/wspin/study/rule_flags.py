@@ -17,8 +17,8 @@ from .files import PREFERENCE_SIDES
 from .paths import StudyPaths
 
 VARIED = {  # by the key `replicates`
-    "generation and training": "sampled answers, random weights, order of training; they share SFT, prompts and teacher",
-    "all": "SFT, sampled answers, random weights, order of training; they share prompts and teacher",
+    "generation and training": "sampled answers, random weights, order of training; they share SFT, prompts, teacher",
+    "all": "SFT, sampled answers, random weights, order of training; they share prompts, teacher",
 }
 
 
