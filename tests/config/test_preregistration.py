@@ -30,6 +30,13 @@ def test_the_family_is_that_of_the_file(tmp_path):
     assert family.pairs == [("wspin", "spin"), ("kd", "wspin.mean_one")]
     assert family.iterations == ["last", 0]
     assert (family.level, family.tasks, family.tests) == (0.05, ["average"], ["seeds"])
+    assert family.seeds is None
+    assert read_preregistration(written(tmp_path, f"{TEXT}seeds: [42, 43]\n")).seeds == [42, 43]
+
+
+def test_a_name_that_ends_as_a_replicates_may_be_an_arms(tmp_path):
+    path = written(tmp_path, TEXT.replace("wspin - spin", "wspin.s2 - spin.s43"))
+    assert read_preregistration(path).pairs[0] == ("wspin.s2", "spin.s43")
 
 
 @pytest.mark.parametrize(
@@ -47,6 +54,20 @@ def test_the_family_is_that_of_the_file(tmp_path):
             2,
             "contrasts: expected every entry once, found \\['wspin - spin', 'wspin - spin'\\]; remove",
         ),
+        (
+            "kd - wspin.mean_one",
+            "spin - wspin",
+            2,
+            "contrasts: expected every two names once, found .*; remove one of `wspin - spin` and `spin - wspin`",
+        ),
+        (
+            "kd - wspin.mean_one",
+            "wspin.s43 - spin",
+            2,
+            "contrasts: expected arms and models, whose replicates belong to them, found .*; remove 'wspin.s43'",
+        ),
+        ("[seeds]", "[seeds]\nseeds: [42, 42]", 8, "seeds: expected every entry once, found"),
+        ("[seeds]", "[seeds]\nseeds: []", 8, "seeds: expected 1 or more entries"),
         ("[average]", "[]", 5, "tasks: expected 1 or more entries"),
         ("[last, 0]", "[latest]", 6, "iterations.0: expected `last` or the number of an iteration, found 'latest'"),
         ("[last, 0]", "[-1]", 6, "iterations.0: expected `last` or the number of an iteration, found -1"),
@@ -56,7 +77,7 @@ def test_the_family_is_that_of_the_file(tmp_path):
             "[seeds]",
             "[mcnemar]",
             7,
-            "tests: expected tests of all `tasks`: mcnemar asks about right and wrong answers, which `average` has",
+            "tests: expected tests of all `tasks`: mcnemar counts right and wrong answers, and `average` is a mean of",
         ),
         ("[seeds]", "[seeds", 8, "expected YAML"),
     ],
@@ -74,7 +95,13 @@ def test_a_missing_file_is_named(tmp_path):
         read_preregistration(tmp_path / "none.yaml")
 
 
+def test_an_empty_file_is_to_be_filled(tmp_path):
+    with pytest.raises(StudyError, match="expected keys with values, found an empty file; write them, or do not name"):
+        read_preregistration(written(tmp_path, "# nothing\n"))
+
+
 def test_the_family_of_the_repository_is_valid():
     family = read_preregistration(workflow.ROOT / "config/preregistration.yaml")
     assert len(family.pairs) == 8
     assert family.pairs[0] == ("wspin", "spin")
+    assert family.seeds == [42, 43, 44, 45, 46]

@@ -1,6 +1,7 @@
 """The preregistration of a study: the family of tests that was named before its results were looked at."""
 
 import re
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -8,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, Va
 
 from wspin.errors import StudyError
 
-from .base import ENTRY_NAME, Confidence, Section, Task
+from .base import ENTRY_NAME, Confidence, Section, Seed, Task
 from .explain import complaints_of
 from .reader import complaint_line, read_layer
 
@@ -38,6 +39,17 @@ def _distinct(values: list[Any]) -> list[Any]:
     return values
 
 
+def _arms(contrasts: list[str]) -> list[str]:
+    pairs = [contrast.split(" - ") for contrast in contrasts]
+    if turned := [f"`{first} - {second}`" for first, second in pairs if [second, first] in pairs]:
+        raise ValueError(f"expected every two names once; remove one of {' and '.join(turned[:2])}")
+    names = list(chain(*pairs))
+    replicates = [name for name in names if re.sub(r"\.s\d+$", "", name) in {*names} - {name}]
+    if replicates:
+        raise ValueError(f"expected arms and models, whose replicates belong to them; remove {replicates[0]!r}")
+    return contrasts
+
+
 Distinct = AfterValidator(_distinct)
 
 
@@ -45,9 +57,9 @@ class Preregistration(Section):
     """The family: every contrast on every task at every iteration by every test, and the level of all together."""
 
     level: Confidence = Field(description="largest share of families of true nulls in which any is called significant")
-    contrasts: Annotated[list[Annotated[str, AfterValidator(_contrast)]], Field(min_length=1), Distinct] = Field(
-        description="`arm - baseline`: arms, or trained models of the registry; their replicates belong to them"
-    )
+    contrasts: Annotated[
+        list[Annotated[str, AfterValidator(_contrast)]], Field(min_length=1), Distinct, AfterValidator(_arms)
+    ] = Field(description="`arm - baseline`: arms, or trained models of the registry; their replicates belong to them")
     tasks: Annotated[list[Task], Field(min_length=1), Distinct] = Field(
         description=f"tasks of `report.metrics`, and `{AVERAGE}`"
     )
@@ -58,12 +70,15 @@ class Preregistration(Section):
         description="mcnemar: each seed's documents, right and wrong answers; documents: the mean over seeds of "
         "each document's difference; seeds: the mean of the seeds' differences"
     )
+    seeds: Annotated[list[Seed], Field(min_length=1), Distinct] | None = Field(
+        None, description="those that both sides of a contrast have; with others it is not tested. Default: any"
+    )
 
     @field_validator("tests")
     @classmethod
     def _of_single_tasks(cls, tests: list[str], info: ValidationInfo) -> list[str]:
         if "mcnemar" in tests and AVERAGE in info.data.get("tasks", ()):
-            expected = f"mcnemar asks about right and wrong answers, which `{AVERAGE}` has not"
+            expected = f"mcnemar counts right and wrong answers, and `{AVERAGE}` is a mean of tasks"
             raise ValueError(f"expected tests of all `tasks`: {expected}; remove one of the two")
         return tests
 
@@ -75,7 +90,7 @@ class Preregistration(Section):
 
 def read_preregistration(file: str | Path) -> Preregistration:
     """The family that a file names. Raises `StudyError` with one line per mistake."""
-    layer = read_layer(file)
+    layer = read_layer(file, "write them, or do not name it in report.preregistration")
     try:
         return Preregistration.model_validate(layer.values)
     except ValidationError as error:

@@ -30,13 +30,13 @@ class Layer(NamedTuple):
     places: dict[Place, str]  # of every key: `file:line`
 
 
-def read_layer(file: str | Path) -> Layer:
-    """A file's values and places. Raises `StudyError` with one line per mistake."""
+def read_layer(file: str | Path, if_empty: str = "remove it from the command line") -> Layer:
+    """A file's values and places. Raises `StudyError` with one line per mistake; `if_empty`: what to do then."""
     loader = yaml.SafeLoader(read_text(Path(file)))
     try:
         root = loader.get_single_node()
         if root is None or root.tag == f"{TAG}null":
-            raise StudyError(f"{file}: expected keys with values, found an empty file; remove it from the command line")
+            raise StudyError(f"{file}: expected keys with values, found an empty file; {if_empty}")
         line = root.start_mark.line + 1
         if not isinstance(root, yaml.MappingNode):
             found = "a list; remove the dashes" if isinstance(root, yaml.SequenceNode) else ascii(root.value[:40])
