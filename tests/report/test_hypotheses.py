@@ -1,83 +1,28 @@
-"""Which differences are tested, on made-up studies of several seeds; and the table of tests."""
+"""Which differences are tested, on made-up studies of several seeds."""
 
-import csv
-import hashlib
-import json
 import math
 
 import numpy as np
 import pandas as pd
 import pytest
-from score_files import CHOSEN, COMPARED, cells, put_both
+from seed_studies import (
+    CONTRASTS,
+    DRAWS,
+    SEEDS,
+    SIZES,
+    drop,
+    family,
+    replicate,
+    row_of,
+    rows_of,
+    study,
+    task_samples,
+)
 
-import report_tests as program
-from wspin.config.preregistration import Preregistration
 from wspin.errors import StudyError
-from wspin.report.hypotheses import POOLED, PermutationDraws, StudySamples, run_tests
-from wspin.report.hypothesis_tables import Registered, family_lines, hypothesis_tables
-from wspin.report.samples import TaskSamples
+from wspin.report.hypotheses import POOLED, StudySamples, run_tests
+from wspin.report.hypothesis_tables import Registered, family_lines
 from wspin.report.significance import holm, mcnemar, seeds_test, sign_permutation
-from wspin.rng import row_generator
-
-DRAWS = PermutationDraws(999, 42)
-SEEDS = (42, 43, 44, 45, 46)
-SIZES = {"spell": 60, "choice": 40}
-SHIFTS = {"planted": 0.2}  # points by which an arm answers more often right; the others: none
-
-
-def replicate(name, seed):
-    return name if seed == 42 else f"{name}.s{seed}"
-
-
-def task_samples(task, values):
-    documents = [(i, f"{task} {i}") for i in range(len(values))]
-    return [TaskSamples("samples", task, documents, [f"prompt {i}" for i in range(len(values))], values)]
-
-
-def model_samples(arm, seed, k, mc2=False):
-    """A model's tasks: documents have difficulties, trainings their own luck with each."""
-    tasks = {}
-    for task, n in SIZES.items():
-        difficulty = row_generator("difficulty", task).random(n)
-        luck = row_generator("luck", arm, seed, k, task).normal(0.0, 0.2, n)
-        right = (0.4 + SHIFTS.get(arm, 0.0) + luck > difficulty).astype(float)
-        tasks[task] = task_samples(task, right)
-    if mc2:
-        tasks["mc2"] = task_samples("mc2", row_generator("mc2", arm, seed).random(30) + SHIFTS.get(arm, 0.0))
-    return tasks
-
-
-def study(arms=("spin", "planted", "null"), seeds=SEEDS, iterations=2, registry=(), groups=None, mc2=False):
-    models = {replicate(name, seed): model_samples(name, seed, 0, mc2) for name in registry for seed in seeds}
-    models |= {
-        f"{replicate(arm, seed)}/ite{k}": model_samples(arm, seed, k, mc2)
-        for arm in arms
-        for seed in seeds
-        for k in range(iterations)
-    }
-    names = (*arms, *registry)
-    seed_of = {replicate(name, seed): seed for name in names for seed in seeds}
-    replicates = [(name, replicate(name, seed)) for name in names for seed in seeds if seed != 42]
-    return StudySamples(models, seed_of, replicates, groups or {}, DRAWS)
-
-
-def family(**changes):
-    given = {"level": 0.05, "contrasts": ["planted - spin", "null - spin"], "tasks": ["average"]}
-    return Preregistration(**{**given, "iterations": ["last"], "tests": ["seeds"], **changes})
-
-
-CONTRASTS = [("planted", "spin"), ("null", "spin")]
-
-
-def rows_of(frame, **where):
-    for column, value in where.items():
-        frame = frame[frame[column] == value]
-    return frame
-
-
-def row_of(frame, **where):
-    (row,) = rows_of(frame, **where).itertuples()
-    return row
 
 
 def gaps(samples, arm, task, k=1):
@@ -196,7 +141,9 @@ def test_what_the_study_lacks_is_named_and_counts_in_the_family():
 
 def test_tests_that_the_data_do_not_allow_are_named():
     result = run_tests(study(seeds=(42,)), [], family(tasks=["spell"], tests=["seeds", "documents"]))
-    assert [member.reason for member in result.untested] == ["one seed in common"] * 4
+    assert [(member.test, member.reason) for member in result.untested] == [("seeds", "one seed in common")] * 2
+    result = run_tests(study(groups={"all": ["spell"]}), [], family(tasks=["all"], tests=["mcnemar"]))
+    assert [member.reason for member in result.untested] == ["a mean of tasks"] * 2
     result = run_tests(study(mc2=True), [], family(tasks=["mc2"], tests=["mcnemar"]))
     assert [member.reason for member in result.untested] == ["its answers are not all right or wrong"] * 2
     samples = study()
@@ -216,6 +163,93 @@ def test_mcnemar_of_the_family_is_one_of_each_seed_and_a_permutation_that_of_all
     assert rows_of(inside, test="documents").seed.tolist() == [POOLED] * 2
     one = run_tests(study(seeds=(42,)), [], family(tests=["documents"])).frame
     assert rows_of(one, label="preregistered").seed.tolist() == [42] * 2
+
+
+def test_the_seeds_of_the_family_are_those_of_its_members():
+    """Members that have others in common are not tested, and count as they would have."""
+    samples = drop(study(), "null.s44")
+    for test, count in (("seeds", 1), ("documents", 1), ("mcnemar", 5)):
+        chosen = family(tasks=["spell"], tests=[test], seeds=[*SEEDS])
+        result = run_tests(samples, [], chosen)
+        inside = rows_of(result.frame, label="preregistered")
+        assert set(inside.arm) == {"planted"}
+        (member,) = result.untested
+        assert (member.arm, member.count) == ("null", count)
+        assert member.reason == "seeds 42, 43, 45, 46 in common, expected 42, 43, 44, 45, 46"
+        assert inside.holm.tolist() == pytest.approx(holm([*inside.p, *[math.nan] * count])[: len(inside)])
+    assert len(run_tests(study(), [], family(seeds=[46, 45, 44, 43, 42])).untested) == 0
+
+
+def test_leaving_an_arm_or_a_seed_out_leaves_the_number_of_tests():
+    chosen = family(tasks=["spell"], tests=["mcnemar"])
+    whole = family_lines(run_tests(study(), [], chosen), Registered("family.yaml", "ab12", chosen))[0]
+    assert ": 10 tests, " in whole
+    for samples in (study(arms=("spin", "planted")), drop(study(), "null.s44", "null.s45")):
+        result = run_tests(samples, [], chosen)
+        assert family_lines(result, Registered("family.yaml", "ab12", chosen))[0] == whole
+        inside = rows_of(result.frame, label="preregistered", arm="planted")
+        assert min(inside.holm) == pytest.approx(10 * min(inside.p))
+    (member,) = result.untested
+    assert (member.reason, member.count) == ("2 of 5 seeds not in common", 2)
+
+
+def test_replicates_without_a_partner_of_their_seed_are_named():
+    samples = drop(study(), "planted.s44", "spin.s46")
+    result = run_tests(samples, CONTRASTS, None)
+    assert result.unpaired == (
+        ("planted", "spin", ("spin.s44", "planted.s46")),
+        ("null", "spin", ("null.s46",)),
+    )
+    line = "Without a partner of their seed: planted - spin: spin.s44, planted.s46; null - spin: null.s46."
+    assert line in family_lines(result, None)
+    assert not run_tests(study(), CONTRASTS, None).unpaired
+
+
+def test_documents_of_one_seed_on_right_and_wrong_answers_are_mcnemars():
+    """The permutation of all signs has McNemar's p there."""
+    result = run_tests(study(seeds=(42,)), [], family(tasks=["spell"], tests=["documents"]))
+    assert result.untested == ()
+    inside = rows_of(result.frame, label="preregistered")
+    assert list(zip(inside.test, inside.seed, strict=True)) == [("mcnemar", 42)] * 2
+
+
+def of_values(values):
+    """A study of two arms, from {arm: {task: (seeds, documents)}}."""
+    seeds = range(42, 42 + len(next(iter(values["spin"].values()))))
+    models = {
+        f"{replicate(arm, seed)}/ite0": {task: task_samples(task, rows[seed - 42]) for task, rows in tasks.items()}
+        for arm, tasks in values.items()
+        for seed in seeds
+    }
+    seed_of = {replicate(arm, seed): seed for arm in values for seed in seeds}
+    replicates = [(arm, replicate(arm, seed)) for arm in values for seed in seeds if seed != 42]
+    return StudySamples(models, seed_of, replicates, {}, DRAWS)
+
+
+def test_differences_that_cancel_are_none():
+    """In every seed +d of 400 and -3 d of 1200 documents: without a difference of the averages, whatever rounding."""
+
+    def answers(right):
+        return np.stack([np.repeat([1.0, 0.0], [first, n - first]) for n, first in right])
+
+    gained = (5, 8, 11, 14, 17)
+    spin = {"small": answers([(400, 200)] * 5), "large": answers([(1200, 600)] * 5)}
+    wspin = {
+        "small": answers([(400, 200 + d) for d in gained]),
+        "large": answers([(1200, 600 - 3 * d) for d in gained]),
+    }
+    frame = run_tests(of_values({"spin": spin, "wspin": wspin}), [("wspin", "spin")], None).frame
+    row = row_of(frame, task="average", test="seeds")
+    assert math.isnan(row.p)
+    assert (row.difference, row.better, row.worse) == (0.0, 0, 0)
+    assert set(rows_of(frame, task="average", test="documents").difference) == {0.0}
+
+
+def test_a_documents_differences_that_cancel_favour_neither():
+    spin, wspin = np.zeros((3, 2)), np.array([[0.1, 0.5], [0.2, 0.5], [-0.3, 0.5]])
+    frame = run_tests(of_values({"spin": {"mc2": spin}, "wspin": {"mc2": wspin}}), [("wspin", "spin")], None).frame
+    row = row_of(frame, task="mc2", test="documents", seed=POOLED)
+    assert (row.better, row.worse) == (1, 0)
 
 
 def test_an_iteration_named_twice_is_one_member():
@@ -238,97 +272,3 @@ def test_equal_models_differ_in_no_test():
     assert set(frame.difference) == {0.0}
     assert set(frame[frame.test != "seeds"].p) == {1.0}
     assert frame[frame.test == "seeds"].p.isna().all()
-
-
-# The table
-
-
-def table(samples, contrasts, registered=None):
-    result = run_tests(samples, contrasts, registered and registered.preregistration)
-    return hypothesis_tables(result, registered, DRAWS), result
-
-
-def test_the_page_shows_the_family_first_and_pooled_tests_of_last_iterations():
-    registered = Registered("family.yaml", "ab12", family(contrasts=["null - spin", "kd - spin"], iterations=[0]))
-    texts, result = table(study(), CONTRASTS, registered)
-    header, *rows = cells(texts[".md"])
-    assert header[:6] == ["arm - baseline", "iteration", "task", "seed", "test", "n"]
-    assert rows[0][:5] == ["null - spin", "0", "average", "pooled", "seeds"]
-    assert [row[-1] for row in rows] == ["preregistered", *["exploratory"] * 12]
-    assert {(row[1], row[3]) for row in rows[1:]} == {("1", "pooled")}
-    lines = family_lines(result, registered)
-    assert lines == [
-        "Preregistered in family.yaml, SHA-256 ab12: 2 tests, p adjusted by Holm's method.",
-        "Significant at level 0.05: none.",
-        "Preregistered, not tested: kd - spin at iteration 0, average, seeds: no kd among the models.",
-    ]
-    assert all(f"* {line}\n" in texts[".md"] for line in lines)
-    assert len(list(csv.DictReader(texts[".csv"].splitlines()))) == len(result.frame) == 2 * 2 * (2 * 7 + 7)
-
-
-def test_the_page_names_what_is_significant():
-    contrasts = ["planted - spin", "null - spin", "kd - spin"]
-    registered = Registered("family.yaml", "ab12", family(contrasts=contrasts))
-    texts, _ = table(study(), [], registered)
-    assert "* Preregistered, not tested: kd - spin at the last iteration, average, seeds: no kd" in texts[".md"]
-    assert "* Significant at level 0.05: planted - spin at iteration 1, average, seeds.\n" in texts[".md"]
-
-
-def test_significant_is_what_the_adjusted_p_allows():
-    p = row_of(
-        run_tests(study(), [], family()).frame, arm="planted", label="preregistered"
-    ).p  # of two: Holm doubles it
-    for factor, expected in ((1.5, "none."), (2.5, "planted - spin at iteration 1, average, seeds.")):
-        registered = Registered("family.yaml", "ab12", family(level=factor * p))
-        result = run_tests(study(), [], registered.preregistration)
-        assert family_lines(result, registered)[1] == f"Significant at level {factor * p:g}: {expected}"
-
-
-def test_the_page_of_one_seed_shows_its_tests():
-    texts, _ = table(study(seeds=(42,)), CONTRASTS)
-    rows = cells(texts[".md"])[1:]
-    assert [(row[0], row[4]) for row in rows] == [
-        (f"{arm} - spin", test) for arm in ("planted", "null") for test in ("mcnemar", "mcnemar", "documents")
-    ]
-    assert all(row[-2:] == ["", "exploratory"] for row in rows)
-    assert "* No preregistration (report.preregistration): all tests are exploratory.\n" in texts[".md"]
-
-
-def test_the_page_leaves_the_iteration_of_registry_models_empty():
-    registered = Registered("family.yaml", "ab12", family(contrasts=["kd - long"]))
-    texts, result = table(study(arms=(), registry=("kd", "long")), [], registered)
-    rows = cells(texts[".md"])[1:]
-    assert [row[:2] for row in rows] == [["kd - long", ""]] * 6  # the family's test, and five that are exploratory
-    assert rows[0][-1] == "preregistered"
-    assert family_lines(result, registered)[1].startswith("Significant at level 0.05: ")
-
-
-def test_without_arms_to_compare_the_page_says_so():
-    texts, result = table(study(), [])
-    assert texts[".md"].startswith("There are no arms to compare.\n")
-    assert texts[".csv"].strip() == ",".join(result.frame.columns)
-
-
-# The program
-
-
-def test_the_program_writes_tables_and_prints_the_family(compared, capsys):
-    put_both(compared, "wspin.s43/ite0")
-    put_both(compared, "spin.s43/ite0")
-    path = compared / "family.yaml"
-    path.write_text("level: 0.05\ncontrasts: [wspin - spin]\ntasks: [spell]\niterations: [0]\ntests: [documents]\n")
-    models = [*COMPARED, "wspin.s43/ite0", "spin.s43/ite0"]
-    metrics = [f"{task}={metric}" for task, metric in CHOSEN.items()]
-    outputs = [compared / f"tables/tests.{suffix}" for suffix in ("csv", "md")]
-    named = ["--contrasts", "wspin=spin", "--replicates", "spin=spin.s43", "wspin=wspin.s43"]
-    named += ["--seeds", "spin=42", "wspin=42", "spin.s43=43", "wspin.s43=43", "--preregistration", str(path)]
-    shown = ["--results", str(compared), "--suites", "demo", "--models", *models, "--metrics", *metrics]
-    program.main([*shown, *named, "--draws", "99", "--seed", "42", "--output", *map(str, outputs)])
-    rows = list(csv.DictReader(outputs[0].read_text().splitlines()))
-    assert [row["label"] for row in rows].count("preregistered") == 1
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    assert f"report_tests: Preregistered in {path}, SHA-256 {sha256}: 1 tests" in capsys.readouterr().out
-    assert sha256 in outputs[1].read_text()
-    record = json.loads((compared / "tables/tests.md.provenance.json").read_text())
-    assert record["program"] == "report_tests"
-    assert str(path) in record["inputs"]

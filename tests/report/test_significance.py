@@ -72,7 +72,7 @@ def test_the_test_over_seeds_is_students():
     assert seeds_test(values) == pytest.approx(stats.ttest_1samp(values, 0.0).pvalue, rel=1e-12)
 
 
-@pytest.mark.parametrize("values", [[0.0, 0.0, 0.0], [0.1 + 0.2, 0.3], [1.0]])
+@pytest.mark.parametrize("values", [[0.0, 0.0, 0.0], [0.1 + 0.2, 0.3], [1.0], [0.0, 3e-18, -1e-18]])
 def test_without_spread_there_is_no_test_over_seeds(values):
     assert math.isnan(seeds_test(np.array(values)))
 

@@ -26,7 +26,8 @@ def main(argv=None):
         split_pairs("ARM=BASELINE", flags.contrasts),
         registered and registered.preregistration,
     )
-    tables = hypothesis_tables(results, registered, draws, cut_note(files) + dtype_note(files))
+    note = (f" {flags.note}" if flags.note else "") + cut_note(files) + dtype_note(files)
+    tables = hypothesis_tables(results, registered, draws, note)
     cli.print_lines(f"report_tests: {line}" for line in family_lines(results, registered))
     given = [flags.preregistration] if registered else []
     cli.write_outputs(flags, by_suffix(flags.output, tables), [*input_paths(files), *given])
@@ -47,6 +48,7 @@ def parse(argv):
         "--seeds", nargs="*", default=[], type=named_seed, metavar="ARM=SEED", help="of arms and models of the registry"
     )
     parser.add_argument("--preregistration", metavar="FILE", help="the family of tests; without, all are exploratory")
+    parser.add_argument("--note", default="", help="sentences below the table: what the replicates have in common")
     parser.add_argument("--draws", required=True, type=int, help="most patterns of signs of a permutation")
     parser.add_argument("--seed", required=True, type=int, help="seed of the permutations")
     parser.add_argument("--output", required=True, nargs="+", metavar="FILE", help="the format follows the suffix")

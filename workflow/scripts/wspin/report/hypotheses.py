@@ -21,16 +21,14 @@ from wspin.iteration import Iteration
 from wspin.rng import row_generator
 
 from .bootstrap import Floats
-from .comparison import Models
-from .samples import TaskSamples, paired_values
+from .comparison import Models, paired_tasks
 from .scores import Groups, table_columns, with_average
-from .significance import holm, mcnemar, seeds_test, sign_permutation
+from .significance import SMALLEST, holm, mcnemar, seeds_test, sign_permutation
 
 POOLED = "pooled"  # in place of a seed
 PREREGISTERED, EXPLORATORY = "preregistered", "exploratory"
 LABELS = {True: PREREGISTERED, False: EXPLORATORY}
 
-Tasks = Mapping[str, Sequence[TaskSamples]]  # a model's, each with its leaves
 Pair = tuple[str, str]  # an arm, or a model of the registry, and its baseline
 
 
@@ -57,7 +55,7 @@ class Result(NamedTuple):
 
 
 class Untested(NamedTuple):
-    """A hypothesis of the family without a result; `iteration` as in the preregistration."""
+    """A hypothesis of the family without its results; `iteration` as in the preregistration."""
 
     arm: str
     baseline: str
@@ -65,6 +63,7 @@ class Untested(NamedTuple):
     task: str
     test: str
     reason: str
+    count: int  # of tests
 
 
 class PermutationDraws(NamedTuple):
@@ -121,6 +120,19 @@ class StudySamples:
         models = {self.seeds[other]: other if other in self.models else f"{other}/ite{k}" for other in names}
         return {seed: model for seed, model in models.items() if model in self.models}
 
+    def common_seeds(self, arm: str, baseline: str) -> list[int]:
+        """The seeds that both have at some iteration."""
+        return sorted({seed for k in self.iterations(arm, baseline) for seed in self.pairs(arm, baseline, k)})
+
+    def unpaired(self, arm: str, baseline: str) -> tuple[str, ...]:
+        """The arms and replicates of both whose seed the other does not have at an iteration."""
+        names = []
+        for k in self.iterations(arm, baseline):
+            first, second = (self._by_seed(name, k) for name in (arm, baseline))
+            names += [(first | second)[seed] for seed in sorted(first.keys() ^ second.keys())]
+        parsed = {name: Iteration.parse(name) for name in names}
+        return tuple(dict.fromkeys(iteration.arm if iteration else name for name, iteration in parsed.items()))
+
     def obstacle(self, arm: str, baseline: str, k: int | str | None = LAST) -> str:
         """Why a contrast has no differences at all, or none at an iteration; empty if it has."""
         for name in (arm, baseline):
@@ -137,17 +149,17 @@ class StudySamples:
         """Every test that a contrast allows: by iteration and task those of each seed, then those of several."""
         for k in self.iterations(arm, baseline):
             pairs = self.pairs(arm, baseline, k)
-            shares = {seed: self._shares(*(self.models[model] for model in pair)) for seed, pair in pairs.items()}
+            shares = {seed: self._shares(*pair) for seed, pair in pairs.items()}
             for task in self.tasks if shares else ():
                 by_seed = {seed: of_pair[task] for seed, of_pair in shares.items()}
                 yield from self._results(Hypothesis(arm, baseline, k, task, ""), by_seed)
 
-    def _shares(self, first: Tasks, second: Tasks) -> dict[str, Floats]:
+    def _shares(self, model: str, baseline: str) -> dict[str, Floats]:
         """The shares of the differences of two models. Raises `StudyError` if they have other documents."""
-        shares = {}
-        for task, leaves in first.items():
-            ours, theirs = map(np.concatenate, paired_values(leaves, second[task]))
-            shares[task] = (ours - theirs) / len(ours)
+        shares, (first, second) = {}, paired_tasks(self.models, model, baseline)
+        for task, strata in first.items():
+            values, others = np.concatenate(list(strata)), np.concatenate(list(second[task]))
+            shares[task] = (values - others) / len(values)
         for group, tasks in with_average(self.groups, first).items():
             shares[group] = np.concatenate([shares[task] for task in tasks]) / len(tasks)
         return shares
@@ -162,8 +174,10 @@ class StudySamples:
             yield self._result(question._replace(test="seeds"), POOLED, differences)
 
     def _result(self, hypothesis: Hypothesis, seed: int | str, units: Floats) -> Result:
+        units = np.where(np.abs(units) < SMALLEST, 0.0, units)
         better, worse = int((units > 0.0).sum()), int((units < 0.0).sum())
-        difference = math.fsum(units)
+        total = math.fsum(units)
+        difference = total if abs(total) >= SMALLEST else 0.0
         match hypothesis.test:
             case "mcnemar":
                 p = mcnemar(better, worse)
@@ -178,11 +192,14 @@ class StudySamples:
 
 
 class Outcome(NamedTuple):
-    """The results, a row each; members of the family without one; (arm, baseline, reason) of contrasts without any."""
+    """The results, a row each; members of the family without one; (arm, baseline, reason) of contrasts without any;
+    (arm, baseline, names) of those with arms or replicates that have no partner of their seed.
+    """
 
     frame: pd.DataFrame
-    untested: tuple[Untested, ...] = ()
-    uncompared: tuple[tuple[str, str, str], ...] = ()
+    untested: tuple[Untested, ...]
+    uncompared: tuple[tuple[str, str, str], ...]
+    unpaired: tuple[tuple[str, str, tuple[str, ...]], ...]
 
 
 def run_tests(samples: StudySamples, contrasts: Iterable[Pair], preregistration: Preregistration | None) -> Outcome:
@@ -196,15 +213,17 @@ def run_tests(samples: StudySamples, contrasts: Iterable[Pair], preregistration:
     members, untested = _family(samples, preregistration, results) if preregistration else (set(), ())
     inside = [(result.hypothesis, result.seed) in members for result in results]
     p = [result.p for result, member in zip(results, inside, strict=True) if member]
-    adjusted = iter(holm([*p, *[math.nan] * len(untested)]))
+    adjusted = iter(holm([*p, *[math.nan] * sum(member.count for member in untested)]))
     rows = [
         (*result.hypothesis, *result[1:], next(adjusted) if member else math.nan, LABELS[member])
         for result, member in zip(results, inside, strict=True)
     ]
     columns = [*Hypothesis._fields, *Result._fields[1:], "holm", "label"]
     frame = pd.DataFrame(rows, columns=columns).astype({"iteration": "Int64"})
-    missing = [(*pair, samples.obstacle(*pair)) for pair in compared if pair not in registered]
-    return Outcome(frame, untested, tuple(entry for entry in missing if entry[2]))
+    obstacles = {pair: samples.obstacle(*pair) for pair in compared}
+    missing = [(*pair, reason) for pair, reason in obstacles.items() if reason and pair not in registered]
+    unpaired = {pair: samples.unpaired(*pair) for pair, reason in obstacles.items() if not reason}
+    return Outcome(frame, untested, tuple(missing), tuple((*pair, names) for pair, names in unpaired.items() if names))
 
 
 def _family(
@@ -212,29 +231,51 @@ def _family(
 ) -> tuple[set[tuple[Hypothesis, int | str]], tuple[Untested, ...]]:
     """The (hypothesis, seed) of the results that a preregistration names, and what it names without a result.
 
-    `documents` is the test of all seeds where there are several, `mcnemar` one of each seed.
+    `documents` is the test of all seeds where there are several, `mcnemar` one of each seed, done or not.
     """
     seeds: dict[Hypothesis, list[int | str]] = {}
     for result in results:
         seeds.setdefault(result.hypothesis, []).append(result.seed)
+    in_common = [samples.common_seeds(*pair) for pair in preregistration.pairs]
+    most = len(preregistration.seeds or max(in_common, key=len)) or 1
     members, untested = set(), {}
     named = (preregistration.pairs, preregistration.iterations, preregistration.tasks, preregistration.tests)
     for pair, wanted, task, test in product(*named):
         iterations = samples.iterations(*pair)
         k = None if iterations == [None] else iterations[-1] if wanted == LAST and iterations else wanted
-        hypothesis = Hypothesis(*pair, k, task, test)
-        if found := seeds.get(hypothesis):
-            pooled = test == "documents" and POOLED in found
-            members |= {(hypothesis, seed) for seed in ([POOLED] if pooled else found)}
-        else:
-            reason = _reason(samples, pair, k, task, test)
-            untested.setdefault(hypothesis, Untested(*pair, wanted, task, test, reason))
+        hypothesis, count = Hypothesis(*pair, k, task, test), most if test == "mcnemar" else 1
+        tested = _tested(hypothesis, seeds)
+        reason = _reason(samples, hypothesis, preregistration.seeds)
+        if tested and not reason:
+            members |= tested
+            count, reason = count - len(tested), f"{count - len(tested)} of {count} seeds not in common"
+        if count > 0:
+            untested.setdefault(hypothesis, Untested(*pair, wanted, task, test, reason, count))
     return members, tuple(untested.values())
 
 
-def _reason(samples: StudySamples, pair: Pair, k: int | str | None, task: str, test: str) -> str:
+def _tested(hypothesis: Hypothesis, seeds: Mapping[Hypothesis, list[int | str]]) -> set[tuple[Hypothesis, int | str]]:
+    """The (hypothesis, seed) of the results of a member."""
+    tested = seeds.get(hypothesis, [])
+    if hypothesis.test == "documents" and POOLED in tested:
+        return {(hypothesis, POOLED)}
+    exact = hypothesis._replace(test="mcnemar")
+    if hypothesis.test == "documents" and len(seeds.get(exact, [])) == 1:  # has the p of the permutation
+        hypothesis, tested = exact, seeds[exact]
+    return {(hypothesis, seed) for seed in tested}
+
+
+def _reason(samples: StudySamples, hypothesis: Hypothesis, expected: Sequence[int] | None) -> str:
+    """Why a member cannot be tested, with the seeds `expected` in common; empty if it can."""
+    *pair, k, task, test = hypothesis
     if obstacle := samples.obstacle(*pair, k):
         return obstacle
+    seeds = list(samples.pairs(*pair, k))
+    if expected and sorted(expected) != seeds:
+        return f"seeds {', '.join(map(str, seeds))} in common, expected {', '.join(map(str, sorted(expected)))}"
     if task not in samples.tasks:
         return f"no task {task}"
-    return "its answers are not all right or wrong" if test == "mcnemar" else "one seed in common"
+    if test == "mcnemar" and task not in samples.binary:
+        single = task in next(iter(samples.models.values()))
+        return "its answers are not all right or wrong" if single else "a mean of tasks"
+    return "one seed in common" if test == "seeds" and len(seeds) == 1 else ""

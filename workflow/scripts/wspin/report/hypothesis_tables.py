@@ -1,6 +1,6 @@
 """The table of tests: CSV with all of them; in Markdown the family, and of the rest the last iterations."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -74,7 +74,8 @@ def _legend(draws: PermutationDraws) -> list[str]:
         "`mcnemar`, exact, for answers that are right or wrong: do these two models differ on documents like these?",
         "`documents`, sign permutation of the documents' differences, pooled of their means over the seeds: do these "
         "trainings differ on documents like these? Those of different tasks count as independent. All patterns of "
-        f"signs up to {draws.count}, else as many draws, seed {draws.seed}.",
+        f"signs up to {draws.count}, else as many draws, seed {draws.seed}. Of one seed's right and wrong answers it "
+        "is `mcnemar`.",
         "`seeds`, Student's t over the seeds' differences: do trainings with other seeds differ, on these documents? "
         "No p if all differences are equal.",
     ]
@@ -83,17 +84,30 @@ def _legend(draws: PermutationDraws) -> list[str]:
 def family_lines(results: Outcome, registered: Registered | None) -> list[str]:
     """What is preregistered, what of it is significant, and what was not tested, a line each."""
     without = [f"Not compared: {arm} - {baseline}: {reason}." for arm, baseline, reason in results.uncompared]
+    if unpaired := [f"{arm} - {baseline}: {', '.join(names)}" for arm, baseline, names in results.unpaired]:
+        without.append(f"Without a partner of their seed: {'; '.join(unpaired)}.")
     if registered is None:
         return ["No preregistration (report.preregistration): all tests are exploratory.", *without]
     level, family = registered.preregistration.level, results.frame[results.frame.label == PREREGISTERED]
-    count = len(family) + len(results.untested)
-    found = [_name(*row) for row in family.loc[family.holm <= level, list(Hypothesis._fields)].itertuples(index=False)]
+    count = len(family) + sum(member.count for member in results.untested)
+    number = "1 test" if count == 1 else f"{count} tests"
+    significant = family[family.holm <= level]
+    shown = [f"{name}: {signed_points(row.difference)}" for name, row in _named(significant)]
+    untested = [(_name(*member[:5]), member.reason) for member in results.untested]
+    untested += [(name, "the differences of all seeds are equal") for name, _ in _named(family[family.p.isna()])]
     return [
-        f"Preregistered in {registered.path}, SHA-256 {registered.sha256}: {count} tests, p adjusted by Holm's method.",
-        f"Significant at level {level:g}: {'; '.join(found) or 'none'}.",
-        *(f"Preregistered, not tested: {_name(*member[:5])}: {member.reason}." for member in results.untested),
+        f"Preregistered in {registered.path}, SHA-256 {registered.sha256}: {number}, p adjusted by Holm's method.",
+        f"Significant at level {level:g}: {'; '.join(shown) or 'none'}.",
+        *(f"Preregistered, not tested: {name}: {reason}." for name, reason in untested),
         *without,
     ]
+
+
+def _named(frame: pd.DataFrame) -> list[tuple[str, Any]]:
+    """The name of each row's hypothesis, with its seed if it is of one, and the row."""
+    rows = list(frame.itertuples(index=False))
+    seeds = ["" if row.seed == POOLED else f", seed {row.seed}" for row in rows]
+    return [(_name(*row[: len(Hypothesis._fields)]) + seed, row) for row, seed in zip(rows, seeds, strict=True)]
 
 
 def _name(arm: str, baseline: str, iteration: int | str, task: str, test: str) -> str:

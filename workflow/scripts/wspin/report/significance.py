@@ -11,12 +11,13 @@ from .bootstrap import Floats
 
 BATCH_VALUES = 2_000_000  # signs in memory at a time
 ROUNDING = 1e-9  # of sums in any order, relative to the sum of magnitudes
+SMALLEST = 1e-12  # magnitude of a difference, a fraction: sums of terms that cancel leave 1e-18
 
 
 def mcnemar(better: int, worse: int) -> float:
-    """Whether the documents that one model alone got right are as many as those that the other alone got right.
+    """Two-sided p that of the documents that one model alone got right, both have equally many.
 
-    p of the smaller count under Binomial(better + worse, 1/2); 1 without such documents.
+    `better` and `worse` count those of either model; better is Binomial(better + worse, 1/2). 1 without such documents.
     """
     from scipy import stats  # slow to import, and not every importer of this module tests
 
@@ -24,7 +25,7 @@ def mcnemar(better: int, worse: int) -> float:
 
 
 def sign_permutation(values: Floats, draws: int, rng: np.random.Generator) -> float:
-    """Whether the sum of values (n,) is as large as sums are whose terms have random signs.
+    """Two-sided p that the sum of values (n,) is 0, from the sums of the same magnitudes under random signs.
 
     The share of all sign patterns with a sum of at least this magnitude, where there are at most `draws`; otherwise of
     `draws` random patterns and the observed one. Zeros have no influence.
@@ -52,13 +53,13 @@ def _drawn_sums(terms: Floats, draws: int, rng: np.random.Generator) -> Floats:
 
 
 def seeds_test(differences: Floats) -> float:
-    """Whether the mean of the seeds' differences (n,) is 0, by Student's t with n - 1 degrees of freedom.
+    """Two-sided p that the mean of the seeds' differences (n,) is 0, by Student's t with n - 1 degrees of freedom.
 
-    NaN for fewer than two seeds, or differences that are all equal: without a spread there is no t.
+    NaN for fewer than two seeds, or differences that are equal but for rounding: without a spread there is no t.
     """
     from scipy import stats
 
-    if np.ptp(differences) <= ROUNDING * np.abs(differences).max():
+    if np.ptp(differences) <= max(SMALLEST, ROUNDING * np.abs(differences).max()):
         return float("nan")
     return float(stats.ttest_1samp(differences, 0.0).pvalue)
 
