@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from wspin.report.pooling import Variance, half_width
 from wspin.report.significance import holm, mcnemar, seeds_test, sign_permutation
 from wspin.rng import row_generator
 
@@ -154,6 +155,26 @@ def test_students_numbers_are_those_of_the_page():
         t = values.mean() / (deviation / math.sqrt(len(values)))
         assert [f"{value:.2f}" for value in (values.mean(), deviation, t)] == shown
         assert f"{seeds_test(values):.4f}" == p
+
+
+def test_the_pages_fractions_are_those_of_its_tests():
+    assert mcnemar(8, 2) == 112 / 1024 and "56 at most two tails: 112 / 1024" in PAGE
+    assert sign_permutation(np.ones(5), 32, generator()) == 2 / 32 and "p below 2 / 32 = 0.0625" in PAGE
+    assert [math.comb(10, k) for k in range(3)] == [1, 10, 45] and 1 + 10 + 45 == 112 / 2
+
+
+def test_the_error_of_documents_and_seeds_is_that_of_the_page():
+    rows = page_rows("mean, points")
+    assert len(rows) == 2
+    for *given, error, freedom, interval in rows:
+        mean, deviation, seeds, item, documents = map(float, given)
+        parts = [Variance(deviation**2 / seeds, seeds - 1), Variance(item**2, documents - 1)]
+        half = half_width(parts, 0.95)
+        by_hand = (deviation**2 / seeds + item**2) ** 2
+        by_hand /= (deviation**2 / seeds) ** 2 / (seeds - 1) + item**4 / (documents - 1)
+        assert f"{math.sqrt(deviation**2 / seeds + item**2):.2f}" == error
+        assert f"{by_hand:.1f}" == freedom
+        assert f"{mean - half:.2f} to {mean + half:.2f}" == interval
 
 
 def test_holms_numbers_are_those_of_the_page():
