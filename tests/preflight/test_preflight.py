@@ -103,6 +103,17 @@ def test_a_frozen_reference_that_does_not_fit_is_named(disk, train):
     assert "fsdp" not in line
 
 
+def test_names_of_the_family_that_the_study_lacks_are_listed(disk, tmp_path):
+    path = tmp_path / "family.yaml"
+    names = "contrasts: [wspin - spin, wpsin - spin]\ntasks: [average, gsm9k]"
+    path.write_text(f"level: 0.05\n{names}\niterations: [last]\ntests: [seeds]\n")
+    task, contrast = complaints_of(layout_of(report={"preregistration": str(path)}))
+    assert task.startswith(f"{path}: tasks: expected those of this study (")
+    assert task.endswith("found 'gsm9k'; correct it, or its tests count as not significant")
+    assert contrast.startswith(f"{path}: contrasts: expected those of this study (")
+    assert "found 'wpsin'; correct it" in contrast
+
+
 def test_a_batch_of_two_is_for_one_gpu(disk):
     """The preset swift_paper, given more GPUs than its one."""
     assert complaints_of(layout_of(**SWIFT)) == []

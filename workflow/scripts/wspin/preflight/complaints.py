@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from wspin.config.preregistration import AVERAGE, read_preregistration
 from wspin.config.scorers import Scorer
 from wspin.config.study import Study
 from wspin.errors import StudyError
@@ -26,6 +27,7 @@ def find_complaints(estimator: Estimator, estimates: list[Estimate]) -> Iterator
     yield from _disk(estimator)
     yield from _paths(estimator.study)
     yield from _engines(estimator.study)
+    yield from _preregistration(estimator.paths)
 
 
 def find_model_complaints(paths: StudyPaths) -> Iterator[str]:
@@ -38,6 +40,24 @@ def find_model_complaints(paths: StudyPaths) -> Iterator[str]:
                     models.check(folder, paths.template(name), eos)
                 except StudyError as error:
                     yield from error.args
+
+
+def _preregistration(paths: StudyPaths) -> Iterator[str]:
+    """Names of the family that the study does not have: their tests count, and are not done."""
+    report = paths.study.report
+    if not report.preregistration:
+        return
+    family = read_preregistration(report.preregistration)
+    wanted = {"tasks": family.tasks, "contrasts": [name for pair in family.pairs for name in pair]}
+    existing = {
+        "tasks": (*report.metrics, *report.groups, AVERAGE),
+        "contrasts": (*paths.arms, *paths.study.eval.models),
+    }
+    for key, names in wanted.items():
+        for name in dict.fromkeys(names):
+            if name not in existing[key]:
+                expected = f"expected those of this study ({', '.join(existing[key])}), found {name!r}"
+                yield f"{report.preregistration}: {key}: {expected}; correct it, or its tests count as not significant"
 
 
 def _contexts(estimator: Estimator) -> Iterator[str]:
