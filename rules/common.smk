@@ -34,7 +34,7 @@ try:
     base = [] if workflow.config_settings.replace_workflow_config else ["config/config.yaml"]
     STUDY = read_study([*base, *workflow.overwrite_configfiles], workflow.config_settings.config)
     if STUDY.report.preregistration:
-        read_preregistration(STUDY.report.preregistration)  # a mistake in it is found before the first job
+        read_preregistration(STUDY.report.preregistration)  # mistakes of form, before the first job
     ALIVE = show_alive()  # held while this process lives, to tell a stale workflow lock from a live one
 except (StudyError, OSError) as error:
     sys.exit(error_line(error))

@@ -113,6 +113,8 @@ def generated() -> Iterator[tuple[str, str, str]]:
                 if study == "demo" and name != "weights":
                     yield "README.md", f"demo {name}", last_iterations(table.read_text())
     for study, folder in FINDINGS.items():
+        if (folder / "figures/pooled.svg").exists():
+            yield "docs/findings.md", f"{study} figure", f"![Differences to spin](findings-{study}.svg)\n"
         for name in ("tests", "pooled"):
             if (table := folder / "tables" / f"{name}.md").exists():
                 text = last_iterations(table.read_text(), notes=True) if name == "pooled" else table.read_text()

@@ -160,11 +160,12 @@ def test_tests_know_contrasts_replicates_and_seeds():
     arms = {"spin": {"seeds": [42, 43]}, "wspin": {"seeds": [42, 43]}, "wspin.paper": None}
     for baseline in ("spin", "spin.s43"):
         words = RuleFlags(paths(arms, report={**report, "baseline": baseline}, **shown)).report_tests()
-        assert words[words.index("--contrasts") :] == [
+        assert "they share SFT, prompts, teacher" in words[words.index("--note") + 1]
+        assert words[words.index("--contrasts") : words.index("--note")] == [
             *("--contrasts", "wspin=spin"),
             *("--replicates", "kd=kd.s43", "spin=spin.s43", "wspin=wspin.s43"),
             *("--seeds", "spin=42", "spin.s43=43", "wspin=42", "wspin.s43=43", "kd=42", "kd.s43=43"),
             *("--draws", "99", "--seed", "42", "--preregistration", "config/preregistration.yaml"),
         ]
     alone = RuleFlags(paths({"wspin": None, "wspin.paper": None})).report_tests()
-    assert not {"--contrasts", "--replicates", "--preregistration"} & set(alone)
+    assert not {"--contrasts", "--replicates", "--preregistration", "--note"} & set(alone)

@@ -154,7 +154,7 @@ def test_a_rule_file_stays_a_chapter():
 
 
 def test_programs_and_modules_stay_short():
-    ceilings = {ROOT / "Snakefile": 95, **dict.fromkeys(PROGRAMS, 80), **dict.fromkeys(LIBRARY, 360)}
+    ceilings = {ROOT / "Snakefile": 100, **dict.fromkeys(PROGRAMS, 80), **dict.fromkeys(LIBRARY, 360)}
     assert {str(file): lines(file) for file, ceiling in ceilings.items() if lines(file) > ceiling} == {}
 
 

@@ -169,7 +169,8 @@ class RuleFlags:
         seeds = ["--seeds", *(f"{name}={self.paths.seed(name)}" for name in names)]
         registered = ["--preregistration", settings.preregistration] if settings.preregistration else []
         draws = ["--draws", str(settings.bootstrap), "--seed", str(self.study.seed)]
-        return [*self.report_scores(), *contrasts, *self._replicates(), *seeds, *draws, *registered]
+        compared = [*contrasts, *self._replicates(), *seeds]
+        return [*self.report_scores(), *compared, *draws, *registered, *self._varied()]
 
     def report_reproduction(self) -> list[str]:
         tables = []
