@@ -283,7 +283,7 @@ class Report(Section):
     preregistration: FilePath | None = Field(
         None,
         description="file with the family of tests that was fixed before the results were looked at: its `level`, "
-        "`contrasts`, `tasks`, `iterations`, `tests` and perhaps `seeds` (docs/statistics.md); without it all tests are "
+        "`contrasts`, `tasks`, `iterations`, `tests`, perhaps `seeds` (docs/statistics.md); without it all tests are "
         "exploratory",
     )
     published: dict[Name, PublishedTable] = Field({}, description="tables of papers beside models of this study")
