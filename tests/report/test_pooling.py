@@ -206,7 +206,7 @@ def test_program_pools_draws_and_records(tmp_path):
         put_both(tmp_path, name)
     pairs = [f"{model}={model.replace('wspin', 'spin')}" for model in models if model.startswith("w")]
     tables = [tmp_path / f"tables/pooled.{end}" for end in ("csv", "md", "tex")]
-    figure = tmp_path / "figures/differences.svg"
+    figure = tmp_path / "figures/pooled.svg"
     flags = ["--replicates", *("=".join(pair) for pair in REPLICATES), "--against", *pairs, "--confidence", "0.9"]
     flags += ["--note", "They share SFT.", "--groups", "both=spell,gsm8k"]
     outputs = ["--output", *tables, figure]

@@ -3,7 +3,7 @@
     python workflow/scripts/report_pooled.py --results results --models spin/ite0 spin.s43/ite0 wspin/ite0 \
         wspin.s43/ite0 --suites arc --metrics arc_challenge=acc_norm,none --replicates spin=spin.s43 wspin=wspin.s43 \
         --against wspin/ite0=spin/ite0 wspin.s43/ite0=spin.s43/ite0 --confidence 0.95 --note "Seeds vary all." \
-        --output results/tables/pooled.csv results/tables/pooled.md results/figures/differences.pdf
+        --output results/tables/pooled.csv results/tables/pooled.md results/figures/pooled.pdf
 """
 
 from wspin import cli
