@@ -3,6 +3,7 @@
 import json
 import re
 
+import numpy as np
 import pytest
 from score_files import tuples
 
@@ -27,7 +28,9 @@ def put(folder, name, weighted, factor=0.5, change=lambda entry: None):
 
 
 def drawn(folder, names, arms=None):
-    return curves.margins(curves.read_margins({name: folder / name / "metrics.jsonl" for name in names}, arms or {}))
+    return curves.reward_margins(
+        curves.read_margins({name: folder / name / "metrics.jsonl" for name in names}, arms or {})
+    )
 
 
 def lines(axes):
@@ -71,6 +74,18 @@ def test_a_diverged_training_leaves_the_others_their_scale(tmp_path):
     put(tmp_path, "wspin/ite0", [0.0, 1e30, float("nan")])
     axes = drawn(tmp_path, ["spin/ite0", "wspin/ite0"]).axes[0]
     assert axes.get_ylim()[1] < 2
+
+
+def test_a_step_where_a_seed_diverged_is_a_gap(tmp_path):
+    """Of the mean over the seeds too: it would jump to the others' level; the running mean does not bridge it."""
+    for seeds in (["spin"], ["spin", "spin.s43"]):
+        for name in seeds:
+            put(tmp_path, f"{name}/ite0", [0.5] * 30)
+        put(tmp_path, "spin/ite0", [*[0.0] * 10, float("nan"), 1e30, *[0.0] * 18])
+        figure = drawn(tmp_path, [f"{name}/ite0" for name in seeds], {"spin.s43": "spin"})
+        for axes in figure.axes:
+            (line,) = lines(axes).values()
+            assert np.flatnonzero(np.isnan(line)).tolist() == [10, 11]
 
 
 @pytest.mark.parametrize(("count", "iterations"), [(1, 1), (4, 4), (12, 8)])

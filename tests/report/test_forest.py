@@ -77,6 +77,18 @@ def test_the_last_iteration_of_every_arm_is_drawn():
     assert {"wspin", "short/ite1", "kd", "model minus spin, points"} <= set(found)
 
 
+def test_a_baseline_without_iterations_is_called_by_its_name():
+    for names, shown in ((["sft", "kd"], "sft, kd"), (["sft"], "sft"), (["spin/ite0", "spin/ite1"], "spin")):
+        pairs = zip(("wspin", "late"), names, strict=False)
+        rows = [(*row(arm)[:3], baseline, *row(arm)[4:]) for arm, baseline in pairs]
+        found = texts(forest.differences(frame(rows), 0.9))
+        assert f"model minus {shown}, points" in found
+
+
+def test_the_figure_says_that_its_intervals_are_not_adjusted():
+    assert "intervals not adjusted for the number of rows" in texts(drawn())
+
+
 def test_a_panel_for_the_average_and_for_every_task():
     assert [axes.get_title() for axes in drawn().axes] == ["average", "arc", "gsm8k"]
     assert [axes.get_title() for axes in drawn(tasks=("arc", "average")).axes] == ["arc"]

@@ -1,4 +1,4 @@
-"""The commands of `report.py`: each returns the content of its outputs and names the files that it read."""
+"""The commands of the report's programs: each returns the content of its outputs and names the files that it read."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -125,7 +125,7 @@ def rewards(
         raise StudyError(f"--curves: expected {len(iterations)} files, one per iteration, found {len(curves)}")
     arms = {replicate: arm for arm, replicate in split_pairs("ARM=REPLICATE", replicates)}
     rows = training_curves.read_margins(dict(zip(iterations, curves, strict=True)), arms)
-    drawn = training_curves.margins(rows)
+    drawn = training_curves.reward_margins(rows)
     return Report({path: figures.render(drawn, path) for path in output}, list(curves))
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -22,15 +21,14 @@ from wspin.iteration import Iteration
 from wspin.storage import strict_json
 from wspin.storage.opening import readable
 
-from .figures import REFERENCE, looks, style
+from .figures import COLUMN, REFERENCE, SMALL, empty_figure, looks, style
 
 KINDS = {"weighted": "as in the loss", "unweighted": "all tokens alike"}
 WINDOW = 1 / 10  # of the steps of an iteration: how many a point is the mean of
 LARGEST = 1e6  # margin that is drawn: a training that diverged leaves the others their scale
-COLUMN, PANEL = 3.3, 0.7  # inches: least width of the figure, a paper's column, and width of an iteration
+PANEL = 0.7  # inches: width of an iteration
 HEIGHT, LINE = 2.9, 0.14  # inches: without the legend, and of each of its lines
 SHORT = 12  # characters of a name that leave room for three in a line of the legend
-SIZE = 7.0  # of the letters, points
 MARKS = 3  # markers on a curve, where those of other arms are not: curves may coincide
 
 
@@ -47,16 +45,16 @@ class Step(BaseModel):
 def read_margins(curves: Mapping[str, str | Path], arms: Mapping[str, str]) -> pd.DataFrame:
     """A row per step of the curves, {iteration: its file}: arm, iteration, replicate, step and both margins.
 
-    NaN stands for a margin that is not finite, or above `LARGEST`; it leaves a gap in the figure. `arms`: replicate ->
-    the arm under whose name it is drawn. Raises `StudyError` if a file is missing or malformed.
+    NaN stands for a margin that is not finite, or above `LARGEST`. `arms`: replicate -> the arm under whose name it is
+    drawn. Raises `StudyError` if a file is missing or malformed.
     """
     rows = []
     for name, path in curves.items():
         arm, k = Iteration.parse(name) or (name, 0)
         rows += [(arms.get(arm, arm), k, arm, step.step, step.weighted, step.unweighted) for step in _read(path)]
     frame = pd.DataFrame(rows, columns=["arm", "iteration", "replicate", "step", *KINDS])
-    margins = frame[list(KINDS)]
-    return frame.assign(**margins.where(margins.abs() <= LARGEST))
+    values = frame[list(KINDS)]
+    return frame.assign(**values.where(values.abs() <= LARGEST))
 
 
 def _read(path: str | Path) -> Iterator[Step]:
@@ -79,32 +77,32 @@ def _read(path: str | Path) -> Iterator[Step]:
             raise StudyError(f"{place}: expected the entries of a step, found {first_line(error)}; {remedy}") from None
 
 
-def margins(rows: pd.DataFrame) -> Figure:
+def reward_margins(rows: pd.DataFrame) -> Figure:
     """Both margins of the rows of `read_margins` by step: iterations side by side, an arm per colour and marker.
 
-    The curve of an arm is the mean over its replicates, then a running mean over the part `WINDOW` of the steps.
+    The curve of an arm is the mean over its replicates, then a running mean over the part `WINDOW` of the steps, with a
+    gap at each step where a replicate's margin is NaN.
     """
     iterations = sorted(set(rows.iteration))
-    means = rows.groupby(["arm", "iteration", "step"], sort=False)[list(KINDS)].mean().reset_index()
+    means = rows.groupby(["arm", "iteration", "step"], sort=False)[list(KINDS)].mean(skipna=False).reset_index()
     with style():
         columns = 3 if max(map(len, means.arm)) <= SHORT else 2
-        size = max(COLUMN, 0.5 + PANEL * len(iterations)), HEIGHT + LINE * -(-means.arm.nunique() // columns)
-        figure = Figure(figsize=size, layout="constrained")
-        FigureCanvasAgg(figure)
+        height = HEIGHT + LINE * -(-means.arm.nunique() // columns)
+        figure = empty_figure(max(COLUMN, 0.5 + PANEL * len(iterations)), height)
         grid = figure.subplots(len(KINDS), len(iterations), sharex="col", sharey="row", squeeze=False)
         for column, iteration in enumerate(iterations):
             _arms(grid[:, column], means, iteration)
-            grid[0, column].set_title(f"ite{iteration}", fontsize=SIZE)
+            grid[0, column].set_title(f"ite{iteration}", fontsize=SMALL)
         for axes, kind in zip(grid[:, 0], KINDS.values(), strict=True):
-            axes.set_ylabel(f"margin, nats\n({kind})", fontsize=SIZE)
+            axes.set_ylabel(f"margin, nats\n({kind})", fontsize=SMALL)
         for axes in grid.flat:
             axes.axhline(0.0, **REFERENCE, zorder=0)
-            axes.tick_params(labelsize=SIZE, length=2, pad=2)
+            axes.tick_params(labelsize=SMALL, length=2, pad=2)
             axes.xaxis.set_major_locator(MaxNLocator(nbins=2, integer=True))
         for axes in grid[-1]:
-            axes.set_xlabel("step", fontsize=SIZE)
+            axes.set_xlabel("step", fontsize=SMALL)
         handles, labels = grid[0, 0].get_legend_handles_labels()
-        legend: dict[str, Any] = {"frameon": False, "fontsize": SIZE, "handlelength": 1.5, "columnspacing": 1}
+        legend: dict[str, Any] = {"frameon": False, "fontsize": SMALL, "handlelength": 1.5, "columnspacing": 1}
         figure.legend(handles, labels, loc="outside lower center", ncols=columns, **legend)
     return figure
 
@@ -120,7 +118,7 @@ def _arms(column: Iterable[Axes], means: pd.DataFrame, iteration: int) -> None:
 def _curve(axes: Axes, curve: pd.DataFrame, kind: str, label: str, look: tuple[Any, str], shift: float) -> None:
     """One line, with markers that begin at the part `shift` of their distance."""
     window, gap = max(1, round(WINDOW * len(curve))), max(1, len(curve) // MARKS)
-    smooth = curve[kind].rolling(window, center=True, min_periods=1).mean()
+    smooth = curve[kind].rolling(window, center=True, min_periods=1).mean().where(curve[kind].notna())
     colour, marker = look
     marks: dict[str, Any] = {"marker": marker, "markersize": 2.5, "markevery": (int(shift * gap), gap)}
     axes.plot(curve.step, smooth, label=label, color=colour, linewidth=0.8, **marks)

@@ -33,6 +33,8 @@ STYLE = {
 }
 MARKERS = "osD^vPX<>hp"  # eleven for ten colours: more arms than that still look different
 NO_DATES = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}
+COLUMN = 3.3  # inches: a column of a paper with two
+SMALL = 7.0  # points: of the letters in such a column
 REFERENCE = {"color": "black", "linewidth": 0.7}  # of lines that belong to no arm
 SPREAD = 0.5  # of the distance between two iterations, over which the arms stand side by side
 REACH = 1.5  # of the arms' range: reference lines further away from them are left out
@@ -48,8 +50,7 @@ def averages(rows: pd.DataFrame, confidence: float) -> Figure:
     in_points = rows.assign(**{key: 100 * rows[key] for key in ("average", "low", "high")})
     arms, registry = in_points[rows.iteration.notna()], in_points[rows.iteration.isna()]
     with style():
-        figure = Figure(figsize=(7.2, 4.4), layout="constrained")
-        FigureCanvasAgg(figure)
+        figure = empty_figure(7.2, 4.4)
         axes = figure.add_subplot()
         _arms(axes, arms)
         left_out = _references(axes, registry, arms)
@@ -84,6 +85,13 @@ def style() -> Iterator[None]:
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
         yield
+
+
+def empty_figure(width: float, height: float) -> Figure:
+    """A figure of so many inches, whose parts are laid out without overlap."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
 
 
 def looks() -> Iterator[tuple[Any, str]]:

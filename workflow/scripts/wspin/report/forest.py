@@ -6,21 +6,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from wspin.escaping import escaped
-from wspin.iteration import Iteration
 
-from .figures import REFERENCE, style
-from .scores import AVERAGE
+from .figures import COLUMN, REFERENCE, SMALL, empty_figure, style
+from .scores import AVERAGE, arm_columns
 
-WIDTH = 3.3  # inches: a column of a paper with two
 ROW, MARGIN = 0.16, 0.5  # inches: of a row, and of what stands above and below the rows of a panel
 LONG = 18  # characters of a row's name that leave room for two panels side by side
-SIZE = 7.0  # of the letters, points
 INNER: dict[str, Any] = {"color": "#3f90da", "linewidth": 3.5}
 OUTER: dict[str, Any] = {"color": "black", "linewidth": 0.8}
 POINT: dict[str, Any] = {"color": "black", "marker": "o", "markersize": 3, "linestyle": "none"}
@@ -47,24 +43,23 @@ def differences(rows: pd.DataFrame, confidence: float) -> Figure:
     lines = [[task] * columns for task in panels[:1]]
     lines += [[*panels[i : i + columns], "."][:columns] for i in range(1, len(panels), columns)]
     with style():
-        height = len(lines) * (MARGIN + ROW * len(labels)) + 0.3
-        figure = Figure(figsize=(WIDTH, max(height, 1.0)), layout="constrained")
-        FigureCanvasAgg(figure)
+        height = len(lines) * (MARGIN + ROW * len(labels)) + 0.4
+        figure = empty_figure(COLUMN, max(height, 1.0))
         if not panels:
-            figure.text(0.5, 0.5, "no arm to compare", ha="center", va="center", fontsize=SIZE)
+            figure.text(0.5, 0.5, "no arm to compare", ha="center", va="center", fontsize=SMALL)
             return figure
         for task, axes in figure.subplot_mosaic(lines).items():
             _panel(axes, rows[rows.task == task].set_index("model"), labels)
-            axes.set_title(escaped(task), fontsize=SIZE, pad=3)
+            axes.set_title(escaped(task), fontsize=SMALL, pad=3)
         figure.legend(
             handles=_keys(rows, f"{100 * confidence:g} %"),
-            title=f"model minus {_baseline(rows)}, points",
+            title=f"model minus {_baseline(rows)}, points\nintervals not adjusted for the number of rows",
             loc="outside lower center",
             ncols=2,
             frameon=False,
             handlelength=1.5,
-            fontsize=SIZE,
-            title_fontsize=SIZE,
+            fontsize=SMALL,
+            title_fontsize=SMALL,
         )
     return figure
 
@@ -92,15 +87,15 @@ def _panel(axes: Axes, rows: pd.DataFrame, labels: dict[str, str]) -> None:
     axes.set_yticks(places, list(labels.values()) if axes.get_subplotspec().is_first_col() else [""] * len(places))
     axes.set_ylim(len(places) - 0.4, -0.6)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 2.5, 5, 10]))
-    axes.tick_params(labelsize=SIZE, length=2, pad=2)
+    axes.tick_params(labelsize=SMALL, length=2, pad=2)
     axes.tick_params("y", length=0)
     axes.spines["left"].set_visible(False)
 
 
 def _baseline(rows: pd.DataFrame) -> str:
-    """The model that all rows are compared with, or its arm where they are compared with several iterations."""
+    """The model that all rows are compared with; with several, their arms, and those without iterations."""
     names = list(dict.fromkeys(rows.baseline))
-    arms = dict.fromkeys(Iteration.parse(name).arm for name in names)
+    arms = dict.fromkeys(arm_columns(name)[0] or name for name in names)
     return escaped(", ".join(names if len(names) == 1 else arms))
 
 
