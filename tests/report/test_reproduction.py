@@ -152,7 +152,9 @@ def test_a_row_or_model_that_is_not_there_is_refused(six, rows, message):
 def test_a_number_that_is_no_percentage_is_refused(six, tmp_path):
     path = tmp_path / "cells.csv"
     path.write_text("source,table,method,iteration,variant,task,metric,value\nA,Table 1,sft,,,gsm8k,acc,190.3\n")
-    with pytest.raises(StudyError, match=r"Table 1, sft: gsm8k: expected a percentage, found 190\.3; mend it"):
+    with pytest.raises(
+        StudyError, match=r"Table 1, sft: gsm8k: expected a percentage, found 190\.3; correct the cell in its CSV"
+    ):
         compared(six, PublishedTable(file=str(path), table="Table 1", rows={"sft": "sft"}))
 
 

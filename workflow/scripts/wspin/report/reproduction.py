@@ -22,7 +22,7 @@ from wspin.storage.text_tables import csv_text, frame_table
 from .frame import chosen_scores
 from .grim import DOCUMENTS, SIX, failed_average, failed_share
 from .scores import AVERAGE, ScoreFile, cut_note, dtype_note, split_pairs
-from .tables import in_points, signed_points
+from .tables import in_points, mean_error, signed_points
 
 
 class Line(NamedTuple):
@@ -105,23 +105,19 @@ def _lines(model: str, row: PublishedRow, scores: pd.DataFrame, tasks: Sequence[
             ours, printed = scores.loc[task], row.cells[task]
             share = _fraction(printed)
             if not 0.0 <= share <= 1.0:
-                raise StudyError(f"{row.table}, {row.name}: {task}: expected a percentage, found {printed}; mend it")
+                message = f"expected a percentage, found {printed}; correct the cell in its CSV"
+                raise StudyError(f"{row.table}, {row.name}: {task}: {message}")
             errors[task] = np.sqrt(share * (1 - share) / ours.n)
             yield Line(*place, task, printed, failed_share(task, printed), share, errors[task], ours.value, ours.stderr)
     if AVERAGE in row.cells and set(SIX) <= set(tasks):
         ours, printed = scores.loc[list(SIX)], row.cells[AVERAGE]
-        of = (_mean_error(list(errors.values())), ours.value.mean(), _mean_error(ours.stderr))
+        of = (mean_error(list(errors.values())), ours.value.mean(), mean_error(ours.stderr))
         yield Line(*place, AVERAGE, printed, failed_average(row.cells), _fraction(printed), *of)
 
 
 def _fraction(printed: str) -> float:
     """Of printed points; dividing by 100 would move the last digit."""
     return float(f"{printed}e-2")
-
-
-def _mean_error(errors: Sequence[float]) -> float:
-    """The standard error of a mean of independent values, from theirs."""
-    return float(np.linalg.norm(errors)) / len(errors)
 
 
 # Texts

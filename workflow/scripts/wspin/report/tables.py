@@ -64,10 +64,10 @@ def score_points(files: Sequence[ScoreFile], metrics: Mapping[str, str], groups:
 def _means(scores: pd.DataFrame, group: str, tasks: Sequence[str]) -> pd.DataFrame:
     """A row for each model: the plain mean of some tasks."""
     averaged = scores[scores.task.isin(tasks)].groupby("model")
-    return averaged.agg(value=("value", "mean"), stderr=("stderr", _mean_error)).reset_index().assign(task=group)
+    return averaged.agg(value=("value", "mean"), stderr=("stderr", mean_error)).reset_index().assign(task=group)
 
 
-def _mean_error(errors: pd.Series) -> float:
+def mean_error(errors: Sequence[float] | pd.Series) -> float:
     """The standard error of a mean of independent values, from theirs; NaN if one of them is."""
     return float(np.linalg.norm(errors)) / len(errors)
 
@@ -121,14 +121,19 @@ def signed_points(value: float) -> str:
 
 
 def _difference_legend(sizes: dict[str, int], draws: Draws, groups: Groups) -> str:
-    tasks = ", ".join(f"{task} n = {n}" for task, n in sizes.items() if task not in with_average(groups, ()))
     return (
-        f"Points: model minus baseline [low, high], on the same documents after the same prompts: {tasks}. "
+        "Points: model minus baseline [low, high], on the same documents after the same prompts: "
+        f"{_task_sizes(sizes, groups)}. "
         f"The interval holds {100 * draws.confidence:g} % of {draws.count} draws of a paired bootstrap (percentiles, "
         f"seed {draws.seed}) that resamples the documents of each task, in a group of each subtask. "
-        f"{means_note(groups)}. The interval tells how far other documents would move a difference, not how far "
+        f"{means_note(groups)}. The interval shows how far other documents would move a difference, not how far "
         "other seeds of the training would; nor is it widened for the number of comparisons."
     )
+
+
+def _task_sizes(sizes: Mapping[str, int], groups: Groups) -> str:
+    """The tasks with their numbers of documents, without the means of tasks."""
+    return ", ".join(f"{task} n = {n}" for task, n in sizes.items() if task not in with_average(groups, ()))
 
 
 # Pooled over replicates
@@ -174,9 +179,9 @@ def _parts(row: Any) -> str:
 
 
 def _pooled_legend(sizes: Mapping[str, int], confidence: float, groups: Groups) -> str:
-    tasks = ", ".join(f"{task} n = {n}" for task, n in sizes.items() if task not in with_average(groups, ()))
     return (
-        f"Points: means over the seeds (standard deviation over seeds; standard error over documents: {tasks}). "
+        "Points: means over the seeds (standard deviation over seeds; standard error over documents: "
+        f"{_task_sizes(sizes, groups)}). "
         "± is the error of both, sqrt(sd^2 / seeds + SE^2), where SE is that of the documents' means over the seeds; "
         "what a seed does to single documents is part of both, so the error is rather too large. Differences are taken "
         f"at equal seed, document by document; [low, high] is their {100 * confidence:g} % interval, the same error "
