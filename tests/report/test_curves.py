@@ -10,7 +10,9 @@ from score_files import tuples
 import report_rewards as program
 from wspin.errors import StudyError
 from wspin.report import curves, figures
+from wspin.report.replicates import methods
 
+REPLICATES = [("spin", "spin.s43"), ("kd", "kd.s43")]
 TEXT = re.compile(r"<text[^>]*>([^<]*)</text>")
 
 
@@ -27,10 +29,9 @@ def put(folder, name, weighted, factor=0.5, change=lambda entry: None):
     return path
 
 
-def drawn(folder, names, arms=None):
-    return curves.reward_margins(
-        curves.read_margins({name: folder / name / "metrics.jsonl" for name in names}, arms or {})
-    )
+def drawn(folder, names):
+    paths = {name: folder / name / "metrics.jsonl" for name in names}
+    return curves.reward_margins(curves.read_margins(paths, methods(names, REPLICATES)))
 
 
 def lines(axes):
@@ -40,7 +41,7 @@ def lines(axes):
 
 def test_rows_are_the_steps_of_the_curves(tmp_path):
     paths = {name: put(tmp_path, name, [0.0, 0.5]) for name in ("spin/ite1", "spin.s43/ite1")}
-    frame = curves.read_margins(paths, {"spin.s43": "spin"})
+    frame = curves.read_margins(paths, methods(paths, REPLICATES))
     assert tuples(frame)[0] == ("spin", 1, "spin", 1, 0.0, 0.0)
     assert tuples(frame)[-1] == ("spin", 1, "spin.s43", 2, 0.5, 0.25)
 
@@ -63,7 +64,7 @@ def test_both_margins_of_every_iteration_are_drawn(tmp_path):
 def test_a_curve_is_the_mean_over_replicates_and_a_tenth_of_the_steps(tmp_path):
     put(tmp_path, "spin/ite0", [float(step) for step in range(30)])
     put(tmp_path, "spin.s43/ite0", [float(step + 2) for step in range(30)])
-    figure = drawn(tmp_path, ["spin/ite0", "spin.s43/ite0"], {"spin.s43": "spin"})
+    figure = drawn(tmp_path, ["spin/ite0", "spin.s43/ite0"])
     (line,) = lines(figure.axes[0]).values()
     assert line[:3] == pytest.approx([1.5, 2.0, 3.0])  # the first is the mean of 1 and 2
     assert len(line) == 30
@@ -82,7 +83,7 @@ def test_a_step_where_a_seed_diverged_is_a_gap(tmp_path):
         for name in seeds:
             put(tmp_path, f"{name}/ite0", [0.5] * 30)
         put(tmp_path, "spin/ite0", [*[0.0] * 10, float("nan"), 1e30, *[0.0] * 18])
-        figure = drawn(tmp_path, [f"{name}/ite0" for name in seeds], {"spin.s43": "spin"})
+        figure = drawn(tmp_path, [f"{name}/ite0" for name in seeds])
         for axes in figure.axes:
             (line,) = lines(axes).values()
             assert np.flatnonzero(np.isnan(line)).tolist() == [10, 11]

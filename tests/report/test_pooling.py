@@ -11,7 +11,8 @@ from score_files import CHOSEN, cells, check_records, command, put_both, read_it
 
 import report_pooled as program
 from wspin.errors import StudyError
-from wspin.report.pooling import COLUMNS, Variance, families, half_width, item_variance, pool, pool_tasks
+from wspin.report.pooling import COLUMNS, Variance, half_width, item_variance, pool, pool_tasks
+from wspin.report.replicates import methods, pooled_models
 from wspin.report.samples import TaskSamples, input_paths
 from wspin.report.scores import read_scores
 from wspin.report.tables import pooled_tables
@@ -43,7 +44,7 @@ def study(first, second):
 
 
 def pooled(models, pairs, replicates=REPLICATES, confidence=0.95, groups=None):
-    return pool(models, families(models, replicates), pairs, confidence, groups or {})
+    return pool(models, pooled_models(models, replicates), pairs, confidence, groups or {})
 
 
 def test_both_parts_of_the_error_by_hand():
@@ -128,8 +129,13 @@ def test_models_of_the_registry_are_pooled_and_compared_too():
 
 
 def test_a_name_without_a_model_is_refused():
-    with pytest.raises(StudyError, match=r"--replicates: expected arms or models of --models, found 'spin\.s45'"):
-        families(["spin/ite0"], [("spin", "spin.s45")])
+    with pytest.raises(StudyError, match=r"--replicates: expected arms or models of the table, found 'spin\.s45'"):
+        pooled_models(["spin/ite0"], [("spin", "spin.s45")])
+
+
+def test_a_replicate_of_two_arms_is_refused():
+    with pytest.raises(StudyError, match=r"--replicates: expected one arm or model for spin.s43, found spin and wspin"):
+        methods(["spin/ite0"], [("spin", "spin.s43"), ("wspin", "spin.s43")])
 
 
 def test_a_level_that_is_no_share_is_refused():

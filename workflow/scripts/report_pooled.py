@@ -14,8 +14,8 @@ from wspin.report.scores import read_scores
 def main(argv=None):
     flags = parse(argv)
     files = read_scores(flags.results, flags.models, flags.suites)
-    families = commands.Families(flags.replicates, flags.against, flags.note)
-    chosen = (flags.metrics, flags.groups, families, flags.confidence)
+    replicates = commands.Replicates(flags.replicates, flags.against, flags.note)
+    chosen = (flags.metrics, flags.groups, replicates, flags.confidence)
     report = commands.pooled(files, *chosen, flags.output)
     cli.write_outputs(flags, report.outputs, report.inputs)
 

@@ -10,6 +10,7 @@ from wspin.storage.text_tables import csv_text
 from . import comparison, pooling
 from .comparison import Draws
 from .examples import examples_page
+from .replicates import methods, pooled_models
 from .samples import input_paths, read_samples
 from .scores import ScoreFile, cut_note, dtype_note, split_groups, split_pairs
 from .tables import difference_tables, pooled_tables, score_tables, uncompared_note
@@ -83,10 +84,10 @@ def figure(averages: str, confidence: float, output: Sequence[str]) -> Report:
     return Report({path: figures.render(drawn, path) for path in output}, [averages])
 
 
-class Families(NamedTuple):
-    """Replicates as texts ARM=REPLICATE, pairs of equal seed as MODEL=BASELINE, and a note about both."""
+class Replicates(NamedTuple):
+    """Texts ARM=REPLICATE, pairs of equal seed as MODEL=BASELINE, and a note about both."""
 
-    replicates: Sequence[str]
+    pairs: Sequence[str]
     against: Sequence[str]
     note: str
 
@@ -95,7 +96,7 @@ def pooled(
     files: Sequence[ScoreFile],
     metrics: Sequence[str],
     groups: Sequence[str],
-    families: Families,
+    replicates: Replicates,
     confidence: float,
     output: Sequence[str],
 ) -> Report:
@@ -104,10 +105,10 @@ def pooled(
 
     metric_of = dict(split_pairs("TASK=METRIC", metrics))
     group_tasks = split_groups(groups, metric_of)
-    family = pooling.families([file.model for file in files], split_pairs("ARM=REPLICATE", families.replicates))
-    pairs = split_pairs("MODEL=BASELINE", families.against)
-    rows = pooling.pool(read_samples(files, metric_of), family, pairs, confidence, group_tasks)
-    note = (f" {families.note}" if families.note else "") + cut_note(files) + dtype_note(files)
+    names = pooled_models([file.model for file in files], split_pairs("ARM=REPLICATE", replicates.pairs))
+    pairs = split_pairs("MODEL=BASELINE", replicates.against)
+    rows = pooling.pool(read_samples(files, metric_of), names, pairs, confidence, group_tasks)
+    note = (f" {replicates.note}" if replicates.note else "") + cut_note(files) + dtype_note(files)
     texts, drawn = pooled_tables(rows, confidence, group_tasks, note), forest.differences(rows, confidence)
     tables = [path for path in output if Path(path).suffix in texts]
     rendered = {path: figures.render(drawn, path) for path in output if path not in tables}
@@ -123,7 +124,7 @@ def rewards(
 
     if len(iterations) != len(curves):
         raise StudyError(f"--curves: expected {len(iterations)} files, one per iteration, found {len(curves)}")
-    arms = {replicate: arm for arm, replicate in split_pairs("ARM=REPLICATE", replicates)}
+    arms = methods(iterations, split_pairs("ARM=REPLICATE", replicates))
     rows = training_curves.read_margins(dict(zip(iterations, curves, strict=True)), arms)
     drawn = training_curves.reward_margins(rows)
     return Report({path: figures.render(drawn, path) for path in output}, list(curves))

@@ -45,13 +45,13 @@ class Step(BaseModel):
 def read_margins(curves: Mapping[str, str | Path], arms: Mapping[str, str]) -> pd.DataFrame:
     """A row per step of the curves, {iteration: its file}: arm, iteration, replicate, step and both margins.
 
-    NaN stands for a margin that is not finite, or above `LARGEST`. `arms`: replicate -> the arm under whose name it is
+    NaN stands for a margin that is not finite, or above `LARGEST`. `arms`: iteration -> the arm under whose name it is
     drawn. Raises `StudyError` if a file is missing or malformed.
     """
     rows = []
     for name, path in curves.items():
         arm, k = Iteration.parse(name) or (name, 0)
-        rows += [(arms.get(arm, arm), k, arm, step.step, step.weighted, step.unweighted) for step in _read(path)]
+        rows += [(arms[name], k, arm, step.step, step.weighted, step.unweighted) for step in _read(path)]
     frame = pd.DataFrame(rows, columns=["arm", "iteration", "replicate", "step", *KINDS])
     values = frame[list(KINDS)]
     return frame.assign(**values.where(values.abs() <= LARGEST))

@@ -21,7 +21,6 @@ import numpy as np
 import pandas as pd
 
 from wspin.errors import StudyError
-from wspin.iteration import Iteration
 
 from .bootstrap import Floats, Tasks
 from .comparison import Models, paired_tasks
@@ -55,45 +54,26 @@ class Variance(NamedTuple):
     freedom: float
 
 
-def families(models: Iterable[str], replicates: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Model -> the name of its family, from pairs of arms or registry models (first, replicate).
-
-    A family has the name of its first model. Raises `StudyError` at a name that no model has.
-    """
-    first: dict[str, str] = {}
-    for name, replicate in replicates:
-        first.setdefault(replicate, name)
-    names, known = {}, set()
-    for model in models:
-        arm, k = Iteration.parse(model) or (None, None)
-        owner = arm or model
-        known.add(owner)
-        names[model] = Iteration(first.get(owner, owner), k).name if arm else first.get(owner, owner)
-    if unknown := sorted({*first, *first.values()} - known):
-        raise StudyError(f"--replicates: expected arms or models of --models, found {unknown[0]!r}")
-    return names
-
-
 def pool(
-    models: Models, family: Mapping[str, str], pairs: Iterable[tuple[str, str]], confidence: float, groups: Groups
+    models: Models, names: Mapping[str, str], pairs: Iterable[tuple[str, str]], confidence: float, groups: Groups
 ) -> pd.DataFrame:
-    """By `COLUMNS`: for each family a row for each of `table_columns`, then for each family of (model, baseline) pairs.
+    """By `COLUMNS`: a row for each of `table_columns`, of pooled models, then of pooled (model, baseline) pairs.
 
-    `baseline` is missing in rows of scores. Raises `StudyError` if a name is not among the models, if documents or
-    prompts differ, or if `confidence` is not between 0 and 1.
+    `names`: of `replicates.pooled_models`. `baseline` is missing in rows of scores. Raises `StudyError` if a name is
+    not among the models, if documents or prompts differ, or if `confidence` is not between 0 and 1.
     """
     if not 0.0 < confidence < 1.0:
         raise StudyError(f"--confidence: expected a number between 0 and 1, found {confidence}")
     firsts: dict[str, Leaves] = {}
     replicates: dict[tuple[str, str | None], list[Tasks]] = {}
     for model, tasks in models.items():
-        first = firsts.setdefault(family[model], tasks)
+        first = firsts.setdefault(names[model], tasks)
         values = {task: paired_values(leaves, first[task])[0] for task, leaves in tasks.items()}
-        replicates.setdefault((family[model], None), []).append(values)
+        replicates.setdefault((names[model], None), []).append(values)
     for model, baseline in dict.fromkeys(pairs):
         values, others = paired_tasks(models, model, baseline)
         differences = {task: [a - b for a, b in zip(values[task], others[task], strict=True)] for task in values}
-        replicates.setdefault((family[model], family[baseline]), []).append(differences)
+        replicates.setdefault((names[model], names[baseline]), []).append(differences)
     rows = [
         (model, *arm_columns(model), baseline, task, *pooled)
         for (model, baseline), tasks in replicates.items()
