@@ -11,6 +11,7 @@ from attacks import attack
 from matplotlib.text import Text
 from score_files import average_frame, averages_of, tuples
 
+from wspin.errors import StudyError
 from wspin.report import comparison, figures
 from wspin.report.comparison import Average
 
@@ -101,6 +102,56 @@ def test_labels_of_near_lines_do_not_overlap():
 
 def test_a_figure_without_arms_is_drawn():
     assert {"sft 40.00", "base 40.40"} <= set(TEXT.findall(svg(averages_of([], registry=("sft", "base")))))
+
+
+REPLICATES = [("spin", "spin.s43"), ("spin", "spin.s44"), ("kd", "kd.s43")]
+
+
+def seeds_of_spin():
+    """Three seeds of spin and one of late, at two iterations, and registry models of which one has two seeds."""
+    values = {"spin": (0.40, 0.44), "spin.s43": (0.42, 0.45), "spin.s44": (0.47, 0.49), "late": (0.43, 0.41)}
+    rows = [(f"{arm}/ite{k}", arm, k, *[value] * 3) for arm, of_arm in values.items() for k, value in enumerate(of_arm)]
+    registry = {"kd": 0.40, "kd.s43": 0.44, "sft": 0.41}
+    return average_frame([*((model, None, None, value, 0.0, 1.0) for model, value in registry.items()), *rows])
+
+
+def test_replicates_are_a_line_from_the_lowest_to_the_highest_seed():
+    figure = figures.averages(seeds_of_spin(), 0.95, REPLICATES)
+    (axes,) = figure.axes
+    spin, late = axes.containers
+    line, _, (bars,) = spin.lines
+    assert line.get_ydata() == pytest.approx([43.0, 46.0])
+    assert [segment[:, 1].tolist() for segment in bars.get_segments()] == [
+        pytest.approx([40.0, 47.0]),
+        pytest.approx([44.0, 49.0]),
+    ]
+    assert late.lines[0].get_ydata() == pytest.approx([43.0, 41.0])
+    texts = TEXT.findall(figures.render(figure, "a.svg").decode())
+    assert {"spin (3)", "late (1)", "kd 42.00", "sft 41.00"} <= set(texts)
+    assert "Average score by iteration: mean over the seeds, bars lowest to highest" in texts
+
+
+def test_the_number_of_seeds_is_in_the_title_where_it_is_the_same():
+    rows = seeds_of_spin()
+    texts = TEXT.findall(figures.render(figures.averages(rows[rows.arm != "late"], 0.95, REPLICATES), "a.svg").decode())
+    assert "Average score by iteration: mean over 3 seeds, bars lowest to highest" in texts
+    assert "spin" in texts
+
+
+def test_a_replicate_without_a_row_is_refused():
+    with pytest.raises(StudyError, match=r"--replicates: expected arms or models of the table, found 'spin\.s45'"):
+        figures.averages(seeds_of_spin(), 0.95, [("spin", "spin.s45")])
+
+
+@pytest.mark.parametrize(("count", "length", "pooled"), [(1, 3, False), (8, 24, True), (30, 14, False)])
+def test_nothing_is_cut(count, length, pooled):
+    arms, registry = [f"{i:x<{length}}" for i in range(count)], ["r" * length, "sft"]
+    figure = figures.averages(averages_of(arms, registry=registry), 0.95, [registry] if pooled else [])
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    boxes = [legend.get_window_extent(), figure.axes[0].get_tightbbox()]
+    assert all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y0 >= 0 and box.y1 <= figure.bbox.y1 for box in boxes)
+    assert figure.axes[0].bbox.height > 1.2 * figure.dpi
 
 
 @pytest.mark.parametrize("kind", ["pdf", "svg", "png"])

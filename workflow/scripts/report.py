@@ -33,7 +33,7 @@ def main(argv=None):
             answers = (flags.opponents, flags.answers)
             report = commands.examples(flags.prompts, flags.count, *answers, shards, flags.output)
         case "figure":
-            report = commands.figure(flags.averages, flags.confidence, flags.output)
+            report = commands.figure(flags.averages, flags.confidence, flags.replicates, flags.output)
     cli.write_outputs(flags, report.outputs, report.inputs)
 
 
@@ -47,6 +47,7 @@ def parse(argv):
     figure = subparsers.add_parser("figure", help="the averages by iteration")
     for command in (scores, differences):
         cli.add_shown_scores(command)
+    cli.add_replicates(figure)
     differences.add_argument("--against", nargs="*", default=[], metavar="MODEL=BASELINE", help="pairs to compare")
     differences.add_argument("--uncompared", nargs="*", default=[], metavar="ARM=SEED", help="arms without a baseline")
     differences.add_argument("--bootstrap", required=True, type=int, help="bootstrap draws per interval")

@@ -76,11 +76,12 @@ def examples(
     return Report(by_suffix(output, {".md": page}), list(dict.fromkeys([prompts, *answers, *_files(shards)])))
 
 
-def figure(averages: str, confidence: float, output: Sequence[str]) -> Report:
-    """The averages by iteration."""
+def figure(averages: str, confidence: float, replicates: Sequence[str], output: Sequence[str]) -> Report:
+    """The averages by iteration, replicates as one."""
     from . import figures  # slow to import, and the tables do without
 
-    drawn = figures.averages(comparison.read_averages(averages), confidence)
+    pairs = split_pairs("ARM=REPLICATE", replicates)
+    drawn = figures.averages(comparison.read_averages(averages), confidence, pairs)
     return Report({path: figures.render(drawn, path) for path in output}, [averages])
 
 

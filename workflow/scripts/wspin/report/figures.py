@@ -6,7 +6,7 @@ are Petroff's ten, made for colour vision deficiencies too (arXiv 2107.02270); a
 
 import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,9 @@ from matplotlib.ticker import MaxNLocator
 from scipy.optimize import isotonic_regression
 
 from wspin.errors import StudyError
+
+from .replicates import pooled_models
+from .scores import arm_columns
 
 STYLE = {
     "axes.spines.top": False,
@@ -41,12 +44,17 @@ REACH = 1.5  # of the arms' range: reference lines further away from them are le
 GAP = 0.055  # of the height of the axes, between two labels
 
 
-def averages(rows: pd.DataFrame, confidence: float) -> Figure:
+def averages(rows: pd.DataFrame, confidence: float, replicates: Sequence[tuple[str, str]] = ()) -> Figure:
     """The average of every arm by iteration, in points, beside the registry's models as horizontal lines.
 
-    `rows` as of `comparison.averages`; `confidence` is the level of their intervals. Lines far from all arms are named
-    instead of drawn.
+    `rows` as of `comparison.averages`; `confidence` is the level of their intervals. With `replicates`, (first,
+    replicate) of arms or models, the means over the seeds, from the lowest to the highest seed. Lines far from all arms
+    are named instead of drawn. Raises `StudyError` as `pooled_models`.
     """
+    title = f"Average score by iteration, with {100 * confidence:g} % bootstrap intervals over items"
+    if replicates:
+        rows, seeds = pooled_averages(rows, replicates)
+        title = f"Average score by iteration: mean over {seeds}, bars lowest to highest"
     in_points = rows.assign(**{key: 100 * rows[key] for key in ("average", "low", "high")})
     arms, registry = in_points[rows.iteration.notna()], in_points[rows.iteration.isna()]
     with style():
@@ -54,8 +62,6 @@ def averages(rows: pd.DataFrame, confidence: float) -> Figure:
         axes = figure.add_subplot()
         _arms(axes, arms)
         left_out = _references(axes, registry, arms)
-        share = f"{100 * confidence:g} %"
-        title = f"Average score by iteration, with {share} bootstrap intervals over items"
         axes.set_title(title, fontsize=10.5, pad=8 if left_out.empty else 20)
         if not left_out.empty:
             values = ", ".join(f"{row.model} {row.average:.2f}" for row in left_out.itertuples())
@@ -63,8 +69,33 @@ def averages(rows: pd.DataFrame, confidence: float) -> Figure:
         axes.set_xlabel("iteration")
         axes.set_ylabel("average of the tasks, points")
         if not arms.empty:
-            figure.legend(loc="outside lower center", ncols=min(5, arms.arm.nunique()), frameon=False)
+            _legend(figure, min(5, arms.arm.nunique()))
     return figure
+
+
+def pooled_averages(rows: pd.DataFrame, replicates: Sequence[tuple[str, str]]) -> tuple[pd.DataFrame, str]:
+    """A row for each pooled model: the mean, lowest and highest average of its seeds; and how many these are.
+
+    Where arms differ in that, it stands behind their names.
+    """
+    names = rows.model.map(pooled_models(rows.model, replicates))
+    values = rows.average.groupby(names, sort=False).agg(average="mean", low="min", high="max", seeds="size")
+    pooled = values.reset_index()
+    places = pd.DataFrame(map(arm_columns, pooled.model), columns=["arm", "iteration"]).astype({"iteration": "Int64"})
+    pooled = pooled.join(places)
+    seeds = pooled.groupby("arm").seeds.transform("max")
+    if seeds.nunique() == 1:
+        return pooled, f"{int(seeds.max())} seeds"
+    numbers = seeds.fillna(0).astype(int).map(" ({})".format)
+    return pooled.assign(arm=pooled.arm + numbers.where(pooled.arm.notna(), "")), "the seeds"
+
+
+def _legend(figure: Figure, columns: int) -> None:
+    """A legend below the axes, of at most so many columns as are not cut."""
+    legend = figure.legend(loc="outside lower center", ncols=columns, frameon=False)
+    if columns > 1 and legend.get_window_extent().width > figure.bbox.width:
+        legend.remove()
+        _legend(figure, columns - 1)
 
 
 def render(figure: Figure, path: str | Path) -> bytes:
