@@ -178,6 +178,12 @@ def test_the_program_writes_both_formats_and_their_records(six):
     assert {line["inside"] for line in lines} == {"True", "False"}
 
 
+def test_groups_are_no_flag_of_the_program(six, capsys):
+    with pytest.raises(SystemExit):
+        program.main([*command(six, [MAIN, "Table 1", "sft=sft"]), "--groups", "both=gsm8k,mmlu"])
+    assert "unrecognized arguments: --groups" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [

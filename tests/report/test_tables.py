@@ -35,10 +35,22 @@ from wspin.storage.text_tables import csv_text
 def test_tidy_rows_hold_every_metric_and_filter(results):
     text = score_texts(results)[0]
     header, *rows = csv.reader(text.splitlines())
-    assert header == ["model", "arm", "iteration", "task", "filter", "metric", "value", "stderr", "n"]
-    assert [row[3] for row in rows] == ["gsm8k", "gsm8k", "spell"] * 2
-    assert rows[0] == ["sft", "", "", "gsm8k", "flexible-extract", "exact_match", str(1 / 3), "0.012", "1319"]
-    assert rows[-1] == ["spin/ite0", "spin", "0", "spell", "none", "exact_match", "0.475", "0.025", "400"]
+    assert header == ["model", "method", "arm", "iteration", "seed", "task", "filter", "metric", "value", "stderr", "n"]
+    assert [row[5] for row in rows] == ["gsm8k", "gsm8k", "spell"] * 2
+    assert rows[0] == [
+        "sft",
+        "sft",
+        "",
+        "",
+        "",
+        "gsm8k",
+        "flexible-extract",
+        "exact_match",
+        str(1 / 3),
+        "0.012",
+        "1319",
+    ]
+    assert rows[-1] == ["spin/ite0", "spin", "spin", "0", "", "spell", "none", "exact_match", "0.475", "0.025", "400"]
 
 
 def test_csv_keeps_full_precision_and_leaves_unknown_errors_empty(results):
@@ -193,6 +205,13 @@ def test_program_compares_and_draws(compared):
     assert [content.decode() for content in written[0][:4]] == texts
     check_records(outputs[:4], samples.input_paths(scores.read_scores(compared, COMPARED, ["demo"])))
     check_records(drawn, [averages])
+
+
+def test_program_draws_replicates_as_one(compared):
+    (compared / "a.csv").write_text(csv_text(averages_of(["spin", "spin.s43"])))
+    drawn = ["figure", "--averages", str(compared / "a.csv"), "--confidence", "0.95"]
+    program.main([*drawn, "--replicates", "spin=spin.s43", "--output", str(compared / "a.svg")])
+    assert "mean over 2 seeds" in (compared / "a.svg").read_text()
 
 
 def test_program_writes_no_figure_of_another_kind(compared):

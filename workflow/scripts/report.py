@@ -19,7 +19,8 @@ def main(argv=None):
     match flags.command:
         case "scores":
             files = read_scores(flags.results, flags.models, flags.suites)
-            report = commands.scores(files, flags.metrics, flags.groups, flags.output)
+            chosen = (flags.metrics, flags.groups, flags.replicates, dict(flags.seeds))
+            report = commands.scores(files, *chosen, flags.output)
         case "differences":
             files = read_scores(flags.results, flags.models, flags.suites)
             draws = Draws(flags.bootstrap, flags.confidence, flags.seed)
@@ -47,7 +48,10 @@ def parse(argv):
     figure = subparsers.add_parser("figure", help="the averages by iteration")
     for command in (scores, differences):
         cli.add_shown_scores(command)
-    cli.add_replicates(figure)
+        cli.add_groups(command)
+    for command in (scores, figure):
+        cli.add_replicates(command)
+    cli.add_seeds(scores)
     differences.add_argument("--against", nargs="*", default=[], metavar="MODEL=BASELINE", help="pairs to compare")
     differences.add_argument("--uncompared", nargs="*", default=[], metavar="ARM=SEED", help="arms without a baseline")
     differences.add_argument("--bootstrap", required=True, type=int, help="bootstrap draws per interval")

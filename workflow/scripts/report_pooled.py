@@ -23,6 +23,7 @@ def main(argv=None):
 def parse(argv):
     parser = cli.program_parser("report_pooled", __doc__)
     cli.add_shown_scores(parser)
+    cli.add_groups(parser)
     cli.add_replicates(parser)
     parser.add_argument("--against", nargs="*", default=[], metavar="MODEL=BASELINE", help="pairs of equal seed")
     parser.add_argument("--confidence", required=True, type=float, help="level of the intervals")

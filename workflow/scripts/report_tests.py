@@ -33,20 +33,13 @@ def main(argv=None):
     cli.write_outputs(flags, by_suffix(flags.output, tables), [*input_paths(files), *given])
 
 
-def named_seed(text):
-    """(name, seed) of `name=seed`."""
-    name, _, seed = text.rpartition("=")
-    return name, int(seed)
-
-
 def parse(argv):
     parser = cli.program_parser("report_tests", __doc__)
     cli.add_shown_scores(parser)
+    cli.add_groups(parser)
     parser.add_argument("--contrasts", nargs="*", default=[], metavar="ARM=BASELINE", help="arms to compare")
     cli.add_replicates(parser)
-    parser.add_argument(
-        "--seeds", nargs="*", default=[], type=named_seed, metavar="ARM=SEED", help="of arms and models of the registry"
-    )
+    cli.add_seeds(parser)
     parser.add_argument("--preregistration", metavar="FILE", help="the family of tests; without, all are exploratory")
     parser.add_argument("--note", default="", help="sentences below the table: what the replicates have in common")
     parser.add_argument("--draws", required=True, type=int, help="most patterns of signs of a permutation")

@@ -72,6 +72,10 @@ def add_shown_scores(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--models", required=True, nargs="+", metavar="MODEL", help="models to show")
     parser.add_argument("--suites", required=True, nargs="+", metavar="SUITE", help="suites to show")
     parser.add_argument("--metrics", required=True, nargs="+", metavar="TASK=METRIC", help="metric to show")
+
+
+def add_groups(parser: argparse.ArgumentParser) -> None:
+    """Give the parser the flag of means of tasks."""
     parser.add_argument("--groups", nargs="*", default=[], metavar="GROUP=TASK,TASK", help="means of tasks to show")
 
 
@@ -79,6 +83,18 @@ def add_replicates(parser: argparse.ArgumentParser) -> None:
     """Give the parser the flag of arms and models that are shown as one."""
     help = "pairs of an arm or model and a replicate of it with another seed"
     parser.add_argument("--replicates", nargs="*", default=[], metavar="ARM=REPLICATE", help=help)
+
+
+def add_seeds(parser: argparse.ArgumentParser) -> None:
+    """Give the parser the flag of the seeds, of (name, seed) pairs."""
+    help = "of arms and models of the registry"
+    parser.add_argument("--seeds", nargs="*", default=[], type=named_seed, metavar="ARM=SEED", help=help)
+
+
+def named_seed(text: str) -> tuple[str, int]:
+    """(name, seed) of `name=seed`. Raises `ValueError` if the seed is no integer."""
+    name, _, seed = text.rpartition("=")
+    return name, int(seed)
 
 
 def add_dtype(parser: argparse.ArgumentParser) -> None:

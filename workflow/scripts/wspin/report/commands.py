@@ -24,10 +24,21 @@ class Report(NamedTuple):
     inputs: list[str]
 
 
-def scores(files: Sequence[ScoreFile], metrics: Sequence[str], groups: Sequence[str], output: Sequence[str]) -> Report:
-    """Every score with its standard error; `metrics` are texts TASK=METRIC, `groups` GROUP=TASK,TASK."""
+def scores(
+    files: Sequence[ScoreFile],
+    metrics: Sequence[str],
+    groups: Sequence[str],
+    replicates: Sequence[str],
+    seeds: Mapping[str, int],
+    output: Sequence[str],
+) -> Report:
+    """Every score with its standard error.
+
+    `metrics` are texts TASK=METRIC, `groups` GROUP=TASK,TASK, `replicates` ARM=REPLICATE; `seeds` are by arm or model.
+    """
     metric_of = dict(split_pairs("TASK=METRIC", metrics))
-    tables = score_tables(files, metric_of, split_groups(groups, metric_of))
+    pairs = split_pairs("ARM=REPLICATE", replicates)
+    tables = score_tables(files, metric_of, split_groups(groups, metric_of), pairs, seeds)
     return Report(by_suffix(output, tables), [str(file.path) for file in files])
 
 

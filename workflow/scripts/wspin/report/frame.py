@@ -1,31 +1,37 @@
 """All scores as one tidy frame, from which every table of scores is made."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 
 from wspin.errors import StudyError
 
 from .grim import DOCUMENTS, attainable
+from .replicates import Pairs, methods
 from .scores import ScoreFile, TaskScores, arm_columns, check_chosen
 
-COLUMNS = ("model", "arm", "iteration", "task", "group", "filter", "metric", "value", "stderr", "n")
-NUMBERS = {"iteration": "Int64", "value": "float64", "stderr": "float64", "n": "int64"}
+COLUMNS = ("model", "method", "arm", "iteration", "seed", "task", "group", "filter", "metric", "value", "stderr", "n")
+NUMBERS = {"iteration": "Int64", "seed": "Int64", "value": "float64", "stderr": "float64", "n": "int64"}
 
 
-def score_frame(files: Iterable[ScoreFile]) -> pd.DataFrame:
+def score_frame(
+    files: Sequence[ScoreFile], replicates: Pairs = (), seeds: Mapping[str, int] | None = None
+) -> pd.DataFrame:
     """A row per model, task, metric and filter, by `COLUMNS`: all that the score files hold, values as fractions.
 
-    `arm` and `iteration` are missing for models of the registry, `group` for what is no subtask of one, and `stderr`
-    where lm-eval gives none.
+    `method` is the arm or registry model, of a replicate the first one; `seeds` are by arm or registry model. `arm` and
+    `iteration` are missing for models of the registry, `seed` where `seeds` has none, `group` for what is no subtask of
+    one, and `stderr` where lm-eval gives none. Raises `StudyError` as `methods`.
     """
     rows = []
+    method = methods([file.model for file in files], replicates)
     for file in files:
+        arm, k = arm_columns(file.model)
+        columns = (file.model, method[file.model], arm, k, (seeds or {}).get(arm or file.model))
         for task, group, result in _results(file.scores.tasks):
             for key in sorted(result.metrics):
                 metric, _, filter_ = key.partition(",")
-                place = (file.model, *arm_columns(file.model), task, group, filter_, metric)
-                rows.append((*place, result.metrics[key], result.stderr[key], result.n))
+                rows.append((*columns, task, group, filter_, metric, result.metrics[key], result.stderr[key], result.n))
     return pd.DataFrame(rows, columns=COLUMNS).astype(NUMBERS)
 
 

@@ -12,15 +12,22 @@ from wspin.storage.text_tables import csv_text, frame_table
 from . import comparison
 from .comparison import Draws, Models
 from .frame import chosen_scores, score_frame
+from .replicates import Pairs
 from .scores import Groups, ScoreFile, cut_note, dtype_note, means_note, table_columns, with_average
 
 
-def score_tables(files: Sequence[ScoreFile], metrics: dict[str, str], groups: Groups | None = None) -> dict[str, str]:
-    """By suffix: every score as CSV, the chosen ones as Markdown and LaTeX. Raises `StudyError` as `chosen_scores`.
+def score_tables(
+    files: Sequence[ScoreFile],
+    metrics: dict[str, str],
+    groups: Groups | None = None,
+    replicates: Pairs = (),
+    seeds: Mapping[str, int] | None = None,
+) -> dict[str, str]:
+    """By suffix: every score as CSV, the chosen ones as Markdown and LaTeX.
 
-    The CSV leaves out the subtasks of groups.
+    The CSV leaves out the subtasks of groups. Raises `StudyError` as `score_frame` and `chosen_scores`.
     """
-    scores = score_frame(files)
+    scores = score_frame(files, replicates, seeds)
     csv = csv_text(scores[scores.group.isna()].drop(columns="group"))
     points, legend = score_points(files, metrics, groups or {}), _score_legend(files, metrics, groups or {})
     return {".csv": csv, **_rendered(points, legend)}
