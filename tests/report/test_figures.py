@@ -98,6 +98,8 @@ def test_labels_of_near_lines_do_not_overlap():
     boxes = sorted((Text.get_window_extent(text) for text in figure.axes[0].texts), key=lambda box: box.y0)
     assert len(boxes) == 4
     assert all(above.y0 >= below.y1 for below, above in pairwise(boxes))
+    leaders = [text.arrow_patch.get_window_extent() for text in figure.axes[0].texts]
+    assert all(leader.x1 < box.x0 for leader in leaders for box in boxes)  # crosses none
 
 
 def test_a_figure_without_arms_is_drawn():

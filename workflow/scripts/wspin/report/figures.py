@@ -169,7 +169,7 @@ def _references(axes: Axes, rows: pd.DataFrame, arms: pd.DataFrame) -> pd.DataFr
             textcoords=axes.get_yaxis_transform(),
             va="center",
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", **REFERENCE, "shrinkA": 1, "shrinkB": 0},
+            arrowprops={"arrowstyle": "-", **REFERENCE, "relpos": (0, 0.5), "shrinkA": 1, "shrinkB": 0},
         )
     return rows[~is_near]
 
