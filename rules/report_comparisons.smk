@@ -45,7 +45,7 @@ rule report_pooled:
     output:
         "<figures>/pooled.pdf",
         "<figures>/pooled.png",
-        report("<figures>/pooled.svg", caption="../workflow/report/differences.rst", category="Scores"),
+        report("<figures>/pooled.svg", caption="../workflow/report/forest.rst", category="Scores"),
         tables=[
             report(path, caption="../workflow/report/pooled.rst", category="Scores") if path.endswith(".md") else path
             for path in PATHS.pooled_tables()  # none without replicates
