@@ -145,6 +145,9 @@ class RuleFlags:
         return [*tasks, *flags(settings.settings(suite)), *default, *cut, *dialogue, *self._dtype(model)]
 
     def report_scores(self) -> list[str]:
+        return [*self._tables(), *self._replicates(), *self._seeds()]
+
+    def _tables(self) -> list[str]:
         groups = [f"{group}={','.join(names)}" for group, names in (self.study.report.groups or {}).items()]
         return [*self._shown_scores(), *(["--groups", *groups] if groups else [])]
 
@@ -159,18 +162,17 @@ class RuleFlags:
         if uncompared := self.paths.uncompared():
             against += ["--uncompared", *uncompared]
         draws = ["--bootstrap", str(settings.bootstrap), "--seed", str(self.study.seed)]
-        return [*self.report_scores(), *against, *draws, "--confidence", str(settings.confidence)]
+        return [*self._tables(), *against, *draws, "--confidence", str(settings.confidence)]
 
     def report_tests(self) -> list[str]:
-        settings, names = self.study.report, [*self.paths.arms, *self.study.eval.models]
+        settings = self.study.report
         baseline = self.paths.replicates(settings.baseline)[0]
         firsts = [arm for arm in self.paths.arms if self.paths.replicates(arm)[0] == arm != baseline]
         contrasts = ["--contrasts", *(f"{arm}={baseline}" for arm in firsts)] if firsts else []
-        seeds = ["--seeds", *(f"{name}={self.paths.seed(name)}" for name in names)]
         registered = ["--preregistration", settings.preregistration] if settings.preregistration else []
         draws = ["--draws", str(settings.bootstrap), "--seed", str(self.study.seed)]
-        compared = [*contrasts, *self._replicates(), *seeds]
-        return [*self.report_scores(), *compared, *draws, *registered, *self._varied()]
+        compared = [*contrasts, *self._replicates(), *self._seeds()]
+        return [*self._tables(), *compared, *draws, *registered, *self._varied()]
 
     def report_reproduction(self) -> list[str]:
         tables = []
@@ -180,15 +182,19 @@ class RuleFlags:
         return [*self._shown_scores(), "--confidence", str(self.study.report.confidence), *tables]
 
     def report_figure(self) -> list[str]:
-        return ["--confidence", str(self.study.report.confidence)]
+        return ["--confidence", str(self.study.report.confidence), *self._replicates()]
 
     def report_pooled(self) -> list[str]:
         against = ["--against", *(f"{model}={baseline}" for model, baseline in self.paths.pooled_comparisons())]
         level = ["--confidence", str(self.study.report.confidence)]
-        return [*self.report_scores(), *against, *level, *self._replicates(), *self._varied()]
+        return [*self._tables(), *against, *level, *self._replicates(), *self._varied()]
 
     def report_rewards(self) -> list[str]:
         return ["--iterations", *self.paths.iteration_models(), *self._replicates()]
+
+    def _seeds(self) -> list[str]:
+        names = [*self.paths.arms, *self.study.eval.models]
+        return ["--seeds", *(f"{name}={self.paths.seed(name)}" for name in names)]
 
     def _replicates(self) -> list[str]:
         pairs = [f"{first}={replicate}" for first, replicate in self.paths.replicate_pairs()]
