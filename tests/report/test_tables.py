@@ -48,7 +48,7 @@ def test_tidy_rows_hold_every_metric_and_filter(results):
         "exact_match",
         str(1 / 3),
         "0.012",
-        "1319",
+        "1320",
     ]
     assert rows[-1] == ["spin/ite0", "spin", "spin", "0", "", "spell", "none", "exact_match", "0.475", "0.025", "400"]
 
@@ -74,7 +74,7 @@ def test_trap_30_markdown_shows_points_with_one_standard_error(results):
     assert len({len(line) for line in (header, rule, *rows)}) == 1
     assert blank == ""
     assert "spell: exact_match,none, 0 shots, n = 400" in legend
-    assert "gsm8k: exact_match,strict-match, 5 shots, n = 1319" in legend
+    assert "gsm8k: exact_match,strict-match, 5 shots, n = 1320" in legend
     assert "± is one standard error over items" in legend
     assert "**" not in text
 

@@ -6,11 +6,13 @@ import pandas as pd
 
 from wspin.errors import StudyError
 
-from .grim import DOCUMENTS, attainable
+from .grim import is_share
 from .replicates import Pairs, methods
 from .scores import ScoreFile, TaskScores, arm_columns, check_chosen
 
 COLUMNS = ("model", "method", "arm", "iteration", "seed", "task", "group", "filter", "metric", "value", "stderr", "n")
+SHARES = ("acc", "acc_norm", "exact_match")  # metrics that score a document 0 or 1
+MEANS = ("truthfulqa_mc2",)  # tasks whose metric of such a name does not
 NUMBERS = {"iteration": "Int64", "seed": "Int64", "value": "float64", "stderr": "float64", "n": "int64"}
 
 
@@ -45,14 +47,18 @@ def _results(tasks: Mapping[str, TaskScores], group: str | None = None) -> Itera
 def chosen_scores(files: Sequence[ScoreFile], metrics: Mapping[str, str]) -> pd.DataFrame:
     """The rows of `score_frame` with the metric chosen for each task.
 
-    Raises `StudyError` as `check_chosen`, and at a score that is no share of its documents where it should be one.
+    Raises `StudyError` as `check_chosen`, and at one of `SHARES` that is no share of its task's documents, but for the
+    means of groups and of `MEANS`.
     """
     check_chosen(files, metrics)
     scores = score_frame(files)
     chosen = [(task, *key.partition(",")[::2]) for task, key in metrics.items()]
     rows = scores[scores.group.isna()].merge(pd.DataFrame(chosen, columns=["task", "metric", "filter"]))
-    for row in rows[rows.task.isin(DOCUMENTS)].itertuples():
-        if not attainable(f"{100 * row.value:.2f}", row.n):
+    means = {*MEANS, *scores.group.dropna()}
+    for row in rows[rows.metric.isin(SHARES) & ~rows.task.isin(means)].itertuples():
+        if not is_share(row.value, row.n):
             expected = f"expected a share of {row.n} documents, found {row.value!r}"
-            raise StudyError(f"{row.model}: {row.task}: {row.metric}: {expected}; evaluate the model again")
+            raise StudyError(
+                f"{row.model}: {row.task}: {row.metric}: {expected}; choose another metric, or evaluate again"
+            )
     return rows
