@@ -62,8 +62,8 @@ def deviations(settings: Sequence[Setting], study: Study) -> str:
         ours = [f"`{key}`: `{flow_text(_value(values, setting.point, key))}`" for key in setting.keys]
         cells = (
             setting.point,
-            _said(setting.paper),
-            _said(setting.code),
+            _by_source(setting.paper),
+            _by_source(setting.code),
             "; ".join(ours) or setting.study,
             setting.reason,
         )
@@ -71,7 +71,7 @@ def deviations(settings: Sequence[Setting], study: Study) -> str:
     return INTRODUCTION + "".join(lines)
 
 
-def _said(sources: dict[str, Any]) -> str:
+def _by_source(sources: dict[str, Any]) -> str:
     return "; ".join(f"{source}: {text}" for source, text in sources.items())
 
 
