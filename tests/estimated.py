@@ -2,10 +2,9 @@
 
 import workflow
 import yaml
+from configuration import load
 from transformers import AutoConfig
 
-from wspin.config.load import load_study
-from wspin.config.study import merge
 from wspin.preflight.estimates import Estimator, mean_lengths
 from wspin.preflight.sizes import Size
 from wspin.study.paths import StudyPaths
@@ -21,7 +20,7 @@ QWEN, ZEPHYR = (
 
 
 def layout_of(**changes):
-    return StudyPaths(load_study(merge(STUDY, changes)))
+    return StudyPaths(load(changes))
 
 
 def estimator_of(layout, sizes=None, requests=None):

@@ -274,6 +274,19 @@ def test_a_preregistration_tests_again_alone_and_a_mistake_in_it_is_one_line(fin
     assert "config/config.yaml: level: missing key; nothing is defaulted silently" in done.stdout.splitlines()
 
 
+def test_a_published_table_is_one_job_which_new_cells_run_again(finished):
+    cells = finished.folder / "cells.csv"
+    cells.write_text("source,table,method,iteration,variant,task,metric,value\nA paper,Table 1,sft,,,one,acc,40.00\n")
+    table = {"file": "cells.csv", "table": "Table 1", "rows": {"sft": "sft"}}
+    beside = finished.overlay({"report": {"published": {"mine": table}}})
+    beside.make("tables")
+    command = (finished.folder / f"{RESULTS}/tables/reproduction.md").read_text()
+    assert "--table cells.csv Table 1 sft=sft --output " in command
+    cells.write_text(cells.read_text().replace("40.00", "41.00"))
+    planned = beside.plan("tables")
+    assert planned.counts == {"report_reproduction": 1, "tables": 1}
+
+
 def test_one_more_iteration_plans_that_iteration_alone(finished):
     planned = finished.overlay({"iterations": 5}).plan("all")
     assert planned.counts == {"train": 2, "generate": 4, "logprobs_reference": 4, "eval": 4, **ANSWERED, "all": 1}

@@ -168,7 +168,7 @@ def commands(folder):
     made = ["--scores", f"{scored}.json", "--samples", f"{scored}.samples.parquet", "--state", folder / ".state/eval"]
     yield "eval", [*read, *flags.eval("sft", "demo"), *made]
     yield "report scores", [*flags.report_scores(), "--models", "sft", *tables]
-    cells = [",".join(COLUMNS), "A paper,Table 1,sft,,,spell_backward,acc,40.00"]
+    cells = [",".join(COLUMNS), "A paper,Table 1,sft,,,spell_backward,exact_match,40.00"]
     (folder / "cells.csv").write_text("\n".join(cells))
     beside = ["--confidence", 0.95, "--table", folder / "cells.csv", "Table 1", "sft=sft"]
     yield "report_reproduction", [*flags.report_scores(), "--models", "sft", *beside, *tables[:3]]

@@ -17,13 +17,17 @@ def main(argv=None):
     tables = parse_tables(flags.table)
     files = read_scores(flags.results, flags.models, flags.suites)
     metrics = dict(split_pairs("TASK=METRIC", flags.metrics))
-    outputs = by_suffix(flags.output, reproduction_tables(files, metrics, tables, flags.confidence))
+    replicates = split_pairs("ARM=REPLICATE", flags.replicates)
+    texts = reproduction_tables(files, metrics, tables, flags.confidence, replicates, flags.note)
+    outputs = by_suffix(flags.output, texts)
     cli.write_outputs(flags, outputs, [*(table.file for table in tables), *(str(file.path) for file in files)])
 
 
 def parse(argv):
     parser = cli.program_parser("report_reproduction", __doc__)
     cli.add_shown_scores(parser)
+    cli.add_replicates(parser)
+    parser.add_argument("--note", default="", help="sentences below the tables")
     parser.add_argument("--confidence", required=True, type=float, help="level of the intervals")
     form = ("FILE", "TABLE MODEL=ROW")
     help = "CSV of published cells, a table of it, and which row stands beside which model or arm"

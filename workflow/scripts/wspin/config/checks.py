@@ -9,7 +9,7 @@ from pathlib import Path
 from wspin.errors import StudyError
 from wspin.iteration import Iteration
 
-from .arms import check_arms, check_weights, loss_of, repeated, unknown_arm, unknown_model, unknown_trained
+from .arms import check_arms, check_weights, loss_of, repeated, unknown_arm, unknown_model
 from .explain import Complaint
 from .published import PublishedTable, table_rows
 from .reader import Place
@@ -132,15 +132,19 @@ def _evaluation(study: Study) -> Iterator[Complaint]:
 
 
 def _published(study: Study, place: Place, table: PublishedTable) -> Iterator[Complaint]:
-    """Rows beside models and arms. A file that is missing stops Snakemake; results elsewhere need none."""
+    """Rows beside models and arms, whose iterations may be fewer than a paper's.
+
+    A file that is missing stops Snakemake; results elsewhere need none.
+    """
     names, unknown = (*study.models, *study.arms), False
     for name in table.rows:
-        at = (*place, "rows", name)
-        if Iteration.parse(name):
-            yield from unknown_trained(study, at, name)
-        elif name not in names:
+        iteration = Iteration.parse(name)
+        if name not in names and not (iteration and iteration.arm in study.arms):
             unknown = True
-            yield at, f"no model or arm {name!a}; there are {', '.join(names)}; remove the row, or set it to null"
+            yield (
+                (*place, "rows", name),
+                f"no model or arm {name!a}; there are {', '.join(names)}; remove the row, or set it to null",
+            )
     if not unknown and Path(table.file).exists():
         try:
             table_rows(table, study.arms)

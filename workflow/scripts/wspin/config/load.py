@@ -52,6 +52,7 @@ def _study(layers: Sequence[Layer], idle_nulls: dict[Place, str]) -> Study:
     """The study of merged layers, if it is valid, and every null deletes something."""
     places = {place: line for layer in layers for place, line in layer.places.items()}
     mapping = merge(*(layer.values for layer in layers))
+    _drop_rows(mapping, layers)
     pinned = read_lock(Path(LOCK_FILE))
     for kind, entry in _on_the_hub(mapping):
         if commit := pinned.get(kind, {}).get(entry["hub"]):
@@ -72,6 +73,32 @@ def _study(layers: Sequence[Layer], idle_nulls: dict[Place, str]) -> Study:
     if mistakes:
         raise StudyError(*mistakes)
     return study
+
+
+def _drop_rows(mapping: dict[str, Any], layers: Iterable[Layer]) -> None:
+    """Remove published rows beside models and arms that a layer deletes and none gives again."""
+    deleted = {name for layer in layers for name, entry in _models_and_arms(layer.values) if entry is None}
+    deleted -= {name for name, _ in _models_and_arms(mapping)}
+    tables = _section(mapping, "report", "published")
+    for name in list(tables):
+        rows = _section(tables, name, "rows")
+        kept = {row: text for row, text in rows.items() if row.split("/")[0] not in deleted}
+        if len(kept) < len(rows):
+            tables[name]["rows"] = kept
+            if not kept:
+                del tables[name]
+
+
+def _models_and_arms(values: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    for section in ("models", "arms"):
+        yield from _section(values, section).items()
+
+
+def _section(values: dict[str, Any], *keys: str) -> dict[str, Any]:
+    """A section at this depth; empty where there is none."""
+    for key in keys:
+        values = values.get(key) if isinstance(values, dict) else None
+    return values if isinstance(values, dict) else {}
 
 
 def _replicated(study: Study) -> tuple[Study, list[Complaint]]:

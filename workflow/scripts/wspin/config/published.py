@@ -5,7 +5,7 @@ A file of published cells is a CSV with the columns `COLUMNS`. Numbers stay text
 
 import csv
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from pydantic import Field
 
 from wspin.errors import StudyError, first_line
 
-from .base import ROW, FilePath, RowName, Section, Text
+from .base import ROW, FilePath, Hub, RowName, Section, Text
 
 COLUMNS = {  # pattern, and in words
     "source": (r"\S.*", "text"),
@@ -32,16 +32,21 @@ class PublishedTable(Section):
 
     file: FilePath = Field(description="CSV of published cells, such as `config/published/swift_main.csv`")
     table: Text = Field(description="name of the table in the file's column `table`")
+    base: Hub | None = Field(
+        None,
+        description="hub name of the base model that the table is about: left out of a study whose `start` comes from "
+        "another model; without it the table stands beside any",
+    )
     rows: dict[str, RowName] = Field(
         min_length=1,
         description="model or arm of this study: the row beside it, `method`, `method@iteration`, or either with its "
         "variant, `method (variant)`; beside an arm every row that fits, each at its iteration, one without iteration "
-        "at the arm's last; models that are not evaluated are left out",
+        "at the arm's last; what is not evaluated, or no iteration of the arm, is left out",
     )
 
 
 class PublishedRow(NamedTuple):
-    """A row of a published table; `cells`: task -> number as printed, `average` among them."""
+    """A row of a published table, by task, `average` among them: numbers as printed, and what the source measures."""
 
     source: str
     table: str
@@ -49,6 +54,7 @@ class PublishedRow(NamedTuple):
     iteration: int | None
     variant: str
     cells: dict[str, str]
+    metrics: dict[str, str]
 
     @property
     def name(self) -> str:
@@ -71,31 +77,31 @@ def read_published(path: str | Path) -> list[PublishedRow]:
     except FileNotFoundError:
         raise StudyError(f"{path}: expected a CSV of published cells, found no file; correct its path") from None
     except (csv.Error, UnicodeDecodeError) as error:
-        raise StudyError(f"{path}: expected a CSV of published cells, found {first_line(error)}; mend it") from None
+        raise StudyError(f"{path}: expected a CSV of published cells, found {first_line(error)}; correct it") from None
     header, cells = (lines[0], lines[1:]) if lines else ([], [])
     if header != list(COLUMNS) or not cells:
         expected, found = f"{','.join(COLUMNS)} and cells below it", ",".join(header) or "nothing"
-        raise StudyError(f"{path}: header: expected {expected}, found {found} and {len(cells)}; mend it")
-    return list(_rows(path, cells))
+        raise StudyError(f"{path}: header: expected {expected}, found {found} and {len(cells)}; correct it")
+    return _rows(path, cells)
 
 
-def _rows(path: str | Path, cells: Sequence[Sequence[str]]) -> Iterator[PublishedRow]:
+def _rows(path: str | Path, cells: Sequence[Sequence[str]]) -> list[PublishedRow]:
     """The cells gathered into rows. Raises `StudyError` at a malformed one, or a second one of a task in a row."""
-    rows: dict[tuple[str, ...], dict[str, str]] = {}
+    rows: dict[tuple[str, ...], PublishedRow] = {}
     for number, cell in enumerate(cells, 1):
         place = f"{path}: row {number}"
         if len(cell) != len(COLUMNS):
-            raise StudyError(f"{place}: expected {len(COLUMNS)} fields, found {len(cell)}; mend it")
+            raise StudyError(f"{place}: expected {len(COLUMNS)} fields, found {len(cell)}; correct it")
         for (column, (pattern, words)), text in zip(COLUMNS.items(), cell, strict=True):
             if not re.fullmatch(pattern, text, re.ASCII):
-                raise StudyError(f"{place}: {column}: expected {words}, found {text!r}; mend it")
-        *row, task, _, value = cell
-        cells_of = rows.setdefault(tuple(row), {})
-        if task in cells_of:
+                raise StudyError(f"{place}: {column}: expected {words}, found {text!r}; correct it")
+        source, table, method, iteration, variant, task, metric, value = cell
+        empty = PublishedRow(source, table, method, int(iteration) if iteration else None, variant, {}, {})
+        row = rows.setdefault(empty[:5], empty)
+        if task in row.cells:
             raise StudyError(f"{place}: task: expected {task!r} once in a row of a table, found it twice; remove one")
-        cells_of[task] = value
-    for (source, table, method, iteration, variant), row in rows.items():
-        yield PublishedRow(source, table, method, int(iteration) if iteration else None, variant, row)
+        row.cells[task], row.metrics[task] = value, metric
+    return list(rows.values())
 
 
 def table_rows(published: PublishedTable, arms: Collection[str]) -> list[tuple[str, PublishedRow]]:

@@ -8,10 +8,35 @@ from decimal import Decimal
 
 from .scores import AVERAGE
 
-# The tasks of the papers' averages
-SIX = ("arc_challenge", "hellaswag", "mmlu", "truthfulqa_mc2", "winogrande", "gsm8k")
-# Tasks that score a document 0 or 1, few enough of them for two decimals to tell: documents, of lm-eval's versions
-DOCUMENTS = {"arc_challenge": 1172, "winogrande": 1267, "gsm8k": 1319}
+# The tasks of the papers' averages, and their metrics as the papers name them
+SIX = {
+    "arc_challenge": "acc_norm",
+    "hellaswag": "acc_norm",
+    "mmlu": "acc",
+    "truthfulqa_mc2": "mc2",
+    "winogrande": "acc",
+    "gsm8k": "acc",
+}
+# Documents of the tasks that papers report, in lm-eval's versions of them
+SIZES = {
+    "arc_challenge": 1172,
+    "hellaswag": 10042,
+    "mmlu": 14042,
+    "mmlu_humanities": 4705,
+    "mmlu_social_sciences": 3077,
+    "mmlu_stem": 3153,
+    "mmlu_other": 3107,
+    "truthfulqa_mc2": 817,
+    "winogrande": 1267,
+    "gsm8k": 1319,
+    "openbookqa": 500,
+    "bbh": 6511,
+    "bbh_cot_fewshot_causal_judgement": 187,
+    "bbh_cot_fewshot_formal_fallacies": 250,
+    "bbh_cot_fewshot_sports_understanding": 250,
+}
+# Tasks that score a document 0 or 1, few enough of them for two decimals to tell
+DOCUMENTS = {task: SIZES[task] for task in ("arc_challenge", "winogrande", "gsm8k")}
 
 
 def attainable(printed: str, n: int) -> bool:
@@ -24,6 +49,11 @@ def attainable(printed: str, n: int) -> bool:
     last = int(value * steps)  # printed is last / steps; k is accepted from half a step below it to a whole one above
     k = -((1 - 2 * last) * n // (200 * steps))
     return 100 * steps * k < (last + 1) * n
+
+
+def is_share(value: float, n: int) -> bool:
+    """Whether a fraction is k of n documents for some whole number k, up to the rounding of floats."""
+    return abs(value * n - round(value * n)) < 1e-6
 
 
 def failed_share(task: str, printed: str) -> str:

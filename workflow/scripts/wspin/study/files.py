@@ -90,12 +90,27 @@ class StudyFiles(Lineage):
         return [f"{self.report_folder('tables')}/{name}" for name in names]
 
     def published_tables(self) -> list[PublishedTable]:
-        """Published tables by their names here, with the rows beside models that our tables show, by model."""
-        shown, tables = {*self.table_models(), *self.study.arms}, []
+        """Published tables by their names here, with the rows beside models that our tables show, by model.
+
+        Without those of `published_elsewhere`.
+        """
+        shown, tables, elsewhere = {*self.table_models(), *self.study.arms}, [], self.published_elsewhere()
         for _, table in sorted(self.study.report.published.items()):
+            if table in elsewhere:
+                continue
             rows = {name: row for name, row in sorted(table.rows.items()) if name in shown}
             tables += [table.model_copy(update={"rows": rows})] if rows else []
         return tables
+
+    def published_elsewhere(self) -> list[PublishedTable]:
+        """Published tables that are about another base model than the one that `start` comes from."""
+        tables = [table for _, table in sorted(self.study.report.published.items()) if table.base]
+        return [table for table in tables if table.base != self.study.models[self.root].hub]
+
+    @property
+    def root(self) -> str:
+        """The model that `start` was trained from, or itself."""
+        return [self.study.start, *self.ancestors(self.study.start)][-1]
 
     def published_files(self) -> list[str]:
         """The files of published numbers that stand beside ours."""

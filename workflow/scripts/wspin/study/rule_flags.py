@@ -179,7 +179,17 @@ class RuleFlags:
         for published in self.paths.published_tables():
             rows = [f"{model}={row}" for model, row in published.rows.items()]
             tables += ["--table", published.file, published.table, *rows]
-        return [*self._shown_scores(), "--confidence", str(self.study.report.confidence), *tables]
+        level = ["--confidence", str(self.study.report.confidence)]
+        return [*self._shown_scores(), *level, *self._replicates(), *self._published_elsewhere(), *tables]
+
+    def _published_elsewhere(self) -> list[str]:
+        """A note about the tables that do not stand beside this study."""
+        by_base: dict[str, list[str]] = {}
+        for table in self.paths.published_elsewhere():
+            by_base.setdefault(table.base, []).append(f"{table.table} of {table.file}")
+        start = self.study.models[self.paths.root].hub or self.paths.root
+        parts = [f"{', '.join(tables)} ({base})" for base, tables in by_base.items()]
+        return ["--note", f"Left out, about another base model than {start}: {'; '.join(parts)}."] if parts else []
 
     def report_figure(self) -> list[str]:
         return ["--confidence", str(self.study.report.confidence), *self._replicates()]
