@@ -1,17 +1,15 @@
 """What follows from the published numbers alone: the list of docs/published.md, computed from their cells."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from wspin.config.published import PublishedRow, read_published
-from wspin.report.grim import DOCUMENTS, SIX, attainable, failed_average, failed_share
+from wspin.report.grim import DOCUMENTS, SIX, SIZES, attainable, failed_average, failed_share
 
 FOLDER = Path(__file__).parents[1] / "config/published"
 NAMES = dict(zip(SIX, ("ARC", "HellaSwag", "MMLU", "TruthfulQA", "Winogrande", "GSM8K"), strict=True))
-N = {**DOCUMENTS, "hellaswag": 10042, "mmlu": 14042, "truthfulqa_mc2": 817}
-# Documents of MMLU's domains
-DOMAINS = {"mmlu_humanities": 4705, "mmlu_social_sciences": 3077, "mmlu_stem": 3153, "mmlu_other": 3107}
+DOMAINS = ("mmlu_humanities", "mmlu_social_sciences", "mmlu_stem", "mmlu_other")
 
 
 def rows(file: str, table: str) -> dict[str, PublishedRow]:
@@ -37,11 +35,19 @@ def shares(after: PublishedRow, before: PublishedRow) -> dict[str, float]:
 
 def error(row: PublishedRow, task: str) -> float:
     """Standard error of a share, points."""
-    return math.sqrt(score(row, task) * (100 - score(row, task)) / N[task])
+    return math.sqrt(score(row, task) * (100 - score(row, task)) / SIZES[task])
 
 
 def listed(values: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:+.2f}" for name, value in values.items())
+
+
+def counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def of_all(number: int, total: int) -> str:
+    return f"all {total}" if number == total else f"{number} of {total}"
 
 
 def points() -> Iterator[str]:
@@ -50,29 +56,36 @@ def points() -> Iterator[str]:
     sft, spin, swift, tis = one["sft"], one["spin"], one["swift@3"], one["tisdpo"]
     yield (
         "**The base model has no row.** The Qwen2 report's scores of it, from another harness, average "
-        f"{mean(base):.2f}: {mean(base) - score(sft):.2f} above SWIFT's SFT ({score(sft):.2f}), beside SWIFT "
-        f"({score(swift):.2f}). GSM8K goes from {score(base, 'gsm8k'):.1f} to {score(sft, 'gsm8k'):.1f} (SFT) and "
-        f"{score(swift, 'gsm8k'):.1f} (SWIFT). If the two harnesses agree, most of the gain is recovery of what SFT "
-        "lost. Base and SFT are therefore rows here."
+        f"{mean(base):.2f}: {mean(base) - score(sft):+.2f} against SWIFT's SFT ({score(sft):.2f}), "
+        f"{mean(base) - score(swift):+.2f} against SWIFT ({score(swift):.2f}). GSM8K goes from "
+        f"{score(base, 'gsm8k'):.1f} to {score(sft, 'gsm8k'):.1f} (SFT) and {score(swift, 'gsm8k'):.1f} (SWIFT). If "
+        "the two harnesses agree, most of the gain is recovery of what SFT lost. Base and SFT are therefore rows here."
     )
     gains, over = shares(swift, sft), shares(swift, spin)
     five = (score(swift) - score(spin)) * 6 - (score(swift, "gsm8k") - score(spin, "gsm8k"))
-    below = [NAMES[task] for task in SIX if score(spin, task) > score(swift, task)]
+    ahead = [NAMES[task] for task in SIX if score(spin, task) > score(swift, task)]
     yield (
-        f"**GSM8K dominates.** SWIFT's average is {score(swift) - score(sft):+.2f} over SFT, by task {listed(gains)}. "
-        f"Over SPIN it is {score(swift) - score(spin):+.2f}, of which GSM8K {over['GSM8K']:+.2f}; the mean of the five "
-        f"others is {five / 5:+.2f}, and SPIN is ahead on {' and '.join(below)}. By iteration GSM8K is "
-        f"{', '.join(nine[f'swift@{k}'].cells['gsm8k'] for k in range(4))}, each ± {error(swift, 'gsm8k'):.1f}."
+        f"**{next(iter(gains))} dominates.** SWIFT's average is {score(swift) - score(sft):+.2f} over SFT, by task "
+        f"{listed(gains)}. Over SPIN it is {score(swift) - score(spin):+.2f}, of which GSM8K {over['GSM8K']:+.2f}; the "
+        f"mean of the five others is {five / 5:+.2f}, and SPIN is ahead on {' and '.join(ahead)}. By iteration GSM8K "
+        f"is {', '.join(nine[f'swift@{k}'].cells['gsm8k'] for k in range(4))}, each ± {error(swift, 'gsm8k'):.1f}."
     )
     noise = math.sqrt(sum(error(swift, task) ** 2 for task in SIX)) / len(SIX)
     spread = sorted(score(row) for row in nine.values())
     teachers = [score(row) for name, row in rows("swift_teachers", "Table 13").items() if name.startswith("swift")]
     four = rows("spin_main", "Table 4")
+    spans = {
+        "SWIFT's iterations": (spread[0], spread[-1]),
+        "its teachers": (min(teachers), max(teachers)),
+        "SPIN's last step": (score(four["spin@2"]), score(four["spin@3"])),
+    }
+    below = sum(high - low < math.sqrt(2) * noise for low, high in spans.values())
     yield (
         f"**No leaderboard table has error bars.** One average has a standard error of at most {noise:.2f}, over "
-        f"documents alone. SWIFT's iterations ({spread[0]:.2f} to {spread[-1]:.2f}), its teachers "
-        f"({min(teachers):.2f} to {max(teachers):.2f}) and SPIN's last step "
-        f"({score(four['spin@3']) - score(four['spin@2']):+.2f}) differ by little more."
+        "documents alone, and the difference of two averages over independent documents one of at most sqrt(2) x "
+        f"{noise:.2f} = {math.sqrt(2) * noise:.2f}; over the same documents it should be smaller, which only the "
+        f"answers would show. Below it {'is' if below == 1 else 'are'} {of_all(below, len(spans))} of the spans "
+        f"{', '.join(f'{name} {low:.2f} to {high:.2f} ({high - low:.2f})' for name, (low, high) in spans.items())}."
     )
     gsm8k, mmlu = (lambda row, task=task: score(swift, task) - score(row, task) for task in ("gsm8k", "mmlu"))
     yield (
@@ -82,10 +95,12 @@ def points() -> Iterator[str]:
     yield from checks()
     yield mmlu_domains(sft, nine)
     paper, cards = four["spin@1"], rows("spin_main", "leaderboard v1")["spin@1"]
+    copied = sum(printed == four["sft"].cells.get(task) for task, printed in one["teacher"].cells.items())
     apart = {NAMES[task]: score(cards, task) - score(paper, task) for task in ("winogrande", "gsm8k")}
     yield (
         f"**Another harness gives other scores.** The same checkpoint of SPIN's iteration 1 has {listed(apart)} on the "
-        "leaderboard against its paper. Scores compare within one build; the teacher's row of SWIFT is SPIN's, copied."
+        "leaderboard against its paper. Scores compare within one build; of SWIFT's row of the teacher, "
+        f"{of_all(copied, len(one['teacher'].cells))} cells are those of SPIN's."
     )
 
 
@@ -101,29 +116,38 @@ def checks() -> Iterator[str]:
     tables: dict[str, list[str]] = {}
     for (task, printed), row in failing.items():
         tables.setdefault(f"{row.source}, {row.table}, {row.name}", []).append(f"{NAMES[task]} {printed}")
-    spin = [row for row in every if row.source.startswith("SPIN,") and {*DOCUMENTS} <= row.cells.keys()]
+    spin = [row for row in every if row.source.startswith("SPIN,")]
+    untrained = [row for row in every if row.method in ("base", "sft", "teacher")]
     yield (
-        f"**{len(failing)} cells cannot be a share of their task's documents** (GRIM; "
+        f"**{counted(len(failing), 'cell')} cannot be a share of their task's documents** (GRIM; "
         f"{', '.join(f'{NAMES[task]} {n}' for task, n in DOCUMENTS.items())}; rounding and truncation accepted, equal "
-        "cells of a task counted once): no number of right answers gives them. All "
-        f"{len(spin) * len(DOCUMENTS)} of SPIN's paper pass, and all of base, SFT and teacher; of random numbers "
+        "cells of a task counted once): no number of right answers gives them. Of SPIN's paper "
+        f"{passing(spin)} pass, of base, SFT and teacher {passing(untrained)}; of random numbers "
         f"{100 * min(chance):.0f} to {100 * max(chance):.0f} % would. Their origin is unknown: take them as "
         "approximate.\n\n" + "\n".join(f"   * {place}: {', '.join(found)}" for place, found in sorted(tables.items()))
     )
     averages = [row for row in every if {*SIX, "average"} <= row.cells.keys()]
     off = [row for row in averages if failed_average(row.cells)]
-    wrong = "; ".join(f"{row.source}, {row.table}, {row.name}: {row.cells['average']}" for row in off)
-    yield (
-        f"**{len(averages) - len(off)} of {len(averages)} printed averages are those of their cells** within 0.01. The "
-        f"other is {wrong}, where the {failed_average(off[0].cells)}. The paper's own gain over iteration 3 fits the "
-        "printed average, so that a cell is probably wrong: Winogrande rises by "
-        f"{score(off[0], 'winogrande') - score(rows('spin_main', 'Table 4')['spin@3'], 'winogrande'):.2f}."
+    wrong = "; ".join(
+        f"{row.source}, {row.table}, {row.name}: {row.cells['average']}, where the {failed_average(row.cells)}"
+        for row in off
     )
+    others = "The other is" if len(off) == 1 else "The others are"
+    yield (
+        f"**{of_all(len(averages) - len(off), len(averages)).capitalize()} printed averages are those of their cells** "
+        "within 0.01." + (f" {others} {wrong}: a cell, or the average, is wrong." if off else "")
+    )
+
+
+def passing(rows: Iterable[PublishedRow]) -> str:
+    """How many of the checked cells are attainable shares."""
+    failed = [failed_share(task, row.cells[task]) for row in rows for task in DOCUMENTS if task in row.cells]
+    return of_all(failed.count(""), len(failed))
 
 
 def mmlu_domains(sft: PublishedRow, nine: Mapping[str, PublishedRow]) -> str:
     weighted = {
-        name: sum(score(row, task) * n for task, n in DOMAINS.items()) / N["mmlu"]
+        name: sum(score(row, task) * SIZES[task] for task in DOMAINS) / SIZES["mmlu"]
         for name, row in rows("swift_mmlu_domains", "Table 14").items()
     }
     iterations = [name for name in weighted if name != "base"]

@@ -1,9 +1,11 @@
 """Which printed percentages are shares of so many documents, and which averages are those of their cells."""
 
 import math
+import shutil
 from fractions import Fraction
 from pathlib import Path
 
+import critique
 import pytest
 import workflow
 from score_files import METRICS, cells, put, score_texts
@@ -107,22 +109,56 @@ def test_one_published_average_is_not_that_of_its_cells():
     assert failed_average({"average": "1.00"}) == ""  # without cells there is nothing to add
 
 
+def test_the_page_counts_what_it_says_of_the_cells(tmp_path, monkeypatch):
+    """With a cell of SPIN's that is no share, and all averages right."""
+    folder = shutil.copytree(PUBLISHED, tmp_path / "published")
+    monkeypatch.setattr(critique, "FOLDER", folder)
+    assert "Of SPIN's paper all 24 pass, of base, SFT and teacher all 27;" in critique.markdown()
+    spin = folder / "spin_main.csv"
+    spin.write_text(spin.read_text().replace("gsm8k,acc,26.76", "gsm8k,acc,26.80").replace("64.05", "64.74"))
+    page = critique.markdown()
+    assert "**34 cells cannot be" in page
+    assert "Of SPIN's paper 23 of 24 pass, of base, SFT and teacher 26 of 27;" in page
+    assert "**All 42 printed averages are those of their cells** within 0.01.\n" in page
+    assert "of SWIFT's row of the teacher, 6 of 7 cells are those of SPIN's" in page
+
+
 def test_a_score_of_ours_that_is_no_share_is_refused(results):
     tasks = {"gsm8k": METRICS["gsm8k"], "spell": METRICS["spell"]}
-    put(results, "sft", lambda scores: scores["tasks"]["gsm8k"]["metrics"].update({"exact_match,strict-match": 0.4}))
+    put(results, "sft", lambda scores: scores["tasks"]["gsm8k"]["metrics"].update({"exact_match,strict-match": 0.4001}))
     with pytest.raises(StudyError) as error:
         chosen_scores(read_scores(results, ["sft"], ["demo"]), tasks)
-    expected = "sft: gsm8k: exact_match: expected a share of 1319 documents, found 0.4; evaluate the model again"
-    assert str(error.value) == expected
-    value = {"exact_match,strict-match": 528 / 1319}
+    expected = "sft: gsm8k: exact_match: expected a share of 1320 documents, found 0.4001"
+    assert str(error.value) == f"{expected}; choose another metric, or evaluate again"
+    value = {"exact_match,strict-match": 528 / 1320}
     put(results, "sft", lambda scores: scores["tasks"]["gsm8k"]["metrics"].update(value))
     assert len(chosen_scores(read_scores(results, ["sft"], ["demo"]), tasks)) == 2
+
+
+@pytest.mark.parametrize("metric", ["brier_score,none", "f1,none"])
+def test_a_metric_that_is_no_share_is_any_number(results, metric):
+    def change(scores):
+        scores["tasks"]["gsm8k"] |= {"metrics": {metric: 0.4001}, "stderr": {metric: 0.01}}
+
+    put(results, "sft", change)
+    chosen = chosen_scores(read_scores(results, ["sft"], ["demo"]), {**METRICS, "gsm8k": metric})
+    assert 0.4001 in chosen.value.tolist()
+
+
+def test_means_over_values_or_subtasks_are_any_number(results):
+    def change(scores):
+        mean = {**scores["tasks"].pop("gsm8k"), "metrics": {"acc,none": 0.4001}, "stderr": {"acc,none": 0.01}}
+        scores["tasks"] |= {"truthfulqa_mc2": mean, "mmlu": {**mean, "subtasks": {"mmlu_law": mean}}}
+
+    put(results, "sft", change)
+    metrics = {"spell": METRICS["spell"], "truthfulqa_mc2": "acc,none", "mmlu": "acc,none"}
+    assert len(chosen_scores(read_scores(results, ["sft"], ["demo"]), metrics)) == 3
 
 
 def test_averages_that_we_print_are_those_of_their_cells(results):
     """Rounded cells can move a mean by half of the last decimal, rounding it by another half."""
     for k in range(30):
-        value = {"exact_match,strict-match": (100 + 7 * k) / 1319}
+        value = {"exact_match,strict-match": (100 + 7 * k) / 1320}
         put(results, "sft", lambda scores, value=value: scores["tasks"]["gsm8k"]["metrics"].update(value))
         spell, gsm8k, average = (cell.split()[0] for cell in cells(score_texts(results, ["sft"])[1])[1][1:])
         assert abs((float(spell) + float(gsm8k)) / 2 - float(average)) <= 0.01 + 1e-9
