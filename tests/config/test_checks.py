@@ -414,7 +414,7 @@ def test_contradictions_between_sections_are_refused(overlay, message):
 def test_a_mistake_for_all_arms_is_reported_once():
     """And not for arms without token weights."""
     assert len(refusal({"weigh": {"lower": 2.0}}).splitlines()) == 1
-    unweighted = {"arms": {"wspin": None, "wspin.paper": None}, "report": {"published": None}}
+    unweighted = {"arms": {"wspin": None, "wspin.paper": None}}
     assert load({**unweighted, "weigh": {"lower": 2.0}})
 
 

@@ -45,7 +45,7 @@ def test_a_null_deletes_something_or_is_refused(tmp_path):
     (line,) = refusal(tmp_path, "arms:\n  mine:\n")
     assert line.startswith("study.yaml:2: arms.mine: null deletes an inherited key, and none is inherited")
     (tmp_path / "study.yaml").write_text("arms: {wspin: null, mine: {}}\n")
-    (tmp_path / "again.yaml").write_text("arms: {wspin: null}\nteacher: null\nreport: {published: null}\n")
+    (tmp_path / "again.yaml").write_text("arms: {wspin: null}\nteacher: null\n")
     study = read_study([BASE, tmp_path / "study.yaml", tmp_path / "again.yaml"], {"arms": {"wspin.paper": None}})
     assert (list(study.arms), study.teacher) == (["spin", "mine"], None)
 

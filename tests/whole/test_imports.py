@@ -170,8 +170,8 @@ def commands(folder):
     yield "report scores", [*flags.report_scores(), "--models", "sft", *tables]
     cells = [",".join(COLUMNS), "A paper,Table 1,sft,,,spell_backward,exact_match,40.00"]
     (folder / "cells.csv").write_text("\n".join(cells))
-    beside = ["--confidence", 0.95, "--table", folder / "cells.csv", "Table 1", "sft=sft"]
-    yield "report_reproduction", [*flags.report_scores(), "--models", "sft", *beside, *tables[:3]]
+    beside = ["--table", folder / "cells.csv", "Table 1", "sft=sft"]
+    yield "report_reproduction", [*flags.report_reproduction(), "--models", "sft", *beside, *tables[:3]]
     compared = [*flags.report_differences(), "--models", "sft", "--against", "--bootstrap", 10]
     yield "report differences", [*compared, *tables, *averages]
     pooled = [*flags.report_pooled(), "--models", "sft", "--against"]
