@@ -2,6 +2,7 @@
 
 import csv
 import io
+from pathlib import Path
 
 import pytest
 import results as made
@@ -81,7 +82,7 @@ def test_a_record_without_its_result_does_not_count(results):
     ],
 )
 def test_a_programs_stage_is_its_first_word_if_there_is_such_a_stage(program, stage):
-    assert costs.stage(program) == stage
+    assert costs.stage(program, Path("spin/ite0/model")) == stage
 
 
 def test_given_answers_are_generations_and_other_programs_stand_last(results):
@@ -101,19 +102,52 @@ def test_an_arms_name_may_hold_a_point_and_begin_like_anothers(results):
 def test_hours_of_an_iteration_are_those_of_its_stages(results):
     put(results, "spin/ite1/generations/00.parquet", "generate", 720, 8)
     put(results, "spin/ite1/generations/01.parquet", "generate", 720, 9)
-    put(results, "spin/ite1/plus/model", "train", 3600, 10)
-    put(results, "logprobs/spin/ite1/plus/gold/00.parquet", "logprobs", 36, 11)
     put(results, "logprobs/sft/preferences.chosen/00.parquet", "logprobs", 36, 12)
     found = costs.iteration_table(costs.job_records(results, ARMS)[0])
     assert [(row.arm, row.stage, row.jobs, row.wall_hours) for row in found] == [
         ("ite0 of all arms", "generate", 1, 0.1),
-        ("ite0 of all arms", "logprobs", 1, 0.01),
+        ("ite0, scored by teacher", "logprobs", 1, 0.01),
         ("spin/ite0", "train", 1, 0.5),
         ("spin/ite1", "generate", 2, 0.4),
-        ("spin/ite1", "logprobs", 2, 0.02),
-        ("spin/ite1", "train", 2, 1.5),
+        ("spin/ite1", "logprobs", 1, 0.01),
+        ("spin/ite1", "train", 1, 0.5),
     ]
     assert [row.gpu_hours for row in found if row.stage == "train"] == [1.0, 1.0]
+
+
+def test_a_pair_of_scorers_is_a_stage_of_its_own(results):
+    """The hours that TIS-DPO's weights take beside those of the training that they weigh."""
+    put(results, "spin/ite1/plus/model", "train", 3600, 8)
+    put(results, "spin/ite1/minus/model", "train", 1800, 9)
+    put(results, "logprobs/spin/ite1/plus/gold/00.parquet", "logprobs", 36, 10)
+    jobs = costs.job_records(results, ARMS)[0]
+    hours = {(row.arm, row.stage): row.wall_hours for row in costs.iteration_table(jobs)}
+    assert hours["spin/ite1", "train (scorers)"] == 1.5
+    assert hours["spin/ite1", "train"] == 0.5
+    assert hours["spin/ite1", "logprobs"] == 0.02
+    found = {(row.stage, row.arm): row.jobs for row in costs.table(jobs)}
+    assert found["train (scorers)", "spin"] == 2
+    assert found["train", "spin"] == 2
+
+
+@pytest.mark.parametrize(
+    ("output", "name"),
+    [
+        ("sft/generations/00.parquet", "ite0 of all arms"),
+        ("sft/reference/00.parquet", "ite0 of all arms"),
+        ("sft/s43/generations/00.parquet", "ite0 of all arms, seed 43"),
+        ("sft/s43/reference/00.parquet", "ite0 of all arms, seed 43"),
+        ("logprobs/teacher/gold/00.parquet", "ite0, scored by teacher"),
+        ("logprobs/sft@good/sft/00.parquet", "ite0, scored by sft@good"),
+        ("logprobs/teacher/sft/s43/00.parquet", "ite0, scored by teacher"),
+        ("logprobs/spin/ite0/plus/sft/00.parquet", "spin/ite0"),
+        ("logprobs/teacher/preferences.chosen/00.parquet", None),
+        ("sft/model", None),
+        ("kd/answers/00.parquet", None),
+    ],
+)
+def test_what_arms_share_names_its_seed_or_its_scorer(output, name):
+    assert costs.iteration(Path(output)) == name
 
 
 def test_an_arm_of_another_study_with_these_results_keeps_its_name(results):
@@ -129,12 +163,15 @@ def test_the_program_writes_all_tables(root, results, capsys):
     assert told in capsys.readouterr().out
     assert "GPUs: A GPU." in told
     header, _, *shown = told.split("\n\n")[2].splitlines()
-    assert [cell.strip() for cell in header.strip("|").split("|")] == ["iteration", *costs.ROUND]
+    assert [cell.strip() for cell in header.strip("|").split("|")] == ["iteration", *costs.ITERATION_STAGES]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in shown]
-    assert cells[0] == ["ite0 of all arms", "0.100 (0.000)", "0.010 (0.000)", "-", "-", "-"]
-    assert cells[2] == ["spin/ite1", "-", "0.010 (0.000)", "-", "0.500 (1.000)", "-"]
+    assert cells[0] == ["ite0 of all arms", "0.100 (0.000)", "-", "-", "-", "-", "-"]
+    assert cells[1] == ["ite0, scored by teacher", "-", "-", "0.010 (0.000)", "-", "-", "-"]
+    assert cells[3] == ["spin/ite1", "-", "-", "0.010 (0.000)", "-", "0.500 (1.000)", "-"]
     lines = list(csv.DictReader(io.StringIO((results / "tables/cost_iterations.csv").read_text())))
-    assert [line["iteration"] for line in lines] == ["ite0 of all arms"] * 2 + ["spin/ite0"] + ["spin/ite1"] * 2
+    assert [line["iteration"] for line in lines] == [
+        "ite0 of all arms", "ite0, scored by teacher", "spin/ite0", "spin/ite1", "spin/ite1",
+    ]  # fmt: skip
     lines = list(csv.DictReader(io.StringIO((results / "tables/cost.csv").read_text())))
     assert lines[-1] | {"stage": "total", "jobs": "7", "gpu_hours": "4.000000"} == lines[-1]
     manage.main(["cost", "--results", str(results)])  # its own tables cost nothing

@@ -13,17 +13,18 @@ import pandas as pd
 from wspin.config.load import read_results
 from wspin.errors import StudyError
 from wspin.escaping import in_markdown
-from wspin.iteration import Iteration
+from wspin.iteration import Contrast, Iteration, StartAnswers
 from wspin.storage.files import whole_file
 from wspin.storage.provenance import check_entries, read_record, record_output, records
 from wspin.storage.text_tables import csv_text, text_table
 
 Record = dict[str, Any]
 
-STAGES = ("fetch", "data", "train", "generate", "logprobs", "weigh", "eval", "report")  # in running order
+SCORERS = "train (scorers)"  # of the pairs that iterations train to weigh their tokens
+STAGES = ("fetch", "data", SCORERS, "train", "generate", "logprobs", "weigh", "eval", "report")  # in running order
 SHARED = "all arms"
-SHARED_ROUND = "ite0 of all arms"  # what arms of a start share: its answers, their log-probabilities, the teacher's
-ROUND = ("generate", "logprobs", "weigh", "train", "eval")  # stages of an iteration
+SHARED_ITERATION = "ite0 of all arms"  # what arms of a start share: its answers, and their reference
+ITERATION_STAGES = ("generate", SCORERS, "logprobs", "weigh", "train", "eval")
 COUNTED = ("started", "command", "cpu_seconds", "peak_memory_mb")  # of a record with a time
 LEGEND = (
     "Wall hours are summed over jobs, whether they ran side by side or not, and over all attempts of a training. "
@@ -31,18 +32,20 @@ LEGEND = (
     "a job's first process, and of a training's last attempt. Memory is the largest of a job, in MB; that of a GPU is "
     "what torch reserved on the first. A result that was made again counts once, as it was made last."
 )
-
-
 ITERATIONS = (
-    "Wall hours (GPU-hours) of each iteration. Reference and weights come from `logprobs` and `weigh`; pairs of "
-    f"scorers (`weigh.retrain`) count as `train`. {SHARED_ROUND}: what arms of a start share in their first iteration."
+    "Wall hours (GPU-hours) of each iteration. The weights take `logprobs`, `weigh` and, with `weigh.retrain`, "
+    f"`{SCORERS}`: the two models that an iteration trains for them; `logprobs` has the reference too. "
+    f"{SHARED_ITERATION}: the answers of a start model (with another seed than its own: of that seed) and their "
+    "reference. ite0, scored by a model: its log-probabilities of these answers and of the real ones, for the arms "
+    "alone that it weighs."
 )
 
 
 class JobRecord(NamedTuple):
-    """The record of a job, whose result it is, and the iteration that needed it, if it was one's."""
+    """The record of a job, its stage, whose result it is, and the iteration that needed it, if it was one's."""
 
     record: Record
+    stage: str
     owner: str
     iteration: str | None
 
@@ -64,15 +67,16 @@ def write_tables(results: Path) -> str:
     """Write `tables/cost.csv`, `cost_iterations.csv` and `cost.md` of a folder of results; returns the latter."""
     jobs, unreadable = job_records(results, set(read_results(results).arms))
     rows, header = table(jobs), [name.replace("_", " ") for name in Row._fields]
-    rounds = iteration_table(jobs)
+    by_iteration = iteration_table(jobs)
     gpus = sorted({job.record["gpus"].get("name", "unnamed") for job in jobs if job.record.get("gpus")})
     cells = [list(map(in_markdown, _cells(row, digits=3))) for row in rows]
     lines = text_table(header, cells, "ll" + "r" * (len(header) - 2))
     markdown = f"{lines}\n\n{LEGEND} GPUs: {', '.join(map(in_markdown, gpus)) or 'none'}.\n"
-    markdown += _iterations_markdown(rounds)
+    markdown += _iterations_markdown(by_iteration)
     markdown += "".join(f"\nNot counted: {in_markdown(str(error))}\n" for error in unreadable)
-    iterations = ["iteration" if name == "arm" else name for name in Row._fields]
-    texts = {"cost.csv": _csv(rows, Row._fields), "cost_iterations.csv": _csv(rounds, iterations), "cost.md": markdown}
+    columns = ["iteration" if name == "arm" else name for name in Row._fields]
+    texts = {"cost.csv": _csv(rows, Row._fields), "cost_iterations.csv": _csv(by_iteration, columns)}
+    texts["cost.md"] = markdown
     for name, text in texts.items():
         with whole_file(results / "tables" / name) as temporary:
             temporary.write_text(text)
@@ -89,8 +93,9 @@ def _iterations_markdown(rows: Sequence[Row]) -> str:
         return ""
     hours = {(row.arm, row.stage): f"{row.wall_hours:.3f} ({row.gpu_hours:.3f})" for row in rows}
     names = dict.fromkeys(row.arm for row in rows)
-    lines = [[in_markdown(name), *(hours.get((name, stage), "-") for stage in ROUND)] for name in names]
-    return f"\n{text_table(['iteration', *ROUND], lines, 'l' + 'r' * len(ROUND))}\n\n{ITERATIONS}\n"
+    lines = [[in_markdown(name), *(hours.get((name, stage), "-") for stage in ITERATION_STAGES)] for name in names]
+    table = text_table(["iteration", *ITERATION_STAGES], lines, "l" + "r" * len(ITERATION_STAGES))
+    return f"\n{table}\n\n{ITERATIONS}\n"
 
 
 def _cells(row: Row, digits: int) -> list[str]:
@@ -111,7 +116,8 @@ def job_records(results: Path, arms: set[str]) -> tuple[list[JobRecord], list[St
                 check_entries(path, record, COUNTED)
                 job = (record["program"], record["started"], *map(str, record["command"]))
                 place = output.relative_to(results)
-                jobs.setdefault(job, JobRecord(record, owner(place, arms), iteration(place)))
+                entry = JobRecord(record, stage(record["program"], place), owner(place, arms), iteration(place))
+                jobs.setdefault(job, entry)
         except StudyError as error:
             unreadable.append(error)
     return list(jobs.values()), unreadable
@@ -127,13 +133,16 @@ def owner(output: Path, arms: set[str]) -> str:
 
 
 def iteration(output: Path) -> str | None:
-    """The name of the iteration that a result is of, `SHARED_ROUND` for several first ones, or None."""
+    """The iteration that a result is of; of what several first ones share, whose answers or scorer; or None."""
     if found := _iteration(output):
         return found.name
     folder, *below = output.parts
-    if folder == "logprobs":
-        return None if any(part.startswith("preferences") for part in below) else SHARED_ROUND
-    return SHARED_ROUND if below and below[0] in ("generations", "reference") else None
+    if folder == "logprobs" and below:
+        return None if any(part.startswith("preferences") for part in below) else f"ite0, scored by {below[0]}"
+    if not {"generations", "reference"} & {*below}:
+        return None
+    replicate = StartAnswers.parse("/".join(output.parts[:2]))
+    return f"{SHARED_ITERATION}, seed {replicate.seed}" if replicate else SHARED_ITERATION
 
 
 def _iteration(output: Path) -> Iteration | None:
@@ -142,9 +151,11 @@ def _iteration(output: Path) -> Iteration | None:
     return next(filter(None, reversed(list(pairs))), None)
 
 
-def stage(program: str) -> str:
-    """The stage of a program, the first word of its name; a program of no stage stands under its own name."""
+def stage(program: str, output: Path) -> str:
+    """The first word of a program's name if that is a stage, else the program; a pair of scorers has its own stage."""
     word = program.partition("_")[0]
+    if word == "train" and Contrast.parse("/".join(output.parts[:3])):
+        return SCORERS
     return word if word in STAGES else program
 
 
@@ -152,9 +163,10 @@ def iteration_table(jobs: Iterable[JobRecord]) -> list[Row]:
     """Every iteration and stage; what arms share in their first one comes first."""
     groups: dict[tuple[str, str], list[Record]] = {}
     for job in jobs:
-        if job.iteration and stage(job.record["program"]) in ROUND:
-            groups.setdefault((job.iteration, stage(job.record["program"])), []).append(job.record)
-    order = sorted(groups, key=lambda group: (group[0] != SHARED_ROUND, group[0], ROUND.index(group[1])))
+        if job.iteration and job.stage in ITERATION_STAGES:
+            groups.setdefault((job.iteration, job.stage), []).append(job.record)
+    order = sorted(groups, key=lambda group: (group[0], ITERATION_STAGES.index(group[1])))
+    order.sort(key=lambda group: Iteration.parse(group[0]) is not None)
     return [_row(name, of, groups[of, name]) for of, name in order]
 
 
@@ -162,7 +174,7 @@ def table(jobs: Iterable[JobRecord]) -> list[Row]:
     """Every stage and owner, the total of every stage with several owners, and the total of all."""
     groups: dict[tuple[str, str], list[Record]] = {}
     for job in jobs:
-        groups.setdefault((stage(job.record["program"]), job.owner), []).append(job.record)
+        groups.setdefault((job.stage, job.owner), []).append(job.record)
     rows = []
     for name in dict.fromkeys([*STAGES, *sorted(name for name, _ in groups)]):
         owners = {arm: groups[stage, arm] for stage, arm in sorted(groups) if stage == name}
