@@ -100,8 +100,12 @@ def test_an_empty_file_is_to_be_filled(tmp_path):
         read_preregistration(written(tmp_path, "# nothing\n"))
 
 
-def test_the_family_of_the_repository_is_valid():
-    family = read_preregistration(workflow.ROOT / "config/preregistration.yaml")
-    assert len(family.pairs) == 8
+@pytest.mark.parametrize(
+    ("file", "count", "seeds"),
+    [("preregistration", 8, [42, 43, 44, 45, 46]), ("preregistration_controls", 20, [42])],
+)
+def test_the_families_of_the_repository_are_valid(file, count, seeds):
+    family = read_preregistration(workflow.ROOT / f"config/{file}.yaml")
+    assert len(family.pairs) == count
     assert family.pairs[0] == ("wspin", "spin")
-    assert family.seeds == [42, 43, 44, 45, 46]
+    assert family.seeds == seeds

@@ -30,6 +30,7 @@ INTRODUCTION = """\
 | `tasks/` | lm-eval's task files: the demo's, on held-out rows, and those of `smollm2.yaml` |
 | `architectures/` | shapes of the study's models, which `preflight` reads until they are fetched |
 | `preregistration.yaml` | the family of tests of a study with seeds, named by `report.preregistration` |
+| `preregistration_controls.yaml` | the same of `overlays/controls.yaml`: one seed, tests over documents |
 | `schema.json` | JSON Schema of a configuration file, for completion and checks in an editor; generated |
 | `README.md` | this page; generated |
 
