@@ -9,6 +9,7 @@ import workflow
 import yaml
 from targets import TARGETS
 
+from wspin.config.preregistration import read_preregistration
 from wspin.config.study import RESERVED
 from wspin.iteration import Iteration
 from wspin.study.rule_flags import RuleFlags
@@ -121,9 +122,40 @@ def test_the_controls_are_there():
         "sum_spread",
     }
     assert arms >= {"spin.beta5", "wspin.beta5", "spin.window1", "spin.all", "kl", "k.half", "k.two", "clamp.none"}
-    assert {"kd", "sft.long"} <= {*STUDIES["controls"].study.eval.models}
+    study = STUDIES["controls"].study
+    assert {"kd", "kd.long", "sft.long"} <= {*study.eval.models}
+    assert study.model_train("kd.long") == study.model_train("sft.long")
     assert STUDIES["controls"].train_settings("spin.beta5/ite3").beta == 5.0
     assert STUDIES["controls"].replayed_sets(Iteration("wspin.all", 3)) == ["wspin/ite2", "wspin/ite1", "sft"]
+
+
+def test_every_control_is_compared_with_the_arm_that_it_controls():
+    """The baseline of the tables is spin; the family of tests has the rest."""
+    study = STUDIES["controls"].study
+    family = read_preregistration(workflow.ROOT / study.report.preregistration)
+    assert {name for pair in family.pairs for name in pair} <= {*study.arms, *study.models}
+    assert family.tests == ["documents"]  # of one seed
+    controls = "spin permuted random_matched random one_minus inverse mean_one stale teacher_surprisal contrast prompts"
+    compared = {baseline for arm, baseline in family.pairs if arm == "wspin"}
+    assert compared >= {*controls.split(), "kd.long", "sft.long"}
+
+
+def test_hours_of_long_answers_are_at_least():
+    """An unfetched suite counts as one pass over its texts; a chain of thought is hundreds of steps."""
+    suites = {target.name: target.paths.study.eval.suites.values() for target in TARGETS if "tables" in target.rules}
+    thinking = {name for name in suites if any(task.startswith("bbh") for suite in suites[name] for task in suite)}
+    assert {target.name for target in TARGETS if target.at_least} == thinking == {"swift10", "spin6"}
+    for line in PAGE.read_text().splitlines():
+        if line.startswith(("| SWIFT 10:", "| SPIN 6,")):
+            assert line.count("at least ") == 2
+
+
+def test_the_page_of_the_overlays_has_the_results_of_each():
+    lines = (workflow.ROOT / targets.OVERLAYS / "README.md").read_text().splitlines()
+    for target in TARGETS:
+        if target.overlays[-1].startswith(targets.PAPER):
+            (line,) = (line for line in lines if line.startswith("| `paper/") and f"{target.name}.yaml`" in line)
+            assert f"| `{target.paths.results}`" in line
 
 
 def test_commits_of_data_stand_beside_their_names():
