@@ -234,7 +234,7 @@ def scripts(tmp_path, monkeypatch):
         ("study/paths", set()),
         ("study/rule_flags", set()),
         ("config/study", set()),
-        ("report/bootstrap", {"report", "report_tests", "report_reproduction"}),
+        ("report/bootstrap", {"report", "report_pooled", "report_reproduction", "report_rewards", "report_tests"}),
         ("report/reproduction", {"report_reproduction"}),
         ("progress", set()),
         ("errors", set()),

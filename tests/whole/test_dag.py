@@ -15,11 +15,10 @@ from wspin.study.rule_flags import RuleFlags
 
 RESULTS = "results/two"
 STAGES = ("fetch", "data", "train", "generate", "logprobs", "weigh", "eval", "report")
-COMPARED = {
-    f"report_{what}": 1 for what in ("scores", "differences", "tests", "figure", "pooled")
-}  # what follows from scores
-TRAINED = {**COMPARED, "report_rewards": 1}  # what follows from a training
-ANSWERED = {**TRAINED, "report_examples": 1}  # what follows from answers
+# What follows from scores, from trainings, from answers, from weights
+COMPARED = {f"report_{what}": 1 for what in ("scores", "differences", "tests", "figure", "pooled")}
+TRAINED = {**COMPARED, "report_rewards": 1}
+ANSWERED = {**TRAINED, "report_examples": 1}
 REPORT = {**ANSWERED, "report_weights": 1}
 FETCHES = {"fetch": 2, "fetch_data": 2, "fetch_tasks": 6}
 MODELS = {
@@ -42,7 +41,8 @@ ITERATION = {
     "logprobs_reference": 20,
     "eval": 6,
 }
-TABLES = {f"report_{table}": 1 for table in ("scores", "differences", "weights", "examples")}
+PUBLISHED = {"report_reproduction": 1}
+TABLES = {f"report_{table}": 1 for table in ("scores", "differences", "tests", "weights", "examples")} | PUBLISHED
 WEIGHED = {**ITERATION, "logprobs_scorer": 25, "weigh": 20}  # the real answers, and those of ite0 to ite3
 
 
@@ -89,7 +89,7 @@ def offline():
         ("results/wspin.paper/ite3", WEIGHED),
         ("models", {"fetch": 2, "fetch_data": 2, **MODELS}),
         ("tables", {**FETCHES, **MODELS, "eval": 96, **TABLES}),  # six suites of four models and twelve iterations
-        ("all", {**FETCHES, **MODELS, "eval": 96, **REPORT}),
+        ("all", {**FETCHES, **MODELS, "eval": 96, **REPORT, **PUBLISHED}),
     ],
 )
 def test_a_target_plans_its_jobs_without_network(repository, offline, target, expected):
