@@ -162,6 +162,7 @@ def test_the_findings_have_each_control_once_and_differ_in_the_task_alone(preset
     assert study.report.preregistration == "config/preregistration.yaml"
     # Every pair that self-play reads holds two answers: the new ones, and from iteration 1 on the replayed ones too
     train, pairs = study.arm_train("spin"), 1 + study.data_window * (study.iterations - 1)
-    assert study.model_train("sft.long").epochs == study.model_train("sft").epochs + 2 * pairs * train.epochs
+    for name in ("kd", "sft.long"):
+        assert study.model_train(name).epochs == study.model_train("sft").epochs + 2 * pairs * train.epochs
     assert study.model_train("sft.long").learning_rate == study.model_train("sft").learning_rate
     assert (study.seed, study.weigh) == (demo.seed, demo.weigh)
