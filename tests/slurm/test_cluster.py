@@ -43,7 +43,7 @@ def assert_ends_the_same(study, local, began, model=LAST):
 
 
 def test_an_iteration_on_the_cluster_equals_the_local_one(started, first):
-    """Shards on both nodes, a GPU for each; a training that is cancelled on the way goes on in another job."""
+    """Jobs on either node, with a GPU where they need one; a training that is cancelled goes on in another."""
     run = started.start(f"{DEMO}/{FIRST}")
     started.suspended_training(run, FIRST)
     saved = started.saved(FIRST)
@@ -56,7 +56,7 @@ def test_an_iteration_on_the_cluster_equals_the_local_one(started, first):
     expected = {"generate": 2, "logprobs_reference": 2, "logprobs_scorer": 4, "weigh": 2, "train": 2, "eval": 1}
     assert counts == expected  # and what is local was not submitted
     assert {(job.rule, job.gpus) for job in jobs} == {(rule, int(rule != "weigh")) for rule in expected}
-    assert {job.fields["NodeList"] for job in started.jobs("generate")} == {"node0", "node1"}
+    assert {job.fields["NodeList"] for job in jobs} <= {"node0", "node1"}
     assert {(job.rule == "weigh", job.fields["Partition"]) for job in jobs} == {(True, "cpu"), (False, "gpu")}
     assert {job.fields["NumNodes"] for job in jobs} == {"1"}
 
