@@ -89,6 +89,24 @@ def test_the_figure_says_that_its_intervals_are_not_adjusted():
     assert "intervals not adjusted for the number of rows" in texts(drawn())
 
 
+def test_a_row_too_far_to_be_drawn_is_an_arrow_with_its_number():
+    """At the edge it lies beyond; the axis is that of the other rows."""
+    rows = [row(arm, mean=mean) for arm, mean in zip(ARMS, (0.02, 0.01, 0.0, -0.01, -0.15, 0.02, 0.264), strict=True)]
+    figure = forest.differences(frame(rows), 0.9)
+    (axes,) = figure.axes
+    low, high = axes.get_xlim()
+    assert -4 < low < -2 and 3 < high < 5
+    arrows = {line.get_marker(): line.get_data() for line in axes.lines if line.get_marker() in "<>"}
+    assert arrows == {"<": ([0.02], [4]), ">": ([0.98], [6])}
+    assert len(next(line for line in axes.lines if line.get_marker() == "o").get_xdata()) == 5
+    assert {"-15.00", "+26.40", "too far to be drawn"} <= set(texts(figure))
+    assert "too far to be drawn" not in texts(drawn())
+
+
+def test_rows_of_like_size_are_all_drawn_however_large():
+    assert ">" not in [line.get_marker() for line in drawn(mean=0.3).axes[0].lines]
+
+
 def test_a_panel_for_the_average_and_for_every_task():
     assert [axes.get_title() for axes in drawn().axes] == ["average", "arc", "gsm8k"]
     assert [axes.get_title() for axes in drawn(tasks=("arc", "average")).axes] == ["arc"]
@@ -104,7 +122,9 @@ def test_a_panel_for_the_average_and_for_every_task():
     ],
 )
 def test_nothing_overlaps_in_a_column_of_a_paper(arms, tasks):
-    figure = drawn(arms, tasks)
+    means = {"inverse": -0.15, "sft_long": 0.3}
+    rows = [row(arm, task=task, mean=means.get(arm, 0.02)) for arm in arms for task in tasks]
+    figure = forest.differences(frame(rows), 0.9)
     assert figure.get_figwidth() == 3.3
     figure.draw_without_rendering()
     page = figure.bbox

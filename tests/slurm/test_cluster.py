@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from itertools import combinations
 from pathlib import Path
 
 import cluster as slurm
@@ -42,6 +43,17 @@ def assert_ends_the_same(study, local, began, model=LAST):
     assert wspin(study.folder) == wspin(local)
 
 
+def at_the_same_time(jobs):
+    """Pairs of jobs that ran at the same time, as far as SLURM's whole seconds tell. Its times sort as text."""
+    for one, other in combinations(jobs, 2):
+        if max(job.fields["StartTime"] for job in (one, other)) < min(job.fields["EndTime"] for job in (one, other)):
+            yield one, other
+
+
+def nodes(jobs):
+    return {job.fields["NodeList"] for job in jobs}
+
+
 def test_an_iteration_on_the_cluster_equals_the_local_one(started, first):
     """Jobs on either node, with a GPU where they need one; a training that is cancelled goes on in another."""
     run = started.start(f"{DEMO}/{FIRST}")
@@ -56,7 +68,9 @@ def test_an_iteration_on_the_cluster_equals_the_local_one(started, first):
     expected = {"generate": 2, "logprobs_reference": 2, "logprobs_scorer": 4, "weigh": 2, "train": 2, "eval": 1}
     assert counts == expected  # and what is local was not submitted
     assert {(job.rule, job.gpus) for job in jobs} == {(rule, int(rule != "weigh")) for rule in expected}
-    assert {job.fields["NodeList"] for job in jobs} <= {"node0", "node1"}
+    assert nodes(jobs) <= {"node0", "node1"}
+    shared = [pair for pair in at_the_same_time(job for job in jobs if job.gpus) if len(nodes(pair)) < 2]
+    assert shared == []  # a node has memory for one of them
     assert {(job.rule == "weigh", job.fields["Partition"]) for job in jobs} == {(True, "cpu"), (False, "gpu")}
     assert {job.fields["NumNodes"] for job in jobs} == {"1"}
 

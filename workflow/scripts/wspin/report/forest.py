@@ -17,9 +17,13 @@ from .scores import AVERAGE, arm_columns
 
 ROW, MARGIN = 0.16, 0.5  # inches: of a row, and of what stands above and below the rows of a panel
 LONG = 18  # characters of a row's name that leave room for two panels side by side
+REACH = 3.0  # a row is too far to be drawn if it lies so many times beyond what half of the rows reach
 INNER: dict[str, Any] = {"color": "#3f90da", "linewidth": 3.5}
 OUTER: dict[str, Any] = {"color": "black", "linewidth": 0.8}
 POINT: dict[str, Any] = {"color": "black", "marker": "o", "markersize": 3, "linestyle": "none"}
+FAR: dict[str, Any] = {"color": "black", "markersize": 3, "linestyle": "none", "clip_on": False}
+BACKGROUND: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+BEYOND: dict[str, Any] = {"marker": ">", "label": "too far to be drawn"}
 
 
 def last_differences(rows: pd.DataFrame) -> pd.DataFrame:
@@ -33,7 +37,8 @@ def differences(rows: pd.DataFrame, confidence: float) -> Figure:
     """The last differences in the rows of `pooling.pool`: a panel for the average and one for each task, arms as rows.
 
     Thick: the interval over documents. Thin: that over documents and seeds, which a row with one seed has not. With a
-    single task there is no panel for the average, which would be the same.
+    single task there is no panel for the average, which would be the same. A row that would squeeze the others is an
+    arrow at the panel's edge, with its number.
     """
     rows = last_differences(rows)
     tasks = [task for task in dict.fromkeys(rows.task) if task != AVERAGE]
@@ -48,11 +53,12 @@ def differences(rows: pd.DataFrame, confidence: float) -> Figure:
         if not panels:
             figure.text(0.5, 0.5, "no arm to compare", ha="center", va="center", fontsize=SMALL)
             return figure
+        far = False
         for task, axes in figure.subplot_mosaic(lines).items():
-            _panel(axes, rows[rows.task == task].set_index("model"), labels)
+            far |= _panel(axes, rows[rows.task == task].set_index("model"), labels)
             axes.set_title(escaped(task), fontsize=SMALL, pad=3)
         figure.legend(
-            handles=_keys(rows, f"{100 * confidence:g} %"),
+            handles=[*_keys(rows, f"{100 * confidence:g} %"), *([Line2D([], [], **FAR, **BEYOND)] if far else [])],
             title=f"model minus {_baseline(rows)}, points\nintervals not adjusted for the number of rows",
             loc="outside lower center",
             ncols=2,
@@ -77,19 +83,45 @@ def row_labels(rows: pd.DataFrame) -> dict[str, str]:
     return labels
 
 
-def _panel(axes: Axes, rows: pd.DataFrame, labels: dict[str, str]) -> None:
-    places = np.arange(len(labels))
+def _panel(axes: Axes, rows: pd.DataFrame, labels: dict[str, str]) -> bool:
+    """Draws the rows of a task; returns whether any was too far to be drawn."""
     values = 100 * rows.reindex(list(labels))[["mean", "low", "high", "item_low", "item_high"]]
+    values["place"] = np.arange(len(values))
+    far = is_far(values)
+    near = values[~far]
     axes.axvline(0.0, **REFERENCE, zorder=0)
-    axes.hlines(places, values.item_low, values.item_high, **INNER)
-    axes.hlines(places, values.low, values.high, **OUTER)
-    axes.plot(values["mean"], places, **POINT)
-    axes.set_yticks(places, list(labels.values()) if axes.get_subplotspec().is_first_col() else [""] * len(places))
-    axes.set_ylim(len(places) - 0.4, -0.6)
+    axes.hlines(near.place, near.item_low, near.item_high, **INNER)
+    axes.hlines(near.place, near.low, near.high, **OUTER)
+    axes.plot(near["mean"], near.place, **POINT)
+    _arrows(axes, values[far])
+    axes.set_yticks(
+        values.place, list(labels.values()) if axes.get_subplotspec().is_first_col() else [""] * len(values)
+    )
+    axes.set_ylim(len(values) - 0.4, -0.6)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 2.5, 5, 10]))
     axes.tick_params(labelsize=SMALL, length=2, pad=2)
     axes.tick_params("y", length=0)
     axes.spines["left"].set_visible(False)
+    return bool(far.any())
+
+
+def is_far(values: pd.DataFrame) -> pd.Series:
+    """Which rows, in points, have a mean `REACH` times as far from 0 as the half of the rows that lie next to it reach.
+
+    That is the median of their intervals' farther ends, at least one point.
+    """
+    ends = values[["low", "high", "item_low", "item_high"]].abs().max(axis=1)
+    return values["mean"].abs() > REACH * max(ends.median(), 1.0)
+
+
+def _arrows(axes: Axes, far: pd.DataFrame) -> None:
+    """An arrow at the edge that each of these rows lies beyond, and the row's mean beside it."""
+    across = axes.get_yaxis_transform()
+    text = {"textcoords": "offset points", "va": "center", "fontsize": SMALL, "bbox": BACKGROUND}
+    for row in far.itertuples():
+        edge, marker, inwards, side = (0.98, ">", -4, "right") if row.mean > 0 else (0.02, "<", 4, "left")
+        axes.plot([edge], [row.place], marker=marker, transform=across, **FAR)
+        axes.annotate(f"{row.mean:+.2f}", (edge, row.place), (inwards, 0), xycoords=across, ha=side, **text)
 
 
 def _baseline(rows: pd.DataFrame) -> str:
