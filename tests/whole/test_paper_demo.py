@@ -12,11 +12,14 @@ import workflow
 from wspin.report.scores import AVERAGE
 
 DEMO = "config/overlays/demo.yaml"
-TABLES = ("swift1", "swift3", "swift9")
-STUDIES = {
-    name: targets.paths_of(DEMO, *(f"{targets.PAPER}/{part}.yaml" for part in (name, "demo"))) for name in TABLES
-}
 SIDES = ("chosen", "rejected")
+
+
+def overlays(table):
+    return (f"{targets.PAPER}/{table}.yaml", f"{targets.PAPER}/demo.yaml")
+
+
+STUDIES = {table: targets.paths_of(DEMO, *overlays(table)) for table in ("swift1", "swift3", "swift9")}
 
 
 def test_the_twins_have_the_rows_of_their_tables():
@@ -34,8 +37,7 @@ def made(tmp_path_factory):
     """The folder of the results, and what each table's run has trained."""
     copy, trained = workflow.checkout(tmp_path_factory.mktemp("paper")), {}
     for name, study in STUDIES.items():
-        repository = workflow.Repository(copy.folder, tuple(f"{targets.PAPER}/{part}.yaml" for part in (name, "demo")))
-        repository = workflow.Repository(copy.folder, (DEMO, *repository.configfiles))
+        repository = workflow.Repository(copy.folder, (DEMO, *overlays(name)))
         trained[name] = repository.plan("tables", "figures").counts.get("train", 0)
         repository.make("tables", "figures", "--cores", "2")
         assert all((copy.folder / path).exists() for path in (*study.tables(), *study.figures()))
