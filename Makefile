@@ -77,8 +77,10 @@ adopt: setup                        ## take over results that were copied or mov
 revisions: setup                    ## pin what the config takes from the hub without a commit; CONFIG=... for overlays
 	python workflow/scripts/manage.py revisions $(if $(CONFIG),--configfile $(CONFIG))
 
-report: setup                       ## Snakemake's report of the demo: tables, run times, the code of every step
-	$(DEMO) all --report results/demo/report.zip
+report: CONFIG ?= config/overlays/demo.yaml
+report: setup                       ## a page to open: tables, figures, settings and run times of the demo, or of a finished CONFIG=...
+	snakemake --profile local all --configfile $(CONFIG) --report report.zip --report-stylesheet workflow/report/style.css
+	@echo "report.zip: unpack it, and open report/report.html in a browser"
 
 # Two processes, each with whole files, whose tests share fixtures; the cluster's first, which takes longest.
 PYTEST := python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

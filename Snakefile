@@ -15,6 +15,9 @@ include: "rules/common.smk"  # reads and checks the configuration, before Snakem
 configfile: "config/config.yaml"  # for Snakemake's messages and report
 
 
+report: "workflow/report/index.rst"
+
+
 pathvars:
     results=STUDY.results,
     logs="<results>/logs",
@@ -86,7 +89,7 @@ onstart:
             check_job([*job.output, *job.log], job.benchmark)
     except StudyError as error:
         sys.exit(str(error))
-    write_yaml(f"{PATHS.results}/config.yaml", STUDY.model_dump(mode="json", by_alias=True, exclude_none=True))
+    write_yaml(f"{PATHS.results}/config.yaml", config["resolved"])
 
 
 onsuccess:

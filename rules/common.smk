@@ -38,6 +38,7 @@ try:
     ALIVE = show_alive()  # held while this process lives, to tell a stale workflow lock from a live one
 except (StudyError, OSError) as error:
     sys.exit(error_line(error))
+config["resolved"] = STUDY.model_dump(mode="json", by_alias=True, exclude_none=True)  # for the report's start page
 PATHS = StudyPaths(STUDY)
 FLAGS = RuleFlags(PATHS)
 ITERATION = Iteration.pattern(alternatives(STUDY.arms))

@@ -1,7 +1,7 @@
 """Report: what the study shows; report_comparisons.smk compares.
 
 in:  every score; every token weight with the answers it belongs to; the training curve of every iteration
-out: <tables>/scores.{csv,md,tex}, weights.{csv,md}, examples.md
+out: <tables>/scores.{csv,md,tex,html}, weights.{csv,md,html}, examples.{md,html}
      <figures>/{averages,rewards}.{pdf,svg,png}
 """
 
@@ -12,7 +12,8 @@ rule report_scores:
         PATHS.all_scores(),
     output:
         csv="<tables>/scores.csv",
-        markdown=report("<tables>/scores.md", caption="../workflow/report/scores.rst", category="Scores"),
+        markdown="<tables>/scores.md",
+        html=report("<tables>/scores.html", caption="../workflow/report/scores.rst", category="Scores"),
         latex="<tables>/scores.tex",
     log:
         "<report_logs>/scores.log",
@@ -30,7 +31,7 @@ rule report_scores:
         r"""
         exec &> >(tee {log:q})
         python workflow/scripts/report.py scores {params.flags:q} \
-            --output {output.csv:q} {output.markdown:q} {output.latex:q}
+            --output {output.csv:q} {output.markdown:q} {output.html:q} {output.latex:q}
         """
 
 
@@ -42,7 +43,8 @@ rule report_weights:
         digest="<results>/data/prompts.json",
     output:
         csv="<tables>/weights.csv",
-        markdown=report("<tables>/weights.md", caption="../workflow/report/weights.rst", category="Weights"),
+        markdown="<tables>/weights.md",
+        html=report("<tables>/weights.html", caption="../workflow/report/weights.rst", category="Weights"),
     log:
         "<report_logs>/weights.log",
     benchmark:
@@ -59,7 +61,7 @@ rule report_weights:
         r"""
         exec &> >(tee {log:q})
         python workflow/scripts/report.py weights {params.flags:q} --prompts {input.prompts:q} \
-            --output {output.csv:q} {output.markdown:q}
+            --output {output.csv:q} {output.markdown:q} {output.html:q}
         """
 
 
@@ -70,7 +72,8 @@ rule report_examples:
         prompts=ancient("<results>/data/prompts.parquet"),
         digest="<results>/data/prompts.json",
     output:
-        report("<tables>/examples.md", caption="../workflow/report/examples.rst", category="Answers"),
+        "<tables>/examples.md",
+        report("<tables>/examples.html", caption="../workflow/report/examples.rst", category="Answers"),
     log:
         "<report_logs>/examples.log",
     benchmark:

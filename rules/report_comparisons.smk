@@ -1,8 +1,8 @@
 """Report: what differs between arms, over their seeds, and from published numbers.
 
 in:  every score, every file of samples; the preregistered family of tests, published tables
-out: <tables>/differences.{csv,md,tex}, averages.csv, tests.{csv,md}; pooled.{csv,md,tex} where there are replicates;
-     reproduction.{csv,md} where `report.published` names tables
+out: <tables>/{differences,tests}.{csv,md,html}, differences.tex, averages.csv; pooled.{csv,md,tex,html} where there are
+     replicates; reproduction.{csv,md,html} where `report.published` names tables
      <figures>/pooled.{pdf,svg,png}: the differences of the last iterations
 """
 
@@ -14,7 +14,8 @@ rule report_differences:
         PATHS.all_samples(),
     output:
         csv="<tables>/differences.csv",
-        markdown=report("<tables>/differences.md", caption="../workflow/report/versus.rst", category="Scores"),
+        markdown="<tables>/differences.md",
+        html=report("<tables>/differences.html", caption="../workflow/report/versus.rst", category="Scores"),
         latex="<tables>/differences.tex",
         averages="<tables>/averages.csv",
     log:
@@ -33,7 +34,7 @@ rule report_differences:
         r"""
         exec &> >(tee {log:q})
         python workflow/scripts/report.py differences {params.flags:q} --averages {output.averages:q} \
-            --output {output.csv:q} {output.markdown:q} {output.latex:q}
+            --output {output.csv:q} {output.markdown:q} {output.html:q} {output.latex:q}
         """
 
 
@@ -46,9 +47,10 @@ rule report_pooled:
         "<figures>/pooled.pdf",
         "<figures>/pooled.png",
         report("<figures>/pooled.svg", caption="../workflow/report/forest.rst", category="Scores"),
-        tables=[
-            report(path, caption="../workflow/report/pooled.rst", category="Scores") if path.endswith(".md") else path
-            for path in PATHS.pooled_tables()  # none without replicates
+        tables=PATHS.pooled_tables("csv", "md", "tex"),  # none without replicates
+        html=[
+            report(path, caption="../workflow/report/pooled.rst", category="Scores")
+            for path in PATHS.pooled_tables("html")
         ],
     log:
         "<report_logs>/pooled.log",
@@ -77,7 +79,8 @@ rule report_tests:
         ancient(STUDY.report.preregistration or []),
     output:
         csv="<tables>/tests.csv",
-        markdown=report("<tables>/tests.md", caption="../workflow/report/tests.rst", category="Scores"),
+        markdown="<tables>/tests.md",
+        html=report("<tables>/tests.html", caption="../workflow/report/tests.rst", category="Scores"),
     log:
         "<report_logs>/tests.log",
     benchmark:
@@ -94,7 +97,8 @@ rule report_tests:
     shell:
         r"""
         exec &> >(tee {log:q})
-        python workflow/scripts/report_tests.py {params.flags:q} --output {output.csv:q} {output.markdown:q}
+        python workflow/scripts/report_tests.py {params.flags:q} \
+            --output {output.csv:q} {output.markdown:q} {output.html:q}
         """
 
 
@@ -105,7 +109,8 @@ rule report_reproduction:
         published=ancient(PATHS.published_files()),
     output:
         csv="<tables>/reproduction.csv",
-        markdown=report("<tables>/reproduction.md", caption="../workflow/report/reproduction.rst", category="Scores"),
+        markdown="<tables>/reproduction.md",
+        html=report("<tables>/reproduction.html", caption="../workflow/report/reproduction.rst", category="Scores"),
     log:
         "<report_logs>/reproduction.log",
     benchmark:
@@ -122,5 +127,6 @@ rule report_reproduction:
     shell:
         r"""
         exec &> >(tee {log:q})
-        python workflow/scripts/report_reproduction.py {params.flags:q} --output {output.csv:q} {output.markdown:q}
+        python workflow/scripts/report_reproduction.py {params.flags:q} \
+            --output {output.csv:q} {output.markdown:q} {output.html:q}
         """

@@ -180,7 +180,7 @@ def test_latex_is_whole(results, compared):
 
 def test_program_writes_no_table_of_another_kind(results):
     outputs = ["--output", *(str(results / name) for name in ("a.csv", "a.txt"))]
-    with pytest.raises(StudyError, match=r"a.txt: expected a name that ends in .csv, .md, .tex, found '.txt'"):
+    with pytest.raises(StudyError, match=r"a.txt: expected a name that ends in .csv, .md, .tex, .html, found '.txt'"):
         program.main([*command("scores", results), *outputs])
     assert not (results / "a.csv").exists()
 

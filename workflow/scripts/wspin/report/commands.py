@@ -143,11 +143,23 @@ def rewards(
 
 
 def by_suffix(paths: Sequence[str], contents: Mapping[str, str]) -> dict[str, bytes]:
-    """Every path with the content in its format. Raises `StudyError` at a suffix that is none of `contents`."""
+    """Every path with the content in its format; `.html` is the Markdown as a page.
+
+    Raises `StudyError` at a suffix that is none of these.
+    """
+    suffixes = [*contents, *([".html"] if ".md" in contents else [])]
     for path in paths:
-        if Path(path).suffix not in contents:
-            raise StudyError(f"{path}: expected a name that ends in {', '.join(contents)}, found {Path(path).suffix!r}")
-    return {path: contents[Path(path).suffix].encode() for path in paths}
+        if Path(path).suffix not in suffixes:
+            raise StudyError(f"{path}: expected a name that ends in {', '.join(suffixes)}, found {Path(path).suffix!r}")
+    return {path: _content(Path(path), contents).encode() for path in paths}
+
+
+def _content(path: Path, contents: Mapping[str, str]) -> str:
+    if path.suffix != ".html":
+        return contents[path.suffix]
+    from . import html  # markdown-it is slow to import
+
+    return html.page(path.stem.capitalize(), contents[".md"])
 
 
 def _files(shards: Mapping[str, Sequence[Shard]]) -> list[str]:

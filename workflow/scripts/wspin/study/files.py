@@ -78,15 +78,16 @@ class StudyFiles(Lineage):
         return f"{self.results}/logs/{'/'.join(place)}.log"
 
     def tables(self) -> list[str]:
-        names = [f"{name}.{kind}" for name in ("scores", "differences") for kind in ("csv", "md", "tex")]
-        names += [f"{name}.{kind}" for name in ("tests", "weights") for kind in ("csv", "md")]
-        names += [f"reproduction.{kind}" for kind in ("csv", "md") if self.published_tables()]
-        names += ["examples.md"]
-        return [*(f"{self.report_folder('tables')}/{name}" for name in names), *self.pooled_tables()]
+        names = [f"{name}.{kind}" for name in ("scores", "differences") for kind in ("csv", "md", "tex", "html")]
+        names += [f"{name}.{kind}" for name in ("tests", "weights") for kind in ("csv", "md", "html")]
+        names += [f"reproduction.{kind}" for kind in ("csv", "md", "html") if self.published_tables()]
+        names += ["examples.md", "examples.html"]
+        pooled = self.pooled_tables("csv", "md", "tex", "html")
+        return [*(f"{self.report_folder('tables')}/{name}" for name in names), *pooled]
 
-    def pooled_tables(self) -> list[str]:
-        """The table of replicates, in a study that has some."""
-        names = [f"pooled.{kind}" for kind in ("csv", "md", "tex") if self.replicate_pairs()]
+    def pooled_tables(self, *kinds: str) -> list[str]:
+        """The table of replicates in these formats, in a study that has some."""
+        names = [f"pooled.{kind}" for kind in kinds if self.replicate_pairs()]
         return [f"{self.report_folder('tables')}/{name}" for name in names]
 
     def published_tables(self) -> list[PublishedTable]:
