@@ -201,8 +201,14 @@ def test_progress_advances_within_a_task(tmp_path, monkeypatch, capsys):
     respond(tmp_path, "loglikelihood_rolling", Counting(), make_requests("", ("b", "a")))
     kept, *lines = capsys.readouterr().out.splitlines()
     assert kept == "eval: loglikelihood_rolling: 1 of 2 tasks kept from an earlier attempt"
-    expected = ["6 of 12  2 min left", "8 of 12  80 s left", "10 of 12  40 s left", "11 of 12  23 s left"]
-    assert lines == [f"eval: {line}" for line in [*expected, "11 of 12  29 s left", "12 of 12  0 s left"]]
+    assert lines == [
+        "eval: 6 of 12 requests  3.0/min  2 min left",
+        "eval: 8 of 12 requests  3.0/min  80 s left",
+        "eval: 10 of 12 requests  3.0/min  40 s left",
+        "eval: 11 of 12 requests  2.6/min  23 s left",
+        "eval: 11 of 12 requests  2.1/min  29 s left",
+        "eval: 12 of 12 requests  2.4/min  0 s left",
+    ]
 
 
 # Of the program

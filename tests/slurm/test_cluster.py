@@ -33,7 +33,7 @@ def running(study, rule="train"):
 
 def resumed_at(study, model):
     """The step at which the last attempt of the training began."""
-    return int(study.log("train", model).split("train: step ")[1].split(" ")[0])
+    return int(study.log("train", model).split("train: ")[1].split(" ")[0])
 
 
 def assert_ends_the_same(study, local, began, model=LAST):

@@ -140,7 +140,7 @@ def test_killed_and_started_again_it_ends_the_same_bit_for_bit(together, prepare
     mark_complete(unreadable)
     log = finish(start(2, prepare(tmp_path, parallel=kind)), tmp_path)
     assert log.count("checkpoint-9: optimizer.pt cannot be read") == 1
-    assert log.count("train: step 7 of 20, resumed") == 1
+    assert log.count("train: 7 of 20 steps, resumed") == 1
     assert seen(tmp_path)[0][0] == 7
     whole = together(2, parallel=kind)
     assert torch.equal(weights(tmp_path), weights(whole))

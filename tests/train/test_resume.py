@@ -32,7 +32,7 @@ def test_resumed_equals_uninterrupted_bit_for_bit(
         assert len(curve(tmp_path / "parts")) == death - 1
     capsys.readouterr()
     found = trained(fresh(), pairs, settings, tmp_path / "parts")
-    assert capsys.readouterr().out.startswith(f"train: step {start}")
+    assert capsys.readouterr().out.startswith(f"train: {start} of ")
     assert torch.equal(found, expected)
     assert curve(tmp_path / "parts") == curve(tmp_path / "whole")
     assert not torch.equal(expected, weights(fresh()))
@@ -44,7 +44,7 @@ def test_a_finished_training_is_not_repeated(capsys, fresh, pairs, train_setting
     lines = curve(tmp_path)
     capsys.readouterr()
     assert torch.equal(trained(fresh(), pairs, train_settings(), tmp_path), expected)
-    assert capsys.readouterr().out == "train: step 3 of 3, resumed\n"
+    assert capsys.readouterr().out == "train: 3 of 3 steps, resumed\n"
     assert curve(tmp_path) == lines
 
 
@@ -66,7 +66,7 @@ def test_a_save_that_was_interrupted_does_not_count(monkeypatch, capsys, fresh, 
     assert journal.last_saved(tmp_path / "parts").name == "checkpoint-2"
     capsys.readouterr()
     assert torch.equal(trained(fresh(), pairs, settings, tmp_path / "parts"), expected)
-    assert capsys.readouterr().out.startswith("train: step 2 of 6, resumed")
+    assert capsys.readouterr().out.startswith("train: 2 of 6 steps, resumed")
     assert curve(tmp_path / "parts") == curve(tmp_path / "whole")
 
 
@@ -99,7 +99,7 @@ def test_no_bit_of_a_saved_state_changes_unnoticed(monkeypatch, capsys, fresh, p
     capsys.readouterr()
     assert torch.equal(trained(fresh(), pairs, settings, tmp_path / "parts"), expected)
     output = capsys.readouterr().out
-    assert output.startswith(f"train: {last}: damaged; its steps are repeated\ntrain: step 2 of 6, resumed")
+    assert output.startswith(f"train: {last}: damaged; its steps are repeated\ntrain: 2 of 6 steps, resumed")
     assert curve(tmp_path / "parts") == curve(tmp_path / "whole")
 
 
@@ -197,7 +197,7 @@ def test_checkpointed_activations_change_nothing(fresh, pairs, train_settings, t
 
 def test_speed_is_printed_and_kept_out_of_the_curve(capsys, fresh, pairs, train_settings, tmp_path):
     found = train(fresh(), pairs, train_settings(epochs=4), "float32", SEED, tmp_path)
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("train: step 12 of 12")]
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("train: 12 of 12 steps")]
     assert re.search(r"  \d+ tokens/s  utilisation 0\.\d\d  0 s left$", line)
     assert set(found) == {"seconds", "tokens_per_second", "utilisation"}
     tokens = sum(step["work/tokens"] for step in curve(tmp_path))

@@ -79,7 +79,7 @@ def test_pickles_in_saved_states_do_not_run(saved, tmp_path, name, start, form):
     with open(folder / name, "wb") as file:
         (torch.save if form == "torch" else pickle.dump)({"a": Planted(tmp_path / "ran")}, file)
     journal.mark_complete(folder)
-    assert f"train: step {start} of 6, resumed" in resume()
+    assert f"train: {start} of 6 steps, resumed" in resume()
     assert (folder.parent / "unreadable-checkpoint-4" / name).exists() == (start == 2)
 
 
@@ -93,7 +93,7 @@ def test_a_state_that_cannot_be_read_is_set_aside_for_the_one_before_it(saved, o
     folder, resume = saved
     (folder / "optimizer.pt").write_bytes(b"of another version")
     journal.mark_complete(folder)
-    assert resume()[:2] == [outcome, "train: step 2 of 6, resumed"]
+    assert resume()[:2] == [outcome, "train: 2 of 6 steps, resumed"]
 
 
 def test_without_a_readable_state_a_training_starts_again(saved):
@@ -105,7 +105,7 @@ def test_without_a_readable_state_a_training_starts_again(saved):
     assert [line.partition(";")[0] for line in resume()[:3]] == [
         "train: checkpoint-4: trainer_state.json cannot be read (RecursionError)",
         "train: checkpoint-2: trainer_state.json cannot be read (RecursionError)",
-        "train: step 0 of 6",
+        "train: 0 of 6 steps",
     ]
     assert (folder.parent / "unreadable-checkpoint-4-2/trainer_state.json").exists()
 

@@ -160,7 +160,7 @@ def test_a_training_resumes(monkeypatch, capsys, cuda, make_items, train_setting
     monkeypatch.undo()
     capsys.readouterr()
     train(models[2], items, settings, precision, SEED, states[1])
-    assert capsys.readouterr().out.startswith("train: step 2 of 5, resumed")
+    assert capsys.readouterr().out.startswith("train: 2 of 5 steps, resumed")
     whole, parts = map(curve, states)
     assert [line["step"] for line in parts] == [line["step"] for line in whole] == [1, 2, 3, 4, 5]
     assert [line["loss"] for line in parts] == pytest.approx([line["loss"] for line in whole], rel=1e-3)

@@ -171,7 +171,7 @@ def test_a_training_resumes_from_another_users_state_and_replaces_their_model(pr
     state.chmod(0o600)
     refused = ben.run(study, *train).stdout.splitlines()[-1]
     state.chmod(0o660)
-    assert "train: step 2 of 2, resumed" in ben.make(study, *train)
+    assert "train: 2 of 2 steps, resumed" in ben.make(study, *train)
     assert (made / "model/model.safetensors").stat().st_uid == ben.uid
     anna.make(study, *generate)
     assert (made / "00.parquet").stat().st_uid == anna.uid

@@ -66,7 +66,7 @@ def score(arguments, settings, dialogue_settings):
         answers = preference_answers(rows, chat)
     items = answers.items(chat)
     model = folders.load_model(arguments.model, folders.best_device(), arguments.dtype)
-    progress, ids = progress_printer("logprobs", len(items)), rows["prompt_id"].to_pylist()
+    progress, ids = progress_printer("logprobs", len(items), "prompts"), rows["prompt_id"].to_pylist()
     scores = score_items(model, items, settings.token_budget, settings.autocast, progress, ids, arguments.shifted)
     made_with = {**scorer, **answers.metadata, "dtype": arguments.dtype, "autocast": settings.autocast}
     made_with |= {"layout": packing.PACKING_FORMAT, "attention": model.config._attn_implementation}

@@ -11,6 +11,7 @@ set take two passes: `--only-sums` writes the sums of a shard, `--sums` reads th
 
 from wspin import cli
 from wspin.config.weigh import Weigh
+from wspin.progress import with_progress
 from wspin.storage import files, tables
 from wspin.weigh import finalisation, weights
 from wspin.weigh.inputs import aligned_answers
@@ -51,6 +52,7 @@ def weigh(arguments, settings):
     sides = {}
     for side in tables.SIDES:
         aligned = aligned_answers(side, pairs.texts[side], reference, terms[side], settings.segments)
+        aligned = with_progress(aligned, len(pairs.texts[side]), f"weigh: {side}", "answers")
         sides[side] = weights.weight_side(side, aligned, settings, arguments.seed, scales.get(side, 1.0))
     if terms["chosen"]:
         weights.check_varied(sides, settings, ", ".join(path for paths in logprobs.values() for path in paths[:1]))

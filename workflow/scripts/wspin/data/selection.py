@@ -11,6 +11,7 @@ import numpy as np
 from wspin.config.stages import Dialogue
 from wspin.errors import StudyError
 from wspin.models import folders
+from wspin.progress import progress_printer
 from wspin.templates import MARKERS, is_rendered
 
 from .chat import UNKNOWN, ChatTokenizer
@@ -201,12 +202,14 @@ def draw(
 ) -> tuple[list[int], Counter[str]]:
     """(`count` indices in a seeded random order, rows passed over by reason). Raises `StudyError` if too few fit."""
     indices, passed_over = [], Counter()
+    print_progress = progress_printer("data", count, "rows")
     for index in np.random.default_rng(seed).permutation(len(records)).tolist():
         if len(indices) == count:
             break
         reason = why_passed_over(records[index])
         if reason is None:
             indices.append(index)
+            print_progress(len(indices))
         else:
             passed_over[reason] += 1
     if len(indices) < count:

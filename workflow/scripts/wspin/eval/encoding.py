@@ -11,6 +11,8 @@ import numpy as np
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import _add_special_kwargs, has_bos_prefix
 
+from wspin.progress import progress_printer
+
 TOGETHER = 1000  # texts of a call, which a fast tokenizer encodes on all cores
 
 
@@ -33,10 +35,12 @@ class EncodeOnce(HFLM):
         self._encode(list(by_prefix[True]), **{**plain, "add_special_tokens": False})
 
     def _encode(self, texts: Sequence[str], **options: Any) -> None:
+        print_progress = progress_printer("eval: encoding", len(texts), "texts", brief=True)
         for first in range(0, len(texts), TOGETHER):
             batch = texts[first : first + TOGETHER]
             for text, ids in zip(batch, self.tokenizer(batch, **options)["input_ids"], strict=True):
                 self._encoded[text, None] = np.array(ids, dtype=np.int32)
+            print_progress(first + len(batch))
 
     def tok_encode(
         self, string: str, add_special_tokens: bool | None = None, left_truncate_len: int | None = None, **kwargs: Any

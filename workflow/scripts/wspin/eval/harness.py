@@ -23,6 +23,7 @@ from wspin.config.base import Precision
 from wspin.config.stages import EvalSettings
 from wspin.data.task_files import check_task_files
 from wspin.errors import StudyError, first_line
+from wspin.progress import with_progress
 
 from .language_models import hugging_face_model, vllm_model
 from .lengths import complaints, request_needs
@@ -169,7 +170,7 @@ def _load(manager: Any, suite: Suite, shots: int, seeds: list[int]) -> Row:
             f"{suite.folder}: expected the data of {', '.join(names)}, found {type(error).__name__}: "
             f"{first_line(error)}; correct eval.sources.{suite.name} or fetch it again"
         ) from error
-    for name, task in loaded["tasks"].items():
+    for name, task in with_progress(loaded["tasks"].items(), len(loaded["tasks"]), "eval: building requests", "tasks"):
         if task.get_config("num_fewshot") == 0 and shots:
             raise StudyError(f"eval.suites.{suite.name}: {name}: expected 0 shots, as the task says, found {shots}")
         if shots:

@@ -35,7 +35,7 @@ class ResumableLM:
     def __init__(self, lm: Any, state: Path, seed: Callable[[], None], total: int):
         self.lm, self._state, self._seed = lm, state, seed
         self._done = self._kept = 0
-        self._print_progress = progress_printer("eval", total)
+        self._print_progress = progress_printer("eval", total, "requests")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.lm, name)

@@ -81,9 +81,10 @@ def download(place: str, url: str, size: int, partial: Path) -> None:
     import httpx2
     from huggingface_hub.errors import HfHubHTTPError
 
-    report = progress_printer(f"fetch: {place} (kB)", size // 1000)
+    print_progress = progress_printer(f"fetch: {place}", size // 1000, "kB")
     attempts, furthest, broken = 0, 0, ""
     with writing(partial), open(partial, "ab", opener=regular) as output:
+        kept = output.tell() // 1000
         while (start := output.tell()) < size:
             if start >= furthest + PROGRESS:
                 attempts, furthest = 0, start
@@ -100,7 +101,7 @@ def download(place: str, url: str, size: int, partial: Path) -> None:
                             partial.unlink()
                             raise StudyError(f"{place}: expected {size} bytes, found more; it is deleted: {REPORT}")
                         output.write(chunk)
-                        report(output.tell() // 1000) if output.tell() >= 1000 else None
+                        print_progress(output.tell() // 1000, kept) if output.tell() >= 1000 else None
                 broken = "the end of the body"
             except HfHubHTTPError as error:
                 if error.response.status_code not in BUSY:

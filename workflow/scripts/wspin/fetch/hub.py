@@ -21,6 +21,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from wspin.errors import StudyError
 from wspin.escaping import escaped
+from wspin.progress import with_progress
 from wspin.storage.files import digest, sha256
 from wspin.storage.locks import discard_state, locked
 from wspin.storage.names import check_distinct, path_below
@@ -140,7 +141,8 @@ def fetch(repository: Repository, patterns: Sequence[str], state: str | Path | N
 
 def copy_files(source: Path, files: Iterable[Path], folder: Path, copy: Callable[[Path, Path], Any]) -> None:
     """Copy files in `source` to the same places in `folder`."""
-    for file in files:
+    files = list(files)
+    for file in with_progress(files, len(files), "fetch: copies", "files"):
         target = folder / file.relative_to(source)
         target.parent.mkdir(parents=True, exist_ok=True)
         copy(file, target)

@@ -35,7 +35,7 @@ def sample_answers(
     kept = len(store.answers)
     if kept:
         print(f"generate: {kept} of {len(prompts)} answers kept from an earlier attempt", flush=True)
-    print_progress = progress_printer("generate", len(prompts))
+    print_progress = progress_printer("generate", len(prompts), "answers")
 
     def on_answer(i: int, answer: Answer) -> None:
         store.add(remaining[i], answer)

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, Field, FiniteFloat, TypeAdapter, Validation
 from wspin.config.explain import value_message
 from wspin.errors import StudyError, first_line
 from wspin.escaping import escaped
+from wspin.progress import with_progress
 from wspin.rng import row_generator
 from wspin.storage.opening import readable
 from wspin.storage.provenance import check_recorded
@@ -61,8 +62,8 @@ def differences(
     Differences and bounds are fractions. Raises `StudyError` if a name is not among the models, or if documents or
     prompts of the two differ.
     """
-    rows = []
-    for model, baseline in dict.fromkeys(pairs):
+    rows, distinct = [], dict.fromkeys(pairs)
+    for model, baseline in with_progress(distinct, len(distinct), "report: differences", "pairs"):
         first, second = paired_tasks(models, model, baseline)
 
         def estimate(tasks: Sequence[str], first: Tasks = first, second: Tasks = second) -> Estimate:
@@ -105,7 +106,7 @@ def _intervals(
 def averages(models: Models, draws: Draws, groups: Groups | None = None) -> pd.DataFrame:
     """A row per model, by the fields of `Average`; `arm` and `iteration` are missing for models of the registry."""
     rows = []
-    for model, tasks in models.items():
+    for model, tasks in with_progress(models.items(), len(models), "report: averages", "models"):
         averaged = with_average(groups or {}, tasks)[AVERAGE]
         values = {task: [leaf.values for leaf in tasks[task]] for task in averaged}
         interval = bootstrap.estimate(values, draws.count, draws.confidence, draws.rng()).average

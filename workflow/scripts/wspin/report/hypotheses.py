@@ -18,6 +18,7 @@ import pandas as pd
 from wspin.config.preregistration import LAST, Preregistration
 from wspin.errors import StudyError
 from wspin.iteration import Iteration
+from wspin.progress import with_progress
 from wspin.rng import row_generator
 
 from .bootstrap import Floats
@@ -209,7 +210,8 @@ def run_tests(samples: StudySamples, contrasts: Iterable[Pair], preregistration:
     """
     registered = preregistration.pairs if preregistration else []
     compared = dict.fromkeys([*registered, *contrasts])
-    results = [result for pair in compared for result in samples.results(*pair)]
+    tested = with_progress(compared, len(compared), "report: tests", "contrasts")
+    results = [result for pair in tested for result in samples.results(*pair)]
     members, untested = _family(samples, preregistration, results) if preregistration else (set(), ())
     inside = [(result.hypothesis, result.seed) in members for result in results]
     p = [result.p for result, member in zip(results, inside, strict=True) if member]

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from wspin.errors import StudyError
+from wspin.progress import with_progress
 from wspin.storage import strict_json, tables
 
 from .bootstrap import Floats
@@ -52,7 +53,7 @@ def read_samples(files: Sequence[ScoreFile], metrics: dict[str, str]) -> dict[st
     """
     check_chosen(files, metrics)
     models: dict[str, dict[str, list[TaskSamples]]] = {file.model: {} for file in files}
-    for file in files:
+    for file in with_progress(files, len(files), "report: samples", "files"):
         table = _read_table(file)
         for task, result in file.scores.tasks.items():
             names, path = sorted(result.subtasks) or [task], samples_path(file.path)

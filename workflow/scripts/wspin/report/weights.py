@@ -15,6 +15,7 @@ import pandas as pd
 from wspin.errors import StudyError
 from wspin.escaping import as_json, code_in_markdown
 from wspin.iteration import Iteration
+from wspin.progress import with_progress
 from wspin.storage import tables
 from wspin.storage.tables import WEIGHT_COUNTS
 from wspin.storage.text_tables import csv_text, text_table
@@ -54,7 +55,8 @@ def iteration_shards(
 
 def weight_tables(shards: Mapping[str, Sequence[Shard]], prompts: str) -> dict[str, str]:
     """By suffix: the table of some iterations as CSV and Markdown. Raises `StudyError` if a file is missing."""
-    rows = [row for iteration, files in shards.items() for row in weight_rows(iteration, files, prompts)]
+    iterations = with_progress(shards.items(), len(shards), "report: weights", "iterations")
+    rows = [row for iteration, files in iterations for row in weight_rows(iteration, files, prompts)]
     return {".csv": to_csv(rows), ".md": to_markdown(rows)}
 
 

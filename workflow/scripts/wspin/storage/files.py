@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from wspin.errors import StudyError, first_line
+from wspin.progress import with_progress
 
 from . import checksums, strict_json
 from .opening import readable
@@ -169,7 +170,8 @@ def file_hashes(folder: str | Path, names: Iterable[str]) -> dict[str, str]:
     """sha256 of files in a folder by name, several at a time: a large file takes as long to hash as to read."""
     names = list(names)
     with ThreadPoolExecutor() as pool:
-        return dict(zip(names, pool.map(lambda name: sha256(Path(folder) / name), names), strict=True))
+        hashes = pool.map(lambda name: sha256(Path(folder) / name), names)
+        return dict(zip(names, with_progress(hashes, len(names), f"checksums: {folder}", "files"), strict=True))
 
 
 def digest(value: Any) -> str:

@@ -20,7 +20,7 @@ from transformers import TrainerCallback, TrainerState
 from transformers.trainer_pt_utils import safe_globals
 
 from wspin.errors import StudyError
-from wspin.progress import span
+from wspin.progress import EVERY, progress_line
 from wspin.storage.files import file_hashes, read_json, sync, write_checked_json, writing
 from wspin.storage.names import path_below
 from wspin.storage.opening import regular
@@ -28,7 +28,7 @@ from wspin.storage.permissions import take_modes
 
 from .distributed import gather, rank
 
-PROGRESS_STEPS = 10  # between two lines of progress
+PROGRESS_STEPS = 10  # between two lines of progress, if they take less than `EVERY`
 COMPLETE = "complete"  # a file in a saved state all of whose files are on the disk, with their hashes
 PICKLED = {"optimizer.pt": {"state", "param_groups"}, "scheduler.pt": {"last_epoch"}}  # what their dicts hold
 FOREIGN = ("scaler.pt", "pytorch_model*", "adapter*")  # files that the Trainer would load, and never saves here
@@ -48,8 +48,8 @@ class Journal(TrainerCallback):
         with writing(self.curve), open(self.curve, "wb", opener=regular) as file:
             file.write(saved.read_bytes() if state.global_step else b"")
         self.first_step, self.lap_started, self.lap_steps = state.global_step, time.time(), []
-        resumed = ", resumed" if state.global_step else ""
-        print(f"train: step {state.global_step} of {state.max_steps}{resumed}", flush=True)
+        begin = progress_line("train", state.global_step, state.max_steps, "steps", 0, 0.0)
+        print(begin + ", resumed" * (state.global_step > 0), flush=True)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
         if "loss" not in logs:
@@ -59,15 +59,15 @@ class Journal(TrainerCallback):
         with writing(self.curve), open(self.curve, "a", opener=regular) as file:
             file.write(json.dumps(entry) + "\n")
         self.lap_steps.append(logs)
-        if step % PROGRESS_STEPS == 0 or step == state.max_steps:
+        if step % PROGRESS_STEPS == 0 or step == state.max_steps or time.time() - self.lap_started > EVERY:
             write_checked_json(self.time_spent, {"seconds": self.seconds()})
             lap = speed(self.lap_steps, time.time() - self.lap_started, self.rate)
             self.lap_started, self.lap_steps = time.time(), []
-            left = (time.time() - self.started) / (step - self.first_step) * (state.max_steps - step)
             margin = f"  margin {logs['rewards/margin']:+.4f}" if "rewards/margin" in logs else ""
             rates = f"{lap['tokens_per_second']:.0f} tokens/s  utilisation {lap['utilisation']:.2f}"
-            progress = f"step {step} of {state.max_steps}  loss {logs['loss']:.4f}{margin}  {rates}"
-            print(f"train: {progress}  {span(left)} left", flush=True)
+            details = f"loss {logs['loss']:.4f}{margin}  {rates}"
+            steps = (step, state.max_steps, "steps", step - self.first_step)
+            print(progress_line("train", *steps, time.time() - self.started, details), flush=True)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         saved = saved_folder(args, state)
