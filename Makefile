@@ -63,13 +63,16 @@ real: setup                         ## a small pretrained model on real text, on
 	snakemake --profile local all --configfile config/overlays/smollm2.yaml
 	@cat results/smollm2/tables/scores.md; echo; cat results/smollm2/tables/weights.md
 
+# These two look at a study and never change the environment, which its jobs may be running in.
+LOOK = test -e $(ENV)/ready || { echo "make $@: no environment in $(ENV)/ yet: give make setup first" >&2; exit 1; }
+
 preflight:                          ## time, memory, price, and what would stop the study; CONFIG=config/overlays/demo.yaml for overlays
-	@test -e $(ENV)/ready || $(MAKE) setup
+	@$(LOOK)
 	@python workflow/scripts/preflight.py $(if $(CONFIG),--configfile $(CONFIG))
 
-status:                             ## progress at any time; CONFIG=config/overlays/demo.yaml for overlays
-	@test -e $(ENV)/ready || $(MAKE) setup  # never changes the environment of running jobs
-	@python workflow/scripts/manage.py status $(if $(CONFIG),--configfile $(CONFIG))
+status:                             ## progress at any time; CONFIG=config/overlays/demo.yaml for overlays, WATCH=10: every 10 s
+	@$(LOOK)
+	@python workflow/scripts/manage.py status $(if $(CONFIG),--configfile $(CONFIG)) $(if $(WATCH),--watch $(WATCH))
 
 adopt: setup                        ## take over results that were copied or moved; CONFIG=config/overlays/demo.yaml for overlays
 	python workflow/scripts/manage.py adopt $(if $(CONFIG),--configfile $(CONFIG))

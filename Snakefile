@@ -28,16 +28,20 @@ pathvars:
     report_benchmarks=PATHS.report_folder("benchmarks/report"),
 
 
-include: "rules/fetch.smk"
-include: "rules/data.smk"
-include: "rules/train.smk"
-include: "rules/generate.smk"
-include: "rules/logprobs.smk"
-include: "rules/weigh.smk"
-include: "rules/eval.smk"
-include: "rules/report.smk"
-include: "rules/report_comparisons.smk"
-include: "rules/manage.smk"
+for stage in (
+    "fetch",
+    "data",
+    "train",
+    "generate",
+    "logprobs",
+    "weigh",
+    "eval",
+    "report",
+    "report_comparisons",
+    "manage",
+):
+
+    include: f"rules/{stage}.smk"
 
 
 rule all:
@@ -87,8 +91,9 @@ onstart:
     try:  # before the first job
         for job in workflow.dag.needrun_jobs():
             check_job([*job.output, *job.log], job.benchmark)
-    except StudyError as error:
-        sys.exit(str(error))
+        ENDING.driver = show_driver()  # `status` tells this process from jobs that run on without it
+    except (StudyError, OSError) as error:
+        sys.exit(error_line(error))
     write_yaml(f"{PATHS.results}/config.yaml", config["resolved"])
 
 
@@ -97,4 +102,4 @@ onsuccess:
 
 
 onerror:
-    print(f"a job failed: see its log above or in {PATHS.results}/logs/; the next run resumes what has a saved state")
+    ENDING.unfinished(workflow.scheduler.failed)

@@ -17,16 +17,16 @@ from wspin.config.load import read_study
 from wspin.config.preregistration import read_preregistration
 from wspin.errors import StudyError
 from wspin.iteration import Iteration
+from wspin.manage.ending import Ending
 from wspin.study.rule_flags import RuleFlags
 from wspin.storage.files import digest, sha256, write_yaml
-from wspin.storage.locks import show_alive
+from wspin.storage.locks import show_alive, show_driver
 from wspin.storage.permissions import check_job, error_line
 from wspin.study.files import GOLD, PREFERENCE_SIDES, alternatives
 from wspin.study.launch import Launch
 from wspin.study.paths import StudyPaths
 
 gc.set_threshold(100_000)  # collecting in a large plan, which holds no garbage, takes a tenth of Snakemake's time
-
 # Jobs run in the Python that runs snakemake, unless conda gives them another.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))
 
@@ -39,6 +39,7 @@ try:
 except (StudyError, OSError) as error:
     sys.exit(error_line(error))
 config["resolved"] = STUDY.model_dump(mode="json", by_alias=True, exclude_none=True)  # for the report's start page
+ENDING = Ending(logger) if workflow.is_main_process else None  # jobs on a cluster are no runs of their own
 PATHS = StudyPaths(STUDY)
 FLAGS = RuleFlags(PATHS)
 ITERATION = Iteration.pattern(alternatives(STUDY.arms))

@@ -29,7 +29,7 @@ rule data:
         flags=flags(FLAGS.data),
     shell:
         r"""
-        exec &> >(tee {log:q})
+        exec &> >(tee -i {log:q})
         python workflow/scripts/data.py prompts --source {input.source:q} --fits {input.fits:q} {params.flags:q} \
             --output {output.rows:q} --output-digest {output.digest:q}
         """
@@ -60,7 +60,7 @@ rule data_heldout:
         flags=flags(FLAGS.data_heldout),
     shell:
         r"""
-        exec &> >(tee {log:q})
+        exec &> >(tee -i {log:q})
         python workflow/scripts/data.py heldout --source {input.source:q} --training {input.training:q} \
             --fits {input.fits:q} {params.flags:q} --output {output.rows:q} --output-digest {output.digest:q}
         """
@@ -89,7 +89,7 @@ rule data_preferences:
         flags=flags(FLAGS.data_preferences),
     shell:
         r"""
-        exec &> >(tee {log:q})
+        exec &> >(tee -i {log:q})
         python workflow/scripts/data.py preferences --source {input.source:q} --fits {input.fits:q} {params.flags:q} \
             --output {output.rows:q} --output-digest {output.digest:q}
         """

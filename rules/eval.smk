@@ -35,7 +35,7 @@ rule eval:
         state=saved_state("eval", "model", "suite"),
     shell:
         r"""
-        exec &> >(tee {log:q})
+        exec &> >(tee -i {log:q})
         {params.python:q} workflow/scripts/eval.py --model {input.model:q} --manifest {input.manifest:q} \
             --tasks {input.tasks:q} --heldout {input.heldout:q} {params.flags:q} {params.checks:q} \
             --state {params.state:q} --scores {output.scores:q} --samples {output.samples:q}

@@ -35,7 +35,7 @@ rule fetch:
         checks=lambda wildcards, resources: FLAGS.untracked_fetch_flags(wildcards.model),
     shell:
         r"""
-        exec &> >(tee {log:q})
+        exec &> >(tee -i {log:q})
         python workflow/scripts/fetch.py model {params.flags:q} {params.checks:q} --state {params.state:q} \
             --text {input.text:q} --output {output.model:q} --output-manifest {output.manifest:q}
         """
@@ -63,7 +63,7 @@ rule fetch_data:
         flags=flags(FLAGS.fetch_data),
     shell:
         r"""
-        exec &> >(tee {log:q})
+        exec &> >(tee -i {log:q})
         python workflow/scripts/fetch.py data {params.flags:q} --state {params.state:q} --output {output.data:q} \
             --output-manifest {output.manifest:q}
         """
@@ -93,7 +93,7 @@ rule fetch_tasks:
         contents=lambda wildcards: contents(local_files(STUDY.eval.sources[wildcards.suite].path)),
     shell:
         r"""
-        exec &> >(tee {log:q})
+        exec &> >(tee -i {log:q})
         python workflow/scripts/fetch.py tasks {params.flags:q} {params.checks:q} --state {params.state:q} \
             --output {output.tasks:q} --output-manifest {output.manifest:q}
         """

@@ -33,7 +33,7 @@ rule generate:
         state=saved_state("generate", "responses", "shard"),
     shell:
         r"""
-        exec &> >(tee {log:q})
+        exec &> >(tee -i {log:q})
         {params.python:q} workflow/scripts/generate.py --model {input.model:q} --manifest {input.manifest:q} \
             --prompts {input.prompts:q} {params.flags:q} --state {params.state:q} \
             --output {output:q}
@@ -66,7 +66,7 @@ rule generate_answers:
         state=lambda wildcards, resources: PATHS.state("generate", wildcards.model, "answers", wildcards.shard),
     shell:
         r"""
-        exec &> >(tee {log:q})
+        exec &> >(tee -i {log:q})
         {params.python:q} workflow/scripts/generate.py --model {input.model:q} --manifest {input.manifest:q} \
             --prompts {input.prompts:q} {params.flags:q} --state {params.state:q} --output {output:q}
         """
@@ -97,7 +97,7 @@ rule generate_given:
         flags=flags(FLAGS.generate_given),
     shell:
         r"""
-        exec &> >(tee {log:q})
+        exec &> >(tee -i {log:q})
         python workflow/scripts/generate_given.py --model {input.model:q} --manifest {input.manifest:q} \
             --prompts {input.prompts:q} --given {input.given:q} {params.flags:q} --output {output:q}
         """

@@ -34,7 +34,7 @@ rule logprobs_reference:
         flags=flags(FLAGS.logprobs_reference),
     shell:
         r"""
-        exec &> >(tee {log:q})
+        exec &> >(tee -i {log:q})
         python workflow/scripts/logprobs.py reference --model {input.model:q} --manifest {input.manifest:q} \
             --rows {input.prompts:q} --generations {input.generations:q} --replayed {input.replayed:q} \
             {params.flags:q} --output {output:q}
@@ -67,7 +67,7 @@ rule logprobs_scorer:
         flags=flags(FLAGS.logprobs_scorer),
     shell:
         r"""
-        exec &> >(tee {log:q})
+        exec &> >(tee -i {log:q})
         python workflow/scripts/logprobs.py scorer --model {input.model:q} --manifest {input.manifest:q} \
             --rows {input.rows:q} --generations {input.generations:q} {params.flags:q} --output {output:q}
         """
@@ -97,7 +97,7 @@ rule logprobs_preferences:
         flags=flags(FLAGS.logprobs_preferences),
     shell:
         r"""
-        exec &> >(tee {log:q})
+        exec &> >(tee -i {log:q})
         python workflow/scripts/logprobs.py preferences --model {input.model:q} --manifest {input.manifest:q} \
             --rows {input.pairs:q} {params.flags:q} --output {output:q}
         """

@@ -12,7 +12,7 @@ rule stale:
         results=PATHS.results,
     shell:
         r"""
-        exec &> >(tee {log:q})
+        exec &> >(tee -i {log:q})
         python workflow/scripts/manage.py stale --results {params.results:q}
         """
 
@@ -28,7 +28,7 @@ rule clean_state:
         results=PATHS.results,
     shell:
         r"""
-        exec &> >(tee {log:q})
+        exec &> >(tee -i {log:q})
         python workflow/scripts/manage.py clean_state --results {params.results:q}
         """
 
@@ -44,7 +44,7 @@ rule cost:
         results=PATHS.results,
     shell:
         r"""
-        exec &> >(tee {log:q})
+        exec &> >(tee -i {log:q})
         python workflow/scripts/manage.py cost --results {params.results:q}
         """
 
@@ -60,7 +60,7 @@ rule cards:
         results=PATHS.results,
     shell:
         r"""
-        exec &> >(tee {log:q})
+        exec &> >(tee -i {log:q})
         python workflow/scripts/manage.py cards --results {params.results:q}
         """
 
@@ -76,6 +76,6 @@ rule push:
         results=PATHS.results,
     shell:
         r"""
-        exec &> >(tee {log:q})
+        exec &> >(tee -i {log:q})
         python workflow/scripts/manage.py push --results {params.results:q}
         """

@@ -29,7 +29,7 @@ rule report_scores:
         flags=flags(FLAGS.report_scores),
     shell:
         r"""
-        exec &> >(tee {log:q})
+        exec &> >(tee -i {log:q})
         python workflow/scripts/report.py scores {params.flags:q} \
             --output {output.csv:q} {output.markdown:q} {output.html:q} {output.latex:q}
         """
@@ -59,7 +59,7 @@ rule report_weights:
         flags=flags(FLAGS.report_weights),
     shell:
         r"""
-        exec &> >(tee {log:q})
+        exec &> >(tee -i {log:q})
         python workflow/scripts/report.py weights {params.flags:q} --prompts {input.prompts:q} \
             --output {output.csv:q} {output.markdown:q} {output.html:q}
         """
@@ -88,7 +88,7 @@ rule report_examples:
         flags=flags(FLAGS.report_examples),
     shell:
         r"""
-        exec &> >(tee {log:q})
+        exec &> >(tee -i {log:q})
         python workflow/scripts/report.py examples {params.flags:q} --prompts {input.prompts:q} --output {output:q}
         """
 
@@ -115,7 +115,7 @@ rule report_figure:
         flags=flags(FLAGS.report_figure),
     shell:
         r"""
-        exec &> >(tee {log:q})
+        exec &> >(tee -i {log:q})
         python workflow/scripts/report.py figure {params.flags:q} --averages {input:q} --output {output:q}
         """
 
@@ -142,6 +142,6 @@ rule report_rewards:
         flags=flags(FLAGS.report_rewards),
     shell:
         r"""
-        exec &> >(tee {log:q})
+        exec &> >(tee -i {log:q})
         python workflow/scripts/report_rewards.py {params.flags:q} --curves {input:q} --output {output:q}
         """

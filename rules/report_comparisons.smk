@@ -32,7 +32,7 @@ rule report_differences:
         flags=flags(FLAGS.report_differences),
     shell:
         r"""
-        exec &> >(tee {log:q})
+        exec &> >(tee -i {log:q})
         python workflow/scripts/report.py differences {params.flags:q} --averages {output.averages:q} \
             --output {output.csv:q} {output.markdown:q} {output.html:q} {output.latex:q}
         """
@@ -66,7 +66,7 @@ rule report_pooled:
         flags=flags(FLAGS.report_pooled),
     shell:
         r"""
-        exec &> >(tee {log:q})
+        exec &> >(tee -i {log:q})
         python workflow/scripts/report_pooled.py {params.flags:q} --output {output:q}
         """
 
@@ -96,7 +96,7 @@ rule report_tests:
         contents=contents(filter(None, [STUDY.report.preregistration])),
     shell:
         r"""
-        exec &> >(tee {log:q})
+        exec &> >(tee -i {log:q})
         python workflow/scripts/report_tests.py {params.flags:q} \
             --output {output.csv:q} {output.markdown:q} {output.html:q}
         """
@@ -126,7 +126,7 @@ rule report_reproduction:
         contents=lambda wildcards: contents(PATHS.published_files()),
     shell:
         r"""
-        exec &> >(tee {log:q})
+        exec &> >(tee -i {log:q})
         python workflow/scripts/report_reproduction.py {params.flags:q} \
             --output {output.csv:q} {output.markdown:q} {output.html:q}
         """

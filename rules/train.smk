@@ -37,7 +37,7 @@ rule train:
         launch=launcher,
     shell:
         r"""
-        exec &> >(tee {log:q})
+        exec &> >(tee -i {log:q})
         {params.launch} workflow/scripts/train.py --model {input.model:q} --manifest {input.parent:q} --rows {input.rows:q} \
             --reference {input.reference:q} --weights {input.weights:q} --answers {input.answers:q} {params.flags:q} \
             {params.untracked:q} --output {output.model:q} --output-manifest {output.manifest:q} --metrics {output.metrics:q}

@@ -39,7 +39,7 @@ rule weigh:
         flags=flags(FLAGS.weigh),
     shell:
         r"""
-        exec &> >(tee {log:q})
+        exec &> >(tee -i {log:q})
         python workflow/scripts/weigh.py --rows {input.rows:q} --generations {input.generations:q} \
             --reference {input.reference:q} --positive-logprobs {input.positive:q} \
             --negative-logprobs {input.negative:q} --sums {input.sums:q} {params.flags:q} --output {output:q}
@@ -72,7 +72,7 @@ rule weigh_sums:
         flags=flags(FLAGS.weigh),
     shell:
         r"""
-        exec &> >(tee {log:q})
+        exec &> >(tee -i {log:q})
         python workflow/scripts/weigh.py --rows {input.rows:q} --generations {input.generations:q} \
             --reference {input.reference:q} --positive-logprobs {input.positive:q} \
             --negative-logprobs {input.negative:q} --only-sums {params.flags:q} --output {output:q}
@@ -104,7 +104,7 @@ rule weigh_given:
         flags=flags(FLAGS.weigh_given),
     shell:
         r"""
-        exec &> >(tee {log:q})
+        exec &> >(tee -i {log:q})
         python workflow/scripts/weigh_given.py --rows {input.prompts:q} --generations {input.generations:q} \
             --reference {input.reference:q} --given {input.given:q} {params.flags:q} --output {output:q}
         """

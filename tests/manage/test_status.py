@@ -23,11 +23,11 @@ from wspin.errors import StudyError
 from wspin.eval.responses import TaskRequests
 from wspin.generate.answer import Answer
 from wspin.generate.sampling import AnswerStore
-from wspin.manage import job_state
+from wspin.manage import job_state, slurm_queue
 from wspin.manage.job_state import JobState
 from wspin.manage.status import cell, table
 from wspin.storage import code_hash, provenance
-from wspin.storage.locks import locked, show_alive
+from wspin.storage.locks import locked, show_alive, show_driver
 from wspin.study import jobs
 from wspin.study.paths import StudyPaths
 from wspin.train import journal
@@ -215,7 +215,7 @@ def test_a_fresh_clone_has_nothing(repository, monkeypatch):
 
 def test_a_training_runs_while_its_state_is_locked(here):
     remove(MODEL)
-    write(LOG, "train: step 0 of 64\ntrain: step 16 of 64  loss 0.5  margin +0.1  90 s left\n", ago=30)
+    write(LOG, "train: 0 of 64 steps\ntrain: 16 of 64 steps  loss 0.5  margin +0.1  90 s left\n", ago=30)
     with locked(Path(STATE)):
         before = Path(f"{STATE}.lock").read_text()
         rows, below = told()
@@ -234,7 +234,7 @@ def test_a_lock_is_looked_at_and_left_alone(tmp_path):
 
 def test_a_training_that_ended_has_only_its_saved_state(here):
     remove(MODEL)
-    write(LOG, "train: step 24 of 64  loss 0.5  90 s left\n")
+    write(LOG, "train: 24 of 64 steps  loss 0.5  90 s left\n")
     save_state(8, 16)
     write(f"{STATE}/checkpoint-24/optimizer.pt", "")  # torn
     rows, below = told()
@@ -247,8 +247,8 @@ def test_a_generation_or_evaluation_that_ended_has_what_it_has_finished(here, fr
     scores, log = "results/two/spin/ite1/scores/quick.json", "results/two/logs/eval/spin/ite1/quick.log"
     state = "results/two/.state/eval/spin/ite1/quick/0123456789abcdef"
     remove(SHARD, scores)
-    write(SHARD_LOG, "generate: 120 of 1200  310 s left\n", ago=500)
-    write(log, "eval: 30 of 40  4 min left\n", ago=10)
+    write(SHARD_LOG, "generate: 120 of 1200 answers  4.0/s  310 s left\n", ago=500)
+    write(log, "eval: 30 of 40 requests  2.5/min  4 min left\n", ago=10)
     answers = write("results/two/.state/generate/spin/ite2/00/0123456789abcdef/answers.jsonl", "")
     write(f"{state}/.{'0' * 32}.json.12345678/{'0' * 32}.json", "")  # torn
     rows, below = told()
@@ -274,8 +274,8 @@ def test_a_marked_job_runs_while_snakemake_lives(here):
     remove(SHARD)
     run_began(ago=60)
     mark(SHARD, ago=50)
-    write(SHARD_LOG, "generate: 120 of 1200  310 s left\n", ago=10)
-    with contextlib.closing(show_alive()):
+    write(SHARD_LOG, "generate: 120 of 1200 answers  4.0/s  310 s left\n", ago=10)
+    with contextlib.closing(show_driver()):
         rows, below = told()
     assert rows["spin/ite2"]["generations"] == "1/2, running 10 %, 5 min left"
     assert below[2].endswith("; Snakemake is running here")
@@ -283,9 +283,9 @@ def test_a_marked_job_runs_while_snakemake_lives(here):
 
 def test_a_submitted_job_waits_until_it_says_something(here):
     remove(SHARD)
-    write(SHARD_LOG, "generate: 1200 of 1200  0 s left\n", ago=20)  # of an earlier attempt
+    write(SHARD_LOG, "generate: 1200 of 1200 answers  4.0/s  0 s left\n", ago=20)  # of an earlier attempt
     mark(SHARD, ago=10)
-    with contextlib.closing(show_alive()):
+    with contextlib.closing(show_driver()):
         assert told()[0]["spin/ite2"]["generations"] == "1/2, queued"
         remove(SHARD_LOG)
         assert told()[0]["spin/ite2"]["generations"] == "1/2, queued"
@@ -294,9 +294,9 @@ def test_a_submitted_job_waits_until_it_says_something(here):
 def test_a_marker_of_an_earlier_run_is_an_interruption(here):
     remove(SHARD)
     mark(SHARD, ago=600)
-    write(SHARD_LOG, "generate: 120 of 1200  310 s left\n", ago=500)
+    write(SHARD_LOG, "generate: 120 of 1200 answers  4.0/s  310 s left\n", ago=500)
     run_began(ago=60)
-    with contextlib.closing(show_alive()):
+    with contextlib.closing(show_driver()):
         rows, below = told()
     assert rows["spin/ite2"]["generations"] == "1/2, interrupted"
     assert below[3:] == [f"interrupted: {SHARD}: starts anew ({SHARD_LOG})"]
@@ -312,7 +312,7 @@ def test_where_locks_are_not_seen_the_log_tells(here):
     run_began(ago=900)
     mark(SHARD, ago=800)
     for ago, word in ((20, "running 10 %, 4 min left"), (700, "interrupted")):
-        write(SHARD_LOG, "generate: 120 of 1200  240 s left\n", ago=ago)
+        write(SHARD_LOG, "generate: 120 of 1200 answers  4.0/s  240 s left\n", ago=ago)
         assert told()[0]["spin/ite2"]["generations"] == f"1/2, {word}"
     write(SHARD_LOG, "", ago=20)
     remove(".snakemake/locks")  # Snakemake has ended
@@ -324,16 +324,16 @@ def test_a_lock_of_this_node_is_believed_and_one_of_another_is_not(here, frozen)
     run_began(ago=900)
     mark(MODEL, ago=800)
     save_state(8)
-    write(LOG, "train: step 16 of 64  loss 0.5  90 s left\n", ago=5)
+    write(LOG, "train: 16 of 64 steps  loss 0.5  90 s left\n", ago=5)
     assert told()[0]["spin/ite1"]["model"] == "interrupted"
-    write(LOG, "train: step 16 of 64  loss 0.5  90 s left\n", ago=5)
+    write(LOG, "train: 16 of 64 steps  loss 0.5  90 s left\n", ago=5)
     Path(f"{STATE}.lock").write_text("4711 on another")
     assert told()[0]["spin/ite1"]["model"] == "running 25 %, 85 s left"
 
 
 def test_a_training_that_gave_up_has_failed(here):
     remove(MODEL)
-    write(LOG, "train: step 8 of 64  loss 0.5  90 s left\ntrain.py: error: step 9: loss nan; not finite\n")
+    write(LOG, "train: 8 of 64 steps  loss 0.5  90 s left\ntrain.py: error: step 9: loss nan; not finite\n")
     rows, below = told()
     assert rows["spin/ite1"]["model"] == "failed"
     assert below[3:] == [f"failed: {MODEL}: train.py: error: step 9: loss nan; not finite ({LOG})"]
@@ -355,15 +355,20 @@ def test_the_end_of_a_log_is_text(here):
     ("log", "text"),
     [
         (b"", "running"),
-        (b"train: step 16 of\n", "running"),
-        (b"train: step x of 64  1 s left\n", "running"),
-        (b"train: step 0 of 0\n", "running"),
+        (b"train: 16 of\n", "running"),
+        (b"train: x of 64 steps  1 s left\n", "running"),
+        (b"train: 0 of 0 steps\n", "running"),
         (b"\xff\x00\xfe", "running"),
         (b"train: " + b"9" * 2000 + b" of 1\n", "running"),
-        (b"train: step 16 of 64  " + b"9" * 2000 + b" s left\n", "running 25 %"),
-        (b"train: step 16 of 64, resumed\n", "running 25 %"),
-        (b"train: step 16 of 64  loss 0.1  7200 s left\ntrain: st", "running 25 %, 2 h 00 min left"),
-        (b"train: step 8 of 64  loss 0.1  9 s left\n" + b"x" * job_state.TAIL, "running"),
+        (b"train: 16 of 64 steps  " + b"9" * 2000 + b" s left\n", "running 25 %"),
+        (b"train: 16 of 64 steps, resumed\n", "running 25 %"),
+        (b"train: 16 of 64 steps  loss 0.1  7200 s left\ntrain: st", "running 25 %, 2 h 00 min left"),
+        (b"train: 8 of 64 steps  loss 0.1  9 s left\n" + b"x" * job_state.TAIL, "running"),
+        (b"fetch: data/a.parquet of b: 16 of 64 kB  2.0/s  24 s left\n", "running 25 %, 24 s left"),
+        (
+            b"weigh: chosen: 32 of 64 answers\nweigh: chosen: 2 of 5 tasks kept from an earlier attempt\n",
+            "running 50 %",
+        ),
     ],
 )
 def test_a_broken_log_is_no_error(here, log, text):
@@ -439,7 +444,7 @@ def test_kept_files_have_the_names_that_their_stages_give_them(tmp_path):
 
 SLOW = """
 import sys, time
-print("generate: 300 of 1200  90 s left", flush=True)
+print("generate: 300 of 1200 answers  4.0/s  90 s left", flush=True)
 time.sleep(600)
 """
 
@@ -452,7 +457,7 @@ def test_a_job_of_a_living_run_that_is_then_killed(here):
         here.command(SHARD), env=workflow.environment(), stdout=log, stderr=log, start_new_session=True
     )
     try:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 300
         while "300" not in job_state.tail(SHARD_LOG) and time.monotonic() < end:
             time.sleep(0.05)
         rows, below = told()
@@ -467,7 +472,7 @@ def test_a_job_of_a_living_run_that_is_then_killed(here):
         os.utime(marker, (time.time() - 3700,) * 2)
     rows, below = told()
     assert rows["spin/ite2"]["generations"] == "1/2, interrupted"
-    assert below[2].endswith("; no Snakemake is running here")
+    assert below[2].endswith("; no Snakemake is running here: it was killed")
 
 
 # The program
@@ -508,7 +513,171 @@ def test_another_user_who_may_only_read_sees_the_same(here):
     save_state(3)
     here.folder.chmod(0o755)
     paths = layout(workflow.TWO_ARMS)
-    with locked(Path(STATE)), contextlib.closing(show_alive()):
+    with locked(Path(STATE)), contextlib.closing(show_driver()):
         before = table(paths)
         assert as_user(BOB, lambda: table(paths)) == before
     assert "running here\nrunning: " in before
+
+
+# Who starts the jobs
+
+
+def last_line(*overlays):
+    return told(*overlays)[1][2].rpartition(" jobs done")[2]
+
+
+def test_a_job_within_a_cluster_is_no_driver(here):
+    """Snakemake runs in every job of a cluster too: that one shows `.snakemake/alive`, and may outlive the driver."""
+    remove(SHARD)
+    run_began(ago=60)
+    mark(SHARD, ago=50)
+    write(SHARD_LOG, "generate: 120 of 1200 answers  4.0/s  310 s left\n", ago=10)
+    with contextlib.closing(show_alive()):
+        assert last_line() == (
+            ", 1 running; no Snakemake is running here: it was killed, but 1 of its jobs run on: "
+            "wait for them or cancel them before you start it again"
+        )
+
+
+@pytest.mark.parametrize(
+    ("began", "process", "text"),
+    [
+        (True, "4711 on login-2", "whether Snakemake still runs on login-2 (process 4711) cannot be seen from here"),
+        (False, "4711 on login-2", "no Snakemake is running here"),
+        (True, f"4711 on {os.uname().nodename}", "no Snakemake is running here: it was killed"),
+        (True, "4711 on \x1b[2J", r"whether Snakemake still runs on \x1b[2J (process 4711) cannot be seen from here"),
+    ],
+)
+def test_a_driver_of_another_host_may_not_be_visible(here, began, process, text):
+    write(job_state.DRIVER, process)
+    if began:
+        run_began(ago=60)
+    assert last_line() == f"; {text}"
+
+
+def test_a_driver_of_another_host_whose_lock_is_seen_runs_there(here):
+    with contextlib.closing(show_driver()):
+        write(job_state.DRIVER, "4711 on login-2")
+        assert last_line() == "; Snakemake is running on login-2"
+
+
+# In SLURM's queue
+
+
+@pytest.fixture
+def squeue(tmp_path, monkeypatch):
+    """A stand-in for squeue that prints a file's lines and notes how it was called."""
+
+    def answer(lines, code=0, errors=""):
+        (tmp_path / "bin").mkdir(exist_ok=True)
+        (tmp_path / "lines").write_text(lines)
+        (tmp_path / "errors").write_text(errors)
+        program = tmp_path / "bin/squeue"
+        script = f'echo "$@" >> {tmp_path}/calls; cat {tmp_path}/errors >&2; cat {tmp_path}/lines; exit {code}'
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}/bin{os.pathsep}{os.environ['PATH']}")
+        return tmp_path / "calls"
+
+    return answer
+
+
+def submit(output, number, ago=50):
+    path = mark(output, ago)
+    return write(path, json.dumps({"external_jobid": number}), ago)
+
+
+def test_a_pending_job_tells_why_it_waits(here, squeue):
+    remove(SHARD)
+    calls = squeue("47|PENDING|Resources\n48|RUNNING|None\n")
+    run_began(ago=60)
+    submit(SHARD, "47")
+    with contextlib.closing(show_driver()):
+        rows, below = told()
+    assert rows["spin/ite2"]["generations"] == "1/2, queued"
+    words = "it waits for free GPUs, processors or memory (Resources)"
+    assert below[3:] == [f"queued: {SHARD}: {words}, SLURM job 47 ({SHARD_LOG})"]
+    assert "--jobs=47" in calls.read_text().split()
+
+
+def test_a_pending_job_of_a_killed_driver_waits_on(here, squeue):
+    remove(SHARD)
+    squeue("47|PENDING|(Priority)\n")
+    submit(SHARD, "47")
+    assert last_line().startswith(", 1 queued; no Snakemake is running here, but 1 of its jobs run on: ")
+
+
+def test_a_job_that_slurm_has_started_runs(here, squeue):
+    remove(SHARD)
+    squeue("47|RUNNING|None\n")
+    submit(SHARD, "47")
+    assert told()[0]["spin/ite2"]["generations"] == "1/2, running"
+
+
+@pytest.mark.parametrize(
+    ("lines", "code", "errors"),
+    [
+        ("", 0, ""),
+        ("47|COMPLETED|None\n", 0, ""),
+        ("", 1, "slurm_load_jobs error: Invalid job id specified"),
+        ("", 1, "down"),
+    ],
+)
+def test_a_job_that_has_left_the_queue_does_not_wait(here, squeue, lines, code, errors):
+    remove(SHARD)
+    squeue(lines, code, errors)
+    submit(SHARD, "47")
+    assert told()[0]["spin/ite2"]["generations"] == "1/2, interrupted"
+
+
+def test_the_queue_is_not_asked_for_what_is_no_number(here, squeue):
+    calls = squeue("")
+    remove(SHARD)
+    submit(SHARD, "--help; touch x")
+    write(mark(MODEL), "[" * 5000)
+    told()
+    assert not calls.exists()
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("QOSMaxGRESPerUser", "a limit of its QOS is reached (QOSMaxGRESPerUser)"),
+        ("AssocGrpGRES", "a limit of its account is reached (AssocGrpGRES)"),
+        ("(ReqNodeNotAvail, UnavailableNodes:n1)", "the nodes that it needs are down, or reserved for maintenance ("),
+        ("launch_failed_requeued_held", "its start failed on a node and SLURM holds it; scontrol release it ("),
+        ("SomethingNew", "SomethingNew"),
+        ("a\x1b[2J", r"a\x1b[2J"),
+    ],
+)
+def test_reasons_are_in_words(reason, words):
+    assert slurm_queue.in_words(reason).startswith(words)
+
+
+# Again and again
+
+
+def test_watching_prints_the_table_anew_until_it_is_interrupted(here, monkeypatch, capsys):
+    pauses = []
+
+    def sleep(seconds):
+        pauses.append(seconds)
+        if len(pauses) == 2:
+            remove(MODEL)
+        if len(pauses) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    manage.main(["status", "--watch", "5", "--configfile", workflow.TWO_ARMS])
+    printed = capsys.readouterr().out
+    assert pauses == [5.0] * 3
+    assert printed.count("again every 5 s; Ctrl-C ends\n") == 3
+    counts = re.findall(r"^(\d+) of \d+ jobs done", printed, re.MULTILINE)
+    assert [int(counts[0]) - int(count) for count in counts] == [0, 0, 1]
+    assert "\x1b" not in printed
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf"])
+def test_a_pause_is_a_time(here, seconds):
+    with pytest.raises(StudyError, match="--watch: expected seconds, more than 0"):
+        manage.main(["status", "--watch", seconds, "--configfile", workflow.TWO_ARMS])

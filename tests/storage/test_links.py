@@ -17,7 +17,7 @@ from wspin.manage import states
 from wspin.manage.job_state import held
 from wspin.storage import files
 from wspin.storage.files import whole_file, whole_folder
-from wspin.storage.locks import locked, remove_state, show_alive
+from wspin.storage.locks import locked, remove_state, show_alive, show_driver
 from wspin.train import journal
 
 LINKED = "expected a file or folder of the study, found a link to"
@@ -63,6 +63,7 @@ WRITERS = {
     "./state/metrics.jsonl": begin_curve,
     "state/answers.jsonl": append_answer,
     ".snakemake/alive": show_alive,
+    ".snakemake/driver": show_driver,
 }
 
 

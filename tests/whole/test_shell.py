@@ -29,7 +29,7 @@ REFUSED = [
     "a\x00b",
 ]
 COMMAND = re.compile(r"^Shell command: *\n(.+?)\n(?:\n|\[)", re.MULTILINE | re.DOTALL)
-LOG = re.compile(r"exec &> >\(tee (.*)\)$", re.MULTILINE)
+LOG = re.compile(r"exec &> >\(tee -i (.*)\)$", re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -6,8 +6,7 @@ from wspin import cli  # every command imports its own modules: `status` has to 
 
 
 def main(argv=None):
-    parser = cli.program_parser("manage", __doc__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = (parser := cli.program_parser("manage", __doc__)).add_subparsers(required=True, metavar="COMMAND")
     for action in (status, revisions, adopt, stale, clean_state, cost, cards, push):
         command = commands.add_parser(action.__name__, help=action.__doc__, allow_abbrev=False)
         command.set_defaults(action=action)
@@ -15,6 +14,7 @@ def main(argv=None):
             command.add_argument("--configfile", nargs="+", default=[], help="overlays of config/config.yaml, in order")
         else:
             command.add_argument("--results", required=True, type=Path, help="folder of the results")
+    commands.choices["status"].add_argument("--watch", nargs="?", type=float, const=10.0, help="again every WATCH s")
     commands.choices["revisions"].add_argument("--renew", nargs="+", default=[], help="pinned names to look up again")
     arguments = parser.parse_args(argv)
     cli.print_lines(arguments.action(arguments))
@@ -22,9 +22,9 @@ def main(argv=None):
 
 def status(arguments):
     """show the progress of a study at any time: needs no Snakemake and writes nothing"""
-    from wspin.manage.status import show_progress
+    from wspin.manage.status import show
 
-    return show_progress(arguments.configfile).split("\n")
+    return show(arguments.configfile, arguments.watch, cli.print_lines)
 
 
 def revisions(arguments):

@@ -4,10 +4,10 @@ A job is the first of these that holds:
 
 * *done* if all its files exist and no marker of Snakemake's calls them incomplete; *stale* if other code than the
   present made them, or if their record cannot be read;
-* *running* if a process holds the lock of its state, or if a live run has marked its files and its log has
-  been written to since;
-* *queued* if a live run has marked its files: Snakemake marked them during a run that has not ended, and a Snakemake
-  process of this folder lives;
+* *running* if a process holds the lock of its state, if it runs in SLURM, or if a live run has marked its files and its
+  log has been written to since;
+* *queued* if it waits in SLURM's queue, or a live run has marked its files: Snakemake marked them during a run that has
+  not ended, and its process lives;
 * *failed* if its files are not marked and its log ends in an error;
 * *interrupted* if a marker or a saved state is left, of a training, a generation or an evaluation;
 * *missing* otherwise.
@@ -28,28 +28,47 @@ from pathlib import Path
 from typing import NamedTuple
 
 from wspin.errors import StudyError
-from wspin.storage import provenance
+from wspin.escaping import one_line
+from wspin.storage import provenance, strict_json
 from wspin.storage.opening import lock_file, regular
 from wspin.study.jobs import Job
 
 from . import stale
+from .slurm_queue import JOB_ID, queued_jobs
 
+DRIVER = ".snakemake/driver"
 SILENCE = 120.0  # seconds after which a log no longer counts as growing: programs report progress every 30 or so
 TAIL = 4096  # bytes that are read of a log
+LONGEST_ERROR = 500  # characters of an error that is shown
 SAVED = "checkpoint-*/complete"  # mark of a whole saved state, below a state's folder
 KEPT = ("answers.jsonl", "[0-9a-f]" * 32 + ".json")  # there: of a generation, of an evaluation
-LEFT = r"(?:(\d{1,15}) h )?(\d{1,15}) (s|min) left"  # as `progress.span` writes it
-PROGRESS = re.compile(rf"^\w+: (?:step )?(\d{{1,15}}) of (\d{{1,15}})\b(?:.*  {LEFT})?", re.MULTILINE)
+LEFT = (
+    r"(?:(\d{1,15}) h )?(\d{1,15}) (s|min) left"  # as `progress.span` writes it, at the end of `progress.progress_line`
+)
+PROGRESS = re.compile(
+    rf"^\w+: (?:.*: )?(\d{{1,15}}) of (\d{{1,15}}) \w+(?:, resumed)?(?:  .*?)??(?:  {LEFT})?$", re.MULTILINE
+)
 FAILED = re.compile(r"^(?:\w+\.py: error: |Traceback )", re.MULTILINE)
 
 
 class JobState(NamedTuple):
-    """The state of a job in a word; of a running one also the share done, the seconds left and since its last line."""
+    """The state of a job in a word; of a running one also the share done, the seconds left and since its last line.
+
+    `waits`: why a queued one waits, if SLURM has told, with its number there.
+    """
 
     word: str
     share: float | None = None
     left: float | None = None
     age: float | None = None
+    waits: str = ""
+
+
+class Marker(NamedTuple):
+    """Snakemake's mark of an incomplete file; the id is that of a job in SLURM's queue, until it starts there."""
+
+    when: float
+    slurm_id: str | None
 
 
 class Snapshot:
@@ -60,29 +79,38 @@ class Snapshot:
         self.markers = dict(markers(Path(".snakemake/incomplete")))
         began = [changed(path) for path in glob.glob(".snakemake/locks/*.lock")]
         self.runs = [when for when in began if when is not None]  # a run's locks exist until it ends or is killed
-        self.alive = held(".snakemake/alive")  # whether Snakemake runs here (`locks.show_alive`); None if unknown
+        self.alive = held(DRIVER)  # whether Snakemake runs here (`locks.show_driver`); None if unknown
+        self.driver = one_line(tail(DRIVER))  # its process and host
+        self.queue = queued_jobs(marker.slurm_id for marker in self.markers.values() if marker.slurm_id) or {}
 
     def state(self, job: Job) -> JobState:
-        marked = max((self.markers[path] for path in job.outputs if path in self.markers), default=None)
-        if marked is None and all(map(os.path.exists, job.outputs)):
+        marker = max((self.markers[path] for path in job.outputs if path in self.markers), default=None)
+        if marker is None and all(map(os.path.exists, job.outputs)):
             try:
                 record = stale.stale_record(provenance.record_path(job.outputs[0]))
             except StudyError:  # `stale` shows the reason
                 return JobState("stale")
             return JobState("stale" if record else "done")
-        word = self._unfinished(job, marked)
-        return self._progress(job) if word == "running" else JobState(word)
+        reason = self.queue.get(marker.slurm_id or "") if marker else None  # empty if SLURM has started the job
+        word = self._unfinished(job, marker.when if marker else None, reason)
+        if word == "running":
+            return self._progress(job)
+        return JobState(word, waits=f"{reason}, SLURM job {marker.slurm_id}" if word == "queued" and reason else "")
 
-    def _unfinished(self, job: Job, marked: float | None) -> str:
-        """The word for a job that is not done, whose files Snakemake marked as incomplete at that time, if at all."""
+    def _unfinished(self, job: Job, marked: float | None, reason: str | None) -> str:
+        """The word for a job that is not done, whose files Snakemake marked as incomplete at that time, if at all.
+
+        `reason`: why the job waits in SLURM's queue, empty if it has started, None if it is not there.
+        """
         logged, locked = changed(job.log), self._locked(job)
         in_run = marked is not None and marked >= min(self.runs, default=0.0)
         submitted = in_run and self.alive
         begun = marked is not None and logged is not None and logged >= marked
         grows = self.runs and begun and self.now - logged < SILENCE
+        works = (submitted and begun) or (locked is None and in_run and grows)
         rules = {
-            "running": locked or (submitted and begun) or (locked is None and in_run and grows),
-            "queued": submitted,
+            "running": locked or reason == "" or (works and not reason),
+            "queued": submitted or reason,
             "failed": marked is None and FAILED.search(tail(job.log)),
             "interrupted": marked is not None or saved(job.states),
         }
@@ -107,8 +135,8 @@ class Snapshot:
 # Files
 
 
-def markers(folder: Path) -> Iterator[tuple[str, float]]:
-    """(output, time) of Snakemake's markers of incomplete files; their names are the outputs' in base64.
+def markers(folder: Path) -> Iterator[tuple[str, Marker]]:
+    """(output, marker) of Snakemake's markers of incomplete files; their names are the outputs' in base64.
 
     Long names are split into folders whose names begin with @.
     """
@@ -119,7 +147,15 @@ def markers(folder: Path) -> Iterator[tuple[str, float]]:
             with contextlib.suppress(ValueError):  # a file of another kind
                 output = base64.urlsafe_b64decode(prefix + name).decode()
                 if when is not None:
-                    yield output, when
+                    yield output, Marker(when, slurm_id(tail(f"{place}/{name}")))
+
+
+def slurm_id(marker: str) -> str | None:
+    """The id of a cluster's job in the content of a marker."""
+    with contextlib.suppress(ValueError, TypeError, KeyError):
+        number = strict_json.parse(marker)["external_jobid"]
+        return number if isinstance(number, str) and JOB_ID.fullmatch(number) else None
+    return None
 
 
 def held(path: str) -> bool | None:
@@ -149,6 +185,16 @@ def tail(path: str) -> str:
         file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
         return file.read(TAIL).decode(errors="replace")
     return ""
+
+
+def error_of(log: str) -> str:
+    """The error in which a log ends, on one line: the last of a program, or of a traceback; empty if it has none."""
+    errors = list(FAILED.finditer(log))
+    if not errors:
+        return ""
+    ended = log[errors[-1].start() :].rstrip()
+    line = ended.rpartition("\n")[2] if errors[-1][0] == "Traceback " else ended.partition("\n")[0]
+    return one_line(line, LONGEST_ERROR)
 
 
 def progress_of(log: str) -> tuple[float | None, float | None]:

@@ -1,25 +1,50 @@
 """The progress of a study: a table with a row for each model, and the jobs that run or were interrupted."""
 
+import contextlib
+import os
+import sys
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from wspin.config.load import read_study
-from wspin.escaping import one_line
+from wspin.errors import StudyError
 from wspin.progress import span
 from wspin.storage.text_tables import text_table
 from wspin.study.jobs import COLUMNS, Job, other_jobs, rows
 from wspin.study.paths import StudyPaths
 
-from .job_state import JobState, Snapshot, saved, tail
+from .job_state import JobState, Snapshot, error_of, saved, tail
 
 FINISHED = ("done", "stale")
-LONGEST_LINE = 500  # characters of a failed job's last line
+CLEAR = "\x1b[H\x1b[2J\x1b[3J"  # the screen of a terminal, and what has scrolled off it
+LONGEST_WATCH = 86400.0  # seconds
 OPEN = ("running", "queued", "interrupted", "failed")
 
 
-def show_progress(configfiles: Sequence[str]) -> str:
-    """The table of the study that config/config.yaml and these overlays describe."""
-    return table(StudyPaths(read_study(["config/config.yaml", *configfiles])))
+def show(configfiles: Sequence[str], seconds: float | None, print_lines: Callable[[Sequence[str]], None]) -> list[str]:
+    """The lines on the study that config/config.yaml and these overlays describe.
+
+    `seconds`: print them again and again instead, until Ctrl-C; on a terminal in place of those before. Raises
+    `StudyError` for a time that is none.
+    """
+    if seconds is None:
+        return _lines(configfiles)
+    if not 0.0 < seconds <= LONGEST_WATCH:
+        raise StudyError(f"--watch: expected seconds, more than 0 and at most {LONGEST_WATCH:g}, found {seconds:g}")
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            lines = _lines(configfiles)
+            if sys.stdout.isatty():
+                sys.stdout.write(CLEAR)
+            print_lines([*lines, "", time.strftime(f"%H:%M:%S, again every {seconds:g} s; Ctrl-C ends"), ""])
+            sys.stdout.flush()
+            time.sleep(seconds)
+    return []
+
+
+def _lines(configfiles: Sequence[str]) -> list[str]:
+    return table(StudyPaths(read_study(["config/config.yaml", *configfiles]))).split("\n")
 
 
 def table(paths: StudyPaths) -> str:
@@ -33,7 +58,7 @@ def table(paths: StudyPaths) -> str:
             text_table(["model", *COLUMNS], lines, "l" * (1 + len(COLUMNS)), "simple"),
             "",
             *(f"{name}: {cell([states[job] for job in group])}" for name, group in others.items()),
-            summary(list(states.values()), snapshot.alive),
+            summary(list(states.values()), snapshot),
             *(details(job, state) for job, state in states.items() if state.word in OPEN),
         ]
     )
@@ -62,12 +87,24 @@ def progress(running: Sequence[JobState]) -> str:
     return ", ".join(part for part in (share, f"{span(max(left))} left" if left else "") if part)
 
 
-def summary(states: Sequence[JobState], alive: bool | None) -> str:
+def summary(states: Sequence[JobState], snapshot: Snapshot) -> str:
     counts = Counter(state.word for state in states)
     done = f"{sum(counts[word] for word in FINISHED)} of {len(states)} jobs done"
     others = [f"{counts[word]} {word}" for word in (*OPEN, "stale") if counts[word]]
-    snakemake = {True: "; Snakemake is running here", False: "; no Snakemake is running here", None: ""}[alive]
-    return ", ".join([done, *others]) + snakemake
+    return f"{', '.join([done, *others])}; {driver(snapshot, counts['running'] + counts['queued'])}"
+
+
+def driver(snapshot: Snapshot, live: int) -> str:
+    """Whether the Snakemake that starts the jobs runs; `live`: jobs that run or wait, which may go on without it."""
+    process, _, host = snapshot.driver.partition(" on ")
+    elsewhere = host not in ("", os.uname().nodename)
+    if snapshot.alive:
+        return f"Snakemake is running on {host}" if elsewhere else "Snakemake is running here"
+    if snapshot.runs and elsewhere:  # its lock may not be visible from here
+        return f"whether Snakemake still runs on {host} (process {process}) cannot be seen from here"
+    jobs = f", but {live} of its jobs run on: wait for them or cancel them before you start it again" if live else ""
+    killed = ": it was killed" if snapshot.runs else ""
+    return f"no Snakemake is running here{killed}{jobs}"
 
 
 def details(job: Job, state: JobState) -> str:
@@ -75,8 +112,10 @@ def details(job: Job, state: JobState) -> str:
     more = ""
     if state.word == "interrupted":
         more = saved(job.states) or "starts anew"
+    elif state.word == "queued":
+        more = state.waits
     elif state.word == "failed":
-        more = one_line(tail(job.log).rstrip().rpartition("\n")[2], LONGEST_LINE)
+        more = error_of(tail(job.log))
     elif state.word == "running":
         age = "" if state.age is None else f"last line {span(state.age)} ago"
         more = ", ".join(part for part in (progress([state]), age) if part)

@@ -10,7 +10,7 @@ SCRIPTS = Path(__file__).parents[2]
 # Packages and modules that parse, check and record the work, but cannot change its result
 UNHASHED = ("wspin.cli", "wspin.config", "wspin.study", "wspin.manage", "wspin.models.offline")
 UNHASHED += ("wspin.storage.provenance", "wspin.storage.code_hash", "wspin.progress")
-UNHASHED += ("wspin.errors", "wspin.credentials")
+UNHASHED += ("wspin.errors", "wspin.credentials", "wspin.interruption")
 
 
 def code_hash(program: str) -> str:

@@ -103,6 +103,19 @@ def discard_state(folder: Path) -> None:
         print(f"{folder}: the saved state stays: {error_line(error)}", flush=True)
 
 
+def show_driver() -> TextIO:
+    """Hold a shared lock on `.snakemake/driver`, which names this process: the Snakemake that starts the jobs.
+
+    Until the file returned is closed, at the latest by the process's end. Snakemake also runs within the jobs of a
+    cluster, which may outlive it.
+    """
+    path = Path(".snakemake/driver")
+    file = open(path, "a+", opener=lock_file)  # noqa: SIM115
+    fcntl.flock(file, fcntl.LOCK_SH)
+    _write_holder(file, path)
+    return file
+
+
 def show_alive() -> TextIO:
     """Hold a shared lock on `.snakemake/alive` until the file returned is closed, at the latest by the process's end.
 
