@@ -28,18 +28,7 @@ pathvars:
     report_benchmarks=PATHS.report_folder("benchmarks/report"),
 
 
-for stage in (
-    "fetch",
-    "data",
-    "train",
-    "generate",
-    "logprobs",
-    "weigh",
-    "eval",
-    "report",
-    "report_comparisons",
-    "manage",
-):
+for stage in "fetch data train generate logprobs weigh eval report report_comparisons manage".split():
 
     include: f"rules/{stage}.smk"
 
