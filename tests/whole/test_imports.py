@@ -7,6 +7,7 @@ that comes to stand here needs a reason; lm-eval's are pandas and datasets.
 import subprocess
 import sys
 
+import environments
 import pytest
 import structure
 import workflow
@@ -16,6 +17,7 @@ from wspin.config.load import load_study
 from wspin.config.published import COLUMNS
 from wspin.config.study import merge
 from wspin.storage import code_hash
+from wspin.storage.files import write_yaml
 from wspin.study.paths import StudyPaths
 from wspin.study.rule_flags import RuleFlags
 
@@ -60,6 +62,8 @@ IMPORTED = {
     "report examples": TABLES,
     "manage stale": set(),
     "manage clean_state": set(),
+    "manage cost": set(),
+    "manage cards": set(),
 }
 
 # Runs a program as Python would, and names the modules that are there at its end
@@ -106,6 +110,18 @@ def test_what_a_program_loads_is_covered_by_its_code_hash(loaded):
     assert uncovered("weigh", loaded["train"]) >= {"wspin.train.losses", "wspin.train.trainer", "wspin.engine.head"}
 
 
+def test_what_a_programs_modules_import_is_in_the_environment_of_its_rule(loaded):
+    given, by_hand = environments.of_programs(), {"exchange export", "exchange import"}
+    files = {code_hash.module_name(file): file for file in structure.files(structure.LIBRARY)}
+    missing = {
+        name: environments.imported(files[module] for module in modules & files.keys())
+        - environments.packages(given[name]).keys()
+        for name, modules in loaded.items()
+        if name not in by_hand
+    }
+    assert missing == {name: set() for name in loaded.keys() - by_hand}
+
+
 def imported(name, words):
     """Modules that a program has imported at the end of a run with such flags."""
     program, *command = name.split()
@@ -125,7 +141,9 @@ def imported(name, words):
 def commands(folder):
     """(program, flags) of a study of four prompts, each from the files of those before it."""
     settings = [*(yaml.safe_load(file.read_text()) for file in SMALL), {**TINY, "results": str(folder)}]
-    flags = RuleFlags(StudyPaths(load_study(merge(*settings), SMALL)))
+    study = load_study(merge(*settings), SMALL)
+    write_yaml(folder / "config.yaml", study.model_dump(mode="json", by_alias=True, exclude_none=True))
+    flags = RuleFlags(StudyPaths(study))
     raw, rows = folder / "fetched/sft", folder / "data/prompts.parquet"
     base, model = ["--model", folder / "base", "--manifest", folder / "base.json"], folder / "sft"
     answers, reference = ["--generations", folder / "sft/generations/00.parquet"], folder / "sft/reference/00.parquet"
@@ -187,7 +205,7 @@ def commands(folder):
     yield "report weights", [*shards, *tables[:3]]
     shown = ["--count", 1, "--opponents", "sft", "--answers", answers[1], "--output", folder / "examples.md"]
     yield "report examples", [*shards, *shown]
-    for command in ("stale", "clean_state"):
+    for command in ("stale", "clean_state", "cost", "cards"):
         yield f"manage {command}", ["--results", folder]
 
 
