@@ -18,6 +18,9 @@ configfile: "config/config.yaml"  # for Snakemake's messages and report
 report: "workflow/report/index.rst"
 
 
+container: "wspin.sif"  # of envs/Apptainer.def; only with `--sdm apptainer`
+
+
 pathvars:
     results=STUDY.results,
     logs="<results>/logs",
