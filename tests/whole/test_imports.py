@@ -62,7 +62,7 @@ IMPORTED = {
     "report examples": TABLES,
     "manage stale": set(),
     "manage clean_state": set(),
-    "manage cost": set(),
+    "manage cost": TABLES,
     "manage cards": set(),
 }
 
