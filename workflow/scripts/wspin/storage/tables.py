@@ -236,17 +236,21 @@ def _check_same_answers(path: str, generations: pa.Table, reference: pa.Table) -
             )
 
 
-def read_scored_answers(prompts: str, rows: pa.Table, generations: str, reference: str) -> tuple[pa.Table, pa.Table]:
+def read_scored_answers(
+    prompts: str, rows: pa.Table, generations: str, reference: str, count: int | None = None
+) -> tuple[pa.Table, pa.Table]:
     """The generations of a shard, and the reference log-probabilities of its real and generated answers.
 
-    `rows` are the shard's rows of the file `prompts`. Raises `StudyError` unless both files hold these rows, come from
-    one model and tokenizer, and the reference scores these texts and token ids.
+    `rows` are the shard's rows of the file `prompts`; `count`: of the first rows, where these alone are read. Raises
+    `StudyError` unless both files hold these rows, come from one model and tokenizer, and the reference scores these
+    texts and token ids; with `count` the real answers' texts are not compared, as their hash is that of the shard.
     """
-    answers = read(generations, "generations")
-    scores = read_reference(reference, **metadata(answers, "model", "tokenizer"))
+    answers = read(generations, "generations", count=count)
+    scores = read_reference(reference, count, **metadata(answers, "model", "tokenizer"))
     for path, table in ((generations, answers), (reference, scores)):
         check_same_rows(prompts, rows["prompt_id"].to_pylist(), path, table["prompt_id"].to_pylist())
-    check_metadata(reference, scores, texts=texts_hash(rows["prompt"].to_pylist(), rows["response"].to_pylist()))
+    if count is None:
+        check_metadata(reference, scores, texts=texts_hash(rows["prompt"].to_pylist(), rows["response"].to_pylist()))
     _check_same_answers(reference, answers, scores)
     return answers, scores
 

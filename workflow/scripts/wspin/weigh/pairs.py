@@ -8,13 +8,26 @@ from wspin.storage import tables
 
 
 class Pairs(NamedTuple):
-    """Chosen and rejected answers to the prompts of one shard, as text by side, and the student's scores of them."""
+    """Chosen and rejected answers to the prompts of one shard, as text by side, and the student's scores of them.
+
+    count: of the shard's first rows, where these alone are read; None: all.
+    """
 
     path: str  # of the rows
     prompt_ids: list[str]
     prompts: list[str]
     texts: dict[str, list[str]]
     reference: pa.Table
+    count: int | None = None
+
+
+def read_first_pairs(rows: str, reference: str, generations: str, count: int) -> Pairs:
+    """The first pairs of the first shard, at most `count`; as `read_pairs`, but for the hash of the shard's texts."""
+    shard = tables.read(generations, "generations", count=count).num_rows
+    table = tables.read(rows, "prompts", count=shard)
+    answers, scores = tables.read_scored_answers(rows, table, generations, reference, shard)
+    texts = {"chosen": table["response"].to_pylist(), "rejected": answers["response"].to_pylist()}
+    return Pairs(rows, table["prompt_id"].to_pylist(), table["prompt"].to_pylist(), texts, scores, shard)
 
 
 def read_pairs(rows: str, shard: int, size: int, reference: str, generations: str | None) -> Pairs:

@@ -102,9 +102,10 @@ def _read(flag: str, paths: Sequence[str], pairs: Pairs, shifted: bool) -> dict[
     scorer: Metadata = {}
     by_side = {}
     for side, path in zip(tables.SIDES, paths, strict=True):
-        table = tables.read(path, "logprobs", **scorer)
+        table = tables.read(path, "logprobs", count=pairs.count, **scorer)
         tables.check_same_rows(pairs.path, pairs.prompt_ids, path, table["prompt_id"].to_pylist())
-        tables.check_metadata(path, table, texts=tables.texts_hash(pairs.prompts, pairs.texts[side]))
+        if pairs.count is None:
+            tables.check_metadata(path, table, texts=tables.texts_hash(pairs.prompts, pairs.texts[side]))
         scorer = scorer_metadata(table)
         if scorer.get("shifted", False) != shifted:
             kinds = ("log-probabilities of the tokens", "those of the tokens before (shifted)")

@@ -28,6 +28,17 @@ FEW_ANSWERS, FEW_TOKENS = 4, 32  # of both sides; fewer can be alike by chance: 
 Floats = NDArray[np.float64]
 
 
+class AnswerWeights(NamedTuple):
+    """Final weights of an answer, EOS included, and what they are made from.
+
+    tokens: None without scores; total: the sum before normalisation, EOS left out.
+    """
+
+    final: NDArray[np.float32]
+    tokens: TokenWeights | None
+    total: float
+
+
 class SideWeights(NamedTuple):
     """Final weights of each answer of a side, `WEIGHT_COUNTS`, the sum before normalisation, the scores' range."""
 
@@ -50,22 +61,31 @@ def weight_side(
     weights, counts = [], Counter(dict.fromkeys(WEIGHT_COUNTS, 0))
     lowest, highest, total = np.inf, -np.inf, 0.0
     for answer in answers:
-        generator = row_generator(*seed, "weigh", side, answer.prompt_id)
+        weighted = weight_answer(side, answer, settings, seed, scale)
+        weights.append(weighted.final)
+        total += weighted.total
         counts["tokens"] += len(answer.own)
-        if settings.source == "equal":
-            unfinished = _without_scores(answer, settings, generator)
-        else:
-            tokens = scored_weights(answer.alignment, answer.own, answer.foreign, side, settings, generator)
-            unfinished, scores = tokens.weights, tokens.scores
-            lowest, highest = scores.min(initial=lowest), scores.max(initial=highest)
+        if tokens := weighted.tokens:
+            lowest, highest = tokens.scores.min(initial=lowest), tokens.scores.max(initial=highest)
             counts.update(_counts(tokens, answer.alignment))
-        controlled = apply_control(unfinished, settings.control, generator)
-        total += float(controlled.sum())
-        try:
-            weights.append(finalize(controlled, answer.has_eos, settings, scale))
-        except StudyError as error:
-            raise StudyError(f"{answer.prompt_id}, {side}: {error}") from None
     return SideWeights(weights, dict(counts), total, float(lowest), float(highest))
+
+
+def weight_answer(
+    side: str, answer: AlignedAnswer, settings: Weigh, seed: Sequence[int], scale: float = 1.0
+) -> AnswerWeights:
+    """The weights of one answer, whose random numbers are its own. Arguments and errors as of `weight_side`."""
+    generator, tokens = row_generator(*seed, "weigh", side, answer.prompt_id), None
+    if settings.source == "equal":
+        unfinished = _without_scores(answer, settings, generator)
+    else:
+        tokens = scored_weights(answer.alignment, answer.own, answer.foreign, side, settings, generator)
+        unfinished = tokens.weights
+    controlled = apply_control(unfinished, settings.control, generator)
+    try:
+        return AnswerWeights(finalize(controlled, answer.has_eos, settings, scale), tokens, float(controlled.sum()))
+    except StudyError as error:
+        raise StudyError(f"{answer.prompt_id}, {side}: {error}") from None
 
 
 def _without_scores(answer: AlignedAnswer, settings: Weigh, generator: np.random.Generator) -> Floats:
