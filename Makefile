@@ -96,7 +96,7 @@ report: setup                       ## a page to open: tables, figures, settings
 PYTEST := python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: setup                         ## everything that fits in ten minutes
-	$(PYTEST) -m "not demo and not faults and not vllm"
+	$(PYTEST) -m "not demo and not faults and not vllm and not browser"
 
 test-all: setup setup-vllm          ## the slow tiers too
 	$(PYTEST)

@@ -31,18 +31,19 @@ pathvars:
     report_benchmarks=PATHS.report_folder("benchmarks/report"),
 
 
-for stage in "fetch data train generate logprobs weigh eval report report_comparisons manage".split():
+for stage in "fetch data train generate logprobs weigh eval report report_comparisons report_pages manage".split():
 
     include: f"rules/{stage}.smk"
 
 
 rule all:
-    """Every model of the study, its tables and figures."""
+    """Every model of the study, its tables, figures and pages."""
     default_target: True
     input:
         models=PATHS.all_models(),
         tables=PATHS.tables(),
         figures=PATHS.figures(),
+        pages=PATHS.token_pages(),
     localrule: True
 
 

@@ -31,7 +31,7 @@ ALLOWED = {
     "train": "config storage engine data",
     "eval": "config storage engine models data",
     "exchange": "storage",
-    "report": "config storage",
+    "report": "config storage weigh",
     "preflight": "config study storage engine models fetch eval",
     "manage": "config study storage report fetch",
     "cli": "config storage",

@@ -95,6 +95,8 @@ def outputs(paths: StudyPaths, rules: tuple[str, ...]) -> dict[str, str]:
     planned = [job for row in jobs.rows(paths).values() for name in columns for job in row[name]]
     for job in (job for group in jobs.other_jobs(paths).values() for job in group):
         path = job.outputs[0]
+        if path in paths.token_pages():
+            continue  # of `all` alone
         tasks = path.startswith(f"{paths.results}/fetched/tasks/") or path.endswith("heldout.parquet")
         if tables if tasks or path in paths.tables() else figures if path in paths.figures() else True:
             planned.append(job)

@@ -227,9 +227,11 @@ def scripts(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("module", "programs"),
     [
-        ("weigh/alignment", {"weigh"}),
-        ("weigh/weights", {"weigh"}),
-        ("weigh/inputs", {"weigh"}),
+        ("weigh/alignment", {"weigh", "report_tokens"}),
+        ("weigh/weights", {"weigh", "report_tokens"}),
+        ("weigh/inputs", {"weigh", "report_tokens"}),
+        ("report/token_page", {"report_tokens"}),
+        ("report/token_rows", {"report_tokens"}),
         ("train/losses", {"train"}),
         ("study/paths", set()),
         ("study/rule_flags", set()),

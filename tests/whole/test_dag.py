@@ -89,7 +89,7 @@ def offline():
         ("results/wspin.paper/ite3", WEIGHED),
         ("models", {"fetch": 2, "fetch_data": 2, **MODELS}),
         ("tables", {**FETCHES, **MODELS, "eval": 96, **TABLES}),  # six suites of four models and twelve iterations
-        ("all", {**FETCHES, **MODELS, "eval": 96, **REPORT, **PUBLISHED}),
+        ("all", {**FETCHES, **MODELS, "eval": 96, **REPORT, **PUBLISHED, "report_tokens": 8}),
     ],
 )
 def test_a_target_plans_its_jobs_without_network(repository, offline, target, expected):
@@ -351,10 +351,11 @@ def chain(arm, first=0):
 
 
 def folders(planned):
-    """Folders of what is planned, below the results, without curves, tables and figures."""
+    """Folders of what is planned, below the results, without curves, tables, figures and pages."""
     made = {output.removeprefix("results/weighed/") for output in planned.made()}
     made = {name.rsplit("/", 1)[0] if name.endswith((".parquet", "quick.json")) else name for name in made}
-    return {name for name in made if not name.startswith(("tables", "figures")) and not name.endswith("metrics.jsonl")}
+    beside = ("metrics.jsonl", "tokens.html")
+    return {name for name in made if not name.startswith(("tables", "figures")) and not name.endswith(beside)}
 
 
 def readings(*sets, teacher="teacher"):
@@ -380,8 +381,10 @@ def test_an_arms_clamp_plans_its_weights_and_what_follows(weighed):
         "logprobs_scorer": 2,
         "eval": 3,
         **REPORT,
+        "report_tokens": 3,
         "all": 1,
     }
+    assert planned.made("report_tokens") == {f"results/weighed/wspin/ite{k}/tokens.html" for k in range(3)}
 
 
 def test_the_studys_clamp_leaves_equal_weights_alone(weighed):

@@ -5,6 +5,7 @@ Scores made in different ways (engine, versions, precision, batch size, seeds, t
     python workflow/scripts/report.py scores --results results --models base sft spin/ite0 --suites arc gsm8k \
         --metrics arc_challenge=acc_norm,none gsm8k=exact_match,strict-match \
         --output results/tables/scores.csv results/tables/scores.md results/tables/scores.tex
+    python workflow/scripts/report.py token --arm wspin --iteration 1 --prompt ID
 """
 
 from wspin import cli
@@ -35,7 +36,11 @@ def main(argv=None):
             report = commands.examples(flags.prompts, flags.count, *answers, shards, flags.output)
         case "figure":
             report = commands.figure(flags.averages, flags.confidence, flags.replicates, flags.output)
-    cli.write_outputs(flags, report.outputs, report.inputs)
+        case "token":
+            from wspin.manage.tokens import show_tokens  # finds the study itself
+
+            return cli.print_lines(show_tokens(flags.configfile, flags.arm, flags.iteration, flags.prompt))
+    return cli.write_outputs(flags, report.outputs, report.inputs)
 
 
 def parse(argv):
@@ -60,16 +65,13 @@ def parse(argv):
         command.add_argument("--confidence", required=True, type=float, help="share of the draws inside an interval")
         command.add_argument("--averages", required=True, help="CSV of every model's average, made by `differences`")
     for command in (weights, examples):
-        cli.add_required(command, "--prompts")
-        command.add_argument("--shards", required=True, nargs="+", help="names of the shards: `examples` reads one")
-        command.add_argument("--iterations", nargs="*", default=[], help="iterations with token weights")
-        for flag in ("--weights", "--reference", "--generations"):
-            command.add_argument(flag, nargs="*", default=[], metavar="FOLDER", help="one for each iteration")
+        cli.add_weighted_iterations(command)
     examples.add_argument("--count", required=True, type=int, help="number of prompts")
     examples.add_argument("--opponents", required=True, nargs="+", help="models that generated the answers")
     examples.add_argument("--answers", required=True, nargs="+", help="the first shard of each opponent's answers")
     for command in subparsers.choices.values():
         command.add_argument("--output", required=True, nargs="+", metavar="FILE", help="the format follows the suffix")
+    cli.add_token(subparsers.add_parser("token", help="print the tokens of one pair: weights and log-probabilities"))
     return parser.parse_args(argv)
 
 

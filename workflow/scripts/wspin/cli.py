@@ -91,6 +91,23 @@ def add_seeds(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", nargs="*", default=[], type=named_seed, metavar="ARM=SEED", help=help)
 
 
+def add_weighted_iterations(parser: argparse.ArgumentParser) -> None:
+    """Give the parser the flags of the files of weighted iterations."""
+    add_required(parser, "--prompts")
+    parser.add_argument("--shards", required=True, nargs="+", help="names of the shards: `examples` reads one")
+    parser.add_argument("--iterations", nargs="*", default=[], help="iterations with token weights")
+    for flag in ("--weights", "--reference", "--generations"):
+        parser.add_argument(flag, nargs="*", default=[], metavar="FOLDER", help="one for each iteration")
+
+
+def add_token(parser: argparse.ArgumentParser) -> None:
+    """Give the parser the flags that name a study and a pair of it."""
+    parser.add_argument("--arm", required=True, help="an arm with token weights")
+    parser.add_argument("--iteration", required=True, type=int, help="number of the iteration")
+    parser.add_argument("--prompt", required=True, metavar="ID", help="prompt_id of the pair")
+    parser.add_argument("--configfile", nargs="+", default=[], help="overlays of config/config.yaml, in order")
+
+
 def named_seed(text: str) -> tuple[str, int]:
     """(name, seed) of `name=seed`. Raises `ValueError` if the seed is no integer."""
     name, _, seed = text.rpartition("=")

@@ -121,6 +121,13 @@ class StudyFiles(Lineage):
         folder, names = self.report_folder("figures"), ("averages", "pooled", "rewards")
         return [f"{folder}/{name}.{kind}" for name in names for kind in ("pdf", "svg", "png")]
 
+    def token_page(self, iteration: Iteration) -> str:
+        """The page of an iteration's token weights."""
+        return f"{self.results}/{iteration.name}/tokens.html"
+
+    def token_pages(self) -> list[str]:
+        return [self.token_page(iteration) for iteration in self.weighted_iterations()]
+
     def report_folder(self, kind: str) -> str:
         """Where this study's `tables`, `figures` or `logs/report` lie: beside those of others with its results."""
         return "/".join(filter(None, (self.results, kind, self.study.report.folder)))

@@ -29,7 +29,7 @@ def rows(paths: StudyPaths) -> dict[str, dict[str, list[Job]]]:
 
 
 def other_jobs(paths: StudyPaths) -> dict[str, list[Job]]:
-    """The jobs that belong to no model: data, tables and figures."""
+    """The jobs that belong to no model: data, tables and figures, pages."""
     rows = {"sft": "prompts"}
     if any(paths.heldout(suite) for suite in paths.study.eval.suites):
         rows["heldout"] = "heldout"
@@ -40,7 +40,9 @@ def other_jobs(paths: StudyPaths) -> dict[str, list[Job]]:
     logs = {name: ("fetch/data", name) for name in rows}
     logs |= {f"tasks/{name}": ("fetch/tasks", name) for name in paths.study.eval.suites}
     fetched = [Job((paths.fetched(name), paths.fetched_manifest(name)), paths.log(*log)) for name, log in logs.items()]
-    return {"data": [*fetched, *prepared], "tables and figures": _report(paths)}
+    pages = [Job((paths.token_page(it),), paths.log("report/tokens", it.name)) for it in paths.weighted_iterations()]
+    shown = {"tables and figures": _report(paths), **({"pages of token weights": pages} if pages else {})}
+    return {"data": [*fetched, *prepared], **shown}
 
 
 def _report(paths: StudyPaths) -> list[Job]:

@@ -128,6 +128,24 @@ class StudyPaths(StudyFiles):
         names = self.shards(rows) if self.weigh_settings(model).normalise_over else []
         return [f"{self.results}/{model}/weight_sums/{shard}.json" for shard in names]
 
+    def weight_sources(self, model: str, shard: str) -> dict[str, list[str]]:
+        """The weights of an iteration's shard and the files that they were computed from, by the names of flags."""
+        iteration = Iteration.parse(model)
+        given = iteration.k == 0 and iteration.arm in self.study.given_weights()
+        return {
+            "weights": [self.file(model, "weights", shard)],
+            "generations": self.weighted_answers(model, shard),
+            "reference": [self.weighted_reference(model, shard)],
+            "positive-logprobs": [] if given else self.positive_logprobs(model, shard),
+            "negative-logprobs": [] if given else self.negative_logprobs(model, shard),
+            "sums": [] if given else self.weight_sums(model),
+        }
+
+    def token_page_inputs(self, arm: str, k: str) -> list[str]:
+        """The first shard of what a page of token weights shows."""
+        sources = self.weight_sources(Iteration(arm, int(k)).name, self.shards()[0])
+        return [path for files in sources.values() for path in files]
+
     def heldout(self, suite: str) -> list[str]:
         return [self.data("heldout")] if self.study.eval.sources[suite].heldout else []
 

@@ -221,6 +221,13 @@ class RuleFlags:
     def report_weights(self) -> list[str]:
         return ["--shards", *self.paths.shards(), *self._weighted_iterations()]
 
+    def report_tokens(self, arm: str, k: str) -> list[str]:
+        name = Iteration(arm, int(k)).name
+        sources = self.paths.weight_sources(name, self.paths.shards()[0]).items()
+        files = [word for flag, paths in sources if paths for word in (f"--{flag}", *paths)]
+        scorers = zip(("positive", "negative"), self.paths.scorer_pair(name), strict=True)
+        return ["--iteration", name, *files, *(word for role, s in scorers if s for word in (f"--{role}", s))]
+
     def report_examples(self) -> list[str]:
         answers = ["--opponents", *self.paths.opponents(), "--answers", *self.paths.example_answers()]
         shown = ["--count", str(self.study.report.examples), "--shards", self.paths.shards()[0]]
