@@ -160,8 +160,9 @@ def test_the_findings_have_each_control_once_and_differ_in_the_task_alone(preset
     replicates = [f"{name}{other}" for name in ("kd", "sft.long") for other in ("", ".s43", ".s44", ".s45", ".s46")]
     assert study.eval.models == ["base", "sft", "teacher", *replicates]
     assert study.report.preregistration == "config/preregistration.yaml"
-    # Every pair that self-play reads holds two answers: the new ones, and from iteration 1 on the replayed ones too
-    train, pairs = study.arm_train("spin"), 1 + study.data_window * (study.iterations - 1)
+    # Every pair that self-play reads holds two answers: the new ones, and from iteration 1 on the replayed ones too.
+    # In both studies as many passes as its three rounds in the first.
+    train, pairs = study.arm_train("spin"), 1 + study.data_window * (load("findings").iterations - 1)
     for name in ("kd", "sft.long"):
         assert study.model_train(name).epochs == study.model_train("sft").epochs + 2 * pairs * train.epochs
     assert study.model_train("sft.long").learning_rate == study.model_train("sft").learning_rate
