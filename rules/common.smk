@@ -27,6 +27,7 @@ from wspin.study.launch import Launch
 from wspin.study.paths import StudyPaths
 
 gc.set_threshold(100_000)  # collecting in a large plan, which holds no garbage, takes a tenth of Snakemake's time
+
 # Jobs run in the Python that runs snakemake, unless conda gives them another.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))
 
@@ -88,10 +89,6 @@ def contents(files):
 def local_split(dataset):
     """The file of a data set's split, if it comes from a local folder; other splits beside it trigger nothing."""
     return local_files(PATHS.source(dataset).path, f"{glob.escape(getattr(STUDY.data, dataset).split)}.*")
-
-
-def launcher(wildcards, threads, resources):
-    return Launch.of(resources, threads).command()
 
 
 def job_engine(wildcards):

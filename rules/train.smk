@@ -33,8 +33,8 @@ rule train:
         **stage_resources("train"),
     params:
         flags=flags(FLAGS.train),
-        untracked=untracked_flags,  # takes `resources`, as does the launcher: other GPUs re-run no training
-        launch=launcher,
+        untracked=untracked_flags,  # takes `resources`, as does `launch`: other GPUs re-run no training
+        launch=lambda wildcards, threads, resources: Launch.of(resources, threads).command(),
     shell:
         r"""
         exec &> >(tee -i {log:q})

@@ -167,6 +167,7 @@ def test_a_killed_generation_goes_on(talkative, tmp_path):
     )
 
 
+@pytest.mark.faults
 def test_other_settings_keep_nothing_of_it(talkative, tmp_path):
     output = tmp_path / "out.parquet"
     kill_in_the_middle(job(tmp_path, talkative, output), output)

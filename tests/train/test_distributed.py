@@ -130,7 +130,8 @@ def test_the_trace_does_not_depend_on_the_number_of_processes(together, saved_mo
     assert (weights(several) - weights(one)).norm() < 1e-3 * (weights(one) - began).norm()
 
 
-@pytest.mark.parametrize("kind", ["ddp", pytest.param("fsdp", marks=pytest.mark.faults)])
+@pytest.mark.faults
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 def test_killed_and_started_again_it_ends_the_same_bit_for_bit(together, prepare, tmp_path, kind):
     """From a state that all processes can read: the one after it is unreadable, as rank 0 finds."""
     finish(start(2, prepare(tmp_path, parallel=kind, killed_at=10)), tmp_path, expect=1)
@@ -166,6 +167,7 @@ def test_asked_to_stop_all_stop_at_one_step_and_save(together, prepare, tmp_path
     assert torch.equal(weights(tmp_path), weights(together(2, parallel="ddp")))
 
 
+@pytest.mark.faults
 def test_all_wait_for_a_lock_that_another_holds(prepare, tmp_path):
     """And a rank that waits for rank 0 does not begin without it."""
     with open(tmp_path / "state.lock", "a") as lock:

@@ -32,7 +32,7 @@ def test_resumed_equals_uninterrupted_bit_for_bit(
         assert len(curve(tmp_path / "parts")) == death - 1
     capsys.readouterr()
     found = trained(fresh(), pairs, settings, tmp_path / "parts")
-    assert capsys.readouterr().out.startswith(f"train: {start} of ")
+    assert capsys.readouterr().out.startswith(f"train: {start} steps")
     assert torch.equal(found, expected)
     assert curve(tmp_path / "parts") == curve(tmp_path / "whole")
     assert not torch.equal(expected, weights(fresh()))

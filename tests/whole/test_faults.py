@@ -44,6 +44,7 @@ def start():
 # A dead workflow's lock
 
 
+@pytest.mark.faults
 def test_a_lock_is_cleared_only_after_its_workflow_is_dead(study, start):
     (study.folder / "workflow/scripts/train.py").write_text("import time\ntime.sleep(600)\n")
     shutil.rmtree(study.folder / "results/two/spin/ite3/model")

@@ -64,7 +64,7 @@ IMPORTED = {
     "manage stale": set(),
     "manage clean_state": set(),
     "manage cost": TABLES,
-    "manage cards": set(),
+    "manage cards": TABLES,
 }
 
 # Runs a program as Python would, and names the modules that are there at its end

@@ -47,6 +47,7 @@ def closed_to_group(folder):
     return [path for path in folder.rglob("*") if path.lstat().st_mode & read_and_write != read_and_write]
 
 
+@pytest.mark.faults
 def test_two_users_take_turns_in_one_study(place):
     folder, anna, ben, guest = place
     study = stub_study(folder / "study", anna)
@@ -65,6 +66,7 @@ def test_two_users_take_turns_in_one_study(place):
     assert refused[-1].startswith(".snakemake: expected permission to write there, found a folder of 7001 ")
 
 
+@pytest.mark.faults
 def test_a_study_that_one_users_kill_left_locked_is_taken_over_by_another(place):
     folder, anna, ben, _ = place
     study = stub_study(folder / "study", anna)
