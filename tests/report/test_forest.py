@@ -118,6 +118,8 @@ def test_a_panel_for_the_average_and_for_every_task():
         (ARMS, (*"abcdef", "average")),
         (["wspin"], TASKS),
         (["wspin"], ("arc", "average")),
+        (ARMS, ("spell_backward", "spell_backward_choice", "average")),
+        (ARMS, ("word_sequence_reversal", "word_sequence_reversal_choice", "average")),
         ([*ARMS, "an_arm_with_a_name_of_thirty_one"], TASKS),
     ],
 )

@@ -16,7 +16,7 @@ from .figures import COLUMN, REFERENCE, SMALL, empty_figure, style
 from .scores import AVERAGE, arm_columns
 
 ROW, MARGIN = 0.16, 0.5  # inches: of a row, and of what stands above and below the rows of a panel
-LONG = 18  # characters of a row's name that leave room for two panels side by side
+LONG, WIDE = 18, 21  # characters of a row's name and of a title that leave room for two panels side by side
 REACH = 3.0  # a row is too far to be drawn if it lies so many times beyond what half of the rows reach
 INNER: dict[str, Any] = {"color": "#3f90da", "linewidth": 3.5}
 OUTER: dict[str, Any] = {"color": "black", "linewidth": 0.8}
@@ -44,7 +44,8 @@ def differences(rows: pd.DataFrame, confidence: float) -> Figure:
     tasks = [task for task in dict.fromkeys(rows.task) if task != AVERAGE]
     panels = tasks if len(tasks) < 2 else [AVERAGE, *tasks]
     labels = row_labels(rows)
-    columns = 2 if len(panels) > 1 and max(map(len, labels.values())) <= LONG else 1
+    is_narrow = max(map(len, labels.values()), default=0) <= LONG and max(map(len, tasks), default=0) <= WIDE
+    columns = 2 if len(panels) > 1 and is_narrow else 1
     lines = [[task] * columns for task in panels[:1]]
     lines += [[*panels[i : i + columns], "."][:columns] for i in range(1, len(panels), columns)]
     with style():
