@@ -211,17 +211,18 @@ def test_program_pools_draws_and_records(tmp_path):
     for name in models:
         put_both(tmp_path, name)
     pairs = [f"{model}={model.replace('wspin', 'spin')}" for model in models if model.startswith("w")]
-    tables = [tmp_path / f"tables/pooled.{end}" for end in ("csv", "md", "tex")]
+    tables = [tmp_path / f"tables/pooled.{end}" for end in ("csv", "md", "tex", "html")]
     figure = tmp_path / "figures/pooled.svg"
     flags = ["--replicates", *("=".join(pair) for pair in REPLICATES), "--against", *pairs, "--confidence", "0.9"]
     flags += ["--note", "They share SFT.", "--groups", "both=spell,gsm8k"]
     outputs = ["--output", *tables, figure]
     program.main(command("pooled", tmp_path, *flags, *outputs, metrics=CHOSEN, models=models)[1:])
     check_records([*tables, figure], input_paths(read_scores(tmp_path, models, ["demo"])), "report_pooled")
-    table, markdown, latex = (path.read_text() for path in tables)
+    table, markdown, latex, page = (path.read_text() for path in tables)
     assert table.startswith(f"{','.join(COLUMNS)}\nspin/ite0,spin,0,,spell,3,")
     assert len(cells(markdown)[0]) == len(cells(markdown)[-1]) == 2 + len(CHOSEN) + 2
     for text in ("They share SFT.", "both is that of spell, gsm8k", "90 % interval"):
         assert text in markdown.splitlines()[-1]
         assert text in latex.splitlines()[-1]
+    assert "<td" in page
     assert "documents and 3 seeds" in figure.read_text()

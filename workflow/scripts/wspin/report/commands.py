@@ -16,6 +16,8 @@ from .scores import ScoreFile, cut_note, dtype_note, split_groups, split_pairs
 from .tables import difference_tables, pooled_tables, score_tables, uncompared_note
 from .weights import Shard, weight_tables
 
+PAGE = ".html"  # the suffix of a table's Markdown as a page
+
 
 class Report(NamedTuple):
     """The outputs by path, and the paths of the inputs."""
@@ -122,7 +124,7 @@ def pooled(
     rows = pooling.pool(read_samples(files, metric_of), names, pairs, confidence, group_tasks)
     note = (f" {replicates.note}" if replicates.note else "") + cut_note(files) + dtype_note(files)
     texts, drawn = pooled_tables(rows, confidence, group_tasks, note), forest.differences(rows, confidence)
-    tables = [path for path in output if Path(path).suffix in texts]
+    tables = [path for path in output if Path(path).suffix in (*texts, PAGE)]
     rendered = {path: figures.render(drawn, path) for path in output if path not in tables}
     return Report({**by_suffix(tables, texts), **rendered}, input_paths(files))
 
@@ -143,11 +145,11 @@ def rewards(
 
 
 def by_suffix(paths: Sequence[str], contents: Mapping[str, str]) -> dict[str, bytes]:
-    """Every path with the content in its format; `.html` is the Markdown as a page.
+    """Every path with the content in its format, or the Markdown as a page.
 
     Raises `StudyError` at a suffix that is none of these.
     """
-    suffixes = [*contents, *([".html"] if ".md" in contents else [])]
+    suffixes = [*contents, *([PAGE] if ".md" in contents else [])]
     for path in paths:
         if Path(path).suffix not in suffixes:
             raise StudyError(f"{path}: expected a name that ends in {', '.join(suffixes)}, found {Path(path).suffix!r}")
@@ -155,7 +157,7 @@ def by_suffix(paths: Sequence[str], contents: Mapping[str, str]) -> dict[str, by
 
 
 def _content(path: Path, contents: Mapping[str, str]) -> str:
-    if path.suffix != ".html":
+    if path.suffix != PAGE:
         return contents[path.suffix]
     from . import html  # markdown-it is slow to import
 
