@@ -291,12 +291,9 @@ def luminance(colour):
 def test_the_colours_are_ordered_in_grey_and_texts_stand_out(tmp_path):
     """In light and in dark; contrast as WCAG's level AA asks of text."""
     style = made(tmp_path, SOME)[2].all("style")[0][1]
-    colours = [
-        dict(re.findall(rf"--{name}(\d): (#[0-9a-f]{{6}})", block))
-        for block in style.split("@media screen")[:2]
-        for name in "ct"
-    ]
-    for fills, inks, direction in ((*colours[:2], -1), (*colours[2:], 1)):
+    found = {name: re.findall(rf"--{name}(\d): (#[0-9a-f]{{6}})", style) for name in "ct"}
+    light, dark = ([dict(found[name][half]) for name in "ct"] for half in (slice(STEPS), slice(STEPS, None)))
+    for fills, inks, direction in ((*light, -1), (*dark, 1)):
         assert len(fills) == len(inks) == STEPS
         levels = [luminance(fills[str(i)]) for i in range(STEPS)]
         assert [direction * level for level in levels] == sorted(direction * level for level in levels)

@@ -1,15 +1,12 @@
 """The page of an iteration's token weights: one HTML file that needs no network, made from `token_page.html.j2`.
 
 Prompts and answers are text to the page: the template escapes them, and characters that show as nothing or turn the
-text around them are written as escapes. Its policy admits the style and the script of this package alone.
+text around them are written as escapes.
 """
 
-import base64
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,28 +30,19 @@ LOG_RANGE = 3.0  # greatest over least weight from which the scale is logarithmi
 SHOWN = {"\n": "↵\n", "\r": "␍", "\t": "⇥"}
 PART, EOS = "▫", "EOS"
 
-SEPARATORS = (",", ":")  # of compact JSON
 Numbers = dict[str, Any]
 
 
 def token_page(iteration: str, files: PairFiles) -> str:
     """The page as HTML. Raises `StudyError` if files are missing or do not belong together."""
-    import jinja2  # slow to import, and the table of one pair does without
+    from . import html  # jinja2 is slow to import, and the table of one pair does without
 
     weighted = first_pairs(files, PAIRS)
     columns = {pair.prompt_id: [_columns(tokens) for tokens in pair.tokens.values()] for pair in weighted.pairs}
     pairs = list(_fitting(weighted.pairs, columns))
     scale = ColourScale.of(_weights(pairs))
-    folder = jinja2.FileSystemLoader(Path(__file__).parent)
-    environment = jinja2.Environment(
-        loader=folder, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.policies["json.dumps_kwargs"] = {"separators": SEPARATORS}
-    style, script = (Path(__file__).with_name(f"token_page.{kind}").read_text() for kind in ("css", "js"))
-    return environment.get_template("token_page.html.j2").render(
-        style=style,
-        script=script,
-        sources={"style": _hash_source(style), "script": _hash_source(script)},
+    return html.render(
+        "token_page",
         iteration=Iteration.parse(iteration),
         weighted=weighted,
         settings=_settings(weighted),
@@ -64,18 +52,13 @@ def token_page(iteration: str, files: PairFiles) -> str:
     )
 
 
-def _hash_source(text: str) -> str:
-    """The source of the policy that admits an element of this text."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-
 def _fitting(pairs: Sequence[TokenPair], columns: Mapping[str, Sequence[Numbers]]) -> Iterator[TokenPair]:
     """The first pairs, at least one, that make no more than `MAX_BYTES` of page."""
     size = 0
     for i, pair in enumerate(pairs):
         texts = [shown(token) for tokens in pair.tokens.values() for token in tokens]
         size += SPAN_BYTES * len(texts) + sum(len(escape(text).encode()) for text in (pair.prompt, *texts))
-        size += len(json.dumps(columns[pair.prompt_id], separators=SEPARATORS))
+        size += len(json.dumps(columns[pair.prompt_id], separators=(",", ":")))
         if i and size > MAX_BYTES:
             return
         yield pair
