@@ -27,6 +27,7 @@ pathvars:
     benchmarks="<results>/benchmarks",
     tables=PATHS.report_folder("tables"),
     figures=PATHS.report_folder("figures"),
+    pages=PATHS.report_folder("pages"),
     report_logs=PATHS.report_folder("logs/report"),
     report_benchmarks=PATHS.report_folder("benchmarks/report"),
 
@@ -43,7 +44,7 @@ rule all:
         models=PATHS.all_models(),
         tables=PATHS.tables(),
         figures=PATHS.figures(),
-        pages=PATHS.token_pages(),
+        pages=PATHS.pages(),
     localrule: True
 
 

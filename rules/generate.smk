@@ -4,6 +4,7 @@ in:  the opponent's model, <results>/data/prompts.parquet; `generate.given`, if 
 out: <results>/{start}/generations/{shard}.parquet for iteration 0, generated once and shared by the arms
      <results>/{arm}/ite{k}/generations/{shard}.parquet after that
      <results>/{model}/answers/{shard}.parquet of a model that others are distilled from
+     <results>/{model}/examples.parquet of a model that is no opponent: the first prompts alone, for readers
 """
 
 
@@ -64,6 +65,38 @@ rule generate_answers:
         flags=flags(FLAGS.generate_answers),
         python=interpreter,
         state=lambda wildcards, resources: PATHS.state("generate", wildcards.model, "answers", wildcards.shard),
+    shell:
+        r"""
+        exec &> >(tee -i {log:q})
+        {params.python:q} workflow/scripts/generate.py --model {input.model:q} --manifest {input.manifest:q} \
+            --prompts {input.prompts:q} {params.flags:q} --state {params.state:q} --output {output:q}
+        """
+
+
+rule generate_examples:
+    """Answer the first prompts with a model that is no opponent, for the page of answers."""
+    input:
+        model=ancient("<results>/{model}/model"),
+        manifest="<results>/{model}/manifest.json",
+        prompts=ancient("<results>/data/prompts.parquet"),
+        digest="<results>/data/prompts.json",
+    output:
+        "<results>/{model}/examples.parquet",
+    log:
+        "<logs>/generate/{model}/examples.log",
+    benchmark:
+        "<benchmarks>/generate/{model}/examples.tsv"
+    wildcard_constraints:
+        model=alternatives(PATHS.silent_models()),
+    conda:
+        environment
+    threads: STUDY.resources.generate.threads
+    resources:
+        **stage_resources("generate"),
+    params:
+        flags=flags(FLAGS.generate_examples),
+        python=interpreter,
+        state=lambda wildcards, resources: PATHS.state("generate", wildcards.model, "examples"),
     shell:
         r"""
         exec &> >(tee -i {log:q})

@@ -1,7 +1,7 @@
 """Report: what the study shows; report_comparisons.smk compares.
 
 in:  every score; every token weight with the answers it belongs to; the training curve of every iteration
-out: <tables>/scores.{csv,md,tex,html}, weights.{csv,md,html}, examples.{md,html}
+out: <tables>/scores.{csv,md,tex,html}, weights.{csv,md,html}, examples.md
      <figures>/{averages,rewards}.{pdf,svg,png}
 """
 
@@ -73,7 +73,6 @@ rule report_examples:
         digest="<results>/data/prompts.json",
     output:
         "<tables>/examples.md",
-        report("<tables>/examples.html", caption="../workflow/report/examples.rst", category="Answers"),
     log:
         "<report_logs>/examples.log",
     benchmark:

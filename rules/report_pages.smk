@@ -1,10 +1,11 @@
 """Report: pages to look at, in a browser and without network.
 
-in:  the first shard of an iteration's answers, their log-probabilities and token weights
+in:  the first shard of an iteration's answers, their log-probabilities and token weights; the first answers of all models
 out: <results>/{arm}/ite{k}/tokens.html for arms with a weighted loss
+     <pages>/answers.html
 """
 
-SHOWN = {
+TOKENS = {
     "caption": "../workflow/report/tokens.rst",
     "category": "Weights",
     "labels": {"arm": "{arm}", "iteration": "{k}"},
@@ -18,7 +19,7 @@ rule report_tokens:
         rows=ancient("<results>/data/prompts.parquet"),
         digest="<results>/data/prompts.json",
     output:
-        report("<results>/{arm}/ite{k}/tokens.html", **SHOWN),
+        report("<results>/{arm}/ite{k}/tokens.html", **TOKENS),
     log:
         "<logs>/report/tokens/{arm}/ite{k}.log",
     benchmark:
@@ -38,4 +39,31 @@ rule report_tokens:
         r"""
         exec &> >(tee -i {log:q})
         python workflow/scripts/report_tokens.py {params.flags:q} --rows {input.rows:q} --output {output:q}
+        """
+
+
+rule report_answers:
+    """Show the first prompts with the answers of every model of the tables, side by side."""
+    input:
+        PATHS.shown_answers().values(),
+        rows=ancient("<results>/data/prompts.parquet"),
+        digest="<results>/data/prompts.json",
+    output:
+        report("<pages>/answers.html", caption="../workflow/report/answers.rst", category="Answers"),
+    log:
+        "<report_logs>/answers.log",
+    benchmark:
+        "<report_benchmarks>/answers.tsv"
+    localrule: True
+    conda:
+        "../envs/driver.yaml"
+    threads: STUDY.resources.report.threads
+    resources:
+        **stage_resources("report"),
+    params:
+        flags=flags(FLAGS.report_answers),
+    shell:
+        r"""
+        exec &> >(tee -i {log:q})
+        python workflow/scripts/report_answers.py {params.flags:q} --rows {input.rows:q} --output {output:q}
         """

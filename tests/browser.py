@@ -66,6 +66,10 @@ class Browser:
         """The messages of the console since the last call, errors and refusals of the page's policy among them."""
         return [entry["message"] for entry in self.call("/se/log", type="browser")]
 
+    def errors(self) -> list[str]:
+        """The errors in the console since the last call."""
+        return [entry["message"] for entry in self.call("/se/log", type="browser") if entry["level"] == "SEVERE"]
+
     def requests(self, page: Path) -> list[str]:
         """The addresses that a page has asked for since the last call, its own first."""
         events = [json.loads(entry["message"])["message"] for entry in self.call("/se/log", type="performance")]

@@ -93,10 +93,9 @@ def outputs(paths: StudyPaths, rules: tuple[str, ...]) -> dict[str, str]:
     tables, figures = (rule in rules for rule in ("tables", "figures"))
     columns = [name for name in jobs.COLUMNS if name != "scores" or tables]
     planned = [job for row in jobs.rows(paths).values() for name in columns for job in row[name]]
-    for job in (job for group in jobs.other_jobs(paths).values() for job in group):
+    groups = jobs.other_jobs(paths)
+    for job in (job for name, group in groups.items() if name != "pages" for job in group):  # pages: of `all` alone
         path = job.outputs[0]
-        if path in paths.token_pages():
-            continue  # of `all` alone
         tasks = path.startswith(f"{paths.results}/fetched/tasks/") or path.endswith("heldout.parquet")
         if tables if tasks or path in paths.tables() else figures if path in paths.figures() else True:
             planned.append(job)

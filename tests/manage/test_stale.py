@@ -108,7 +108,15 @@ def test_the_rule_of_a_record_is_the_one_that_made_it():
         assert stale.rule(Path(output), {"program": program, "command": command}) == name
     earlier = {"program": "logprobs", "command": ["workflow/scripts/logprobs.py", "teacher"]}
     assert stale.rule(Path("results/logprobs/teacher/gold/00.parquet"), earlier) == "logprobs_scorer"
-    names = {"fetch", "train", "logprobs_scorer", "generate_answers", "generate_given", "weigh_sums", "report_examples"}
+    names = {
+        "fetch",
+        "train",
+        "logprobs_scorer",
+        "generate_answers",
+        "generate_examples",
+        "weigh_sums",
+        "report_examples",
+    }
     assert names <= set(JOBS)
 
 
@@ -230,6 +238,7 @@ def scripts(tmp_path, monkeypatch):
         ("weigh/alignment", {"weigh", "report_tokens"}),
         ("weigh/weights", {"weigh", "report_tokens"}),
         ("weigh/inputs", {"weigh", "report_tokens"}),
+        ("report/answers", {"report_answers"}),
         ("report/token_page", {"report_tokens"}),
         ("report/token_rows", {"report_tokens"}),
         ("train/losses", {"train"}),

@@ -157,9 +157,9 @@ def test_a_finished_study_is_done(here):
     nothing = dict.fromkeys(jobs.COLUMNS, "-")
     assert rows["sft"] == nothing | {"model": "done", "scores": "done"}
     assert rows["dpo"] == nothing | {"reference": "done", "model": "done", "scores": "done"}
-    assert below[:2] == ["data: done", "tables and figures: done"]
-    assert re.fullmatch(r"(\d+) of \1 jobs done; no Snakemake is running here", below[2])
-    assert len(below) == 3
+    assert below[:3] == ["data: done", "tables and figures: done", "pages: done"]
+    assert re.fullmatch(r"(\d+) of \1 jobs done; no Snakemake is running here", below[3])
+    assert len(below) == 4
 
 
 def test_weights_and_readings_belong_to_the_arms_that_have_them(weighed, monkeypatch):
@@ -178,8 +178,8 @@ def test_what_is_removed_is_missing(here):
     assert [rows[f"spin/ite{k}"]["model"] for k in range(3)] == ["done", "missing", "done"]
     assert [rows[f"spin/ite{k}"]["generations"] for k in range(4)] == ["done", "done", "1/2", "done"]
     assert [rows[f"spin/ite{k}"]["scores"] for k in range(2)] == ["1/2", "done"]
-    assert below[:2] == ["data: 7/8", "tables and figures: 7/8"]
-    there, planned = map(int, re.match(r"(\d+) of (\d+) jobs done; ", below[2]).groups())
+    assert below[:3] == ["data: 7/8", "tables and figures: 7/8", "pages: done"]
+    there, planned = map(int, re.match(r"(\d+) of (\d+) jobs done; ", below[3]).groups())
     assert planned - there == 5
 
 
@@ -197,7 +197,7 @@ def test_what_other_code_made_is_stale(here):
     assert rows["spin/ite2"]["generations"] == "done, stale"
     remove(SHARD.replace("00", "01"))
     assert told()[0]["spin/ite2"]["generations"] == "1/2, stale"
-    assert " jobs done, 2 stale; " in below[2]
+    assert " jobs done, 2 stale; " in below[3]
     remove(MODEL)
     assert told()[0]["spin/ite1"]["model"] == "missing"
 
@@ -207,7 +207,7 @@ def test_a_fresh_clone_has_nothing(repository, monkeypatch):
     rows, below = told("config/overlays/demo.yaml")
     assert {text for row in rows.values() for text in row.values()} == {"missing", "-"}
     *groups, summary = below
-    assert groups == ["data: missing", "tables and figures: missing", "pages of token weights: missing"]
+    assert groups == ["data: missing", "tables and figures: missing", "pages: missing"]
     assert summary.startswith("0 of ")
 
 
@@ -222,8 +222,8 @@ def test_a_training_runs_while_its_state_is_locked(here):
         rows, below = told()
         assert Path(f"{STATE}.lock").read_text() == before
     assert rows["spin/ite1"]["model"] == "running 25 %, 60 s left"
-    assert " jobs done, 1 running; " in below[2]
-    assert below[3:] == [f"running: {MODEL}: 25 %, 60 s left, last line 30 s ago ({LOG})"]
+    assert " jobs done, 1 running; " in below[3]
+    assert below[4:] == [f"running: {MODEL}: 25 %, 60 s left, last line 30 s ago ({LOG})"]
     assert told()[0]["spin/ite1"]["model"] == "missing"
 
 
@@ -240,7 +240,7 @@ def test_a_training_that_ended_has_only_its_saved_state(here):
     write(f"{STATE}/checkpoint-24/optimizer.pt", "")  # torn
     rows, below = told()
     assert rows["spin/ite1"]["model"] == "interrupted"
-    assert below[3:] == [f"interrupted: {MODEL}: saved at step 16 ({LOG})"]
+    assert below[4:] == [f"interrupted: {MODEL}: saved at step 16 ({LOG})"]
 
 
 def test_a_generation_or_evaluation_that_ended_has_what_it_has_finished(here, frozen):
@@ -258,7 +258,7 @@ def test_a_generation_or_evaluation_that_ended_has_what_it_has_finished(here, fr
     write(f"{state}/{'0' * 32}.json", "responses")
     rows, below = told()
     assert (rows["spin/ite2"]["generations"], rows["spin/ite1"]["scores"]) == ("1/2, interrupted", "1/2, interrupted")
-    assert below[3:] == [
+    assert below[4:] == [
         f"interrupted: {scores}: what it has finished is kept ({log})",
         f"interrupted: {SHARD}: what it has finished is kept ({SHARD_LOG})",
     ]
@@ -279,7 +279,7 @@ def test_a_marked_job_runs_while_snakemake_lives(here):
     with contextlib.closing(show_driver()):
         rows, below = told()
     assert rows["spin/ite2"]["generations"] == "1/2, running 10 %, 5 min left"
-    assert below[2].endswith("; Snakemake is running here")
+    assert below[3].endswith("; Snakemake is running here")
 
 
 def test_a_submitted_job_waits_until_it_says_something(here):
@@ -300,7 +300,7 @@ def test_a_marker_of_an_earlier_run_is_an_interruption(here):
     with contextlib.closing(show_driver()):
         rows, below = told()
     assert rows["spin/ite2"]["generations"] == "1/2, interrupted"
-    assert below[3:] == [f"interrupted: {SHARD}: starts anew ({SHARD_LOG})"]
+    assert below[4:] == [f"interrupted: {SHARD}: starts anew ({SHARD_LOG})"]
 
 
 def test_a_file_that_is_there_but_marked_is_not_done(here):
@@ -337,7 +337,7 @@ def test_a_training_that_gave_up_has_failed(here):
     write(LOG, "train: 8 of 64 steps  loss 0.5  90 s left\ntrain.py: error: step 9: loss nan; not finite\n")
     rows, below = told()
     assert rows["spin/ite1"]["model"] == "failed"
-    assert below[3:] == [f"failed: {MODEL}: train.py: error: step 9: loss nan; not finite ({LOG})"]
+    assert below[4:] == [f"failed: {MODEL}: train.py: error: step 9: loss nan; not finite ({LOG})"]
 
 
 @attack(
@@ -349,7 +349,7 @@ def test_the_end_of_a_log_is_text(here):
     remove(MODEL)
     write(LOG, "train.py: error: bad\x1b]0;x\x07\x1b[8m\r\u202edone" + "x" * 3000)
     shown = r"train.py: error: bad\x1b]0;x\x07\x1b[8m\r\u202edone" + "x" * 3000
-    assert told()[1][3:] == [f"failed: {MODEL}: {shown[:500]} [...] ({LOG})"]
+    assert told()[1][4:] == [f"failed: {MODEL}: {shown[:500]} [...] ({LOG})"]
 
 
 @pytest.mark.parametrize(
@@ -463,7 +463,7 @@ def test_a_job_of_a_living_run_that_is_then_killed(here):
             time.sleep(0.05)
         rows, below = told()
         assert rows["spin/ite2"]["generations"].startswith("1/2, running 25 %, "), Path("run.log").read_text()
-        assert below[2].endswith("; Snakemake is running here")
+        assert below[3].endswith("; Snakemake is running here")
     finally:
         os.killpg(run.pid, signal.SIGKILL)
         run.wait()
@@ -473,7 +473,7 @@ def test_a_job_of_a_living_run_that_is_then_killed(here):
         os.utime(marker, (time.time() - 3700,) * 2)
     rows, below = told()
     assert rows["spin/ite2"]["generations"] == "1/2, interrupted"
-    assert below[2].endswith("; no Snakemake is running here: it was killed")
+    assert below[3].endswith("; no Snakemake is running here: it was killed")
 
 
 # The program
@@ -524,7 +524,7 @@ def test_another_user_who_may_only_read_sees_the_same(here):
 
 
 def last_line(*overlays):
-    return told(*overlays)[1][2].rpartition(" jobs done")[2]
+    return told(*overlays)[1][3].rpartition(" jobs done")[2]
 
 
 def test_a_job_within_a_cluster_is_no_driver(here):
@@ -597,7 +597,7 @@ def test_a_pending_job_tells_why_it_waits(here, squeue):
         rows, below = told()
     assert rows["spin/ite2"]["generations"] == "1/2, queued"
     words = "it waits for free GPUs, processors or memory (Resources)"
-    assert below[3:] == [f"queued: {SHARD}: {words}, SLURM job 47 ({SHARD_LOG})"]
+    assert below[4:] == [f"queued: {SHARD}: {words}, SLURM job 47 ({SHARD_LOG})"]
     assert "--jobs=47" in calls.read_text().split()
 
 

@@ -4,12 +4,12 @@ import base64
 import hashlib
 import json
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 import weighted_pairs
 from attacks import attack
+from pages import Page
 from score_files import check_records
 from scored import changed
 from weighted_pairs import EQUAL, HOSTILE, SHOWN, SOME
@@ -21,37 +21,7 @@ from wspin.report.token_rows import PairFiles, Token, first_pairs
 from wspin.storage import tables
 
 
-class Page(HTMLParser):
-    """The elements of a page: (tag, attributes, text within)."""
-
-    VOID = ("meta", "input", "link", "img")
-
-    def __init__(self, html):
-        super().__init__()
-        self.parsed, self.open = [], []
-        self.feed(html)
-        self.elements = [(tag, given, "".join(parts)) for tag, given, parts in self.parsed]
-
-    def handle_starttag(self, tag, attributes):
-        self.parsed.append((tag, dict(attributes), []))
-        if tag not in self.VOID:
-            self.open.append(self.parsed[-1])
-
-    def handle_startendtag(self, tag, attributes):
-        self.parsed.append((tag, dict(attributes), []))
-
-    def handle_endtag(self, tag):
-        while self.open.pop()[0] != tag:
-            pass
-
-    def handle_data(self, data):
-        for _, _, parts in self.open:
-            parts.append(data)
-
-    def all(self, tag, **attributes):
-        found = [element for element in self.elements if element[0] == tag]
-        return [[given, text] for _, given, text in found if attributes.items() <= given.items()]
-
+class TokenPage(Page):
     def answers(self):
         """[[(classes, text), ...] of the tokens], answer by answer."""
         answers = []
@@ -71,7 +41,7 @@ class Page(HTMLParser):
 def made(folder, pairs, **changes):
     files = weighted_pairs.write(folder, pairs, **changes)
     html = token_page("wspin/ite1", files)
-    return files, html, Page(html)
+    return files, html, TokenPage(html)
 
 
 def test_weights_are_those_of_the_file(tmp_path):

@@ -18,7 +18,8 @@ STAGES = ("fetch", "data", "train", "generate", "logprobs", "weigh", "eval", "re
 # What follows from scores, from trainings, from answers, from weights
 COMPARED = {f"report_{what}": 1 for what in ("scores", "differences", "tests", "figure", "pooled")}
 TRAINED = {**COMPARED, "report_rewards": 1}
-ANSWERED = {**TRAINED, "report_examples": 1}
+ANSWERED = {**TRAINED, "report_examples": 1, "report_answers": 1}
+RETRAINED = {**ANSWERED, "generate_examples": 1}  # an arm, to its last iteration
 REPORT = {**ANSWERED, "report_weights": 1}
 FETCHES = {"fetch": 2, "fetch_data": 2, "fetch_tasks": 6}
 MODELS = {
@@ -61,7 +62,7 @@ def shards(outputs):
 
 
 def only(folders, outputs):
-    """Whether nothing but the files of an arm, or of several folders, and the tables is made."""
+    """Whether nothing but the files of an arm, or of several folders, and the report is made."""
     names = [folders] if isinstance(folders, str) else folders
     return all(
         output.startswith(tuple(f"{RESULTS}/{name}/" for name in (*names, "tables", "figures"))) for output in outputs
@@ -89,7 +90,7 @@ def offline():
         ("results/wspin.paper/ite3", WEIGHED),
         ("models", {"fetch": 2, "fetch_data": 2, **MODELS}),
         ("tables", {**FETCHES, **MODELS, "eval": 96, **TABLES}),  # six suites of four models and twelve iterations
-        ("all", {**FETCHES, **MODELS, "eval": 96, **REPORT, **PUBLISHED, "report_tokens": 8}),
+        ("all", {**FETCHES, **MODELS, "eval": 96, **REPORT, **PUBLISHED, "generate_examples": 6, "report_tokens": 8}),
     ],
 )
 def test_a_target_plans_its_jobs_without_network(repository, offline, target, expected):
@@ -175,7 +176,7 @@ def test_an_edited_shell_command_plans_nothing(study):
 
 def test_an_arms_setting_plans_its_own_jobs_only(finished):
     planned = finished.overlay({"arms": {"spin2": {"train": {"beta": 0.3}}}}).plan("all")
-    assert planned.counts == {"train": 4, "generate": 6, "logprobs_reference": 6, "eval": 8, **ANSWERED, "all": 1}
+    assert planned.counts == {"train": 4, "generate": 6, "logprobs_reference": 6, "eval": 8, **RETRAINED, "all": 1}
     assert only("spin2", planned.made())
 
 
@@ -289,7 +290,15 @@ def test_a_published_table_is_one_job_which_new_cells_run_again(finished):
 
 def test_one_more_iteration_plans_that_iteration_alone(finished):
     planned = finished.overlay({"iterations": 5}).plan("all")
-    assert planned.counts == {"train": 2, "generate": 4, "logprobs_reference": 4, "eval": 4, **ANSWERED, "all": 1}
+    assert planned.counts == {
+        "train": 2,
+        "generate": 4,
+        "logprobs_reference": 4,
+        "eval": 4,
+        **RETRAINED,
+        "generate_examples": 2,
+        "all": 1,
+    }
     assert all("/ite4/" in output for output in planned.made("train", "generate", "logprobs_reference", "eval"))
 
 
@@ -301,7 +310,7 @@ def test_another_temperature_leaves_the_baselines_alone(finished):
 
 def test_an_arms_window_leaves_its_first_iteration_alone(finished):
     planned = finished.overlay({"arms": {"spin": {"data_window": 1}}}).plan("all")
-    assert planned.counts == {"train": 3, "generate": 4, "logprobs_reference": 6, "eval": 6, **ANSWERED, "all": 1}
+    assert planned.counts == {"train": 3, "generate": 4, "logprobs_reference": 6, "eval": 6, **RETRAINED, "all": 1}
     assert only("spin", planned.made())
 
 
@@ -328,7 +337,7 @@ def test_a_seed_less_changes_tables_alone(finished):
 def test_a_fork_shares_the_answers_it_starts_with_and_changes_no_job_there_is(finished):
     late = {"fork": {"from": "spin", "at": 2}, "train": {"beta": 0.5}}
     planned = finished.overlay({"arms": {"spin.late": late}}).plan("all")
-    assert planned.counts == {"train": 2, "generate": 2, "logprobs_reference": 2, "eval": 4, **ANSWERED, "all": 1}
+    assert planned.counts == {"train": 2, "generate": 2, "logprobs_reference": 2, "eval": 4, **RETRAINED, "all": 1}
     assert only("spin.late", planned.made())
 
 
@@ -336,7 +345,7 @@ def test_another_baseline_is_one_training_and_its_scores(finished):
     more = {"from": "sft", "loss": "dpo", "data": "preferences", "train": {"beta": 0.5}}
     edit = {"models": {"dpo.strong": more}, "eval": {"models": ["base", "sft", "dpo", "dpo.strong"]}}
     planned = finished.overlay(edit).plan("all")
-    assert planned.counts == {"train": 1, "eval": 2, **COMPARED, "all": 1}
+    assert planned.counts == {"train": 1, "eval": 2, **COMPARED, "report_answers": 1, "generate_examples": 1, "all": 1}
 
 
 # Arms that weigh their tokens
@@ -353,9 +362,9 @@ def chain(arm, first=0):
 def folders(planned):
     """Folders of what is planned, below the results, without curves, tables, figures and pages."""
     made = {output.removeprefix("results/weighed/") for output in planned.made()}
-    made = {name.rsplit("/", 1)[0] if name.endswith((".parquet", "quick.json")) else name for name in made}
-    beside = ("metrics.jsonl", "tokens.html")
-    return {name for name in made if not name.startswith(("tables", "figures")) and not name.endswith(beside)}
+    beside = ("metrics.jsonl", "tokens.html", "examples.parquet")
+    made = {name for name in made if not name.startswith(("tables", "figures", "pages")) and not name.endswith(beside)}
+    return {name.rsplit("/", 1)[0] if name.endswith((".parquet", "quick.json")) else name for name in made}
 
 
 def readings(*sets, teacher="teacher"):
@@ -381,6 +390,7 @@ def test_an_arms_clamp_plans_its_weights_and_what_follows(weighed):
         "logprobs_scorer": 2,
         "eval": 3,
         **REPORT,
+        "generate_examples": 1,
         "report_tokens": 3,
         "all": 1,
     }
@@ -488,7 +498,7 @@ def test_a_deleted_model_is_made_again_only_for_who_asks_for_it(study):
     shutil.rmtree(study.folder / RESULTS / "spin/ite2/model")
     assert study.plan(f"{RESULTS}/spin/ite3").jobs == []
     together = study.plan("all")  # what follows from a model is planned before its bytes are known
-    assert together.counts == {"train": 2, "generate": 2, "logprobs_reference": 2, "eval": 4, **ANSWERED, "all": 1}
+    assert together.counts == {"train": 2, "generate": 2, "logprobs_reference": 2, "eval": 4, **RETRAINED, "all": 1}
     target = f"{RESULTS}/spin/ite2"
     planned = study.plan(target)
     assert planned.counts == {"train": 1, "eval": 2, target: 1}
@@ -510,7 +520,7 @@ def test_another_model_in_its_place_is_followed(study):
     (study.folder / RESULTS / "spin/ite2/manifest.json").write_text("another")
     planned = study.plan("all")
     assert models(planned.made()) == {"spin/ite3"}
-    assert planned.counts == {"train": 1, "generate": 2, "logprobs_reference": 2, "eval": 4, **ANSWERED, "all": 1}
+    assert planned.counts == {"train": 1, "generate": 2, "logprobs_reference": 2, "eval": 4, **RETRAINED, "all": 1}
 
 
 # Mistakes

@@ -59,6 +59,7 @@ IMPORTED = {
     "report_pooled": TABLES | {"matplotlib", "scipy"},
     "report_rewards": TABLES | {"matplotlib", "scipy"},
     "report weights": TABLES,
+    "report_answers": TABLES,
     "report_tokens": TABLES,
     "report examples": TABLES,
     "manage stale": set(),
@@ -206,6 +207,8 @@ def commands(folder):
     yield "report weights", [*shards, *tables[:3]]
     shown = ["--count", 1, "--opponents", "sft", "--answers", answers[1], "--output", folder / "examples.md"]
     yield "report examples", [*shards, *shown]
+    shown = ["--models", "sft", "--answers", answers[1], "--output", folder / "answers.html"]
+    yield "report_answers", ["--rows", rows, "--count", 1, *shown]
     pages = ["--iteration", "equal/ite0", "--rows", rows, "--weights", weights, "--reference", reference, *answers]
     yield "report_tokens", [*pages, "--output", folder / "tokens.html"]
     for command in ("stale", "clean_state", "cost", "cards"):

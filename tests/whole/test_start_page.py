@@ -70,5 +70,5 @@ def test_the_picture_shows_the_rules_of_the_study(tmp_path):
     shown = {text.text for text in picture.iter("{http://www.w3.org/2000/svg}text") if text.get("font-weight") == "600"}
     prefixes = tuple(name.removesuffix("*") for name in shown if name.endswith("*"))
     assert {name for name in shown if not name.endswith("*")} <= planned
-    optional = {"data_preferences", "logprobs_preferences"}  # of preference baselines
+    optional = {"data_preferences", "logprobs_preferences", "generate_examples"}  # of baselines, of the page of answers
     assert {rule for rule in planned if rule not in shown and not rule.startswith(prefixes)} <= optional

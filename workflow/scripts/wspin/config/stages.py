@@ -274,7 +274,9 @@ class Report(Section):
         description="arm that every other arm of its seed is compared to, iteration by iteration; arms of another seed "
         "are compared to the arm that differs from it in the seed alone"
     )
-    examples: Count = Field(description="prompts shown with the opponents' answers and their weights")
+    examples: Count = Field(
+        description="prompts that tables/examples.md and pages/answers.html show with the models' answers"
+    )
     bootstrap: Draws = Field(
         description="draws of the paired bootstrap over items; the most sign patterns that a permutation test sums, "
         "which draws as many where there are more"

@@ -179,15 +179,18 @@ class Estimator:
         )
         longest = self.study.dialogue.max_prompt_tokens + settings.max_new_tokens
         sampled = [name for name in self.paths.response_sets() if name not in self.study.given_answers()]
-        for model in (*map(self.paths.generator, sampled), *self.paths.answering_models):
+        answering = [*map(self.paths.generator, sampled), *self.paths.answering_models]
+        shares = [("by", model, jobs, self.rows) for model in answering]
+        shares += [("examples by", model, 1, self.study.report.examples) for model in self.paths.silent_models()]
+        for what, model, jobs, rows in shares:
             if size := self.size(model):
                 needed = memory.generation(size, settings, longest, self.assumed.gpu_memory_gb)
-                work, seconds = self._decoding(size, decoding, self.rows, self.prompt, self.generated)
-                yield self._estimate("generate", ("by", model), jobs, work, needed, seconds / jobs, self.files(model))
+                work, seconds = self._decoding(size, decoding, rows, self.prompt, self.generated)
+                yield self._estimate("generate", (what, model), jobs, work, needed, seconds / jobs, self.files(model))
 
     def _decoding(self, size: Size, decoding: Decoding, rows: int, prompt: float, new: float) -> tuple[float, float]:
         """(FLOPs, seconds) of answers to `rows` prompts; the seconds include reading cache and weights from memory."""
-        width, steps = WIDTHS[decoding.precision], rows / decoding.batch * new
+        width, steps = WIDTHS[decoding.precision], max(rows / decoding.batch, 1.0) * new
         flops = rows * forward(size.cost, prompt, new)
         cache = rows * (new * prompt + new * new / 2) * size.cached_values * width
         weights = steps * (size.parameters - size.embedding) * width

@@ -81,7 +81,7 @@ class StudyFiles(Lineage):
         names = [f"{name}.{kind}" for name in ("scores", "differences") for kind in ("csv", "md", "tex", "html")]
         names += [f"{name}.{kind}" for name in ("tests", "weights") for kind in ("csv", "md", "html")]
         names += [f"reproduction.{kind}" for kind in ("csv", "md", "html") if self.published_tables()]
-        names += ["examples.md", "examples.html"]
+        names += ["examples.md"]
         pooled = self.pooled_tables("csv", "md", "tex", "html")
         return [*(f"{self.report_folder('tables')}/{name}" for name in names), *pooled]
 
@@ -125,8 +125,12 @@ class StudyFiles(Lineage):
         """The page of an iteration's token weights."""
         return f"{self.results}/{iteration.name}/tokens.html"
 
-    def token_pages(self) -> list[str]:
-        return [self.token_page(iteration) for iteration in self.weighted_iterations()]
+    def answers_page(self) -> str:
+        """The page of the models' answers to the first prompts."""
+        return f"{self.report_folder('pages')}/answers.html"
+
+    def pages(self) -> list[str]:
+        return [self.answers_page(), *map(self.token_page, self.weighted_iterations())]
 
     def report_folder(self, kind: str) -> str:
         """Where this study's `tables`, `figures` or `logs/report` lie: beside those of others with its results."""
@@ -166,6 +170,20 @@ class StudyFiles(Lineage):
             model = self.generator(responses)
             named.setdefault(f"{model}, seed {self.draw_seed(responses)[0]}" if model in named else model, responses)
         return named
+
+    def shown_answers(self) -> dict[str, str]:
+        """The file with a model's answers to the first prompts, of all models of the tables but replicates.
+
+        An opponent has answered them for the study; others answer them for their readers alone.
+        """
+        replicates = {other for _, other in self.replicate_pairs()}
+        shown = [name for name in self.table_models() if not {name, name.rpartition("/")[0]} & replicates]
+        opponents = {name: self.file(of, "generations", self.shards()[0]) for name, of in self.opponents().items()}
+        return {name: opponents.get(name, f"{self.results}/{name}/examples.parquet") for name in shown}
+
+    def silent_models(self) -> list[str]:
+        """The models of `shown_answers` that are nobody's opponent."""
+        return [name for name in self.shown_answers() if name not in self.opponents()]
 
     def example_answers(self) -> list[str]:
         return [self.file(responses, "generations", self.shards()[0]) for responses in self.opponents().values()]

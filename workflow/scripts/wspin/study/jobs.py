@@ -1,5 +1,6 @@
 """The jobs of a study: the output files of each, its log, its states. Pure strings, no file is touched."""
 
+from collections.abc import Iterator
 from pathlib import PurePath
 from typing import NamedTuple
 
@@ -40,9 +41,7 @@ def other_jobs(paths: StudyPaths) -> dict[str, list[Job]]:
     logs = {name: ("fetch/data", name) for name in rows}
     logs |= {f"tasks/{name}": ("fetch/tasks", name) for name in paths.study.eval.suites}
     fetched = [Job((paths.fetched(name), paths.fetched_manifest(name)), paths.log(*log)) for name, log in logs.items()]
-    pages = [Job((paths.token_page(it),), paths.log("report/tokens", it.name)) for it in paths.weighted_iterations()]
-    shown = {"tables and figures": _report(paths), **({"pages of token weights": pages} if pages else {})}
-    return {"data": [*fetched, *prepared], **shown}
+    return {"data": [*fetched, *prepared], "tables and figures": _report(paths), "pages": list(_pages(paths))}
 
 
 def _report(paths: StudyPaths) -> list[Job]:
@@ -52,6 +51,16 @@ def _report(paths: StudyPaths) -> list[Job]:
     for path in paths.figures():
         outputs.setdefault("figure" if "averages" in path else PurePath(path).stem, []).append(path)
     return [Job(tuple(files), f"{paths.report_folder('logs/report')}/{name}.log") for name, files in outputs.items()]
+
+
+def _pages(paths: StudyPaths) -> Iterator[Job]:
+    """The pages of token weights and of answers, and the answers that models give for it alone."""
+    for iteration in paths.weighted_iterations():
+        yield Job((paths.token_page(iteration),), paths.log("report/tokens", iteration.name))
+    for model in paths.silent_models():
+        place = ("generate", model, "examples")
+        yield Job((paths.shown_answers()[model],), paths.log(*place), paths.state(*place))
+    yield Job((paths.answers_page(),), f"{paths.report_folder('logs/report')}/answers.log")
 
 
 def _row(paths: StudyPaths, model: str) -> list[list[Job]]:

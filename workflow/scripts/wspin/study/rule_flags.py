@@ -10,7 +10,7 @@ from functools import cache
 from wspin.config.flags import flags
 from wspin.config.scorers import SHIFTED, Scorer
 from wspin.config.sources import Model, Preferences, Sft, Source, TaskSource
-from wspin.config.stages import UNTRACKED, Dialogue, TrainedAnswers
+from wspin.config.stages import UNTRACKED, Dialogue, Generate, TrainedAnswers
 from wspin.iteration import Contrast, Iteration
 
 from .files import PREFERENCE_SIDES
@@ -107,14 +107,24 @@ class RuleFlags:
         return [*_shard(shard, self.study.data.sft), *self._scoring(self.paths.generator(responses), completes=True)]
 
     def generate_answers(self, model: str, shard: str) -> list[str]:
-        entry, settings = self.study.models.get(model), self.study.generate.without_unused_keys()
+        settings = self.study.generate.without_unused_keys()
         if self.study.generate.answers == "greedy":
             settings = settings.model_copy(update={"temperature": 0.0, "top_p": 1.0})
-        dialogue = self._dialogue(model)
+        return [*_shard(shard, self.study.data.sft), *self._answers(model, model, settings)]
+
+    def generate_examples(self, model: str) -> list[str]:
+        first = ["--shard", "0", "--shard-size", str(self.study.report.examples)]
+        iteration = Iteration.parse(model)
+        responses = Iteration(iteration.arm, iteration.k + 1).name if iteration else model  # as the next one's opponent
+        return [*first, *self._answers(model, responses, self.study.generate.without_unused_keys())]
+
+    def _answers(self, model: str, responses: str, settings: Generate) -> list[str]:
+        """Flags of answers that a model gives in its own template, with the random numbers of a response set."""
+        entry, dialogue = self.study.models.get(model), self._dialogue(model)
         if entry and entry.eos:
             dialogue = dialogue.model_copy(update={"eos": entry.eos})
-        seed = ["--seed", *map(str, self.paths.draw_seed(model))]
-        return [*_shard(shard, self.study.data.sft), *seed, *flags(settings), *flags(dialogue)]
+        seed = ["--seed", *map(str, self.paths.draw_seed(responses))]
+        return [*seed, *flags(settings), *flags(dialogue)]
 
     def logprobs_scorer(self, scorer: str, responses: str, shard: str) -> list[str]:
         model, view = Scorer.parse(scorer)
@@ -227,6 +237,11 @@ class RuleFlags:
         files = [word for flag, paths in sources if paths for word in (f"--{flag}", *paths)]
         scorers = zip(("positive", "negative"), self.paths.scorer_pair(name), strict=True)
         return ["--iteration", name, *files, *(word for role, s in scorers if s for word in (f"--{role}", s))]
+
+    def report_answers(self) -> list[str]:
+        shown = self.paths.shown_answers()
+        count = ["--count", str(self.study.report.examples)]
+        return [*count, "--models", *shown, "--answers", *shown.values()]
 
     def report_examples(self) -> list[str]:
         answers = ["--opponents", *self.paths.opponents(), "--answers", *self.paths.example_answers()]
