@@ -70,12 +70,12 @@ def test_arms_with_equal_scores_stay_apart():
     (axes,) = figures.averages(average_frame(rows), 0.95).axes
     x = np.array([container.lines[0].get_xdata() for container in axes.containers])
     assert np.diff(x[:, 0]).min() > 0.03
-    assert np.abs(x - [0, 1]).max() < 0.3  # no arm nearer to another iteration
+    assert np.abs(x - [0, 1]).max() < 0.4  # no arm nearer to another iteration
 
 
 def test_the_figure_says_what_it_shows():
     texts = TEXT.findall(svg(averages_of(ARMS[:2]), confidence=0.9))
-    assert "Average score by iteration, with 90 % bootstrap intervals over items" in texts
+    assert {"Average score by iteration", "bars: 90 % intervals over documents"} <= set(texts)
     assert {"iteration", "average of the tasks, points", "sft 40.00"} <= set(texts)
 
 
@@ -130,13 +130,13 @@ def test_replicates_are_a_line_from_the_lowest_to_the_highest_seed():
     assert late.lines[0].get_ydata() == pytest.approx([43.0, 41.0])
     texts = TEXT.findall(figures.render(figure, "a.svg").decode())
     assert {"spin (3)", "late (1)", "kd 42.00", "sft 41.00"} <= set(texts)
-    assert "Average score by iteration: mean over the seeds, bars lowest to highest" in texts
+    assert {"Average score by iteration, mean over the seeds", "bars: lowest to highest seed"} <= set(texts)
 
 
 def test_the_number_of_seeds_is_in_the_title_where_it_is_the_same():
     rows = seeds_of_spin()
     texts = TEXT.findall(figures.render(figures.averages(rows[rows.arm != "late"], 0.95, REPLICATES), "a.svg").decode())
-    assert "Average score by iteration: mean over 3 seeds, bars lowest to highest" in texts
+    assert "Average score by iteration, mean over 3 seeds" in texts
     assert "spin" in texts
 
 
@@ -145,15 +145,34 @@ def test_a_replicate_without_a_row_is_refused():
         figures.averages(seeds_of_spin(), 0.95, [("spin", "spin.s45")])
 
 
-@pytest.mark.parametrize(("count", "length", "pooled"), [(1, 3, False), (8, 24, True), (30, 14, False)])
-def test_nothing_is_cut(count, length, pooled):
-    arms, registry = [f"{i:x<{length}}" for i in range(count)], ["r" * length, "sft"]
-    figure = figures.averages(averages_of(arms, registry=registry), 0.95, [registry] if pooled else [])
+@pytest.mark.parametrize(
+    ("count", "length", "pooled", "registry"),
+    [
+        (1, 3, False, ("r" * 24, "sft")),
+        (8, 24, True, ("r" * 24, "sft")),
+        (12, 14, False, ("sft", "dpo", "kd", "sft.epochs6")),
+        (30, 14, False, ("base", "teacher", *(f"far{i}" for i in range(12)))),
+        (4, 5, False, [f"near{i}" for i in range(16)]),
+    ],
+)
+def test_nothing_overlaps_in_a_column_of_a_paper(count, length, pooled, registry):
+    arms = [f"{i:x<{length}}" for i in range(count)]
+    rows = averages_of(arms, registry=registry)
+    if len(registry) > 4:
+        rows.loc[rows.arm.isna(), "average"] = [0.01 if "near" not in name else 0.41 for name in registry]
+    figure = figures.averages(rows, 0.95, [registry] if pooled else [])
+    assert figure.get_figwidth() == 3.3
     figure.draw_without_rendering()
-    (legend,) = figure.legends
-    boxes = [legend.get_window_extent(), figure.axes[0].get_tightbbox()]
-    assert all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y0 >= 0 and box.y1 <= figure.bbox.y1 for box in boxes)
-    assert figure.axes[0].bbox.height > 1.2 * figure.dpi
+    (axes,), (legend,) = figure.axes, figure.legends
+    references = [Text.get_window_extent(text) for text in axes.texts]
+    boxes = [legend.get_window_extent(), axes.get_tightbbox(), figure.texts[0].get_window_extent()]
+    page = figure.bbox
+    assert all(box.x0 >= 0 and box.x1 <= page.x1 and box.y0 >= 0 and box.y1 <= page.y1 for box in boxes)
+    for group in (boxes, references):
+        assert not [1 for i, box in enumerate(group) for other in group[:i] if box.shrunk(0.99, 0.97).overlaps(other)]
+    assert axes.bbox.height > 1.4 * figure.dpi and axes.bbox.width > 0.45 * page.width
+    letters = [*axes.texts, *legend.get_texts(), *figure.texts, *axes.get_xticklabels(), axes.xaxis.label]
+    assert {text.get_fontsize() for text in letters} == {7.0}
 
 
 @pytest.mark.parametrize("kind", ["pdf", "svg", "png"])

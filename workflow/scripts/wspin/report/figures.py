@@ -6,6 +6,7 @@ are Petroff's ten, made for colour vision deficiencies too (arXiv 2107.02270); a
 
 import contextlib
 import io
+import textwrap
 from collections.abc import Iterator, Sequence
 from itertools import cycle
 from pathlib import Path
@@ -39,9 +40,12 @@ NO_DATES = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}
 COLUMN = 3.3  # inches: a column of a paper with two
 SMALL = 7.0  # points: of the letters in such a column
 REFERENCE = {"color": "black", "linewidth": 0.7}  # of lines that belong to no arm
-SPREAD = 0.5  # of the distance between two iterations, over which the arms stand side by side
+SPREAD = 0.75  # of the distance between two iterations, over which many arms stand side by side
+STEP = 0.1  # of that distance: between two of few arms
 REACH = 1.5  # of the arms' range: reference lines further away from them are left out
-GAP = 0.055  # of the height of the axes, between two labels
+HEIGHT, LINE = 1.7, 0.13  # inches: of the axes, and of a line of text
+TITLE = 55  # characters in a line of the title
+WIDE = 14  # characters in a line of a reference's label, at the right of the axes
 
 
 def averages(rows: pd.DataFrame, confidence: float, replicates: Sequence[tuple[str, str]] = ()) -> Figure:
@@ -51,25 +55,26 @@ def averages(rows: pd.DataFrame, confidence: float, replicates: Sequence[tuple[s
     replicate) of arms or models, the means over the seeds, from the lowest to the highest seed. Lines far from all arms
     are named instead of drawn. Raises `StudyError` as `pooled_models`.
     """
-    title = f"Average score by iteration, with {100 * confidence:g} % bootstrap intervals over items"
+    title, bars = "Average score by iteration", f"{100 * confidence:g} % intervals over documents"
     if replicates:
         rows, seeds = pooled_averages(rows, replicates)
-        title = f"Average score by iteration: mean over {seeds}, bars lowest to highest"
+        title, bars = f"{title}, mean over {seeds}", "lowest to highest seed"
     in_points = rows.assign(**{key: 100 * rows[key] for key in ("average", "low", "high")})
     arms, registry = in_points[rows.iteration.notna()], in_points[rows.iteration.isna()]
     with style():
-        figure = empty_figure(7.2, 4.4)
+        figure = empty_figure(COLUMN, HEIGHT)
         axes = figure.add_subplot()
         _arms(axes, arms)
-        left_out = _references(axes, registry, arms)
-        axes.set_title(title, fontsize=10.5, pad=8 if left_out.empty else 20)
-        if not left_out.empty:
-            values = ", ".join(f"{row.model} {row.average:.2f}" for row in left_out.itertuples())
-            axes.text(0.5, 1.02, f"too far to be drawn: {values}", transform=axes.transAxes, ha="center", fontsize=8)
-        axes.set_xlabel("iteration")
-        axes.set_ylabel("average of the tasks, points")
+        left_out, height = _references(axes, registry, arms)
+        far = ", ".join(f"{row.model} {row.average:.2f}" for row in left_out.itertuples())
+        lines = [title, f"bars: {bars}", *(textwrap.wrap(f"too far to be drawn: {far}", TITLE) if far else [])]
+        figure.suptitle("\n".join(lines), fontsize=SMALL)
+        axes.set_xlabel("iteration", fontsize=SMALL)
+        axes.set_ylabel("average of the tasks, points", fontsize=SMALL)
+        axes.tick_params(labelsize=SMALL, length=2, pad=2)
         if not arms.empty:
             _legend(figure, min(5, arms.arm.nunique()))
+        fit_height(figure, axes, height)
     return figure
 
 
@@ -92,10 +97,18 @@ def pooled_averages(rows: pd.DataFrame, replicates: Sequence[tuple[str, str]]) -
 
 def _legend(figure: Figure, columns: int) -> None:
     """A legend below the axes, of at most so many columns as are not cut."""
-    legend = figure.legend(loc="outside lower center", ncols=columns, frameon=False)
+    spaces = {"handlelength": 1.5, "columnspacing": 1, "labelspacing": 0.3}
+    legend = figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=SMALL, **spaces)
     if columns > 1 and legend.get_window_extent().width > figure.bbox.width:
         legend.remove()
         _legend(figure, columns - 1)
+
+
+def fit_height(figure: Figure, axes: Axes, height: float) -> None:
+    """Make the figure as high as leaves these axes so many inches beside all that is laid out around them."""
+    figure.set_figheight(10 * height)
+    figure.draw_without_rendering()
+    figure.set_figheight(11 * height - axes.bbox.height / figure.dpi)
 
 
 def render(figure: Figure, path: str | Path) -> bytes:
@@ -133,22 +146,25 @@ def looks() -> Iterator[tuple[Any, str]]:
 def _arms(axes: Axes, arms: pd.DataFrame) -> None:
     """Every arm as points with intervals, joined by a line; at one iteration the arms stand side by side."""
     count = arms.arm.nunique()
-    step = SPREAD / max(count, 5)
+    step = min(STEP, SPREAD / max(count, 1))
     by_arm = zip(arms.groupby("arm", sort=False), looks(), strict=False)
     for place, ((arm, rows), (colour, marker)) in enumerate(by_arm):
         rows = rows.sort_values("iteration", kind="stable")
         x = rows.iteration.to_numpy(int) + step * (place - (count - 1) / 2)
         low, middle, high = (rows[key].to_numpy() for key in ("low", "average", "high"))
         errors = np.maximum([middle - low, high - middle], 0.0)
-        look: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 5.5, "linewidth": 1, "elinewidth": 1}
-        axes.errorbar(x, middle, errors, label=arm, capsize=2, **look)
+        look: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 2.5, "linewidth": 0.8}
+        axes.errorbar(x, middle, errors, label=arm, capsize=1.2, capthick=0.8, elinewidth=0.8, **look)
     first, last = (0, 0) if arms.empty else (arms.iteration.min(), arms.iteration.max())
     axes.set_xlim(first - 0.5, last + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=20, integer=True, min_n_ticks=1))
 
 
-def _references(axes: Axes, rows: pd.DataFrame, arms: pd.DataFrame) -> pd.DataFrame:
-    """Draw models that have no iterations as lines with a label at the right; returns those that lie too far off."""
+def _references(axes: Axes, rows: pd.DataFrame, arms: pd.DataFrame) -> tuple[pd.DataFrame, float]:
+    """Draw models that have no iterations as lines with a label at the right.
+
+    Returns those that lie too far off, and the height in inches that the axes need for the labels.
+    """
     bounds = (rows if arms.empty else arms)[["low", "high"]].to_numpy()
     low, high = bounds.min(), bounds.max()
     reach = REACH * max(high - low, 1.0)
@@ -158,25 +174,30 @@ def _references(axes: Axes, rows: pd.DataFrame, arms: pd.DataFrame) -> pd.DataFr
     low, high = min([low, *heights]), max([high, *heights])
     margin = 0.06 * max(high - low, 1.0)
     axes.set_ylim(low - margin, high + margin)
-    gap = GAP * (high - low + 2 * margin)
-    for name, value, height in zip(near.model, heights, _apart(heights, gap), strict=True):
+    labels = [textwrap.fill(f"{row.model} {row.average:.2f}", WIDE) for row in near.itertuples()]
+    lines = np.array([label.count("\n") + 1 for label in labels])
+    height = max(HEIGHT, LINE * lines.sum())
+    places = _apart(heights, LINE / height * (high - low + 2 * margin) * lines, axes.get_ylim())
+    for label, value, place in zip(labels, heights, places, strict=True):
         axes.axhline(value, **REFERENCE, linestyle=(0, (5, 3)), zorder=0)
         axes.annotate(
-            f"{name} {value:.2f}",
+            label,
             (1.0, value),
-            (1.03, height),
+            (1.05, place),
             xycoords=axes.get_yaxis_transform(),
             textcoords=axes.get_yaxis_transform(),
             va="center",
+            fontsize=SMALL,
             annotation_clip=False,
             arrowprops={"arrowstyle": "-", **REFERENCE, "relpos": (0, 0.5), "shrinkA": 1, "shrinkB": 0},
         )
-    return rows[~is_near]
+    return rows[~is_near], height
 
 
-def _apart(heights: np.ndarray, gap: float) -> np.ndarray:
-    """Ascending heights (n,), moved as little as possible (least squares) so that no two are closer than `gap`."""
-    if not len(heights):
-        return heights
-    steps = gap * np.arange(len(heights))
-    return isotonic_regression(heights - steps).x + steps
+def _apart(places: np.ndarray, heights: np.ndarray, bounds: tuple[float, float]) -> np.ndarray:
+    """Ascending places (n,) of labels, moved as little as possible (least squares) to lie apart, inside the bounds."""
+    if not len(places):
+        return places
+    steps = np.cumsum(heights) - heights / 2
+    free = isotonic_regression(places - steps).x
+    return np.clip(free, bounds[0], bounds[1] - heights.sum()) + steps
