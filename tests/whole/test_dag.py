@@ -64,9 +64,8 @@ def shards(outputs):
 def only(folders, outputs):
     """Whether nothing but the files of an arm, or of several folders, and the report is made."""
     names = [folders] if isinstance(folders, str) else folders
-    return all(
-        output.startswith(tuple(f"{RESULTS}/{name}/" for name in (*names, "tables", "figures"))) for output in outputs
-    )
+    places = tuple(f"{RESULTS}/{name}/" for name in (*names, "tables", "figures", "pages"))
+    return all(output.startswith(places) for output in outputs)
 
 
 # Targets of the study in config.yaml
