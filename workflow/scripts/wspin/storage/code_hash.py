@@ -3,6 +3,7 @@
 import ast
 import hashlib
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 SCRIPTS = Path(__file__).parents[2]
@@ -18,8 +19,7 @@ def code_hash(program: str) -> str:
 
     Comments and docstrings do not count.
     """
-    trees = [ast.parse(path.read_text()) for path in sorted(code_files(program))]
-    text = "\n".join(ast.unparse(_without_docstrings(tree)) for tree in trees)
+    text = "\n".join(_code(path.read_text()) for path in sorted(code_files(program)))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -47,15 +47,21 @@ def is_unhashed(module: str) -> bool:
 def _imported(path: Path) -> Iterator[Path]:
     """Library files that a file imports, wherever in it, by absolute or relative names."""
     package = path.relative_to(SCRIPTS).parent.parts
-    for node in ast.walk(ast.parse(path.read_text())):
+    for level, name in _imports(path.read_text()):
+        yield from _files((*(package[: len(package) - level + 1] if level else ()), *name))
+
+
+@cache  # of the text: programs have most of their modules in common
+def _imports(text: str) -> list[tuple[int, tuple[str, ...]]]:
+    """(level, name) of every import in a module: 0, the parts of its name; from 1 on, relative to its package."""
+    found = []
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield from _files(alias.name.split("."))
+            found += [(0, tuple(alias.name.split("."))) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            above = package[: len(package) - node.level + 1] if node.level else ()
-            module = (*above, *(node.module.split(".") if node.module else ()))
-            for alias in node.names:
-                yield from _files((*module, alias.name))
+            module = node.module.split(".") if node.module else ()
+            found += [(node.level, (*module, alias.name)) for alias in node.names]
+    return found
 
 
 def _files(name: Sequence[str]) -> Iterator[Path]:
@@ -65,9 +71,12 @@ def _files(name: Sequence[str]) -> Iterator[Path]:
         yield from (path for path in (place / "__init__.py", place.parent / f"{place.name}.py") if path.is_file())
 
 
-def _without_docstrings(tree: ast.Module) -> ast.Module:
+@cache
+def _code(text: str) -> str:
+    """A module without comments and docstrings."""
+    tree = ast.parse(text)
     for node in ast.walk(tree):
         match getattr(node, "body", None):
             case [ast.Expr(value=ast.Constant()), *others] as body:
                 body[:] = others or [ast.Pass()]
-    return tree
+    return ast.unparse(tree)
