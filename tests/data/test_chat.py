@@ -141,15 +141,32 @@ def test_texts_are_tokenised_in_batches(request, kind, monkeypatch):
     """Each to the ids, and the ends, that it has alone."""
     chat, texts = request.getfixturevalue(kind), ["", *map(nfc, PIECES), nfc(MIXED), "Hi", "the end"]
     prompts, answers = list(map(chat.prompt_ids, texts)), list(map(chat.tokenize_response, texts))
-    tokenize, batches = type(chat.tokenizer).__call__, []
-    counted = lambda self, batch, **flags: batches.append(batch) or tokenize(self, batch, **flags)  # noqa: E731
-    monkeypatch.setattr(type(chat.tokenizer), "__call__", counted)
+    encode, batches = ChatTokenizer._encodings, []
+    counted = lambda self, batch, **flags: batches.append(batch) or encode(self, batch, **flags)  # noqa: E731
+    monkeypatch.setattr(ChatTokenizer, "_encodings", counted)
     assert chat.batch_prompt_ids(texts) == prompts
     assert len(batches) < len(texts)
     batches.clear()
     assert chat.tokenize_responses(texts) == answers
     assert len(batches) == 1 + sum(len(batch) == 1 for batch in batches)
     assert chat.batch_prompt_ids([]) == chat.tokenize_responses([]) == []
+
+
+@pytest.mark.parametrize("kind", ["chat", "zephyr", "multilingual", "sentencepiece"])
+@pytest.mark.parametrize("split", [True, False])
+def test_texts_are_encoded_as_the_tokenizer_encodes_them(request, kind, split):
+    """Whatever it was asked for before: it may cut and pad, and find special tokens or not."""
+    chat, texts = request.getfixturevalue(kind), ["", EOS, nfc(MIXED), f"Hi {EOS}, the end", "the river " * 50]
+    flags = {"add_special_tokens": False, "split_special_tokens": split}
+    expected = chat.tokenizer(texts, return_offsets_mapping=True, **flags)
+    chat.tokenizer(texts, truncation=True, max_length=2, add_special_tokens=False, split_special_tokens=not split)
+    chat.tokenizer.backend_tokenizer.enable_truncation(2)
+    chat.tokenizer.backend_tokenizer.enable_padding(length=9)
+    encodings = list(chat._encodings(texts, split_special_tokens=split))
+    assert [encoding.ids for encoding in encodings] == expected["input_ids"]
+    assert [encoding.offsets for encoding in encodings] == expected["offset_mapping"]
+    without = chat._encodings(texts, split_special_tokens=split, with_offsets=False)
+    assert [encoding.ids for encoding in without] == expected["input_ids"]
 
 
 @pytest.mark.parametrize("text", [EOS, f"a{EOS}b", f"{EOS}{EOS}"])

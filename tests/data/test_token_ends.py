@@ -70,7 +70,10 @@ def test_ends_are_those_of_each_answer_alone(chats, kind):
     @example([[], [chat.eos], []])
     @example([chat.response_ids(text) for text in CORPUS])
     def check(answers):
-        assert chat.batch_token_ends(answers) == [oracle(chat, ids) for ids in answers]
+        expected = [oracle(chat, ids) for ids in answers]
+        assert chat.batch_token_ends(answers) == expected
+        lengths = [len(chat.decode_response(ids)) for ids in answers]
+        assert chat.batch_token_ends(answers, lengths) == expected
         assert [chat.decode_response(ids) for ids in answers] == [
             chat.tokenizer.decode(ids[:-1] if ids[-1:] == [chat.eos] else ids, clean_up_tokenization_spaces=False)
             for ids in answers
@@ -84,14 +87,15 @@ def test_ends_are_those_of_each_answer_alone(chats, kind):
     ("text", "longer"), [("the river and the garden, the end.", 0), ("the river 👧 and the end.", 14)]
 )
 def test_a_window_is_decoded_once(chats, kind, text, longer):
-    """And the text of each answer: not two windows for every token, but at a character of several tokens."""
+    """Not two windows for every token, but at a character of several tokens."""
     chat = chats[kind]
     answers = 50 * [chat.tokenize_response(text)[0]]
+    lengths = [len(chat.decode_response(ids)) for ids in answers]
     decoded = []
 
     def decode_batch(batch):
         decoded.extend(batch)
         return chat.tokenizer.backend_tokenizer.decode_batch(batch, skip_special_tokens=False)
 
-    assert batch_ends(answers, decode_batch) == 50 * [oracle(chat, answers[0])]
-    assert len(decoded) <= len(answers) * (1 + longer) + 2 * len(answers[0])
+    assert batch_ends(answers, lengths, decode_batch) == 50 * [oracle(chat, answers[0])]
+    assert len(decoded) <= len(answers) * longer + 2 * len(answers[0])

@@ -98,13 +98,22 @@ class ChatTokenizer:
     def batch_prompt_ids(self, prompts: Sequence[str]) -> list[list[int]]:
         """`prompt_ids` of each prompt."""
         rendered = [self.template.render(prompt) for prompt in prompts]
-        encodings = self._encodings([rendering.text for rendering in rendered], split_special_tokens=False)
+        texts = [rendering.text for rendering in rendered]
+        encodings = self._encodings(texts, split_special_tokens=False, with_offsets=self._template_has_reserved)
         return list(map(self._prompt_ids, rendered, encodings))
+
+    @cached_property
+    def _template_has_reserved(self) -> bool:
+        """Whether every prompt has reserved tokens, so that where they stand must be known."""
+        text = self.template.render("").text
+        return any(token in text for token in self._reserved.values())
 
     def _prompt_ids(self, rendered: Rendering, encoding: Any) -> list[int]:
         ids = encoding.ids
         if self._reserved.keys().isdisjoint(ids):
             return ids
+        if not self._template_has_reserved:
+            encoding = next(self._encodings([rendered.text], split_special_tokens=False))
         special = self._special_spans(encoding, rendered.text)
         in_prompt = any(end > rendered.begin and begin < rendered.end for begin, end, _ in special)
         return self._escaped_ids(rendered) if in_prompt else ids
@@ -198,10 +207,14 @@ class ChatTokenizer:
         """End of each token in `decode_response(ids)`, in characters."""
         return self.batch_token_ends([ids])[0]
 
-    def batch_token_ends(self, answers: Sequence[list[int]]) -> list[list[int]]:
-        """`token_ends` of each answer; a final EOS ends where the text does."""
+    def batch_token_ends(self, answers: Sequence[list[int]], lengths: Sequence[int] | None = None) -> list[list[int]]:
+        """`token_ends` of each answer; a final EOS ends where the text does.
+
+        `lengths`: of the answers' texts, in characters, where these are known, so that they need not be decoded.
+        """
         bodies = [self._without_eos(ids) for ids in answers]
-        batch = zip(answers, bodies, batch_ends(bodies, self._decode_batch), strict=True)
+        totals = lengths if lengths is not None else map(len, self._decode_batch(bodies))
+        batch = zip(answers, bodies, batch_ends(bodies, totals, self._decode_batch), strict=True)
         return [ends + (ends[-1:] or [0]) * (len(ids) - len(body)) for ids, body, ends in batch]
 
     def _without_eos(self, ids: list[int]) -> list[int]:
@@ -222,12 +235,18 @@ class ChatTokenizer:
             return self._copies(free_mark(text)).encode(text, add_special_tokens=False)
         return encoding
 
-    def _encodings(self, texts: list[str], split_special_tokens: bool) -> Iterator[Any]:
-        """The tokenizer's encodings of texts, some at a time: each holds far more than its ids."""
-        flags = {"add_special_tokens": False, "return_attention_mask": False, "return_token_type_ids": False}
+    def _encodings(self, texts: list[str], split_special_tokens: bool, with_offsets: bool = True) -> Iterator[Any]:
+        """The tokenizer's encodings of texts, some at a time: each holds far more than its ids.
+
+        As the tokenizer itself makes them, which would copy every list of ids into another.
+        """
+        backend = self.tokenizer.backend_tokenizer
+        encode = backend.encode_batch if with_offsets else backend.encode_batch_fast
         for start in range(0, len(texts), TEXTS):
-            batch = texts[start : start + TEXTS]
-            yield from self.tokenizer(batch, split_special_tokens=split_special_tokens, **flags).encodings
+            backend.no_truncation()
+            backend.no_padding()
+            backend.encode_special_tokens = split_special_tokens
+            yield from encode(texts[start : start + TEXTS], add_special_tokens=False)
 
     def _must_be_text(self, token: int, text: str) -> bool:
         """Whether a reserved token that stands for `text` is its string; else it stands for unknown characters."""

@@ -5,7 +5,7 @@ windows: the tokens of the last complete characters, and those behind them up to
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -17,12 +17,12 @@ SHIFT, MASK = 32, (1 << 32) - 1  # a window as one number: its first token ahead
 DecodeBatch = Callable[[list[list[int]]], list[str]]
 
 
-def batch_ends(answers: Sequence[list[int]], decode_batch: DecodeBatch) -> list[list[int]]:
+def batch_ends(answers: Sequence[list[int]], totals: Iterable[int], decode_batch: DecodeBatch) -> list[list[int]]:
     """Ends of each answer's tokens in its text, in characters. Tokens that hold bytes of one character share its end.
 
-    Each different window of one or two tokens is decoded once; longer ones are those around a split character.
+    `totals`: the length of each text. Each different window of one or two tokens is decoded once; longer ones are those
+    around a split character.
     """
-    totals = [len(text) for text in decode_batch([*answers])]
     stops = np.cumsum([len(ids) for ids in answers], dtype=np.int64)
     added, complete = _window_steps(answers, stops, decode_batch)
     ends = []

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from wspin.data.chat import ChatTokenizer
 from wspin.engine.packing import Item
@@ -68,7 +69,7 @@ def iteration_answers(
         table = _read_generations(rows, path, **expected)
         answers = zip(table["token_ids"].to_pylist(), table["finish_reason"].to_pylist(), strict=True)
         ids = [chat.generated_ids(token_ids, reason) for token_ids, reason in answers]
-        sides[side] = list(map(Tokens, ids, chat.batch_token_ends(ids)))
+        sides[side] = list(map(Tokens, ids, chat.batch_token_ends(ids, _text_lengths(table))))
     texts = tables.texts_hash(rows["prompt"].to_pylist(), rows["response"].to_pylist())
     metadata = {"eos_on_cut": chat.settings.eos_on_cut, "texts": texts}
     return ScoringInputs(rows, sides, _tokenizer_metadata(chat) | metadata)
@@ -96,7 +97,7 @@ def scorer_answers(
     if generations and tables.metadata(table)["tokenizer"] == tokenizer:
         stopped = [reason == "stop" for reason in table["finish_reason"].to_pylist()]
         ids = [ids[: len(ids) - eos] for ids, eos in zip(table["token_ids"].to_pylist(), stopped, strict=True)]
-        answers = list(map(Tokens, ids, chat.batch_token_ends(ids)))
+        answers = list(map(Tokens, ids, chat.batch_token_ends(ids, _text_lengths(table))))
     else:
         answers = [Tokens(*tokens) for tokens in chat.tokenize_responses(texts)]
     limits = [max(0, context - len(ids)) for ids in chat.batch_prompt_ids(rows["prompt"].to_pylist())]
@@ -119,6 +120,11 @@ def _read_generations(rows: pa.Table, path: str, **expected: Any) -> pa.Table:
     table = tables.read(path, "generations", **expected)
     tables.check_same_rows("data/prompts.parquet", rows["prompt_id"].to_pylist(), path, table["prompt_id"].to_pylist())
     return table
+
+
+def _text_lengths(generations: pa.Table) -> list[int] | None:
+    """Characters of the answers as decoded; None where their texts are given: ids may stand for other characters."""
+    return None if "given" in tables.metadata(generations) else pc.utf8_length(generations["response"]).to_pylist()
 
 
 def _special_ids(chat: ChatTokenizer) -> list[int]:
