@@ -53,7 +53,8 @@ class Browser:
         return self.call(f"/element/{self.element(selector)[ELEMENT]}/text", "GET")
 
     def point(self, selector: str) -> None:
-        """Move the mouse to the middle of an element."""
+        """Move the mouse to the middle of an element, which is scrolled to: outside the window there is no mouse."""
+        self.script("document.querySelector(arguments[0]).scrollIntoView({block: 'center'})", selector)
         move = {"type": "pointerMove", "origin": self.element(selector), "x": 0, "y": 0}
         self.call("/actions", actions=[{"type": "pointer", "id": "mouse", "actions": [move]}])
 
