@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import workflow
 from attacks import attack
+from unfinished import LOG, MODEL, SHARD, SHARD_LOG, STATE, layout, mark, remove, run_began, sample_a_shard, told, write
 from users import BOB, as_user, needs_root
 
 import manage
@@ -23,28 +24,14 @@ from wspin.errors import StudyError
 from wspin.eval.responses import TaskRequests
 from wspin.generate.answer import Answer
 from wspin.generate.sampling import AnswerStore
-from wspin.manage import job_state, slurm_queue
+from wspin.manage import job_state
 from wspin.manage.job_state import JobState
 from wspin.manage.status import cell, table
 from wspin.storage import code_hash, provenance
-from wspin.storage.locks import locked, show_alive, show_driver
+from wspin.storage.locks import locked, show_driver
 from wspin.study import jobs
 from wspin.study.paths import StudyPaths
 from wspin.train import journal
-
-MODEL = "results/two/spin/ite1/model"
-LOG = "results/two/logs/train/spin/ite1.log"
-STATE = "results/two/.state/train/spin/ite1/0123456789abcdef"
-SHARD = "results/two/spin/ite2/generations/00.parquet"
-SHARD_LOG = "results/two/logs/generate/spin/ite2/00.log"
-
-
-@pytest.fixture
-def here(study, monkeypatch):
-    """A finished study as the current folder; nothing of a run is left in it."""
-    monkeypatch.chdir(study.folder)
-    assert not list(Path(".snakemake/incomplete").iterdir())
-    return study
 
 
 @pytest.fixture
@@ -52,45 +39,6 @@ def frozen(monkeypatch):
     """The clock stands still."""
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now)
-
-
-def layout(*overlays):
-    return StudyPaths(read_study(["config/config.yaml", *overlays]))
-
-
-def told(*overlays):
-    """(model -> its row's cells, the lines below the table)"""
-    lines = table(layout(*(overlays or (workflow.TWO_ARMS,)))).splitlines()
-    end = lines.index("")
-    header, rows = lines[0], lines[2:end]
-    starts = [header.index(name) for name in ("model", *jobs.COLUMNS[:4])]
-    starts += [header.index("model", starts[-1]), header.index("scores")]
-    pieces = [[line[a:b].strip() for a, b in zip(starts, [*starts[1:], None], strict=True)] for line in rows]
-    return {model: dict(zip(jobs.COLUMNS, cells, strict=True)) for model, *cells in pieces}, lines[end + 1 :]
-
-
-def remove(*paths):
-    for path in map(Path, paths):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def mark(output, ago=0.0):
-    """Snakemake's marker of an output that is being made since so many seconds."""
-    pieces = re.findall(r".{1,254}", base64.urlsafe_b64encode(output.encode()).decode())
-    place = Path(".snakemake/incomplete", *(f"@{piece}" for piece in pieces[:-1]), pieces[-1])
-    return write(place, '{"external_jobid": null}', ago)
-
-
-def run_began(ago):
-    return write(".snakemake/locks/0.output.lock", "", ago)
-
-
-def write(path, text, ago=0.0):
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    os.utime(path, (time.time() - ago,) * 2)
-    return path
 
 
 def save_state(*steps):
@@ -272,10 +220,7 @@ def test_the_state_of_a_finished_training_is_no_interruption(here):
 
 
 def test_a_marked_job_runs_while_snakemake_lives(here):
-    remove(SHARD)
-    run_began(ago=60)
-    mark(SHARD, ago=50)
-    write(SHARD_LOG, "generate: 120 of 1200 answers  4.0/s  310 s left\n", ago=10)
+    sample_a_shard()
     with contextlib.closing(show_driver()):
         rows, below = told()
     assert rows["spin/ite2"]["generations"] == "1/2, running 10 %, 5 min left"
@@ -518,141 +463,6 @@ def test_another_user_who_may_only_read_sees_the_same(here):
         before = table(paths)
         assert as_user(BOB, lambda: table(paths)) == before
     assert "running here\nrunning: " in before
-
-
-# Who starts the jobs
-
-
-def last_line(*overlays):
-    return told(*overlays)[1][3].rpartition(" jobs done")[2]
-
-
-def test_a_job_within_a_cluster_is_no_driver(here):
-    """Snakemake runs in every job of a cluster too: that one shows `.snakemake/alive`, and may outlive the driver."""
-    remove(SHARD)
-    run_began(ago=60)
-    mark(SHARD, ago=50)
-    write(SHARD_LOG, "generate: 120 of 1200 answers  4.0/s  310 s left\n", ago=10)
-    with contextlib.closing(show_alive()):
-        assert last_line() == (
-            ", 1 running; no Snakemake is running here: it was killed, but 1 of its jobs run on: "
-            "wait for them or cancel them before you start it again"
-        )
-
-
-@pytest.mark.parametrize(
-    ("began", "process", "text"),
-    [
-        (True, "4711 on login-2", "whether Snakemake still runs on login-2 (process 4711) cannot be seen from here"),
-        (False, "4711 on login-2", "no Snakemake is running here"),
-        (True, f"4711 on {os.uname().nodename}", "no Snakemake is running here: it was killed"),
-        (True, "4711 on \x1b[2J", r"whether Snakemake still runs on \x1b[2J (process 4711) cannot be seen from here"),
-    ],
-)
-def test_a_driver_of_another_host_may_not_be_visible(here, began, process, text):
-    write(job_state.DRIVER, process)
-    if began:
-        run_began(ago=60)
-    assert last_line() == f"; {text}"
-
-
-def test_a_driver_of_another_host_whose_lock_is_seen_runs_there(here):
-    with contextlib.closing(show_driver()):
-        write(job_state.DRIVER, "4711 on login-2")
-        assert last_line() == "; Snakemake is running on login-2"
-
-
-# In SLURM's queue
-
-
-@pytest.fixture
-def squeue(tmp_path, monkeypatch):
-    """A stand-in for squeue that prints a file's lines and notes how it was called."""
-
-    def answer(lines, code=0, errors=""):
-        (tmp_path / "bin").mkdir(exist_ok=True)
-        (tmp_path / "lines").write_text(lines)
-        (tmp_path / "errors").write_text(errors)
-        program = tmp_path / "bin/squeue"
-        script = f'echo "$@" >> {tmp_path}/calls; cat {tmp_path}/errors >&2; cat {tmp_path}/lines; exit {code}'
-        program.write_text(f"#!/bin/sh\n{script}\n")
-        program.chmod(0o755)
-        monkeypatch.setenv("PATH", f"{tmp_path}/bin{os.pathsep}{os.environ['PATH']}")
-        return tmp_path / "calls"
-
-    return answer
-
-
-def submit(output, number, ago=50):
-    path = mark(output, ago)
-    return write(path, json.dumps({"external_jobid": number}), ago)
-
-
-def test_a_pending_job_tells_why_it_waits(here, squeue):
-    remove(SHARD)
-    calls = squeue("47|PENDING|Resources\n48|RUNNING|None\n")
-    run_began(ago=60)
-    submit(SHARD, "47")
-    with contextlib.closing(show_driver()):
-        rows, below = told()
-    assert rows["spin/ite2"]["generations"] == "1/2, queued"
-    words = "it waits for free GPUs, processors or memory (Resources)"
-    assert below[4:] == [f"queued: {SHARD}: {words}, SLURM job 47 ({SHARD_LOG})"]
-    assert "--jobs=47" in calls.read_text().split()
-
-
-def test_a_pending_job_of_a_killed_driver_waits_on(here, squeue):
-    remove(SHARD)
-    squeue("47|PENDING|(Priority)\n")
-    submit(SHARD, "47")
-    assert last_line().startswith(", 1 queued; no Snakemake is running here, but 1 of its jobs run on: ")
-
-
-def test_a_job_that_slurm_has_started_runs(here, squeue):
-    remove(SHARD)
-    squeue("47|RUNNING|None\n")
-    submit(SHARD, "47")
-    assert told()[0]["spin/ite2"]["generations"] == "1/2, running"
-
-
-@pytest.mark.parametrize(
-    ("lines", "code", "errors"),
-    [
-        ("", 0, ""),
-        ("47|COMPLETED|None\n", 0, ""),
-        ("", 1, "slurm_load_jobs error: Invalid job id specified"),
-        ("", 1, "down"),
-    ],
-)
-def test_a_job_that_has_left_the_queue_does_not_wait(here, squeue, lines, code, errors):
-    remove(SHARD)
-    squeue(lines, code, errors)
-    submit(SHARD, "47")
-    assert told()[0]["spin/ite2"]["generations"] == "1/2, interrupted"
-
-
-def test_the_queue_is_not_asked_for_what_is_no_number(here, squeue):
-    calls = squeue("")
-    remove(SHARD)
-    submit(SHARD, "--help; touch x")
-    write(mark(MODEL), "[" * 5000)
-    told()
-    assert not calls.exists()
-
-
-@pytest.mark.parametrize(
-    ("reason", "words"),
-    [
-        ("QOSMaxGRESPerUser", "a limit of its QOS is reached (QOSMaxGRESPerUser)"),
-        ("AssocGrpGRES", "a limit of its account is reached (AssocGrpGRES)"),
-        ("(ReqNodeNotAvail, UnavailableNodes:n1)", "the nodes that it needs are down, or reserved for maintenance ("),
-        ("launch_failed_requeued_held", "its start failed on a node and SLURM holds it; scontrol release it ("),
-        ("SomethingNew", "SomethingNew"),
-        ("a\x1b[2J", r"a\x1b[2J"),
-    ],
-)
-def test_reasons_are_in_words(reason, words):
-    assert slurm_queue.in_words(reason).startswith(words)
 
 
 # Again and again

@@ -1,0 +1,138 @@
+"""Who starts a study's jobs, and which of them wait in SLURM's queue, as `status` tells it."""
+
+import contextlib
+import json
+import os
+
+import pytest
+from unfinished import MODEL, SHARD, SHARD_LOG, last_line, mark, remove, run_began, sample_a_shard, told, write
+
+from wspin.manage import job_state, slurm_queue
+from wspin.storage.locks import show_alive, show_driver
+
+# Who starts the jobs
+
+
+def test_a_job_within_a_cluster_is_no_driver(here):
+    """Snakemake runs in every job of a cluster too: that one shows `.snakemake/alive`, and may outlive the driver."""
+    sample_a_shard()
+    with contextlib.closing(show_alive()):
+        assert last_line() == (
+            ", 1 running; no Snakemake is running here: it was killed, but 1 of its jobs run on: "
+            "wait for them or cancel them before you start it again"
+        )
+
+
+@pytest.mark.parametrize(
+    ("began", "process", "text"),
+    [
+        (True, "4711 on login-2", "whether Snakemake still runs on login-2 (process 4711) cannot be seen from here"),
+        (False, "4711 on login-2", "no Snakemake is running here"),
+        (True, f"4711 on {os.uname().nodename}", "no Snakemake is running here: it was killed"),
+        (True, "4711 on \x1b[2J", r"whether Snakemake still runs on \x1b[2J (process 4711) cannot be seen from here"),
+    ],
+)
+def test_a_driver_of_another_host_may_not_be_visible(here, began, process, text):
+    write(job_state.DRIVER, process)
+    if began:
+        run_began(ago=60)
+    assert last_line() == f"; {text}"
+
+
+def test_a_driver_of_another_host_whose_lock_is_seen_runs_there(here):
+    with contextlib.closing(show_driver()):
+        write(job_state.DRIVER, "4711 on login-2")
+        assert last_line() == "; Snakemake is running on login-2"
+
+
+# In SLURM's queue
+
+
+@pytest.fixture
+def squeue(tmp_path, monkeypatch):
+    """A stand-in for squeue that prints a file's lines and notes how it was called."""
+
+    def answer(lines, code=0, errors=""):
+        (tmp_path / "bin").mkdir(exist_ok=True)
+        (tmp_path / "lines").write_text(lines)
+        (tmp_path / "errors").write_text(errors)
+        program = tmp_path / "bin/squeue"
+        script = f'echo "$@" >> {tmp_path}/calls; cat {tmp_path}/errors >&2; cat {tmp_path}/lines; exit {code}'
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}/bin{os.pathsep}{os.environ['PATH']}")
+        return tmp_path / "calls"
+
+    return answer
+
+
+def submit(output, number, ago=50):
+    path = mark(output, ago)
+    return write(path, json.dumps({"external_jobid": number}), ago)
+
+
+def test_a_pending_job_tells_why_it_waits(here, squeue):
+    remove(SHARD)
+    calls = squeue("47|PENDING|Resources\n48|RUNNING|None\n")
+    run_began(ago=60)
+    submit(SHARD, "47")
+    with contextlib.closing(show_driver()):
+        rows, below = told()
+    assert rows["spin/ite2"]["generations"] == "1/2, queued"
+    words = "it waits for free GPUs, processors or memory (Resources)"
+    assert below[4:] == [f"queued: {SHARD}: {words}, SLURM job 47 ({SHARD_LOG})"]
+    assert "--jobs=47" in calls.read_text().split()
+
+
+def test_a_pending_job_of_a_killed_driver_waits_on(here, squeue):
+    remove(SHARD)
+    squeue("47|PENDING|(Priority)\n")
+    submit(SHARD, "47")
+    assert last_line().startswith(", 1 queued; no Snakemake is running here, but 1 of its jobs run on: ")
+
+
+def test_a_job_that_slurm_has_started_runs(here, squeue):
+    remove(SHARD)
+    squeue("47|RUNNING|None\n")
+    submit(SHARD, "47")
+    assert told()[0]["spin/ite2"]["generations"] == "1/2, running"
+
+
+@pytest.mark.parametrize(
+    ("lines", "code", "errors"),
+    [
+        ("", 0, ""),
+        ("47|COMPLETED|None\n", 0, ""),
+        ("", 1, "slurm_load_jobs error: Invalid job id specified"),
+        ("", 1, "down"),
+    ],
+)
+def test_a_job_that_has_left_the_queue_does_not_wait(here, squeue, lines, code, errors):
+    remove(SHARD)
+    squeue(lines, code, errors)
+    submit(SHARD, "47")
+    assert told()[0]["spin/ite2"]["generations"] == "1/2, interrupted"
+
+
+def test_the_queue_is_not_asked_for_what_is_no_number(here, squeue):
+    calls = squeue("")
+    remove(SHARD)
+    submit(SHARD, "--help; touch x")
+    write(mark(MODEL), "[" * 5000)
+    told()
+    assert not calls.exists()
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("QOSMaxGRESPerUser", "a limit of its QOS is reached (QOSMaxGRESPerUser)"),
+        ("AssocGrpGRES", "a limit of its account is reached (AssocGrpGRES)"),
+        ("(ReqNodeNotAvail, UnavailableNodes:n1)", "the nodes that it needs are down, or reserved for maintenance ("),
+        ("launch_failed_requeued_held", "its start failed on a node and SLURM holds it; scontrol release it ("),
+        ("SomethingNew", "SomethingNew"),
+        ("a\x1b[2J", r"a\x1b[2J"),
+    ],
+)
+def test_reasons_are_in_words(reason, words):
+    assert slurm_queue.in_words(reason).startswith(words)
