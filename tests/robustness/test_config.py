@@ -205,12 +205,12 @@ CASES = [
     Case(
         "a section as a list",
         written("train: [beta, 0.2]\n"),
-        "study.yaml:1: train: expected a section, `key: value`, found ['beta', 0.2]",
+        "study.yaml:1: train: expected a section, `key: value`, found ['beta', 0.2]; write `beta: ...` without the dash or brackets",
     ),
     Case(
         "arms as a list of names",
         written("arms: [spin, wspin]\n"),
-        "study.yaml:1: arms: expected a section, `key: value`, found ['spin', 'wspin']",
+        "study.yaml:1: arms: expected a section, `key: value`, found ['spin', 'wspin']; write `spin: ...` without the dash or brackets",
     ),
     Case(
         "a word in place of a schedule",
@@ -315,7 +315,7 @@ CASES = [
     Case(
         "more iterations than a list has values",
         written("train: {learning_rate: [5.0e-7, 5.0e-7, 1.0e-7, 1.0e-7]}\n", "--config", "iterations=5"),
-        "study.yaml:1: train.learning_rate: expected one value or a list of 5, one for each iteration, found a list of 4",
+        "--config: iterations: contradicts study.yaml:1: train.learning_rate: expected one value or a list of 5, one for each iteration, found a list of 4",
     ),
     Case(
         "lower above upper",
@@ -470,12 +470,12 @@ study.yaml:1: eval.suites.new.piqa: no metric; add one to report.metrics, such a
     Case(
         "two arms that differ by case alone",
         written("arms: {Spin: {}}\n"),
-        "study.yaml:1: arms.Spin: expected a name of a-z, 0-9, `_`, `.` and `-` that begins with a letter, found 'Spin'",
+        "study.yaml:1: arms.Spin: expected a name of a-z, 0-9, `_`, `.` and `-` that begins with a letter, found 'Spin'; rename it",
     ),
     Case(
         "an arm with a Cyrillic letter",
         written("arms: {sp\u0456n: {}}\n"),
-        "study.yaml:1: arms.sp\\u0456n: expected a name of a-z, 0-9, `_`, `.` and `-` that begins with a letter, found 'sp\\u0456n'",
+        "study.yaml:1: arms.sp\\u0456n: expected a name of a-z, 0-9, `_`, `.` and `-` that begins with a letter, found 'sp\\u0456n'; rename it",
     ),
     Case(
         "an arm's name of 300 characters",
@@ -524,7 +524,7 @@ study.yaml:1: eval.suites.new.piqa: no metric; add one to report.metrics, such a
         "a fork from an iteration that does not exist",
         written("arms: {mine: {fork: {from: spin, at: 4}}}\n"),
         """\
-study.yaml:1: arms.mine.fork.at: 'spin' has no iteration 4
+study.yaml:1: arms.mine.fork.at: 'spin' has no iteration 4; its last is 3
 study.yaml:1: arms.mine.fork.at: the arm ends before iteration 4""",
     ),
     Case(

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from wspin.iteration import Iteration
 
 from .base import Section
-from .explain import Complaint, complaints_of
+from .explain import Complaint, complaints_of, nearest
 from .losses import LOSSES, divergence_read, loss_keys, usable_keys
 from .reader import Place
 from .scorers import NO_MODEL, NONE, TEACHER_SOURCES, Scorer
@@ -20,7 +20,8 @@ from .weigh_checks import check_settings
 
 def unknown_model(study: Study, place: Place, name: str | None) -> Iterator[Complaint]:
     if name is not None and name not in study.models:
-        yield place, f"no model {name!a} in the registry; it holds {', '.join(study.models)}"
+        known = ", ".join(study.models)
+        yield place, f"no model {name!a} in the registry; it holds {known}{nearest(name, study.models)}"
 
 
 def unknown_trained(study: Study, place: Place, name: str | None) -> Iterator[Complaint]:
@@ -39,7 +40,7 @@ def unknown_trained(study: Study, place: Place, name: str | None) -> Iterator[Co
 
 def unknown_arm(study: Study, place: Place, name: str) -> Iterator[Complaint]:
     if name not in study.arms:
-        yield place, f"no arm {name!a}; there are {', '.join(study.arms)}"
+        yield place, f"no arm {name!a}; there are {', '.join(study.arms)}{nearest(name, study.arms)}"
 
 
 def repeated(place: Place, names: list[str]) -> Iterator[Complaint]:
@@ -84,7 +85,8 @@ def check_training(
             remedy = f"give train.{'sft' if train.loss == 'sft' else 'dpo'}.{key} one value"
             yield place, f"{key} is a list per iteration, and this model has no iterations: {remedy}"
         elif len(value) < iterations and (key in settings or len(value) == study.iterations):
-            yield (*place, key), _values(iterations, value)
+            own = "" if key in settings else f" in train.{key}; give {'.'.join(place)} its own"
+            yield (*place, key), _values(iterations, value) + own
 
 
 def _reference(train: Train, place: Place, settings: dict[str, Any]) -> Iterator[Complaint]:
@@ -146,7 +148,8 @@ def _fork(study: Study, name: str, fork: Fork) -> Iterator[Complaint]:
         elif parent.fork:
             yield (*place, "from"), f"{fork.from_!r} is a fork itself; fork from {parent.fork.from_!r}"
         elif fork.at >= (parent.iterations or study.iterations):
-            yield (*place, "at"), f"{fork.from_!r} has no iteration {fork.at}"
+            last = (parent.iterations or study.iterations) - 1
+            yield (*place, "at"), f"{fork.from_!r} has no iteration {fork.at}; its last is {last}"
     if fork.at >= (arm.iterations or study.iterations):
         yield (*place, "at"), f"the arm ends before iteration {fork.at}"
     if arm.start:

@@ -113,7 +113,7 @@ PATTERNS = {  # in the words of messages
     PUSH_NAME: "a repository on the hub, `owner/name`",
     r"^[0-9a-f]{64}$": "the 64 hex digits of a checksum",
     r"^[a-z][a-z0-9_-]*$": "the name of a folder, of a-z, 0-9, `_` and `-`, that begins with a letter",
-    f"^{ENTRY_NAME}$": "a name of a-z, 0-9, `_`, `.` and `-` that begins with a letter",
+    f"^{ENTRY_NAME}$": "a name of a-z, 0-9, `_`, `.` and `-` that begins with a letter; rename it",
 }
 Engine = Literal["transformers", "vllm"]
 PRECISIONS = ("float32", "bfloat16")

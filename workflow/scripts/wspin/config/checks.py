@@ -10,7 +10,7 @@ from wspin.errors import StudyError
 from wspin.iteration import Iteration
 
 from .arms import check_arms, check_weights, loss_of, repeated, unknown_arm, unknown_model
-from .explain import Complaint
+from .explain import Complaint, nearest
 from .published import PublishedTable, table_rows
 from .reader import Place
 from .registry import check_dtypes, check_registry, check_templates
@@ -161,7 +161,8 @@ def _groups(study: Study) -> Iterator[Complaint]:
             yield place, f"{group!r} is a task; choose another name for the mean"
         for task in tasks:
             if task not in study.report.metrics:
-                yield place, f"no task {task!r} in report.metrics; there are {', '.join(study.report.metrics)}"
+                known, guess = ", ".join(study.report.metrics), nearest(task, study.report.metrics)
+                yield place, f"no task {task!r} in report.metrics; there are {known}{guess}"
 
 
 def _engines(study: Study) -> Iterator[Complaint]:
@@ -169,15 +170,17 @@ def _engines(study: Study) -> Iterator[Complaint]:
     place, settings = ("eval", "engine"), study.eval
     by_suite = isinstance(settings.engine, dict)
     engines = settings.engine if by_suite else dict.fromkeys(settings.suites, settings.engine)
+    if missing := [suite for suite in settings.suites if suite not in engines]:
+        names = f"suite{'s' * (len(missing) > 1)} {', '.join(map(repr, missing))}"
+        yield place, f"no engine for {names}; add one, such as `{missing[0]}: transformers`"
     for suite in settings.suites:
-        if suite not in engines:
-            yield place, f"no engine for suite {suite!r}; add one, such as `{suite}: transformers`"
-        elif engines[suite] == "vllm" and suite in settings.sources and settings.sources[suite].heldout:
+        if engines.get(suite) == "vllm" and suite in settings.sources and settings.sources[suite].heldout:
             message = f"vllm cannot tokenise the held-out rows of suite {suite!r} as training does; use transformers"
             yield (*place, suite) if by_suite else place, message
     for suite in engines:
         if suite not in settings.suites:
-            yield (*place, suite), f"no suite {suite!r}; there are {', '.join(settings.suites)}"
+            known = ", ".join(settings.suites)
+            yield (*place, suite), f"no suite {suite!r}; there are {known}{nearest(suite, settings.suites)}"
 
 
 def _heldout_templates(study: Study) -> Iterator[Complaint]:

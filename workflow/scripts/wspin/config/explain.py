@@ -3,6 +3,7 @@
 import difflib
 import functools
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import ValidationError
@@ -75,12 +76,14 @@ def value_message(entry: dict[str, Any]) -> str:
     else:
         message = entry["msg"].removeprefix("Value error, ")
     expected, separator, remedy = message.partition(";")
+    if kind in ("dict_type", "model_type") and isinstance(value, list) and value:
+        entries = ", ".join(f"{name}: ..." for name in value[:1] if isinstance(name, str)) or "key: value"
+        separator, remedy = ";", f" write `{entries}` without the dash or brackets"
     if kind == "string_type" and not isinstance(value, list):
         text = "remove it" if value is None else "quote text in braces" if isinstance(value, dict) else "quote it"
         separator, remedy = ";", f" {text}"
-    if kind == "literal_error" and (near := _nearest(str(value).lower(), re.findall("'([^']+)'", context["expected"]))):
-        separator, remedy = ";", f" did you mean {near!r}?"
-    return f"{expected}, found {show_value(value)}{separator}{remedy}"
+    guess = nearest(str(value).lower(), re.findall("'([^']+)'", context["expected"])) if kind == "literal_error" else ""
+    return f"{expected}, found {show_value(value)}{separator}{remedy}{guess}"
 
 
 def show_value(value: Any) -> str:
@@ -94,8 +97,8 @@ def _unknown_key(place: Place, section: type[Section]) -> str:
     *above, key = place
     if len(place) == 3 and place[0] == "arms" and key in Study.model_fields:
         return f"an arm may not set `{key}`, it is the study's: use another results folder"
-    if near := _nearest(key, _valid_keys(tuple(above), section)):
-        return f"unknown key; did you mean `{near}`?"
+    if near := _close(key, _valid_keys(tuple(above), section)):
+        return f"unknown key; did you mean `{near[0]}`?"
     inner = {"train": Train.model_fields, "weigh": Weigh.model_fields} if len(place) == 3 and place[0] == "arms" else {}
     if section is Study and not above:
         inner = {name: _valid_keys((name,), section) for name in Study.model_fields}
@@ -104,8 +107,13 @@ def _unknown_key(place: Place, section: type[Section]) -> str:
     return "unknown key; remove it, config/README.md lists the valid ones"
 
 
-def _nearest(name: str, names: list[str]) -> str:
-    return next(iter(difflib.get_close_matches(name, names, n=1)), "")
+def nearest(name: str, names: Iterable[str]) -> str:
+    """`; did you mean 'X'?`, if one of the names is similar."""
+    return next((f"; did you mean {near!r}?" for near in _close(name, names)), "")
+
+
+def _close(name: str, names: Iterable[str]) -> list[str]:
+    return difflib.get_close_matches(name, list(names), n=1)
 
 
 @functools.cache

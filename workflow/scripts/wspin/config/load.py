@@ -13,8 +13,9 @@ from pydantic import ValidationError
 
 from wspin.errors import StudyError
 
+from .blame import Blame, Checked
 from .checks import complaints
-from .explain import Complaint, complaints_of
+from .explain import complaints_of
 from .reader import Layer, Place, complaint_line, read_layer
 from .replicates import Replicates, check_seeds
 from .study import Study, merge
@@ -50,7 +51,20 @@ def read_study(files: Sequence[str | Path], command_line: dict[str, Any] | None 
 
 def _study(layers: Sequence[Layer], idle_nulls: dict[Place, str]) -> Study:
     """The study of merged layers, if it is valid, and every null deletes something."""
-    places = {place: line for layer in layers for place, line in layer.places.items()}
+    blame = Blame(layers, _check)
+    wrong = {place for place, _ in blame.checked.complaints}
+    idle = {
+        place: line
+        for place, line in idle_nulls.items()
+        if wrong.isdisjoint(place[:depth] for depth in range(len(place) + 1))
+    }
+    if mistakes := [*idle.values(), *blame.lines()]:
+        raise StudyError(*mistakes)
+    return blame.checked.study
+
+
+def _check(layers: Sequence[Layer]) -> Checked:
+    """Validate merged layers. A mistake in an entry that has replicates is one of the entry."""
     mapping = merge(*(layer.values for layer in layers))
     _drop_rows(mapping, layers)
     pinned = read_lock(Path(LOCK_FILE))
@@ -60,19 +74,13 @@ def _study(layers: Sequence[Layer], idle_nulls: dict[Place, str]) -> Study:
     try:
         study = Study.model_validate(mapping)
     except ValidationError as error:
-        found = complaints_of(error, Study)
-    else:
-        study, found = _replicated(study)
-    wrong = {place for place, _ in found}
-    idle = {
-        place: line
-        for place, line in idle_nulls.items()
-        if wrong.isdisjoint(place[:depth] for depth in range(len(place) + 1))
-    }
-    mistakes = [*idle.values(), *(complaint_line(places, *complaint) for complaint in found)]
-    if mistakes:
-        raise StudyError(*mistakes)
-    return study
+        return Checked(None, 1, complaints_of(error, Study))
+    if found := list(check_seeds(study)):
+        return Checked(None, 2, found)
+    replicates = Replicates(study)
+    study, origins = replicates.expanded(), replicates.origins()
+    named = [((*origins.get(place[:2], place[:2]), *place[2:]), message) for place, message in complaints(study)]
+    return Checked(study, 3, named)
 
 
 def _drop_rows(mapping: dict[str, Any], layers: Iterable[Layer]) -> None:
@@ -99,16 +107,6 @@ def _section(values: dict[str, Any], *keys: str) -> dict[str, Any]:
     for key in keys:
         values = values.get(key) if isinstance(values, dict) else None
     return values if isinstance(values, dict) else {}
-
-
-def _replicated(study: Study) -> tuple[Study, list[Complaint]]:
-    """The study with its replicates, and what is wrong with it; a mistake in what is replicated once."""
-    if found := list(check_seeds(study)):
-        return study, found
-    replicates = Replicates(study)
-    study, origins = replicates.expanded(), replicates.origins()
-    named = [((*origins.get(place[:2], place[:2]), *place[2:]), message) for place, message in complaints(study)]
-    return study, list(dict.fromkeys(named))
 
 
 def merge_files(files: Sequence[str | Path]) -> dict[str, Any]:
