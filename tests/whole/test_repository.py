@@ -2,11 +2,11 @@
 
 import importlib
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import page_commands
 import pytest
 import workflow
 import yaml
@@ -26,7 +26,6 @@ RULES = {name: body.rstrip() for file in SNAKEFILES for name, body in RULE.finda
 WORKING = {name: body for name, body in RULES.items() if "    shell:" in body}
 STARTED = re.compile(r"workflow/scripts/(\w+)\.py( [a-z_]+)?")
 COMMANDS = sorted({(name, command.strip()) for body in WORKING.values() for name, command in STARTED.findall(body)})
-FENCED = re.compile(r"^```(?:bash|sh|console)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def lines(file):
@@ -180,30 +179,9 @@ def test_no_file_names_a_place_on_somebodys_machine(repository):
 # README
 
 
-def commands(tool):
-    """Commands of the README's blocks that begin with a tool, without those that hold a placeholder."""
-    blocks = "\n".join(FENCED.findall((ROOT / "README.md").read_text()))
-    pieces = [piece.split("#")[0].strip() for line in blocks.splitlines() for piece in line.split("&&")]
-    return [piece for piece in pieces if piece.startswith(f"{tool} ") and not re.search(r"[<{]|\.\.\.", piece)]
-
-
-@pytest.mark.parametrize("command", commands("snakemake"))
-def test_a_command_of_the_readme_plans_something(repository, command):
-    given = shlex.split(command)[1:]
-    code, told = tool(sys.executable, "-m", "snakemake", "--dry-run", *given, cwd=repository.folder)
-    assert code == 0, told
-    assert workflow.Plan(told).jobs
-
-
-@pytest.mark.parametrize("command", commands("make"))
-def test_a_make_command_of_the_readme_is_a_target(command):
-    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    assert [word for word in shlex.split(command)[1:] if "=" not in word and word not in targets] == []
-
-
 def test_the_readme_has_its_two_commands():
-    assert {"make demo", "make test"} <= set(commands("make"))
-    assert commands("snakemake")
+    found = {command.words for command in page_commands.all_commands() if command.page == "README.md"}
+    assert {("make", "demo"), ("make", "test")} <= found
 
 
 def first_column(page, mark):
