@@ -11,6 +11,9 @@ import sys
 from inspect import signature
 from pathlib import Path
 
+if not (main := workflow.modifier.is_main_snakefile()) or Path.cwd() != Path(workflow.basedir).resolve():
+    found = Path.cwd() if main else "a module of another Snakefile"
+    sys.exit(f"Snakefile: expected to start in its own folder, found {found}; `cd` there (docs/your-own.md)")
 sys.path.append(str(Path(workflow.basedir) / "workflow" / "scripts"))
 
 from wspin.config.load import read_study
@@ -27,7 +30,6 @@ from wspin.study.launch import Launch
 from wspin.study.paths import StudyPaths
 
 gc.set_threshold(100_000)  # collecting in a large plan, which holds no garbage, takes a tenth of Snakemake's time
-
 # Jobs run in the Python that runs snakemake, unless conda gives them another.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))
 

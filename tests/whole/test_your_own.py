@@ -1,7 +1,9 @@
-"""The overlays of docs/your-own.md are read, and together they plan what the page says."""
+"""The overlays of docs/your-own.md are read, and plan what the page says; its rule of another workflow runs a study."""
 
 import json
 import re
+import subprocess
+import sys
 
 import pytest
 import workflow
@@ -50,3 +52,67 @@ def test_together_they_are_planned(overlays, tmp_path):
     assert "results/model/logprobs/mistral/gold/00.parquet" in plan.made("logprobs_scorer")
     assert "results/model/wspin/ite3/scores/boolq.json" in plan.made("eval")
     assert len([path for path in plan.made("generate") if path.startswith("results/model/sft/generations")]) == 2
+
+
+# Inside another workflow
+
+
+@pytest.fixture
+def outer(tmp_path):
+    """Runs the page's Snakefile in a folder of its own, with a study of stubs of which it makes the prompts alone."""
+    study = workflow.checkout(tmp_path / "study")
+    study.use_stubs()
+    (program := study.folder / ".venv/bin/snakemake").parent.mkdir(parents=True)
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m snakemake "$@"\n')
+    program.chmod(0o755)
+    (tmp_path / "outer").mkdir()
+    (text,) = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    paths = {"/data/wspin": str(study.folder), "/data/mine.yaml": str(study.folder / workflow.TWO_ARMS)}
+    paths |= {"local all": "local results/two/data/prompts.parquet"}
+    for name, path in paths.items():
+        assert name in text
+        text = text.replace(name, path)
+    (tmp_path / "outer/Snakefile").write_text(text)
+    return tmp_path / "outer", study.folder
+
+
+def start(folder, *arguments):
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", *arguments]
+    return subprocess.run(
+        command, cwd=folder, env=workflow.environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+def test_a_rule_of_another_workflow_runs_the_study(outer):
+    folder, study = outer
+    done = start(folder)
+    assert done.returncode == 0, done.stdout
+    assert (study / "results/two/data/prompts.parquet").exists()
+    assert (folder / "spin.done").exists()
+    assert "Nothing to be done" in start(folder).stdout
+
+
+MODULE = """\
+module spin:
+    snakefile: "../study/Snakefile"
+    config: {}
+
+use rule * from spin as spin_*
+"""
+
+
+@pytest.mark.parametrize(
+    ("snakefile", "arguments", "found"),
+    [
+        (MODULE, (), "a module of another Snakefile"),
+        ("", ("--snakefile", "../study/Snakefile"), "{folder}"),
+        ("", ("--snakefile", "../study/Snakefile", "--directory", "."), "{folder}"),
+    ],
+)
+def test_a_module_and_another_folder_are_refused_in_a_line(outer, snakefile, arguments, found):
+    folder, _ = outer
+    (folder / "Snakefile").write_text(snakefile)
+    done = start(folder, "--dry-run", *arguments)
+    expected = f"found {found.format(folder=folder)}; `cd` there (docs/your-own.md)"
+    assert done.returncode == 1
+    assert done.stdout.strip() == f"Snakefile: expected to start in its own folder, {expected}"
