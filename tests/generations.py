@@ -7,6 +7,9 @@ import time
 
 import workflow
 
+from wspin.config.stages import Dialogue
+from wspin.data.chat import ChatTokenizer
+from wspin.models import folders
 from wspin.storage import tables
 
 EOS = "<|endoftext|>"
@@ -44,6 +47,16 @@ def run(command):
 def read(path):
     table = tables.read(path, "generations")
     return table.drop_columns("prompt_id").to_pylist()
+
+
+def prompts_of(folder, count=14):
+    return tables.read(folder / f"prompts{count}.parquet", "prompts")["prompt"].to_pylist()
+
+
+def chat_of(folder):
+    """The tokenizer of a model in the template of `job`."""
+    settings = Dialogue(template="human-assistant", eos=EOS, max_prompt_tokens=96, max_tokens=128, eos_on_cut=False)
+    return ChatTokenizer(folders.load_tokenizer(folder), settings)
 
 
 def kill_in_the_middle(command, output):

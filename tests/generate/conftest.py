@@ -1,10 +1,16 @@
 """The model of the jobs that are killed."""
 
-import pytest
-from generations import EOS
+import shutil
 
+import pytest
+from generations import EOS, job, run
+
+import train
+from wspin.config.flags import flags
 from wspin.config.sources import Scratch
+from wspin.config.stages import Dialogue
 from wspin.models import folders, scratch
+from wspin.storage import tables
 
 
 @pytest.fixture(scope="session")
@@ -21,4 +27,33 @@ def talkative(texts, tmp_path_factory):
             if weight.dim() > 1:
                 weight.mul_(10.0)
     folders.publish(model, made, folder, folder.with_suffix(".json"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(scratch_model, texts, train_settings, tmp_path_factory):
+    """Folder of a model that `train` made to spell words backward, beside the rows, `prompts.parquet`."""
+    folder = tmp_path_factory.mktemp("trained")
+    ids = [f"train-{i:02}" for i in range(14)]
+    rows = {"prompt_id": ids, "prompt": texts[:14], "response": texts[14:], "split": ["train"] * 14}
+    tables.write(folder / "prompts.parquet", "prompts", rows, {})
+    strong = {"optimizer": "adamw", "learning_rate": 1e-2, "epochs": 60, "global_batch": 7, "save_every": 999}
+    settings = train_settings(loss="sft", beta=None, label_smoothing=None, **strong)
+    dialogue = Dialogue(template="human-assistant", eos=EOS, max_prompt_tokens=96, max_tokens=128, eos_on_cut=False)
+    files = {"model": scratch_model, "manifest": scratch_model.with_suffix(".json"), "rows": folder / "prompts.parquet"}
+    files |= {"state": folder / "state", "output": folder / "model", "output-manifest": folder / "model.json"}
+    files |= {"metrics": folder / "metrics.jsonl"}
+    words = [word for name, path in files.items() for word in (f"--{name}", path)]
+    words += [*flags(settings), *flags(dialogue), *("--seed", 42, 0, "--processes", 1, "--replays", 0)]
+    train.main([str(word) for word in (*words, "--autocast", "float32")])
+    return folder / "model"
+
+
+@pytest.fixture(scope="session")
+def answered(trained, tmp_path_factory):
+    """A folder with the study's greedy answers of the trained model to the prompts of its training."""
+    folder = tmp_path_factory.mktemp("answered")
+    shutil.copyfile(trained.with_name("prompts.parquet"), folder / "prompts14.parquet")
+    lengths = {"temperature": 0, "max-prompt-tokens": 96, "max-tokens": 128}
+    run(job(folder, trained, folder / "answers.parquet", count=14, **lengths))
     return folder

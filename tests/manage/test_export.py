@@ -12,6 +12,7 @@ from attacks import attack
 from wspin.config.load import read_results
 from wspin.errors import StudyError
 from wspin.manage import upload
+from wspin.models import folders
 from wspin.storage import provenance
 from wspin.storage.files import sha256
 from wspin.study.paths import StudyPaths
@@ -54,6 +55,17 @@ def test_other_files_of_the_folder_stay(export):
     (export.model / "logs/model.safetensors").write_text("secret")
     manifest = json.loads(export.model.with_name("manifest.json").read_text())
     assert export().keys() == {*manifest["files"], "README.md", "provenance.json"}
+
+
+def test_what_other_programs_need_goes_along(export):
+    for name in ("chat_template.jinja", "generation_config.json"):
+        (export.model / name).write_text("{}")
+        put_in_manifest(export.model, name, export.model / name)
+    manifest = export.model.with_name("manifest.json")
+    files = json.loads(manifest.read_text())["files"]
+    folders.write_manifest(export.model, manifest)
+    assert json.loads(manifest.read_text())["files"] == files
+    assert export()["chat_template.jinja"] == b"{}"
 
 
 @attack(

@@ -197,11 +197,17 @@ def test_the_model_still_loads_and_is_what_its_manifest_says(results):
     assert [str(path) for path, _ in stale.stale_results(results)[0]] == [str(results / MODEL / "model")]  # code "c0de"
 
 
-def test_the_snippet_runs(results, monkeypatch, capsys):
+@pytest.mark.parametrize("chat_template", [None, "{{ messages[0].content }}"], ids=["plain", "as it is"])
+def test_the_snippet_runs(results, monkeypatch, capsys, chat_template):
+    """That of a folder with a chat template is shorter; folders of earlier versions have none."""
+    if chat_template:
+        (results / MODEL / "model/chat_template.jinja").write_text(chat_template)
     renew(results)
     monkeypatch.chdir(results / MODEL / "model")
-    exec(text(results).split("```python\n")[1].split("```")[0], {})
+    snippet = text(results).split("```python\n")[1].split("```")[0]
+    exec(snippet, {})
     assert capsys.readouterr().out
+    assert ("pipeline(" in snippet) is bool(chat_template)
 
 
 def test_a_card_is_left_with_a_model_that_has_just_been_made(results, tmp_path, capsys):

@@ -132,7 +132,37 @@ def test_a_list_of_ends_that_holds_the_studys_is_accepted(folder, tmp_path):
     folders.check_eos(model, 0, folder)
     folders.publish(model, folder, tmp_path / "out", tmp_path / "out.json")
     published = json.loads((tmp_path / "out" / "generation_config.json").read_text())
-    assert (published["eos_token_id"], "temperature" in published) == (0, False)
+    assert [published[key] for key in ("eos_token_id", "temperature", "do_sample")] == [0, 1.0, False]
+
+
+@pytest.mark.parametrize(
+    "earlier",
+    [
+        {"chat_template.jinja": "old"},
+        {"chat_template.json": '{"chat_template": "old"}'},
+        {"tokenizer_config.json": {"chat_template": "old"}},
+        {"tokenizer_config.json": {"chat_template": [{"name": "tool_use", "template": "old"}]}},
+    ],
+    ids=["in Jinja", "of a processor", "in the config", "several"],
+)
+def test_a_published_folder_has_one_chat_template(folder, tmp_path, earlier):
+    """Whatever its start had, in whichever of transformers' places."""
+    for name, content in earlier.items():
+        entries = json.loads((folder / name).read_text()) | content if isinstance(content, dict) else content
+        (folder / name).write_text(json.dumps(entries) if isinstance(content, dict) else content)
+    model, plain = folders.load_model(folder, "cpu"), json.loads((folder / "tokenizer_config.json").read_text())
+    folders.publish(model, folder, tmp_path / "out", tmp_path / "out.json", "new {{ messages[0].content }}")
+    assert not list(tmp_path.glob("out/chat_template.json"))
+    assert folders.load_tokenizer(tmp_path / "out").chat_template == "new {{ messages[0].content }}"
+    plain.pop("chat_template", None)
+    assert json.loads((tmp_path / "out/tokenizer_config.json").read_text()) == plain
+    folders.verified_hash(tmp_path / "out", tmp_path / "out.json")
+
+
+def test_without_a_chat_template_of_the_study_the_starts_own_stays(folder, tmp_path):
+    (folder / "chat_template.jinja").write_text("own")
+    folders.publish(folders.load_model(folder, "cpu"), folder, tmp_path / "out", tmp_path / "out.json")
+    assert (tmp_path / "out/chat_template.jinja").read_text() == "own"
 
 
 def test_a_list_of_ends_without_the_studys_is_refused(folder):

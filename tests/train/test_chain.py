@@ -104,3 +104,6 @@ def test_trap_06_a_chain_keeps_the_tokenizer_of_its_start(study, family, tokeniz
     assert len({entries["model"] for entries in said}) == 3
     for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
         assert (model / name).read_bytes() == (start / name).read_bytes()
+    turn = [{"role": "user", "content": WORDS[0]}]
+    text = folders.load_tokenizer(model).apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+    assert text == f"\n\n<Human>:{WORDS[0]}\n\n<Assistant>:"

@@ -70,7 +70,8 @@ def train(arguments, settings, dialogue, answers, state):
         speed = run.train(model, items, settings, arguments.autocast, arguments.seed, state)
         weights = distributed.full_state_dict(model)
         if distributed.rank() == 0:
-            folders.publish(model, arguments.model, arguments.output, arguments.output_manifest, weights)
+            output = (arguments.output, arguments.output_manifest)
+            folders.publish(model, arguments.model, *output, chat.chat_template, weights)
             with files.whole_file(arguments.metrics) as temporary:
                 temporary.write_bytes((state / "metrics.jsonl").read_bytes())
     return speed

@@ -10,6 +10,7 @@ TEMPLATES = {
 }
 
 
+CHAT_FILE = "chat_template.jinja"  # where transformers has a model's chat template
 CHAT = "chat"  # in place of a template: the chat template of the model's own tokenizer
 
 

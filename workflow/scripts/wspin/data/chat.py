@@ -49,6 +49,11 @@ class ChatTokenizer:
     def template(self) -> Template:
         return Template(self.settings.template, self.tokenizer)
 
+    @property
+    def chat_template(self) -> str | None:
+        """What models trained in this template carry for other programs; None: they have the tokenizer's own."""
+        return self.template.chat_template(self.settings.eos)
+
     @cached_property
     def eos(self) -> int:
         """Id of the end-of-answer token. Raises `StudyError` if it is not an added token of the tokenizer."""

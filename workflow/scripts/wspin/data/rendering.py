@@ -1,5 +1,6 @@
 """Puts a user's text into a template of the study, or into the chat template of a model's tokenizer."""
 
+import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,6 +10,19 @@ from wspin.storage import tables
 from wspin.templates import CHAT, TEMPLATES, known_templates
 
 PLACE = "{prompt}"
+# The study trains on one turn of a user; further turns follow in the same way, with BOS before the first alone. What
+# stands before an answer belongs to the user's turn, so `add_generation_prompt` changes nothing.
+TURNS = """\
+{{- bos }}
+{%- for message in messages %}
+{%- if message['role'] == 'user' %}
+{{- before + message['content'] + after }}
+{%- elif message['role'] == 'assistant' %}
+{{- message['content'] + eos }}
+{%- else %}
+{{- raise_exception('expected turns of user and assistant, found one of ' + message['role']) }}
+{%- endif %}
+{%- endfor %}"""
 REMEDY = f"write the template's text out in the config, with {PLACE} in it"
 
 
@@ -60,6 +74,16 @@ class Template:
             begin = text.index(words, begin, end)
             end = begin + len(words)
         return Rendering(text, begin, end)
+
+    def chat_template(self, eos: str) -> str | None:
+        """The template in Jinja, for other programs, with `eos` behind an answer; None for the tokenizer's own."""
+        if self.name == CHAT:
+            return None
+        bos = self.tokenizer.bos_token or ""
+        bos = bos if self.before.startswith(bos) else ""
+        texts = {"bos": bos, "before": self.before.removeprefix(bos), "after": self.after, "eos": eos}
+        lines = [f"{{%- set {name} = {json.dumps(text, ensure_ascii=False)} %}}\n" for name, text in texts.items()]
+        return "".join(lines) + TURNS
 
     def _rendered(self, prompt: str) -> str:
         if self.name != CHAT:

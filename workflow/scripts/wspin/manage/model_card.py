@@ -24,7 +24,7 @@ from wspin.storage.provenance import check_entries, read_record, record_path
 from wspin.storage.text_tables import markdown_cell
 from wspin.study.files import PREFERENCE_SIDES
 from wspin.study.paths import StudyPaths
-from wspin.templates import CHAT, TEMPLATES
+from wspin.templates import CHAT, CHAT_FILE, TEMPLATES
 
 TEMPLATE = Path(__file__).with_name("model_card.md.j2")
 QWEN = "tongyi-qianwen-research"
@@ -78,7 +78,7 @@ def card(paths: StudyPaths, name: str, note: str = "") -> str:
     """The card of a finished model; `note` stands under its title."""
     import jinja2
 
-    record, prompt = read_record(record_path(paths.model(name))), paths.template(name)
+    record = read_record(record_path(paths.model(name)))
     models, iteration, ancestry = paths.study.models, Iteration.parse(name), [name, *paths.ancestors(name)]
     base = ancestry[-1]  # not trained in this study; may be the model itself
     weighted = paths.weighted(name) and paths.weigh_settings(name).source in TEACHER_SOURCES
@@ -105,15 +105,24 @@ def card(paths: StudyPaths, name: str, note: str = "") -> str:
         teacher=teacher,
         teacher_origin=_source_text(models[teacher]) if teacher else None,
         evaluation=_evaluation(paths, name),
-        prompt_template=_code(json.dumps(prompt)),
-        chat=prompt == CHAT,
-        text=Markup(repr(TEMPLATES.get(prompt, prompt))),
-        eos=Markup(repr(paths.study.dialogue.eos)),
-        max_new_tokens=paths.study.generate.max_new_tokens,
+        **_use(paths, name, trained=loss is not None),
         licence=licence,
         licence_terms=TERMS.get(licence),
         settings=_settings(paths, name, record),
     )
+
+
+def _use(paths: StudyPaths, name: str, trained: bool) -> dict[str, Any]:
+    """What the template shows of the ways to use a model."""
+    prompt = paths.template(name)
+    return {
+        "as_is": trained and (Path(paths.model(name)) / CHAT_FILE).exists(),
+        "prompt_template": _code(json.dumps(prompt)),
+        "chat": prompt == CHAT,
+        "text": Markup(repr(TEMPLATES.get(prompt, prompt))),
+        "eos": Markup(repr(paths.study.dialogue.eos)),
+        "max_new_tokens": paths.study.generate.max_new_tokens,
+    }
 
 
 def _in_card(value: Any) -> Any:

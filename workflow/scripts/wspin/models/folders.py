@@ -1,5 +1,6 @@
 """Model folders: load, fingerprint, publish with a manifest."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 from wspin.config.base import Precision
 from wspin.errors import StudyError, first_line
 from wspin.storage.files import digest, file_hashes, read_json, whole_folder, write_json, writing
+from wspin.templates import CHAT_FILE
 
 from . import checkpoint, checks
 
@@ -138,22 +140,43 @@ def vocabulary_size(folder: str | Path) -> int:
     return checks.read_config(folder).get_text_config().vocab_size
 
 
-def publish(model: Any, start: str | Path, output: str | Path, manifest: str | Path, weights: Any = None) -> None:
+def publish(
+    model: Any,
+    start: str | Path,
+    output: str | Path,
+    manifest: str | Path,
+    chat_template: str | None = None,
+    weights: Any = None,
+) -> None:
     """Publish a model trained from the folder `start` in float32 atomically, and write its manifest.
 
     The files of the tokenizer are copied, because `save_pretrained` drops settings that decide ids (Llama's `legacy`).
-    `weights`: the full state dict, where `model` holds only a shard of it.
+    `chat_template`: takes the place of theirs. `weights`: the full state dict, where `model` holds only a shard of it.
     """
     with whole_folder(output) as folder, writing(output, Exception):
         model.save_pretrained(folder, state_dict=weights)
         for file in sorted({file for pattern in TOKENIZER_FILES for file in Path(start).glob(pattern)}):
             shutil.copyfile(file, folder / file.name)
+        if chat_template is not None:
+            _replace_chat_template(folder, chat_template)
     write_manifest(output, manifest)
+
+
+def _replace_chat_template(folder: Path, template: str) -> None:
+    """Give a tokenizer's files one chat template, wherever they had others."""
+    for file in folder.glob("chat_template*"):
+        file.unlink()
+    (folder / CHAT_FILE).write_text(template, encoding="utf-8")
+    config = folder / "tokenizer_config.json"  # where earlier versions of transformers kept it
+    if config.exists() and "chat_template" in (entries := checks.read_object(config)):
+        del entries["chat_template"]
+        config.write_text(json.dumps(entries, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def check_eos(model: Any, eos: int, folder: str | Path) -> None:
     """Make generation stop at the study's EOS and no other token; the model's own sampling defaults are dropped.
 
+    Greedy, or sampled at temperature 1, unless the caller decides: a pipeline of transformers would sample at 0.7.
     Raises `StudyError` if the model's generation_config names other tokens alone.
     """
     from transformers import GenerationConfig
@@ -161,7 +184,7 @@ def check_eos(model: Any, eos: int, folder: str | Path) -> None:
     stops = checks.as_list(model.generation_config.eos_token_id)
     if stops and eos not in stops:
         raise StudyError(f"{folder}: generation_config.eos_token_id: expected {eos} (dialogue.eos), found {stops}")
-    model.generation_config = GenerationConfig(eos_token_id=eos, pad_token_id=eos)
+    model.generation_config = GenerationConfig(do_sample=False, temperature=1.0, eos_token_id=eos, pad_token_id=eos)
 
 
 def best_device() -> Any:
