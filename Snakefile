@@ -93,6 +93,7 @@ onstart:
 
 onsuccess:
     print(f"results in {PATHS.results}/")
+    refresh_cards(PATHS.results)  # with the scores of this run; no job depends on a card
 
 
 onerror:

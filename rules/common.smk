@@ -21,6 +21,7 @@ from wspin.config.preregistration import read_preregistration
 from wspin.errors import StudyError
 from wspin.iteration import Iteration
 from wspin.manage.ending import Ending
+from wspin.manage.model_card import refresh_cards
 from wspin.study.rule_flags import RuleFlags
 from wspin.storage.files import digest, sha256, write_yaml
 from wspin.storage.locks import show_alive, show_driver

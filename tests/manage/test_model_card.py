@@ -1,7 +1,9 @@
 """What a model's card says, when it is renewed, and that it makes nothing else again."""
 
 import json
+import os
 import re
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -237,6 +239,36 @@ def test_a_renewed_card_makes_nothing_again(study):
     for folder in study.folder.glob("results/two/**/model"):
         (folder / "README.md").write_text("# a card\n")
     assert study.plan("all").jobs == []
+
+
+def test_a_run_leaves_cards_with_the_scores_that_it_made(study, scratch_model):
+    """`all` ends with them, whatever it made, and its next dry run still plans nothing."""
+    results, name = study.folder / "results/two", "spin/ite1"
+    suites = {results / name / "scores/quick.json": ["one"], results / name / "scores/slow.json": ["two", "three"]}
+    manifest = results / name / "manifest.json"
+    times = {path: path.stat() for path in (manifest, *suites)}
+    shutil.rmtree(results / name / "model")
+    made.put_model(results, name, scratch_model)
+    entries = {**made.SCORES, "model": json.loads(manifest.read_text())["model"]}
+    for path, tasks in suites.items():
+        scored = dict.fromkeys(tasks, made.SCORES["tasks"]["spell_backward_choice"])
+        path.write_text(json.dumps({**entries, "suite": path.stem, "tasks": scored}))
+    for path, time in times.items():
+        os.utime(path, ns=(time.st_atime_ns, time.st_mtime_ns))
+    (results / "tables/scores.md").unlink()
+    done = study.run("all")
+    assert done.returncode == 0, done.stdout
+    assert "cards written: 1 of 1; the others are up to date" in done.stdout
+    assert "| one | `acc,none` | 0 | 400 | 50.00 ± 2.50 |" in text(results, name)
+    assert study.plan("all").jobs == []
+
+
+def test_a_card_that_cannot_be_written_does_not_fail_the_run(results, capsys):
+    (results / MODEL / "model/provenance.json").write_text("{")
+    model_card.refresh_cards(results)
+    line = capsys.readouterr().out
+    assert line.startswith("cards: not all up to date, `snakemake --profile local cards` tries again: ")
+    assert "provenance.json" in line and line.count("\n") == 1
 
 
 def test_a_card_names_the_engines_with_their_suites():

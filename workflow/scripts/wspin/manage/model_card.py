@@ -45,6 +45,17 @@ def renew_cards(results: str | Path) -> list[str]:
     return [*written, f"cards written: {len(written)} of {len(finished)}; the others are up to date"]
 
 
+def refresh_cards(results: str | Path) -> None:
+    """`renew_cards` at the end of a run, which it must not fail: prints how many have changed, or what kept one."""
+    try:
+        *written, total = renew_cards(results)
+    except Exception as error:  # also the template's
+        print(f"cards: not all up to date, `snakemake --profile local cards` tries again: {one_line(str(error))}")
+    else:
+        if written:
+            print(total)
+
+
 def add_card(model: str) -> None:
     """Write the card of a new model, the folder `model`; a failure is printed and no more: it must not cost the model.
 
