@@ -182,5 +182,6 @@ def train_settings():
         "reduction": "token_mean",
         "margin_bound": {"float32": 1e-3, "bfloat16": 1.0},
         "save_every": 2,
+        "report_to": "none",
     }
     return lambda **changes: Train.model_validate({**defaults, **changes})

@@ -50,6 +50,7 @@ SETTINGS = Train.model_validate(
         "label_smoothing": 0.0,
         "margin_bound": {"float32": 1e-2, "bfloat16": 1.0},
         "save_every": 1_000_000,
+        "report_to": "none",
     }
 )
 MICRO_BATCHES = ((8, 1), (4, 2), (2, 4), (1, 8))  # pairs of a micro-batch, micro-batches of a step

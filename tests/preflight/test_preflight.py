@@ -14,6 +14,7 @@ from estimated import QWEN, ROOT, STUDY, SWIFT, ZEPHYR, estimator_of, layout_of
 from transformers import AutoConfig
 
 import preflight as program
+from wspin.config import trackers
 from wspin.config.study import merge
 from wspin.errors import StudyError
 from wspin.preflight import complaints
@@ -50,6 +51,16 @@ def disk(monkeypatch):
 
 def test_the_study_itself_has_nothing_to_mend(disk):
     assert complaints_of(layout_of()) == []
+
+
+def test_trackers_that_are_not_installed_are_named_once(disk, monkeypatch):
+    monkeypatch.setattr(trackers, "find_spec", lambda name: None)
+    arms = {"spin": {"train": {"report_to": "trackio"}}, "wspin": {"train": {"loss": "wspin", "report_to": "none"}}}
+    found = complaints_of(layout_of(train={"report_to": "wandb"}, arms=arms))
+    expected = (
+        "train.report_to: expected the package {0} in this environment, found none; run `pip install {0}`, or set"
+    )
+    assert found == [f"{expected.format(name)} none" for name in ("trackio", "wandb")]
 
 
 def test_spins_model_fits_where_gpus_share_it(disk):

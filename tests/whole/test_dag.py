@@ -130,6 +130,7 @@ SAME = {
     },
     "one value per iteration": {"train": {"beta": [0.1, 0.1, 0.1, 0.1], "sft": {"beta": 0.1}, "dpo": {"beta": 0.1}}},
     "what a training only watches": {"train": {"save_every": 7, "parallel": "fsdp", "margin_bound": {"float32": 0.5}}},
+    "a tracker": {"train": {"report_to": "tensorboard"}, "arms": {"spin2": {"train": {"report_to": "wandb"}}}},
     "what its loss does not read": {"train": {"reduction": "sum", "sft": {"beta": 0.7, "reduction": "token_mean"}}},
     "other machines": {
         "resources": {stage: {"gpu": 4, "threads": 2, "mem_mb": 7000, "runtime": 7} for stage in STAGES},

@@ -32,8 +32,7 @@ def main(argv=None):
     if speed:  # in rank 0, which alone writes
         cli.write_records(arguments, [arguments.output], inputs, settings=resolved, **speed)
         model_card.add_card(arguments.output)
-        for lock in (lock for folder in arguments.parent_state for lock in Path(folder).glob("*.lock")):
-            locks.discard_state(lock.with_suffix(""))
+        locks.discard_states(arguments.parent_state)
 
 
 def argument_parser():
@@ -55,9 +54,10 @@ def train(arguments, settings, dialogue, answers, state):
     from wspin.data.chat import ChatTokenizer
     from wspin.engine.packing import PACKING_FORMAT
     from wspin.models import folders
-    from wspin.train import distributed, inputs, run
+    from wspin.train import distributed, inputs, journal, run, tracking
 
     distributed.check_launch(arguments.processes)
+    tracked = tracking.tracked_run(settings.report_to, arguments.metrics, state)
     with distributed.locked_state(state):
         fingerprint = folders.verified_hash(arguments.model, arguments.manifest)
         chat = ChatTokenizer(folders.load_tokenizer(arguments.model), dialogue)
@@ -67,13 +67,12 @@ def train(arguments, settings, dialogue, answers, state):
         items = inputs.training_items(settings, inputs.TrainingFiles(*scored), answers, chat, expected)
         model = folders.load_model(arguments.model, folders.best_device())
         folders.check_eos(model, chat.eos, arguments.model)
-        speed = run.train(model, items, settings, arguments.autocast, arguments.seed, state)
+        speed = run.train(model, items, settings, arguments.autocast, arguments.seed, state, tracked)
         weights = distributed.full_state_dict(model)
         if distributed.rank() == 0:
-            output = (arguments.output, arguments.output_manifest)
-            folders.publish(model, arguments.model, *output, chat.chat_template, weights)
-            with files.whole_file(arguments.metrics) as temporary:
-                temporary.write_bytes((state / "metrics.jsonl").read_bytes())
+            published = (arguments.output, arguments.output_manifest, chat.chat_template, weights)
+            folders.publish(model, arguments.model, *published)
+            journal.publish_curve(state, arguments.metrics)
     return speed
 
 

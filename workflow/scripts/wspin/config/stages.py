@@ -28,9 +28,10 @@ from .base import (
 from .losses import LOSS_INPUTS, Loss, loss_keys
 from .published import PublishedTable
 from .sources import TaskSource
+from .trackers import Tracker
 
 # Settings of a training's memory and supervision: they leave no trace in its result
-UNTRACKED = ("save_every", "margin_bound", "gradient_checkpointing", "parallel")
+UNTRACKED = ("save_every", "margin_bound", "gradient_checkpointing", "parallel", "report_to")
 
 
 class Dialogue(Section):
@@ -139,6 +140,10 @@ class Train(Section):
         description="largest |margin| of the first step against the stored reference; above it training stops"
     )
     save_every: Count = Field(description="steps between saved states; a killed job repeats at most this many")
+    report_to: Tracker = Field(
+        description="tracker that also gets the curve, from a package of this name; on this machine alone, unless its "
+        "own environment variables say otherwise (docs/cluster.md)"
+    )
 
     @property
     def required_keys(self) -> frozenset[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from wspin.config.preregistration import AVERAGE, read_preregistration
 from wspin.config.scorers import Scorer
 from wspin.config.study import Study
+from wspin.config.trackers import missing_tracker
 from wspin.errors import StudyError
 from wspin.fetch import hub, models
 from wspin.study.paths import StudyPaths
@@ -27,6 +28,7 @@ def find_complaints(estimator: Estimator, estimates: list[Estimate]) -> Iterator
     yield from _disk(estimator)
     yield from _paths(estimator.study)
     yield from _engines(estimator.study)
+    yield from _trackers(estimator.paths)
     yield from _preregistration(estimator.paths)
 
 
@@ -175,6 +177,11 @@ def _engines(study: Study) -> Iterator[str]:
 
 def _has_vllm() -> bool:
     return Path(".venv-vllm/bin/python").exists() or importlib.util.find_spec("vllm") is not None
+
+
+def _trackers(paths: StudyPaths) -> Iterator[str]:
+    trackers = {paths.train_settings(model).report_to for model in (*paths.trained_models, *paths.iteration_models())}
+    yield from filter(None, map(missing_tracker, sorted(trackers)))
 
 
 def check_access(study: Study) -> tuple[str, list[str]]:

@@ -5,7 +5,7 @@ import fcntl
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TextIO
 
@@ -101,6 +101,12 @@ def discard_state(folder: Path) -> None:
         remove_state(folder)
     except (StudyError, OSError) as error:
         print(f"{folder}: the saved state stays: {error_line(error)}", flush=True)
+
+
+def discard_states(folders: Iterable[str]) -> None:
+    """`discard_state` of all states in some folders."""
+    for lock in (lock for folder in folders for lock in Path(folder).glob("*.lock")):
+        discard_state(lock.with_suffix(""))
 
 
 def show_driver() -> TextIO:

@@ -21,7 +21,7 @@ from transformers.trainer_pt_utils import safe_globals
 
 from wspin.errors import StudyError
 from wspin.progress import EVERY, progress_line
-from wspin.storage.files import file_hashes, read_json, sync, write_checked_json, writing
+from wspin.storage.files import file_hashes, read_json, sync, whole_file, write_checked_json, writing
 from wspin.storage.names import path_below
 from wspin.storage.opening import regular
 from wspin.storage.permissions import take_modes
@@ -29,6 +29,7 @@ from wspin.storage.permissions import take_modes
 from .distributed import gather, rank
 
 PROGRESS_STEPS = 10  # between two lines of progress, if they take less than `EVERY`
+CURVE = "metrics.jsonl"
 COMPLETE = "complete"  # a file in a saved state all of whose files are on the disk, with their hashes
 PICKLED = {"optimizer.pt": {"state", "param_groups"}, "scheduler.pt": {"last_epoch"}}  # what their dicts hold
 FOREIGN = ("scaler.pt", "pytorch_model*", "adapter*")  # files that the Trainer would load, and never saves here
@@ -38,7 +39,7 @@ class Journal(TrainerCallback):
     """Keeps the curve and the time spent, marks complete saves, prints the progress; `rate`: FLOPs/s of all devices."""
 
     def __init__(self, state: Path, rate: float):
-        self.curve, self.time_spent, self.rate = state / "metrics.jsonl", state / "spent.json", rate
+        self.curve, self.time_spent, self.rate = state / CURVE, state / "spent.json", rate
         self.started = time.time()
         self.earlier = seconds_spent(self.time_spent)
 
@@ -86,6 +87,12 @@ class Journal(TrainerCallback):
         """Time over all attempts, and the resulting speed: steps that were lost and repeated count once."""
         curve = [json.loads(line) for line in self.curve.read_text().splitlines()]
         return {"seconds": round(self.seconds(), 1), **speed(curve, self.seconds(), self.rate)}
+
+
+def publish_curve(state: Path, path: str | Path) -> None:
+    """Write the curve of a complete training, whose state is in `state`, to its place among the results."""
+    with whole_file(path) as temporary:
+        shutil.copyfile(state / CURVE, temporary)
 
 
 def speed(steps: Sequence[dict[str, float]], seconds: float, rate: float) -> dict[str, float]:

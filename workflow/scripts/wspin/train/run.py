@@ -24,11 +24,18 @@ from wspin.errors import StudyError
 
 from .distributed import rank, world_size
 from .journal import Journal, last_saved
+from .tracking import TrackedRun
 from .trainer import PlannedTrainer
 
 
 def train(
-    model: Any, items: Sequence[Item], settings: Train, precision: str, seed: Sequence[int], state: Path
+    model: Any,
+    items: Sequence[Item],
+    settings: Train,
+    precision: str,
+    seed: Sequence[int],
+    state: Path,
+    tracked: TrackedRun | None = None,
 ) -> dict[str, float]:
     """Train `model` in place on all items; returns the time over all attempts and the speed, in rank 0.
 
@@ -44,7 +51,7 @@ def train(
     if settings.parallel == "fsdp" and world_size() > 1:
         from .fsdp import ShardedTrainer as trainer_class
     with stop_requests() as stop_requested, shared_prefix(model):
-        arguments = training_arguments(settings, len(steps), seed[0], state, on_cpu=model.device.type == "cpu")
+        arguments = training_arguments(settings, len(steps), seed[0], state, model.device.type == "cpu", tracked)
         options = {"args": arguments, "train_dataset": steps, "callbacks": [journal] if rank() == 0 else []}
         trainer = trainer_class(settings, precision, items, stop_requested, model=model, **options)
         trainer.remove_callback(PrinterCallback)  # the journal prints the progress
@@ -78,7 +85,9 @@ def items_per_step(items: Sequence[Item], settings: Train) -> int:
     return batch // pairs
 
 
-def training_arguments(settings: Train, steps: int, seed: int, state: Path, on_cpu: bool) -> TrainingArguments:
+def training_arguments(
+    settings: Train, steps: int, seed: int, state: Path, on_cpu: bool, tracked: TrackedRun | None = None
+) -> TrainingArguments:
     """The settings as the Trainer's arguments; its own mixed precision stays off, `logprobs.autocast` is used."""
     arguments = TrainingArguments(
         output_dir=str(state),
@@ -93,7 +102,7 @@ def training_arguments(settings: Train, steps: int, seed: int, state: Path, on_c
         save_total_limit=2,  # an interrupted save leaves the one before it
         logging_steps=1,
         logging_nan_inf_filter=False,
-        report_to=[],
+        **{"report_to": [], **(tracked.arguments() if tracked else {})},
         disable_tqdm=True,
         remove_unused_columns=False,
         seed=seed,
