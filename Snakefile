@@ -92,8 +92,7 @@ onstart:
 
 
 onsuccess:
-    print(f"results in {PATHS.results}/")
-    refresh_cards(PATHS.results)  # with the scores of this run; no job depends on a card
+    ENDING.finished(PATHS.results)
 
 
 onerror:

@@ -21,7 +21,6 @@ from wspin.config.preregistration import read_preregistration
 from wspin.errors import StudyError
 from wspin.iteration import Iteration
 from wspin.manage.ending import Ending
-from wspin.manage.model_card import refresh_cards
 from wspin.study.rule_flags import RuleFlags
 from wspin.storage.files import digest, sha256, write_yaml
 from wspin.storage.locks import show_alive, show_driver
@@ -31,6 +30,7 @@ from wspin.study.launch import Launch
 from wspin.study.paths import StudyPaths
 
 gc.set_threshold(100_000)  # collecting in a large plan, which holds no garbage, takes a tenth of Snakemake's time
+
 # Jobs run in the Python that runs snakemake, unless conda gives them another.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))
 

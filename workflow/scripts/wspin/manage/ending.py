@@ -16,12 +16,13 @@ from wspin.escaping import one_line
 from wspin.interruption import KEPT
 
 from .job_state import error_of, tail
+from .model_card import refresh_cards
 
 SILENT = "no error in it: killed, out of memory or out of time"
 
 
 class Ending:
-    """Watches a run for Ctrl-C, and prints at the end of the process why jobs are not done; `logger`: Snakemake's."""
+    """Watches a run for Ctrl-C, and says at its end where the results are or why jobs are not done; `logger`: Snakemake's."""
 
     def __init__(self, logger: logging.Logger):
         self.logger, self.interrupted = logger, False
@@ -41,6 +42,11 @@ class Ending:
         else:
             lines = [KEPT.replace("interrupted", "ended before all jobs were done")]
         atexit.register(sys.stderr.write, "".join(f"{line}\n" for line in lines))
+
+    def finished(self, results: str) -> None:
+        """All jobs are done: the models' cards get the scores that there are. No job depends on a card."""
+        print(f"results in {results}/")
+        refresh_cards(results)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         if not self.interrupted:
