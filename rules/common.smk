@@ -5,15 +5,14 @@ that takes `resources` is left out of these re-run checks.
 """
 
 import gc
-import glob
 import os
 import sys
 from inspect import signature
 from pathlib import Path
 
-if not (main := workflow.modifier.is_main_snakefile()) or Path.cwd() != Path(workflow.basedir).resolve():
-    found = Path.cwd() if main else "a module of another Snakefile"
-    sys.exit(f"Snakefile: expected to start in its own folder, found {found}; `cd` there (docs/your-own.md)")
+place = Path.cwd() if workflow.modifier.is_main_snakefile() else "a module of another Snakefile"
+if place != Path(workflow.basedir).resolve():
+    sys.exit(f"Snakefile: expected to start in its own folder, found {place}; `cd` there (docs/your-own.md)")
 sys.path.append(str(Path(workflow.basedir) / "workflow" / "scripts"))
 
 from wspin.config.load import read_study
@@ -87,11 +86,6 @@ def local_files(path, pattern="**/*"):
 def contents(files):
     """Digest of local files, read at every run: small ones that lie in the repository, whose clones have new times."""
     return digest([sha256(file) for file in files])
-
-
-def local_split(dataset):
-    """The file of a data set's split, if it comes from a local folder; other splits beside it trigger nothing."""
-    return local_files(PATHS.source(dataset).path, f"{glob.escape(getattr(STUDY.data, dataset).split)}.*")
 
 
 def job_engine(wildcards):

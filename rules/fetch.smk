@@ -44,7 +44,7 @@ rule fetch:
 rule fetch_data:
     """Fetch the splits of a data set."""
     input:
-        files=lambda wildcards: local_split(wildcards.dataset),
+        files=lambda wildcards: local_files(*PATHS.local_split(wildcards.dataset)),
     output:
         data=directory("<results>/fetched/{dataset}"),
         manifest="<results>/fetched/{dataset}.json",

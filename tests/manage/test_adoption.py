@@ -22,9 +22,10 @@ RESULTS = "results/two"
 
 def write_records(study):
     """A record beside every first output of a stub, which has written its command there."""
+    suffixes = (".json", ".csv", ".pdf", ".parquet", ".md")
     for path in sorted((study.folder / RESULTS).rglob("*")):
         file = path / "file" if path.is_dir() else path
-        if file.is_file() and (path.is_dir() or path.suffix in (".json", ".csv", ".pdf", ".parquet", ".md")):
+        if file.is_file() and (path.is_dir() or path.suffix in suffixes or path.parent.name == "pages"):
             entry = {"program": "stub", "code": "0", "command": file.read_text().split(), "inputs": {}}
             provenance.write_record(path, entry)
 
@@ -51,7 +52,7 @@ def test_copied_results_are_adopted_and_others_made_again(study, monkeypatch, ca
         *(f"{RESULTS}/spin2/ite{k}/model: made with --beta 0.2, now --beta 0.3" for k in range(4)),
         f"{RESULTS}/tables/scores.csv: no record of how it was made",
     ]
-    assert total == "74 results adopted; 6 made otherwise, which the next run makes again"
+    assert total == "80 results adopted; 6 made otherwise, which the next run makes again"
     planned = edited.plan(*(f"{RESULTS}/{arm}/ite3" for arm in ("spin", "spin2")), scores)
     assert planned.counts["train"] == 4
     assert scores in planned.made("eval")

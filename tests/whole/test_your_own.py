@@ -66,7 +66,7 @@ def outer(tmp_path):
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m snakemake "$@"\n')
     program.chmod(0o755)
     (tmp_path / "outer").mkdir()
-    (text,) = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    *_, text = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     paths = {"/data/wspin": str(study.folder), "/data/mine.yaml": str(study.folder / workflow.TWO_ARMS)}
     paths |= {"local all": "local results/two/data/prompts.parquet"}
     for name, path in paths.items():

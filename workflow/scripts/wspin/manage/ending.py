@@ -22,7 +22,7 @@ SILENT = "no error in it: killed, out of memory or out of time"
 
 
 class Ending:
-    """Watches a run for Ctrl-C, and says at its end where the results are or why jobs are not done; `logger`: Snakemake's."""
+    """Watches a run for Ctrl-C, and says what has become of it; `logger`: Snakemake's."""
 
     def __init__(self, logger: logging.Logger):
         self.logger, self.interrupted = logger, False

@@ -1,5 +1,7 @@
 """The inputs of the rules, and the settings that their programs take."""
 
+import glob
+
 from wspin.config.scorers import Scorer
 from wspin.config.stages import Train, at_iteration
 from wspin.iteration import Contrast, Iteration, StartAnswers
@@ -11,6 +13,10 @@ class StudyPaths(StudyFiles):
     """Paths of one study by the rules that read them."""
 
     # Inputs of the rules, by the names of their wildcards
+
+    def local_split(self, dataset: str) -> tuple[str | None, str]:
+        """(folder, pattern) of a data set's split from a local folder; other splits beside it trigger nothing."""
+        return self.source(dataset).path, f"{glob.escape(getattr(self.study.data, dataset).split)}.*"
 
     def scratch_text(self, model: str) -> list[str]:
         """The raw text that trains a scratch model's tokenizer; nothing for other models."""
