@@ -82,6 +82,12 @@ MISTAKES = {
         "2: models.base",
         "expected exactly one of hub, path, package, scratch, from, found hub, path; set the others to null",
     ),
+    "another name on the hub, with the commit of the one before": (
+        "models:\n  teacher: {hub: someone/else}",
+        "2: models.teacher.hub",
+        "expected a revision of its own, found that of alignment-handbook/zephyr-7b-sft-full; give its commit, or null"
+        " for `make revisions`",
+    ),
     "a model removed that tables still name": (
         "models:\n  dpo: null",
         "2: models.dpo",
@@ -186,3 +192,17 @@ def test_a_seed_contradicts_the_replicates_of_an_overlay(tmp_path):
     lines = refusal([CONFIG / "overlays/demo.yaml", CONFIG / "overlays/findings.yaml", seed])
     assert len(lines) > 5
     assert all(line.startswith(f"{seed}:1: seed: contradicts {CONFIG}/overlays/findings.yaml:") for line in lines)
+
+
+@pytest.mark.parametrize(
+    "overlay",
+    [
+        "models: {teacher: {hub: someone/else, revision: 0123456789abcdef0123456789abcdef01234567}}",
+        "models: {teacher: {hub: alignment-handbook/zephyr-7b-sft-full}}",
+        "models: {teacher: {hub: null, revision: null, path: here}}",
+        "models: {teacher.large: {hub: someone/else, revision: 0123456789abcdef0123456789abcdef01234567}}",
+    ],
+)
+def test_a_name_on_the_hub_comes_with_its_commit(tmp_path, overlay):
+    (file := tmp_path / "mine.yaml").write_text(overlay)
+    assert read_study([BASE, file])

@@ -272,7 +272,7 @@ def test_problems_are_a_line_each_below_one_table(printed, disk):
 
 def test_unknown_models_make_the_result_at_least(printed, disk, tmp_path):
     overlay = tmp_path / "overlay.yaml"
-    overlay.write_text("models: {teacher: {hub: lab/unknown}}\n")
+    overlay.write_text(f"models: {{teacher: {{hub: lab/unknown, revision: {'a' * 40}}}}}\n")
     code, output, _ = printed(overlay)
     assert re.search(r"^all +at least +\d+", output, re.MULTILINE)
     assert (code, output.splitlines()[-1]) == (0, "preflight: no problems, of what can be estimated")

@@ -521,6 +521,11 @@ study.yaml:1: eval.suites.new.piqa: no metric; add one to report.metrics, such a
         "study.yaml:1: arms.mine.fork.from: expected another arm, found 'mine' itself",
     ),
     Case(
+        "another model of the hub, with the commit of the one that it replaces",
+        written("models: {base: {hub: Qwen/Qwen1.5-0.5B}}\n"),
+        "study.yaml:1: models.base.hub: expected a revision of its own, found that of Qwen/Qwen1.5-1.8B; give its commit, or null for `make revisions`",
+    ),
+    Case(
         "a fork from an iteration that does not exist",
         written("arms: {mine: {fork: {from: spin, at: 4}}}\n"),
         """\

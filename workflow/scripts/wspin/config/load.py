@@ -46,19 +46,17 @@ def read_study(files: Sequence[str | Path], command_line: dict[str, Any] | None 
     layers = [Layer({}, {(): str(next(iter(files), COMMAND_LINE))}), *_layers(files)]
     if command_line:
         layers.append(Layer(command_line, {place: COMMAND_LINE for place, _ in _entries(command_line)}))
-    return _study(layers, dict(_idle_nulls(layers)))
+    return _study(layers, dict([*_idle_nulls(layers), *_other_hubs(layers)]))
 
 
-def _study(layers: Sequence[Layer], idle_nulls: dict[Place, str]) -> Study:
-    """The study of merged layers, if it is valid, and every null deletes something."""
+def _study(layers: Sequence[Layer], between: dict[Place, str]) -> Study:
+    """The study of merged layers, if it is valid; `between`: the lines about what a layer makes of those below it."""
     blame = Blame(layers, _check)
     wrong = {place for place, _ in blame.checked.complaints}
-    idle = {
-        place: line
-        for place, line in idle_nulls.items()
-        if wrong.isdisjoint(place[:depth] for depth in range(len(place) + 1))
-    }
-    if mistakes := [*idle.values(), *blame.lines()]:
+    mistakes = [
+        line for place, line in between.items() if wrong.isdisjoint(place[:depth] for depth in range(len(place) + 1))
+    ]
+    if mistakes := [*mistakes, *blame.lines()]:
         raise StudyError(*mistakes)
     return blame.checked.study
 
@@ -144,6 +142,22 @@ def _idle_nulls(layers: Iterable[Layer]) -> Iterator[tuple[Place, str]]:
                 message = "null deletes an inherited key, and none is inherited; remove the line, or give a value or {}"
                 yield place, complaint_line(layer.places, place, message)
         known |= layer.places.keys()
+
+
+def _other_hubs(layers: Iterable[Layer]) -> Iterator[tuple[Place, str]]:
+    """(place, message) of names on the hub that replace another one, and keep its commit."""
+    below: dict[str, Any] = {}
+    for layer in layers:
+        for section in (("models",), ("data",), ("eval", "sources")):
+            for name in _section(layer.values, *section):
+                entry, inherited = (_section(values, *section, name) for values in (layer.values, below))
+                replaced = inherited.get("hub") not in (None, entry.get("hub", inherited.get("hub")))
+                if replaced and entry["hub"] and "revision" not in entry and inherited.get("revision"):
+                    place = (*section, name, "hub")
+                    found = f"expected a revision of its own, found that of {inherited['hub']}"
+                    message = f"{found}; give its commit, or null for `make revisions`"
+                    yield place, complaint_line(layer.places, place, message)
+        below = merge(below, layer.values)
 
 
 def read_lock(path: Path) -> dict[str, dict[str, str]]:
