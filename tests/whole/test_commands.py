@@ -134,7 +134,8 @@ def test_snakemake_knows_the_options(command):
 @pytest.mark.parametrize("words", {command.words: None for command in of_tool("make")}, ids=" ".join)
 def test_make_knows_the_target(checkout, words):
     """`make -n` prints the recipe; variables are those that it reads."""
-    done = subprocess.run(["make", "-n", *words[1:]], cwd=checkout.folder, text=True, capture_output=True)
+    command = ["make", "-n", *words[1:]]
+    done = subprocess.run(command, cwd=checkout.folder, env=workflow.environment(), text=True, capture_output=True)
     assert done.returncode == 0, done.stderr
     variables = [word.split("=")[0] for word in words[1:] if "=" in word]
     makefile = (ROOT / "Makefile").read_text()
