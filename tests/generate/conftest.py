@@ -14,24 +14,32 @@ from wspin.storage import tables
 
 
 @pytest.fixture(scope="session")
-def talkative(texts, tmp_path_factory):
-    """A folder of a small model with weights ten times too large: what it says depends on what it reads."""
-    import torch
-
-    made, folder = tmp_path_factory.mktemp("scratch"), tmp_path_factory.mktemp("talkative") / "model"
+def start(texts, tmp_path_factory):
+    """A folder of a small model from scratch, with heads of a size that vLLM computes on a CPU."""
+    folder = tmp_path_factory.mktemp("start") / "model"
     size = {"vocabulary": 270, "hidden": 64, "intermediate": 64, "layers": 2, "heads": 2, "context": 128}
-    scratch.make_scratch(Scratch(architecture="qwen2", text="sft", **size), texts, EOS, 1, made)
-    model = folders.load_model(made, "cpu")
-    with torch.no_grad():
-        for weight in model.parameters():
-            if weight.dim() > 1:
-                weight.mul_(10.0)
-    folders.publish(model, made, folder, folder.with_suffix(".json"))
+    scratch.make_scratch(Scratch(architecture="qwen2", text="sft", **size), texts, EOS, 1, folder)
+    folders.write_manifest(folder, folder.with_suffix(".json"))
     return folder
 
 
 @pytest.fixture(scope="session")
-def trained(scratch_model, texts, train_settings, tmp_path_factory):
+def talkative(start, tmp_path_factory):
+    """A folder of a small model with weights ten times too large: what it says depends on what it reads."""
+    import torch
+
+    folder = tmp_path_factory.mktemp("talkative") / "model"
+    model = folders.load_model(start, "cpu")
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.dim() > 1:
+                weight.mul_(10.0)
+    folders.publish(model, start, folder, folder.with_suffix(".json"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(start, texts, train_settings, tmp_path_factory):
     """Folder of a model that `train` made to spell words backward, beside the rows, `prompts.parquet`."""
     folder = tmp_path_factory.mktemp("trained")
     ids = [f"train-{i:02}" for i in range(14)]
@@ -40,7 +48,7 @@ def trained(scratch_model, texts, train_settings, tmp_path_factory):
     strong = {"optimizer": "adamw", "learning_rate": 1e-2, "epochs": 60, "global_batch": 7, "save_every": 999}
     settings = train_settings(loss="sft", beta=None, label_smoothing=None, **strong)
     dialogue = Dialogue(template="human-assistant", eos=EOS, max_prompt_tokens=96, max_tokens=128, eos_on_cut=False)
-    files = {"model": scratch_model, "manifest": scratch_model.with_suffix(".json"), "rows": folder / "prompts.parquet"}
+    files = {"model": start, "manifest": start.with_suffix(".json"), "rows": folder / "prompts.parquet"}
     files |= {"state": folder / "state", "output": folder / "model", "output-manifest": folder / "model.json"}
     files |= {"metrics": folder / "metrics.jsonl"}
     words = [word for name, path in files.items() for word in (f"--{name}", path)]

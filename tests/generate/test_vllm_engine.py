@@ -110,28 +110,27 @@ def test_lm_eval_scores_with_vllm_as_with_transformers(talkative, tmp_path):
 
 CHAT = """
 import json, sys
+from pathlib import Path
 from vllm import LLM, SamplingParams
 
-folder, prompts = sys.argv[1], json.loads(sys.stdin.read())
+folder, prompts, found = sys.argv[1], json.loads(sys.argv[2]), Path(sys.argv[3])
 model = LLM(folder, dtype="float32", gpu_memory_utilization=0.3, enforce_eager=True)
 sampling = SamplingParams(temperature=0, max_tokens=24)
-outputs = model.chat([[{"role": "user", "content": prompt}] for prompt in prompts], sampling)
+outputs = model.chat([[{"role": "user", "content": prompt}] for prompt in prompts], sampling, use_tqdm=False)
 rows = [[output.prompt_token_ids, list(output.outputs[0].token_ids), output.outputs[0].text] for output in outputs]
-print("\\n" + json.dumps(rows))
+found.write_text(json.dumps(rows))
 """
 
 
 @EXACT
-def test_vllms_chat_gives_the_studys_greedy_answers(trained, answered):
+def test_vllms_chat_gives_the_studys_greedy_answers(trained, answered, tmp_path):
     """Of a published folder as it is: the same prompt ids, the same answers, the same end."""
     rows, prompts = read(answered / "answers.parquet"), prompts_of(answered)
     environment = {**workflow.environment(), "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
-    command = [str(PYTHON), "-c", CHAT, str(trained)]
-    done = subprocess.run(
-        command, input=json.dumps(prompts), env=environment, capture_output=True, text=True, timeout=300
-    )
+    command = [str(PYTHON), "-c", CHAT, str(trained), json.dumps(prompts), str(tmp_path / "found.json")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = json.loads((tmp_path / "found.json").read_text())
     chat = chat_of(trained)
     assert [ids for ids, *_ in found] == chat.batch_prompt_ids(prompts)
     assert [[ids, text] for _, ids, text in found] == [[row["token_ids"], row["response"]] for row in rows]
