@@ -9,8 +9,9 @@ from score_files import tuples
 
 import report_rewards as program
 from wspin.errors import StudyError
-from wspin.report import curves, figures
+from wspin.report import curves
 from wspin.report.replicates import methods
+from wspin.report.style import render
 
 REPLICATES = [("spin", "spin.s43"), ("kd", "kd.s43")]
 TEXT = re.compile(r"<text[^>]*>([^<]*)</text>")
@@ -56,7 +57,7 @@ def test_both_margins_of_every_iteration_are_drawn(tmp_path):
     assert lines(above[1])["late"].tolist() == [0.0, 4.0]
     assert lines(below[1])["late"].tolist() == [0.0, 2.0]
     assert lines(above[0])["late"].size == 0
-    found = TEXT.findall(figures.render(figure, "a.svg").decode())
+    found = TEXT.findall(render(figure, "a.svg").decode())
     assert [text for text in ("spin", "late") if found.count(text) != 1] == []
     assert {"step", "(as in the loss)", "(all tokens alike)"} <= set(found)
 

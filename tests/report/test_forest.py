@@ -9,8 +9,9 @@ import pytest
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from wspin.report import figures, forest
+from wspin.report import forest
 from wspin.report.pooling import COLUMNS
+from wspin.report.style import render
 
 TEXT = re.compile(r"<text[^>]*>([^<]*)</text>")
 TASKS = ("arc", "gsm8k", "average")
@@ -34,7 +35,7 @@ def drawn(arms=ARMS, tasks=TASKS, **of_row):
 
 
 def texts(figure):
-    return TEXT.findall(figures.render(figure, "a.svg").decode())
+    return TEXT.findall(render(figure, "a.svg").decode())
 
 
 def segments(lines):
@@ -147,7 +148,7 @@ def test_a_study_without_another_arm_has_a_figure_that_says_so():
 
 
 def test_equal_rows_give_equal_bytes():
-    assert figures.render(drawn(), "a.svg") == figures.render(drawn(), "a.svg")
+    assert render(drawn(), "a.svg") == render(drawn(), "a.svg")
 
 
 def test_a_name_is_no_mathematics():

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from wspin.errors import StudyError
 from wspin.storage.text_tables import csv_text
@@ -15,6 +15,9 @@ from .samples import input_paths, read_samples
 from .scores import ScoreFile, cut_note, dtype_note, split_groups, split_pairs
 from .tables import difference_tables, pooled_tables, score_tables, uncompared_note
 from .weights import Shard, weight_tables
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PAGE = ".html"  # the suffix of a table's Markdown as a page
 
@@ -91,11 +94,11 @@ def examples(
 
 def figure(averages: str, confidence: float, replicates: Sequence[str], output: Sequence[str]) -> Report:
     """The averages by iteration, replicates as one."""
-    from . import figures  # slow to import, and the tables do without
+    from .averages import by_iteration  # slow to import, and the tables do without
 
     pairs = split_pairs("ARM=REPLICATE", replicates)
-    drawn = figures.averages(comparison.read_averages(averages), confidence, pairs)
-    return Report({path: figures.render(drawn, path) for path in output}, [averages])
+    drawn = by_iteration(comparison.read_averages(averages), confidence, pairs)
+    return Report(_rendered(drawn, output), [averages])
 
 
 class Replicates(NamedTuple):
@@ -115,7 +118,7 @@ def pooled(
     output: Sequence[str],
 ) -> Report:
     """Scores and differences pooled over replicates, and the figure of the differences of the last iterations."""
-    from . import figures, forest  # slow to import, and the tables do without
+    from . import forest  # slow to import, and the tables do without
 
     metric_of = dict(split_pairs("TASK=METRIC", metrics))
     group_tasks = split_groups(groups, metric_of)
@@ -125,8 +128,8 @@ def pooled(
     note = (f" {replicates.note}" if replicates.note else "") + cut_note(files) + dtype_note(files)
     texts, drawn = pooled_tables(rows, confidence, group_tasks, note), forest.differences(rows, confidence)
     tables = [path for path in output if Path(path).suffix in (*texts, PAGE)]
-    rendered = {path: figures.render(drawn, path) for path in output if path not in tables}
-    return Report({**by_suffix(tables, texts), **rendered}, input_paths(files))
+    figures = [path for path in output if path not in tables]
+    return Report({**by_suffix(tables, texts), **_rendered(drawn, figures)}, input_paths(files))
 
 
 def rewards(
@@ -134,14 +137,20 @@ def rewards(
 ) -> Report:
     """The reward margins of the iterations, from the file of each one's training curve."""
     from . import curves as training_curves
-    from . import figures
 
     if len(iterations) != len(curves):
         raise StudyError(f"--curves: expected {len(iterations)} files, one per iteration, found {len(curves)}")
     arms = methods(iterations, split_pairs("ARM=REPLICATE", replicates))
     rows = training_curves.read_margins(dict(zip(iterations, curves, strict=True)), arms)
     drawn = training_curves.reward_margins(rows)
-    return Report({path: figures.render(drawn, path) for path in output}, list(curves))
+    return Report(_rendered(drawn, output), list(curves))
+
+
+def _rendered(figure: "Figure", output: Sequence[str]) -> dict[str, bytes]:
+    """The figure in the format of every path's suffix."""
+    from .style import render
+
+    return {path: render(figure, path) for path in output}
 
 
 def by_suffix(paths: Sequence[str], contents: Mapping[str, str]) -> dict[str, bytes]:

@@ -21,14 +21,13 @@ from wspin.iteration import Iteration
 from wspin.storage import strict_json
 from wspin.storage.opening import readable
 
-from .figures import COLUMN, REFERENCE, SMALL, empty_figure, looks, style
+from .style import COLUMN, REFERENCE, empty_figure, fit_height, legend_below, looks, styled
 
 KINDS = {"weighted": "as in the loss", "unweighted": "all tokens alike"}
 WINDOW = 1 / 10  # of the steps of an iteration: how many a point is the mean of
 LARGEST = 1e6  # margin that is drawn: a training that diverged leaves the others their scale
 PANEL = 0.7  # inches: width of an iteration
-HEIGHT, LINE = 2.9, 0.14  # inches: without the legend, and of each of its lines
-SHORT = 12  # characters of a name that leave room for three in a line of the legend
+HEIGHT = 1.05  # inches: of a panel
 MARKS = 3  # markers on a curve, where those of other arms are not: curves may coincide
 
 
@@ -85,25 +84,21 @@ def reward_margins(rows: pd.DataFrame) -> Figure:
     """
     iterations = sorted(set(rows.iteration))
     means = rows.groupby(["arm", "iteration", "step"], sort=False)[list(KINDS)].mean(skipna=False).reset_index()
-    with style():
-        columns = 3 if max(map(len, means.arm)) <= SHORT else 2
-        height = HEIGHT + LINE * -(-means.arm.nunique() // columns)
-        figure = empty_figure(max(COLUMN, 0.5 + PANEL * len(iterations)), height)
+    with styled():
+        figure = empty_figure(HEIGHT, max(COLUMN, 0.5 + PANEL * len(iterations)))
         grid = figure.subplots(len(KINDS), len(iterations), sharex="col", sharey="row", squeeze=False)
         for column, iteration in enumerate(iterations):
             _arms(grid[:, column], means, iteration)
-            grid[0, column].set_title(f"ite{iteration}", fontsize=SMALL)
+            grid[0, column].set_title(f"ite{iteration}")
         for axes, kind in zip(grid[:, 0], KINDS.values(), strict=True):
-            axes.set_ylabel(f"margin, nats\n({kind})", fontsize=SMALL)
+            axes.set_ylabel(f"margin, nats\n({kind})")
         for axes in grid.flat:
             axes.axhline(0.0, **REFERENCE, zorder=0)
-            axes.tick_params(labelsize=SMALL, length=2, pad=2)
             axes.xaxis.set_major_locator(MaxNLocator(nbins=2, integer=True))
         for axes in grid[-1]:
-            axes.set_xlabel("step", fontsize=SMALL)
-        handles, labels = grid[0, 0].get_legend_handles_labels()
-        legend: dict[str, Any] = {"frameon": False, "fontsize": SMALL, "handlelength": 1.5, "columnspacing": 1}
-        figure.legend(handles, labels, loc="outside lower center", ncols=columns, **legend)
+            axes.set_xlabel("step")
+        legend_below(figure, *grid[0, 0].get_legend_handles_labels(), columns=4)
+        fit_height(figure, grid[0, 0], HEIGHT)
     return figure
 
 
@@ -120,5 +115,4 @@ def _curve(axes: Axes, curve: pd.DataFrame, kind: str, label: str, look: tuple[A
     window, gap = max(1, round(WINDOW * len(curve))), max(1, len(curve) // MARKS)
     smooth = curve[kind].rolling(window, center=True, min_periods=1).mean().where(curve[kind].notna())
     colour, marker = look
-    marks: dict[str, Any] = {"marker": marker, "markersize": 2.5, "markevery": (int(shift * gap), gap)}
-    axes.plot(curve.step, smooth, label=label, color=colour, linewidth=0.8, **marks)
+    axes.plot(curve.step, smooth, label=label, color=colour, marker=marker, markevery=(int(shift * gap), gap))

@@ -12,8 +12,8 @@ from matplotlib.ticker import MaxNLocator
 
 from wspin.escaping import escaped
 
-from .figures import COLUMN, REFERENCE, SMALL, empty_figure, style
 from .scores import AVERAGE, arm_columns
+from .style import REFERENCE, empty_figure, legend_below, styled
 
 ROW, MARGIN = 0.16, 0.5  # inches: of a row, and of what stands above and below the rows of a panel
 LONG, WIDE = 18, 21  # characters of a row's name and of a title that leave room for two panels side by side
@@ -48,26 +48,19 @@ def differences(rows: pd.DataFrame, confidence: float) -> Figure:
     columns = 2 if len(panels) > 1 and is_narrow else 1
     lines = [[task] * columns for task in panels[:1]]
     lines += [[*panels[i : i + columns], "."][:columns] for i in range(1, len(panels), columns)]
-    with style():
+    with styled():
         height = len(lines) * (MARGIN + ROW * len(labels)) + 0.4
-        figure = empty_figure(COLUMN, max(height, 1.0))
+        figure = empty_figure(max(height, 1.0))
         if not panels:
-            figure.text(0.5, 0.5, "no arm to compare", ha="center", va="center", fontsize=SMALL)
+            figure.text(0.5, 0.5, "no arm to compare", ha="center", va="center")
             return figure
         far = False
         for task, axes in figure.subplot_mosaic(lines).items():
             far |= _panel(axes, rows[rows.task == task].set_index("model"), labels)
-            axes.set_title(escaped(task), fontsize=SMALL, pad=3)
-        figure.legend(
-            handles=[*_keys(rows, f"{100 * confidence:g} %"), *([Line2D([], [], **FAR, **BEYOND)] if far else [])],
-            title=f"model minus {_baseline(rows)}, points\nintervals not adjusted for the number of rows",
-            loc="outside lower center",
-            ncols=2,
-            frameon=False,
-            handlelength=1.5,
-            fontsize=SMALL,
-            title_fontsize=SMALL,
-        )
+            axes.set_title(escaped(task))
+        keys = [*_keys(rows, f"{100 * confidence:g} %"), *([Line2D([], [], **FAR, **BEYOND)] if far else [])]
+        title = f"model minus {_baseline(rows)}, points\nintervals not adjusted for the number of rows"
+        legend_below(figure, keys, [key.get_label() for key in keys], columns=2, title=title)
     return figure
 
 
@@ -100,7 +93,6 @@ def _panel(axes: Axes, rows: pd.DataFrame, labels: dict[str, str]) -> bool:
     )
     axes.set_ylim(len(values) - 0.4, -0.6)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 2.5, 5, 10]))
-    axes.tick_params(labelsize=SMALL, length=2, pad=2)
     axes.tick_params("y", length=0)
     axes.spines["left"].set_visible(False)
     return bool(far.any())
@@ -118,7 +110,7 @@ def is_far(values: pd.DataFrame) -> pd.Series:
 def _arrows(axes: Axes, far: pd.DataFrame) -> None:
     """An arrow at the edge that each of these rows lies beyond, and the row's mean beside it."""
     across = axes.get_yaxis_transform()
-    text = {"textcoords": "offset points", "va": "center", "fontsize": SMALL, "bbox": BACKGROUND}
+    text = {"textcoords": "offset points", "va": "center", "bbox": BACKGROUND}
     for row in far.itertuples():
         edge, marker, inwards, side = (0.98, ">", -4, "right") if row.mean > 0 else (0.02, "<", 4, "left")
         axes.plot([edge], [row.place], marker=marker, transform=across, **FAR)

@@ -12,8 +12,10 @@ from matplotlib.text import Text
 from score_files import average_frame, averages_of, tuples
 
 from wspin.errors import StudyError
-from wspin.report import comparison, figures
+from wspin.report import comparison
+from wspin.report.averages import by_iteration
 from wspin.report.comparison import Average
+from wspin.report.style import render
 
 ARMS = [
     "spin",
@@ -31,14 +33,14 @@ TEXT = re.compile(r"<text[^>]*>([^<]*)</text>")
 
 
 def svg(rows, confidence=0.95):
-    return figures.render(figures.averages(rows, confidence), "a.svg").decode()
+    return render(by_iteration(rows, confidence), "a.svg").decode()
 
 
 @pytest.mark.parametrize("count", [1, 2, 9, 10])
 @pytest.mark.parametrize("iterations", [1, 4])
 def test_every_arm_is_named_and_looks_like_no_other(count, iterations):
-    figure = figures.averages(averages_of(ARMS[:count], iterations), 0.95)
-    texts = TEXT.findall(figures.render(figure, "a.svg").decode())
+    figure = by_iteration(averages_of(ARMS[:count], iterations), 0.95)
+    texts = TEXT.findall(render(figure, "a.svg").decode())
     assert [arm for arm in ARMS[:count] if texts.count(arm) != 1] == []
     (axes,) = figure.axes
     lines = [container.lines[0] for container in axes.containers]
@@ -47,14 +49,14 @@ def test_every_arm_is_named_and_looks_like_no_other(count, iterations):
 
 
 def test_many_arms_look_different_too():
-    (axes,) = figures.averages(averages_of([f"arm{i}" for i in range(30)]), 0.95).axes
+    (axes,) = by_iteration(averages_of([f"arm{i}" for i in range(30)]), 0.95).axes
     lines = [container.lines[0] for container in axes.containers]
     assert len({(line.get_color(), line.get_marker()) for line in lines}) == 30
 
 
 def test_points_intervals_and_iterations_are_the_rows():
     rows = averages_of(["spin", "late"])
-    (axes,) = figures.averages(rows, 0.95).axes
+    (axes,) = by_iteration(rows, 0.95).axes
     for arm, container in zip(("spin", "late"), axes.containers, strict=True):
         mine = [row for row in tuples(rows) if row.arm == arm]
         line, _, (bars,) = container.lines
@@ -67,7 +69,7 @@ def test_points_intervals_and_iterations_are_the_rows():
 
 def test_arms_with_equal_scores_stay_apart():
     rows = [(f"{arm}/ite{k}", arm, k, 0.5, 0.45, 0.55) for arm in ARMS for k in range(2)]
-    (axes,) = figures.averages(average_frame(rows), 0.95).axes
+    (axes,) = by_iteration(average_frame(rows), 0.95).axes
     x = np.array([container.lines[0].get_xdata() for container in axes.containers])
     assert np.diff(x[:, 0]).min() > 0.03
     assert np.abs(x - [0, 1]).max() < 0.4  # no arm nearer to another iteration
@@ -82,7 +84,7 @@ def test_the_figure_says_what_it_shows():
 def test_models_far_from_the_arms_are_named_not_drawn():
     far = [("base", None, None, 0.0625, 0.06, 0.07), ("teacher", None, None, 0.8, 0.7, 0.9)]
     rows = average_frame([*tuples(averages_of(ARMS[:2], registry=("sft", "dpo"))), *far])
-    (axes,) = figures.averages(rows, 0.95).axes
+    (axes,) = by_iteration(rows, 0.95).axes
     texts = TEXT.findall(svg(rows))
     assert "too far to be drawn: base 6.25, teacher 80.00" in texts
     assert {"sft 40.00", "dpo 40.40"} <= set(texts)
@@ -93,7 +95,7 @@ def test_models_far_from_the_arms_are_named_not_drawn():
 def test_labels_of_near_lines_do_not_overlap():
     rows = averages_of(["spin"], registry=("a", "b", "c", "d"))
     rows.loc[rows.arm.isna(), "average"] = 0.41
-    figure = figures.averages(rows, 0.95)
+    figure = by_iteration(rows, 0.95)
     figure.draw_without_rendering()
     boxes = sorted((Text.get_window_extent(text) for text in figure.axes[0].texts), key=lambda box: box.y0)
     assert len(boxes) == 4
@@ -118,7 +120,7 @@ def seeds_of_spin():
 
 
 def test_replicates_are_a_line_from_the_lowest_to_the_highest_seed():
-    figure = figures.averages(seeds_of_spin(), 0.95, REPLICATES)
+    figure = by_iteration(seeds_of_spin(), 0.95, REPLICATES)
     (axes,) = figure.axes
     spin, late = axes.containers
     line, _, (bars,) = spin.lines
@@ -128,21 +130,21 @@ def test_replicates_are_a_line_from_the_lowest_to_the_highest_seed():
         pytest.approx([44.0, 49.0]),
     ]
     assert late.lines[0].get_ydata() == pytest.approx([43.0, 41.0])
-    texts = TEXT.findall(figures.render(figure, "a.svg").decode())
+    texts = TEXT.findall(render(figure, "a.svg").decode())
     assert {"spin (3)", "late (1)", "kd 42.00", "sft 41.00"} <= set(texts)
     assert {"Average score by iteration, mean over the seeds", "bars: lowest to highest seed"} <= set(texts)
 
 
 def test_the_number_of_seeds_is_in_the_title_where_it_is_the_same():
     rows = seeds_of_spin()
-    texts = TEXT.findall(figures.render(figures.averages(rows[rows.arm != "late"], 0.95, REPLICATES), "a.svg").decode())
+    texts = TEXT.findall(render(by_iteration(rows[rows.arm != "late"], 0.95, REPLICATES), "a.svg").decode())
     assert "Average score by iteration, mean over 3 seeds" in texts
     assert "spin" in texts
 
 
 def test_a_replicate_without_a_row_is_refused():
     with pytest.raises(StudyError, match=r"--replicates: expected arms or models of the table, found 'spin\.s45'"):
-        figures.averages(seeds_of_spin(), 0.95, [("spin", "spin.s45")])
+        by_iteration(seeds_of_spin(), 0.95, [("spin", "spin.s45")])
 
 
 @pytest.mark.parametrize(
@@ -160,7 +162,7 @@ def test_nothing_overlaps_in_a_column_of_a_paper(count, length, pooled, registry
     rows = averages_of(arms, registry=registry)
     if len(registry) > 4:
         rows.loc[rows.arm.isna(), "average"] = [0.01 if "near" not in name else 0.41 for name in registry]
-    figure = figures.averages(rows, 0.95, [registry] if pooled else [])
+    figure = by_iteration(rows, 0.95, [registry] if pooled else [])
     assert figure.get_figwidth() == 3.3
     figure.draw_without_rendering()
     (axes,), (legend,) = figure.axes, figure.legends
@@ -177,11 +179,11 @@ def test_nothing_overlaps_in_a_column_of_a_paper(count, length, pooled, registry
 
 @pytest.mark.parametrize("kind", ["pdf", "svg", "png"])
 def test_equal_rows_give_equal_bytes_whatever_the_users_style(kind, monkeypatch):
-    first = figures.render(figures.averages(averages_of(ARMS), 0.95), f"a.{kind}")
+    first = render(by_iteration(averages_of(ARMS), 0.95), f"a.{kind}")
     monkeypatch.setitem(matplotlib.rcParams, "axes.linewidth", 9.0)
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1000000000")
     before = dict(matplotlib.rcParams)
-    assert figures.render(figures.averages(averages_of(ARMS), 0.95), f"a.{kind}") == first
+    assert render(by_iteration(averages_of(ARMS), 0.95), f"a.{kind}") == first
     assert dict(matplotlib.rcParams) == before
     assert first.startswith({"pdf": b"%PDF", "svg": b"<?xml", "png": b"\x89PNG"}[kind])
 
@@ -190,6 +192,6 @@ def test_equal_rows_give_equal_bytes_whatever_the_users_style(kind, monkeypatch)
 def test_a_name_is_no_mathematics(tmp_path):
     rows = [f'"{name}","{name}",0,0.5,0.4,0.6' for name in ("$\\frac{$", "a\x1b[2J\u202e<script>")]
     (tmp_path / "a.csv").write_text("\n".join([",".join(Average._fields), *rows, ""]))
-    drawn = figures.render(figures.averages(comparison.read_averages(tmp_path / "a.csv"), 0.9), "a.svg").decode()
+    drawn = render(by_iteration(comparison.read_averages(tmp_path / "a.csv"), 0.9), "a.svg").decode()
     texts = [text.text for text in ElementTree.fromstring(drawn).iter("{http://www.w3.org/2000/svg}text")]
     assert {"$\\frac{$", r"a\x1b[2J\u202e<script>"} <= set(texts)

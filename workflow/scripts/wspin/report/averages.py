@@ -1,45 +1,19 @@
-"""Draws the average score per iteration of every arm, with intervals, and what all figures have in common.
+"""Draws the average score per iteration of every arm, with intervals."""
 
-Equal rows give equal bytes: figures use neither matplotlib's global state (`pyplot`) nor the user's style. The colours
-are Petroff's ten, made for colour vision deficiencies too (arXiv 2107.02270); arms differ by marker as well.
-"""
-
-import contextlib
-import io
 import textwrap
-from collections.abc import Iterator, Sequence
-from itertools import cycle
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy.optimize import isotonic_regression
 
-from wspin.errors import StudyError
-
 from .replicates import pooled_models
 from .scores import arm_columns
+from .style import REFERENCE, empty_figure, fit_height, legend_below, looks, styled
 
-STYLE = {
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "font.size": 9.0,
-    "pdf.fonttype": 42,  # text stays text, in PDF and SVG
-    "svg.fonttype": "none",
-    "svg.hashsalt": "wspin",
-    "text.parse_math": False,  # a `$` in a name is one
-}
-MARKERS = "osD^vPX<>hp"  # eleven for ten colours: more arms than that still look different
-NO_DATES = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}
-COLUMN = 3.3  # inches: a column of a paper with two
-SMALL = 7.0  # points: of the letters in such a column
-REFERENCE = {"color": "black", "linewidth": 0.7}  # of lines that belong to no arm
 SPREAD = 0.75  # of the distance between two iterations, over which many arms stand side by side
 STEP = 0.1  # of that distance: between two of few arms
 REACH = 1.5  # of the arms' range: reference lines further away from them are left out
@@ -48,7 +22,7 @@ TITLE = 55  # characters in a line of the title
 WIDE = 14  # characters in a line of a reference's label, at the right of the axes
 
 
-def averages(rows: pd.DataFrame, confidence: float, replicates: Sequence[tuple[str, str]] = ()) -> Figure:
+def by_iteration(rows: pd.DataFrame, confidence: float, replicates: Sequence[tuple[str, str]] = ()) -> Figure:
     """The average of every arm by iteration, in points, beside the registry's models as horizontal lines.
 
     `rows` as of `comparison.averages`; `confidence` is the level of their intervals. With `replicates`, (first,
@@ -61,19 +35,18 @@ def averages(rows: pd.DataFrame, confidence: float, replicates: Sequence[tuple[s
         title, bars = f"{title}, mean over {seeds}", "lowest to highest seed"
     in_points = rows.assign(**{key: 100 * rows[key] for key in ("average", "low", "high")})
     arms, registry = in_points[rows.iteration.notna()], in_points[rows.iteration.isna()]
-    with style():
-        figure = empty_figure(COLUMN, HEIGHT)
+    with styled():
+        figure = empty_figure(HEIGHT)
         axes = figure.add_subplot()
         _arms(axes, arms)
         left_out, height = _references(axes, registry, arms)
         far = ", ".join(f"{row.model} {row.average:.2f}" for row in left_out.itertuples())
         lines = [title, f"bars: {bars}", *(textwrap.wrap(f"too far to be drawn: {far}", TITLE) if far else [])]
-        figure.suptitle("\n".join(lines), fontsize=SMALL)
-        axes.set_xlabel("iteration", fontsize=SMALL)
-        axes.set_ylabel("average of the tasks, points", fontsize=SMALL)
-        axes.tick_params(labelsize=SMALL, length=2, pad=2)
+        figure.suptitle("\n".join(lines))
+        axes.set_xlabel("iteration")
+        axes.set_ylabel("average of the tasks, points")
         if not arms.empty:
-            _legend(figure, min(5, arms.arm.nunique()))
+            legend_below(figure, *axes.get_legend_handles_labels(), min(5, arms.arm.nunique()))
         fit_height(figure, axes, height)
     return figure
 
@@ -95,54 +68,6 @@ def pooled_averages(rows: pd.DataFrame, replicates: Sequence[tuple[str, str]]) -
     return pooled.assign(arm=pooled.arm + numbers.where(pooled.arm.notna(), "")), "the seeds"
 
 
-def _legend(figure: Figure, columns: int) -> None:
-    """A legend below the axes, of at most so many columns as are not cut."""
-    spaces = {"handlelength": 1.5, "columnspacing": 1, "labelspacing": 0.3}
-    legend = figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=SMALL, **spaces)
-    if columns > 1 and legend.get_window_extent().width > figure.bbox.width:
-        legend.remove()
-        _legend(figure, columns - 1)
-
-
-def fit_height(figure: Figure, axes: Axes, height: float) -> None:
-    """Make the figure as high as leaves these axes so many inches beside all that is laid out around them."""
-    figure.set_figheight(10 * height)
-    figure.draw_without_rendering()
-    figure.set_figheight(11 * height - axes.bbox.height / figure.dpi)
-
-
-def render(figure: Figure, path: str | Path) -> bytes:
-    """The figure in the format that the path's suffix names. Raises `StudyError` at another suffix."""
-    kind = Path(path).suffix.removeprefix(".")
-    if kind not in NO_DATES:
-        raise StudyError(f"{path}: expected a name that ends in .{', .'.join(NO_DATES)}, found {kind or 'no suffix'!r}")
-    content = io.BytesIO()
-    with style():
-        figure.savefig(content, format=kind, dpi=200, metadata=NO_DATES[kind])
-    return content.getvalue()
-
-
-@contextlib.contextmanager
-def style() -> Iterator[None]:
-    """Draw and render with matplotlib's defaults and `STYLE`, whatever the user's settings."""
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
-        yield
-
-
-def empty_figure(width: float, height: float) -> Figure:
-    """A figure of so many inches, whose parts are laid out without overlap."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def looks() -> Iterator[tuple[Any, str]]:
-    """A colour and a marker for one arm after the other."""
-    return zip(cycle(matplotlib.color_sequences["petroff10"]), cycle(MARKERS), strict=False)
-
-
 def _arms(axes: Axes, arms: pd.DataFrame) -> None:
     """Every arm as points with intervals, joined by a line; at one iteration the arms stand side by side."""
     count = arms.arm.nunique()
@@ -153,8 +78,7 @@ def _arms(axes: Axes, arms: pd.DataFrame) -> None:
         x = rows.iteration.to_numpy(int) + step * (place - (count - 1) / 2)
         low, middle, high = (rows[key].to_numpy() for key in ("low", "average", "high"))
         errors = np.maximum([middle - low, high - middle], 0.0)
-        look: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 2.5, "linewidth": 0.8}
-        axes.errorbar(x, middle, errors, label=arm, capsize=1.2, capthick=0.8, elinewidth=0.8, **look)
+        axes.errorbar(x, middle, errors, label=arm, color=colour, marker=marker)
     first, last = (0, 0) if arms.empty else (arms.iteration.min(), arms.iteration.max())
     axes.set_xlim(first - 0.5, last + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=20, integer=True, min_n_ticks=1))
@@ -187,7 +111,6 @@ def _references(axes: Axes, rows: pd.DataFrame, arms: pd.DataFrame) -> tuple[pd.
             xycoords=axes.get_yaxis_transform(),
             textcoords=axes.get_yaxis_transform(),
             va="center",
-            fontsize=SMALL,
             annotation_clip=False,
             arrowprops={"arrowstyle": "-", **REFERENCE, "relpos": (0, 0.5), "shrinkA": 1, "shrinkB": 0},
         )
