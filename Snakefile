@@ -32,7 +32,9 @@ pathvars:
     report_benchmarks=PATHS.report_folder("benchmarks/report"),
 
 
-for stage in "fetch data train generate logprobs weigh eval report report_comparisons report_pages manage".split():
+REPORT = "report report_comparisons report_figures report_pages".split()
+
+for stage in (*"fetch data train generate logprobs weigh eval".split(), *REPORT, "manage"):
 
     include: f"rules/{stage}.smk"
 

@@ -1,8 +1,7 @@
-"""Report: what the study shows; report_comparisons.smk compares.
+"""Report: what the study shows in tables; report_comparisons.smk compares, report_figures.smk draws.
 
-in:  every score; every token weight with the answers it belongs to; the training curve of every iteration
+in:  every score; every token weight with the answers it belongs to
 out: <tables>/scores.{csv,md,tex,html}, weights.{csv,md,html}, examples.md
-     <figures>/{averages,rewards}.{pdf,svg,png}
 """
 
 
@@ -89,58 +88,4 @@ rule report_examples:
         r"""
         exec &> >(tee -i {log:q})
         python workflow/scripts/report.py examples {params.flags:q} --prompts {input.prompts:q} --output {output:q}
-        """
-
-
-rule report_figure:
-    """Draw every arm's average by iteration, with intervals."""
-    input:
-        "<tables>/averages.csv",
-    output:
-        "<figures>/averages.pdf",
-        "<figures>/averages.png",
-        report("<figures>/averages.svg", caption="../workflow/report/averages.rst", category="Scores"),
-    log:
-        "<report_logs>/figure.log",
-    benchmark:
-        "<report_benchmarks>/figure.tsv"
-    localrule: True
-    conda:
-        "../envs/driver.yaml"
-    threads: STUDY.resources.report.threads
-    resources:
-        **stage_resources("report"),
-    params:
-        flags=flags(FLAGS.report_figure),
-    shell:
-        r"""
-        exec &> >(tee -i {log:q})
-        python workflow/scripts/report.py figure {params.flags:q} --averages {input:q} --output {output:q}
-        """
-
-
-rule report_rewards:
-    """Draw the reward margins of every iteration's training, weighted and unweighted."""
-    input:
-        PATHS.curves(),
-    output:
-        "<figures>/rewards.pdf",
-        "<figures>/rewards.png",
-        report("<figures>/rewards.svg", caption="../workflow/report/rewards.rst", category="Training"),
-    log:
-        "<report_logs>/rewards.log",
-    benchmark:
-        "<report_benchmarks>/rewards.tsv"
-    localrule: True
-    conda:
-        "../envs/driver.yaml"
-    threads: STUDY.resources.report.threads
-    resources:
-        **stage_resources("report"),
-    params:
-        flags=flags(FLAGS.report_rewards),
-    shell:
-        r"""
-        exec &> >(tee -i {log:q})
-        python workflow/scripts/report_rewards.py {params.flags:q} --curves {input:q} --output {output:q}
         """

@@ -73,6 +73,8 @@ def test_replicates_are_pooled_and_compared_at_equal_seed():
     assert {"kd=kd.s43", "wspin=wspin.s44", "kd.s43=spin.s43/ite0"} <= set(flags)
     assert "they share SFT, prompts, teacher" in flags[flags.index("--note") + 1]
     assert "wspin=wspin.s44" in RuleFlags(study).report_rewards()
+    drawn = RuleFlags(study).report_histograms()  # seeds of an arm without weights draw it no second time
+    assert drawn[drawn.index("--replicates") + 1 :] == ["wspin=wspin.s43", "wspin=wspin.s44"]
     assert {"results/tables/pooled.csv", "results/tables/pooled.md"} <= set(study.tables())
 
     single = paths({})

@@ -18,9 +18,9 @@ STAGES = ("fetch", "data", "train", "generate", "logprobs", "weigh", "eval", "re
 # What follows from scores, from trainings, from answers, from weights
 COMPARED = {f"report_{what}": 1 for what in ("scores", "differences", "tests", "figure", "pooled")}
 TRAINED = {**COMPARED, "report_rewards": 1}
-ANSWERED = {**TRAINED, "report_examples": 1, "report_answers": 1}
+ANSWERED = {**TRAINED, "report_examples": 1, "report_answers": 1, "report_lengths": 1}
 RETRAINED = {**ANSWERED, "generate_examples": 1}  # an arm, to its last iteration
-REPORT = {**ANSWERED, "report_weights": 1}
+REPORT = {**ANSWERED, "report_weights": 1, "report_histograms": 1}
 FETCHES = {"fetch": 2, "fetch_data": 2, "fetch_tasks": 6}
 MODELS = {
     "data": 1,

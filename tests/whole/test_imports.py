@@ -57,7 +57,9 @@ IMPORTED = {
     "report_tests": TABLES | {"scipy"},
     "report figure": TABLES | {"matplotlib", "scipy"},
     "report_pooled": TABLES | {"matplotlib", "scipy"},
-    "report_rewards": TABLES | {"matplotlib", "scipy"},
+    "report_rewards": TABLES | {"matplotlib"},
+    "report_histograms": TABLES | {"matplotlib"},
+    "report_lengths": TABLES | {"matplotlib"},
     "report weights": TABLES,
     "report_answers": TABLES,
     "report_tokens": TABLES,
@@ -205,6 +207,10 @@ def commands(folder):
     shards = ["--prompts", rows, "--shards", "00", "--iterations", "equal/ite0"]
     shards += [word for kind, path in kinds.items() for word in (f"--{kind}", path)]
     yield "report weights", [*shards, *tables[:3]]
+    output = ["--output", folder / "histograms.svg"]
+    yield "report_histograms", [*shards[2:-2], *output]
+    drawn = ["--shards", "00", "--iterations", "equal/ite0", "--generations", kinds["generations"]]
+    yield "report_lengths", [*drawn, "--real", kinds["reference"], "--output", folder / "lengths.svg"]
     shown = ["--count", 1, "--opponents", "sft", "--answers", answers[1], "--output", folder / "examples.md"]
     yield "report examples", [*shards, *shown]
     shown = ["--models", "sft", "--answers", answers[1], "--output", folder / "answers.html"]

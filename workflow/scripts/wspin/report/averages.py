@@ -7,15 +7,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from scipy.optimize import isotonic_regression
 
 from .replicates import pooled_models
 from .scores import arm_columns
-from .style import REFERENCE, empty_figure, fit_height, legend_below, looks, styled
+from .style import REFERENCE, beside, empty_figure, fit_height, iteration_axis, legend_below, looks, styled
 
-SPREAD = 0.75  # of the distance between two iterations, over which many arms stand side by side
-STEP = 0.1  # of that distance: between two of few arms
 REACH = 1.5  # of the arms' range: reference lines further away from them are left out
 HEIGHT, LINE = 1.7, 0.13  # inches: of the axes, and of a line of text
 TITLE = 55  # characters in a line of the title
@@ -71,17 +68,14 @@ def pooled_averages(rows: pd.DataFrame, replicates: Sequence[tuple[str, str]]) -
 def _arms(axes: Axes, arms: pd.DataFrame) -> None:
     """Every arm as points with intervals, joined by a line; at one iteration the arms stand side by side."""
     count = arms.arm.nunique()
-    step = min(STEP, SPREAD / max(count, 1))
     by_arm = zip(arms.groupby("arm", sort=False), looks(), strict=False)
     for place, ((arm, rows), (colour, marker)) in enumerate(by_arm):
         rows = rows.sort_values("iteration", kind="stable")
-        x = rows.iteration.to_numpy(int) + step * (place - (count - 1) / 2)
+        x = beside(rows.iteration, place, count)
         low, middle, high = (rows[key].to_numpy() for key in ("low", "average", "high"))
         errors = np.maximum([middle - low, high - middle], 0.0)
         axes.errorbar(x, middle, errors, label=arm, color=colour, marker=marker)
-    first, last = (0, 0) if arms.empty else (arms.iteration.min(), arms.iteration.max())
-    axes.set_xlim(first - 0.5, last + 0.5)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=20, integer=True, min_n_ticks=1))
+    iteration_axis(axes, arms.iteration)
 
 
 def _references(axes: Axes, rows: pd.DataFrame, arms: pd.DataFrame) -> tuple[pd.DataFrame, float]:

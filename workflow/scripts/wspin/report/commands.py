@@ -146,6 +146,59 @@ def rewards(
     return Report(_rendered(drawn, output), list(curves))
 
 
+def histograms(
+    iterations: Sequence[str],
+    shards: Sequence[str],
+    folders: Mapping[str, Sequence[str]],
+    replicates: Sequence[str],
+    output: Sequence[str],
+) -> Report:
+    """The histograms of token weights; `folders`: of each iteration's `weights` and `reference`."""
+    from . import histograms as weight_histograms
+
+    files = shard_files(iterations, shards, folders)
+    rows = weight_histograms.count_weights(files, methods(iterations, split_pairs("ARM=REPLICATE", replicates)))
+    drawn = weight_histograms.weight_histograms(rows)
+    return Report(_rendered(drawn, output), _distinct(files))
+
+
+def lengths(
+    iterations: Sequence[str],
+    shards: Sequence[str],
+    generations: Sequence[str],
+    real: str,
+    replicates: Sequence[str],
+    output: Sequence[str],
+) -> Report:
+    """The lengths of answers; `generations`: of each iteration, a folder; `real`: the folder of a reference."""
+    from . import lengths as answer_lengths
+
+    files = shard_files(iterations, shards, {"generations": generations})
+    answers = {iteration: [path for (path,) in paths] for iteration, paths in files.items()}
+    references = [f"{real}/{shard}.parquet" for shard in shards]
+    rows = answer_lengths.length_quantiles(answers, methods(iterations, split_pairs("ARM=REPLICATE", replicates)))
+    drawn = answer_lengths.answer_lengths(rows, answer_lengths.real_quantiles(references))
+    return Report(_rendered(drawn, output), [*_distinct(files), *references])
+
+
+def shard_files(
+    iterations: Sequence[str], shards: Sequence[str], folders: Mapping[str, Sequence[str]]
+) -> dict[str, list[tuple[str, ...]]]:
+    """Iteration -> the files of each shard, one of each kind. Raises `StudyError` unless each has a folder of each."""
+    for kind, names in folders.items():
+        if len(names) != len(iterations):
+            raise StudyError(f"--{kind}: expected {len(iterations)} folders, one per iteration, found {len(names)}")
+    return {
+        iteration: [tuple(f"{folder}/{shard}.parquet" for folder in of_iteration) for shard in shards]
+        for iteration, *of_iteration in zip(iterations, *folders.values(), strict=True)
+    }
+
+
+def _distinct(files: Mapping[str, Sequence[tuple[str, ...]]]) -> list[str]:
+    """Every file once: arms share answers and their log-probabilities."""
+    return list(dict.fromkeys(path for shards in files.values() for shard in shards for path in shard))
+
+
 def _rendered(figure: "Figure", output: Sequence[str]) -> dict[str, bytes]:
     """The figure in the format of every path's suffix."""
     from .style import render

@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from wspin.errors import StudyError
 
@@ -47,6 +50,8 @@ STYLE = {
 }
 MARKERS = "osD^vPX<>hp"  # eleven for ten colours: more arms than that still look different
 NO_DATES = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}
+SPREAD = 0.75  # of the distance between two iterations, over which many arms stand side by side
+STEP = 0.1  # of that distance: between two of few arms
 REFERENCE = {"color": "black", "linewidth": 0.7}  # of lines that belong to no arm
 
 
@@ -71,6 +76,19 @@ def looks() -> Iterator[tuple[Any, str]]:
     return zip(cycle(matplotlib.color_sequences["petroff10"]), cycle(MARKERS), strict=False)
 
 
+def beside(iterations: pd.Series, place: int, count: int) -> np.ndarray:
+    """Abscissae (n,) of an arm's iterations: where it stands as number `place` of so many arms side by side."""
+    step = min(STEP, SPREAD / max(count, 1))
+    return iterations.to_numpy(int) + step * (place - (count - 1) / 2)
+
+
+def iteration_axis(axes: Axes, iterations: pd.Series) -> None:
+    """Limits and ticks of an axis of iterations, if there are none too."""
+    first, last = (0, 0) if iterations.empty else (iterations.min(), iterations.max())
+    axes.set_xlim(first - 0.5, last + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=20, integer=True, min_n_ticks=1))
+
+
 def legend_below(figure: Figure, handles: Sequence[Any], labels: Sequence[str], columns: int, title: str = "") -> None:
     """A legend below all axes, of at most so many columns as are not cut."""
     place: dict[str, Any] = {"loc": "outside lower center", "title": title, "title_fontsize": SMALL}
@@ -81,8 +99,9 @@ def legend_below(figure: Figure, handles: Sequence[Any], labels: Sequence[str], 
 
 
 def fit_height(figure: Figure, axes: Axes, height: float) -> None:
-    """Make the figure as high as leaves each row of axes, these among them, so many inches beside all around them."""
-    rows = axes.get_gridspec().nrows
+    """Make the figure so high that these axes have so many inches, and the rows of a grid theirs in proportion."""
+    ratios = np.array(axes.get_gridspec().get_height_ratios())
+    rows = ratios.sum() / ratios[axes.get_subplotspec().rowspan.start]
     figure.set_figheight(10 * rows * height)
     figure.draw_without_rendering()
     figure.set_figheight(rows * (11 * height - axes.bbox.height / figure.dpi))

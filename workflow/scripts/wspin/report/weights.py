@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from wspin.errors import StudyError
 from wspin.escaping import as_json, code_in_markdown
@@ -82,15 +83,25 @@ def _row(side: str, shards: Sequence[Shard], responses: dict[str, str]) -> Weigh
             texts = answers["response"].to_pylist()
         else:
             texts = [responses.get(prompt_id) for prompt_id in answers["prompt_id"].to_pylist()]
-        eos = tables.metadata(reference)["eos"]
-        token_ids = tables.row_arrays(reference, f"{side}_token_ids")
-        shard_ids = [ids[:-1] if len(ids) and ids[-1] == eos else ids for ids in token_ids]
-        shard_weights = tables.row_arrays(table, f"{side}_weights")
-        weights += [values[: len(tokens)] for values, tokens in zip(shard_weights, shard_ids, strict=True)]
+        shard_ids = own_token_ids(reference, side)
+        weights += own_weights(table, side, shard_ids)
         ids += shard_ids
         _add_token_texts(token_texts, texts, shard_ids, tables.row_arrays(reference, f"{side}_ends"))
     flat = pd.Series(np.concatenate(weights), dtype=float)
     return {"side": side, **_statistics(flat, counts), "heaviest": _top_tokens(flat, np.concatenate(ids), token_texts)}
+
+
+def own_token_ids(reference: pa.Table, side: str) -> list[np.ndarray]:
+    """The token ids of a side's answers, EOS left out."""
+    eos = tables.metadata(reference)["eos"]
+    token_ids = tables.row_arrays(reference, f"{side}_token_ids")
+    return [ids[:-1] if len(ids) and ids[-1] == eos else ids for ids in token_ids]
+
+
+def own_weights(table: pa.Table, side: str, token_ids: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The weights of these tokens, without that of EOS."""
+    weights = tables.row_arrays(table, f"{side}_weights")
+    return [values[: len(ids)] for values, ids in zip(weights, token_ids, strict=True)]
 
 
 def _add_token_texts(

@@ -118,7 +118,7 @@ class StudyFiles(Lineage):
         return list(dict.fromkeys(table.file for table in self.published_tables()))
 
     def figures(self) -> list[str]:
-        folder, names = self.report_folder("figures"), ("averages", "pooled", "rewards")
+        folder, names = self.report_folder("figures"), ("averages", "pooled", "rewards", "weights", "lengths")
         return [f"{folder}/{name}.{kind}" for name in names for kind in ("pdf", "svg", "png")]
 
     def token_page(self, iteration: Iteration) -> str:
@@ -162,6 +162,22 @@ class StudyFiles(Lineage):
         """The files in `weight_folders`, each once; of some shards or of all."""
         folders = dict.fromkeys(folder for kind in self.weight_folders().values() for folder in kind)
         return [f"{folder}/{shard}.parquet" for folder in folders for shard in shards or self.shards()]
+
+    def histogram_files(self) -> list[str]:
+        """The token weights of every iteration and their references, each file once."""
+        folders = self.weight_folders()
+        distinct = dict.fromkeys([*folders["weights"], *folders["reference"]])
+        return [f"{folder}/{shard}.parquet" for folder in distinct for shard in self.shards()]
+
+    def length_files(self) -> list[str]:
+        """All generated answers, and references that hold the real ones."""
+        answers = [path for responses in self.response_sets() for path in self.files(responses, "generations")]
+        return [*answers, *self.files(self.real_reference, "reference")]
+
+    @property
+    def real_reference(self) -> str:
+        """The folder of a reference, which holds the real answers in the student's tokens."""
+        return self.reference_folder(self.all_iterations()[0])
 
     def opponents(self) -> dict[str, str]:
         """A name for every opponent's response set, with the seed where the model answered with an earlier one too."""

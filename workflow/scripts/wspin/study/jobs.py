@@ -9,6 +9,7 @@ from wspin.iteration import Iteration
 from .paths import StudyPaths
 
 COLUMNS = ("generations", "reference", "scorers' logprobs", "weights", "model", "scores")
+FIGURES = {"averages": "figure", "weights": "histograms"}  # job of a figure that has not the figure's name
 
 
 class Job(NamedTuple):
@@ -49,7 +50,8 @@ def _report(paths: StudyPaths) -> list[Job]:
     for path in paths.tables():
         outputs.setdefault(PurePath(path).stem, []).append(path)
     for path in paths.figures():
-        outputs.setdefault("figure" if "averages" in path else PurePath(path).stem, []).append(path)
+        stem = PurePath(path).stem
+        outputs.setdefault(FIGURES.get(stem, stem), []).append(path)
     return [Job(tuple(files), f"{paths.report_folder('logs/report')}/{name}.log") for name, files in outputs.items()]
 
 

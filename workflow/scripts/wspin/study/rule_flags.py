@@ -5,6 +5,7 @@ what stands here is what re-runs a job, and what does not (GPUs, threads, memory
 """
 
 import json
+from collections.abc import Sequence
 from functools import cache
 
 from wspin.config.flags import flags
@@ -216,8 +217,10 @@ class RuleFlags:
         names = [*self.paths.arms, *self.study.eval.models]
         return ["--seeds", *(f"{name}={self.paths.seed(name)}" for name in names)]
 
-    def _replicates(self) -> list[str]:
-        pairs = [f"{first}={replicate}" for first, replicate in self.paths.replicate_pairs()]
+    def _replicates(self, arms: Sequence[str] = ()) -> list[str]:
+        """Pairs of a replicate with the first of its family; of some arms, or of all arms and models."""
+        found = [pair for pair in self.paths.replicate_pairs() if not arms or pair[1] in arms]
+        pairs = [f"{first}={replicate}" for first, replicate in found]
         return ["--replicates", *pairs] if pairs else []
 
     def _varied(self) -> list[str]:
@@ -230,6 +233,17 @@ class RuleFlags:
 
     def report_weights(self) -> list[str]:
         return ["--shards", *self.paths.shards(), *self._weighted_iterations()]
+
+    def report_histograms(self) -> list[str]:
+        replicates = self._replicates(list(filter(self.study.weighted, self.study.arms)))
+        return ["--shards", *self.paths.shards(), *self._weighted_iterations("weights", "reference"), *replicates]
+
+    def report_lengths(self) -> list[str]:
+        iterations, results = self.paths.all_iterations(), self.study.results
+        folders = [f"{results}/{self.paths.response_set(iteration)}/generations" for iteration in iterations]
+        names = ["--iterations", *self.paths.iteration_models(), "--generations", *folders]
+        real = ["--real", f"{results}/{self.paths.real_reference}/reference"]
+        return ["--shards", *self.paths.shards(), *names, *real, *self._replicates()]
 
     def report_tokens(self, arm: str, k: str) -> list[str]:
         name = Iteration(arm, int(k)).name
@@ -248,10 +262,11 @@ class RuleFlags:
         shown = ["--count", str(self.study.report.examples), "--shards", self.paths.shards()[0]]
         return [*shown, *answers, *self._weighted_iterations()]
 
-    def _weighted_iterations(self) -> list[str]:
-        iterations = [iteration.name for iteration in self.paths.weighted_iterations()]
-        folders = self.paths.weight_folders().items()
-        return ["--iterations", *iterations, *(word for kind, paths in folders for word in (f"--{kind}", *paths))]
+    def _weighted_iterations(self, *kinds: str) -> list[str]:
+        """Weighted iterations with their folders; of some kinds, or of all."""
+        iterations, folders = self.paths.weighted_iterations(), self.paths.weight_folders()
+        words = [word for kind in kinds or folders for word in (f"--{kind}", *folders[kind])]
+        return ["--iterations", *(iteration.name for iteration in iterations), *words]
 
     def _fits(self) -> list[str]:
         templates = [self.paths.template(model) for model in self.study.data.fits]
