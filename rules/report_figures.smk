@@ -6,9 +6,11 @@ out: <figures>/{averages,rewards,weights,lengths}.{pdf,svg,png}
 
 
 rule report_figure:
-    """Draw every arm's average by iteration, with intervals."""
+    """Draw every arm's average by iteration, and its paired difference to the baseline, with intervals."""
     input:
-        "<tables>/averages.csv",
+        averages="<tables>/averages.csv",
+        differences="<tables>/differences.csv",
+        published=PATHS.published_csv(),  # none without published tables
     output:
         "<figures>/averages.pdf",
         "<figures>/averages.png",
@@ -28,7 +30,8 @@ rule report_figure:
     shell:
         r"""
         exec &> >(tee -i {log:q})
-        python workflow/scripts/report.py figure {params.flags:q} --averages {input:q} --output {output:q}
+        python workflow/scripts/report_figure.py {params.flags:q} --averages {input.averages:q} \
+            --differences {input.differences:q} --output {output:q}
         """
 
 

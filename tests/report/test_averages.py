@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
+import pandas as pd
 import pytest
 from attacks import attack
 from matplotlib.text import Text
@@ -15,6 +16,7 @@ from wspin.errors import StudyError
 from wspin.report import comparison
 from wspin.report.averages import by_iteration
 from wspin.report.comparison import Average
+from wspin.report.reproduction import read_published_means
 from wspin.report.style import render
 
 ARMS = [
@@ -162,12 +164,16 @@ def test_nothing_overlaps_in_a_column_of_a_paper(count, length, pooled, registry
     rows = averages_of(arms, registry=registry)
     if len(registry) > 4:
         rows.loc[rows.arm.isna(), "average"] = [0.01 if "near" not in name else 0.41 for name in registry]
-    figure = by_iteration(rows, 0.95, [registry] if pooled else [])
+    figure = by_iteration(rows, 0.95, [registry] if pooled else [], differences_of(arms[1:], arms[0]))
     assert figure.get_figwidth() == 3.3
     figure.draw_without_rendering()
-    (axes,), (legend,) = figure.axes, figure.legends
+    axes, (legend,) = figure.axes[0], figure.legends
     references = [Text.get_window_extent(text) for text in axes.texts]
-    boxes = [legend.get_window_extent(), axes.get_tightbbox(), figure.texts[0].get_window_extent()]
+    boxes = [
+        legend.get_window_extent(),
+        *(axes.get_tightbbox() for axes in figure.axes),
+        figure.texts[0].get_window_extent(),
+    ]
     page = figure.bbox
     assert all(box.x0 >= 0 and box.x1 <= page.x1 and box.y0 >= 0 and box.y1 <= page.y1 for box in boxes)
     for group in (boxes, references):
@@ -175,6 +181,89 @@ def test_nothing_overlaps_in_a_column_of_a_paper(count, length, pooled, registry
     assert axes.bbox.height > 1.4 * figure.dpi and axes.bbox.width > 0.45 * page.width
     letters = [*axes.texts, *legend.get_texts(), *figure.texts, *axes.get_xticklabels(), axes.xaxis.label]
     assert {text.get_fontsize() for text in letters} == {7.0}
+
+
+def differences_of(arms, baseline="spin", iterations=4):
+    """Rows of a table of differences to the baseline."""
+    rows = [
+        (f"{arm}/ite{k}", f"{baseline}/ite{k}", task, 0.01 * k + 0.002 * place, 0.01 * k - 0.005, 0.01 * k + 0.02)
+        for place, arm in enumerate(arms)
+        for k in range(iterations)
+        for task in ("arc", "average")
+    ]
+    return pd.DataFrame(rows, columns=comparison.Difference._fields)
+
+
+def test_paired_differences_stand_below_their_arms(tmp_path):
+    path = tmp_path / "differences.csv"
+    differences_of(["wspin", "late"]).assign(n=7).to_csv(path, index=False)
+    differences = comparison.read_average_differences(path)
+    assert set(differences.task) == {"average"}
+    figure = by_iteration(averages_of(["spin", "wspin", "late"]), 0.95, differences=differences)
+    above, below = figure.axes
+    assert above.get_shared_x_axes().joined(above, below)
+    drawn = dict(zip(("wspin", "late"), below.containers, strict=True))
+    of_arm = {container.get_label(): container for container in above.containers}
+    for arm, container in drawn.items():
+        line, _, (bars,) = container.lines
+        assert line.get_color() == of_arm[arm].lines[0].get_color()
+        assert line.get_marker() == of_arm[arm].lines[0].get_marker()
+        assert [segment[:, 1].tolist() for segment in bars.get_segments()] == [
+            pytest.approx([k - 0.5, k + 2.0]) for k in range(4)
+        ]
+    assert drawn["wspin"].lines[0].get_xdata() == pytest.approx(of_arm["wspin"].lines[0].get_xdata())
+    assert drawn["late"].lines[0].get_ydata() == pytest.approx([0.2, 1.2, 2.2, 3.2])
+    assert "minus spin" in TEXT.findall(render(figure, "a.svg").decode())
+
+
+def test_differences_of_seeds_are_their_mean_lowest_and_highest():
+    seeds = [differences_of([arm], baseline, 2) for arm, baseline in (("late", "spin"), ("late.s43", "spin.s43"))]
+    seeds[1]["difference"] += 0.02
+    rows = pd.concat(seeds)
+    averages = averages_of(["spin", "spin.s43", "spin.s44", "late", "late.s43"], 2, ("kd", "kd.s43"))
+    figure = by_iteration(averages, 0.95, [*REPLICATES, ("late", "late.s43")], rows[rows.task == "average"])
+    (container,) = figure.axes[1].containers
+    line, _, (bars,) = container.lines
+    assert line.get_ydata() == pytest.approx([1.0, 2.0])
+    assert [segment[:, 1].tolist() for segment in bars.get_segments()] == [
+        pytest.approx([0.0, 2.0]),
+        pytest.approx([1.0, 3.0]),
+    ]
+
+
+def test_a_study_with_nothing_to_compare_has_no_lower_panel(tmp_path):
+    path = tmp_path / "differences.csv"
+    path.write_text("model,baseline,task,difference,low,high,n\n")
+    figure = by_iteration(averages_of(["spin"]), 0.95, differences=comparison.read_average_differences(path))
+    assert len(figure.axes) == 1
+
+
+def published_of(tmp_path, *rows):
+    header = "model,source,task,published,ours"
+    (tmp_path / "p.csv").write_text("\n".join([header, *rows, ""]))
+    return read_published_means(tmp_path / "p.csv")
+
+
+def test_published_averages_of_the_same_tasks_are_hollow_grey_marks(tmp_path):
+    """Those of other tasks, or of single ones, are not drawn; those far away are named."""
+    rows = averages_of(["spin", "wspin"])
+    ours = {row.model: row.average for row in rows.itertuples()}
+    cells = ["spin/ite3,P,mean of six,0.43,{}", "spin/ite2,P,arc_challenge,0.43,{}", "wspin/ite3,P,mean of six,0.9,{}"]
+    lines = [cell.format(ours[cell.split(",")[0]]) for cell in cells] + ["spin/ite1,P,mean of six,0.43,0.40"]
+    figure = by_iteration(rows, 0.95, published=published_of(tmp_path, *lines, "sft,P,mean of six,0.4,0.4"))
+    (axes,) = figure.axes
+    (mark,) = [line for line in axes.lines if line.get_label() == "published"]
+    spin = axes.containers[0].lines[0]
+    assert (mark.get_xdata().tolist(), mark.get_ydata().tolist()) == ([spin.get_xdata()[3]], [43.0])
+    assert (mark.get_markerfacecolor(), mark.get_color(), mark.get_linestyle()) == ("none", "0.4", "None")
+    texts = TEXT.findall(render(figure, "a.svg").decode())
+    assert {"published", "too far to be drawn: wspin/ite3 (published) 90.00"} <= set(texts)
+
+
+def test_without_comparable_published_numbers_nothing_changes(tmp_path):
+    rows = averages_of(ARMS[:2])
+    published = published_of(tmp_path, "spin/ite3,P,mean of six,0.43,0.40", "sft,P,mean of six,0.4,0.4")
+    assert render(by_iteration(rows, 0.95, published=published), "a.svg") == render(by_iteration(rows, 0.95), "a.svg")
 
 
 @pytest.mark.parametrize("kind", ["pdf", "svg", "png"])

@@ -63,6 +63,7 @@ def test_the_figure_shows_quantiles_and_the_share_that_is_cut(tmp_path):
     half, tails = above.collections[:2]
     assert [segment[:, 1].tolist() for segment in half.get_segments()] == [[5, 15]] * 2
     assert [segment[:, 1].tolist() for segment in tails.get_segments()] == [[1, 19]] * 2
+    assert below.get_xlabel() == "iteration that trains on the answers"
     levels = [line.get_ydata()[0] for line in above.lines[:3]]
     assert levels == [2, 20, 38]
     assert [line.get_ydata().tolist() for line in below.lines] == [pytest.approx([10, 10])] * 2

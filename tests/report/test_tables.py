@@ -25,6 +25,7 @@ from score_files import (
 )
 
 import report as program
+import report_figure as figure
 from wspin.errors import StudyError
 from wspin.report import comparison, samples, scores
 from wspin.report.comparison import Draws
@@ -192,25 +193,26 @@ def test_program_compares_and_draws(compared):
     )
     draws = ["--bootstrap", 100, "--seed", 42, "--confidence", 0.95, "--averages", averages]
     compare = command("differences", compared, *draws, "--against", "=".join(PAIR), metrics=CHOSEN, models=COMPARED)
-    draw = ["figure", "--averages", str(averages), "--confidence", "0.95", "--output", *map(str, drawn)]
+    tables = ["--averages", str(averages), "--differences", str(compared / "tables/differences.csv")]
+    draw = [*tables, "--confidence", "0.95", "--output", *map(str, drawn)]
     outputs = [*(compared / f"tables/differences.{end}" for end in ("csv", "md", "tex")), averages, *drawn]
     written = []
     for _ in range(2):
         program.main(compare)
-        program.main(draw)
+        figure.main(draw)
         written.append([path.read_bytes() for path in outputs])
     assert written[0] == written[1]
     models, drawn_from = read_items(compared), Draws(100, 0.95, 42)
     texts = [*difference_tables(models, [PAIR], drawn_from).values(), csv_text(comparison.averages(models, drawn_from))]
     assert [content.decode() for content in written[0][:4]] == texts
     check_records(outputs[:4], samples.input_paths(scores.read_scores(compared, COMPARED, ["demo"])))
-    check_records(drawn, [averages])
+    check_records(drawn, [averages, compared / "tables/differences.csv"], "report_figure")
 
 
 def test_program_draws_replicates_as_one(compared):
     (compared / "a.csv").write_text(csv_text(averages_of(["spin", "spin.s43"])))
-    drawn = ["figure", "--averages", str(compared / "a.csv"), "--confidence", "0.95"]
-    program.main([*drawn, "--replicates", "spin=spin.s43", "--output", str(compared / "a.svg")])
+    drawn = ["--averages", str(compared / "a.csv"), "--confidence", "0.95"]
+    figure.main([*drawn, "--replicates", "spin=spin.s43", "--output", str(compared / "a.svg")])
     assert "mean over 2 seeds" in (compared / "a.svg").read_text()
 
 
@@ -218,7 +220,7 @@ def test_program_writes_no_figure_of_another_kind(compared):
     (compared / "a.csv").write_text(csv_text(averages_of(["spin"])))
     outputs = [str(compared / name) for name in ("a.png", "a.gif")]
     with pytest.raises(StudyError, match=r"a.gif: expected a name that ends in .pdf, .svg, .png, found 'gif'"):
-        program.main(["figure", "--averages", str(compared / "a.csv"), "--confidence", "0.95", "--output", *outputs])
+        figure.main(["--averages", str(compared / "a.csv"), "--confidence", "0.95", "--output", *outputs])
     assert not (compared / "a.png").exists()
 
 

@@ -116,7 +116,7 @@ def figure(text):
 
     def prepare(folder):
         (folder / "averages.csv").write_text(text)
-        return ["report", "figure", "--confidence", "0.9", "--averages", "averages.csv", "--output", "out.svg"]
+        return ["report_figure", "--confidence", "0.9", "--averages", "averages.csv", "--output", "out.svg"]
 
     return prepare
 

@@ -102,7 +102,7 @@ def averages(damage, folder):
     path.write_text("model,arm,iteration,average,low,high\nspin/ite0,spin,0,0.5,0.4,0.6\n")
     provenance.write_record(path, {"program": "report", "code": "c0de", "sha256": files.sha256(path)})
     damage(path)
-    return ["report", "figure", "--averages", "averages.csv", "--confidence", "0.95", "--output", "averages.svg"]
+    return ["report_figure", "--averages", "averages.csv", "--confidence", "0.95", "--output", "averages.svg"]
 
 
 def split(damage, folder):

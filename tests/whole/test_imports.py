@@ -55,7 +55,7 @@ IMPORTED = {
     "report_reproduction": TABLES,
     "report differences": TABLES | {"scipy"},
     "report_tests": TABLES | {"scipy"},
-    "report figure": TABLES | {"matplotlib", "scipy"},
+    "report_figure": TABLES | {"matplotlib", "scipy"},
     "report_pooled": TABLES | {"matplotlib", "scipy"},
     "report_rewards": TABLES | {"matplotlib"},
     "report_histograms": TABLES | {"matplotlib"},
@@ -202,7 +202,8 @@ def commands(folder):
     drawn = ["--curves", folder / "curve", "--output", folder / "rewards.svg"]
     yield "report_rewards", ["--iterations", "equal/ite0", *drawn]
     yield "report_tests", [*flags.report_tests(), "--models", "sft", "--contrasts", "sft=sft", *tables[:3]]
-    yield "report figure", [*flags.report_figure(), *averages, "--output", folder / "averages.svg"]
+    below = ["--differences", tables[1], "--output", folder / "averages.svg"]
+    yield "report_figure", [*flags.report_figure(), *averages, *below]
     kinds = {"weights": weights.parent, "reference": reference.parent, "generations": answers[1].parent}
     shards = ["--prompts", rows, "--shards", "00", "--iterations", "equal/ite0"]
     shards += [word for kind, path in kinds.items() for word in (f"--{kind}", path)]

@@ -1,4 +1,4 @@
-"""Tables, figures and pages of what the study measured.
+"""Tables and pages of what the study measured.
 
 Scores made in different ways (engine, versions, precision, batch size, seeds, template, prompts) are refused.
 
@@ -34,8 +34,6 @@ def main(argv=None):
             shards = iteration_shards(flags.iterations, flags.shards, flags.weights, flags.reference, flags.generations)
             answers = (flags.opponents, flags.answers)
             report = commands.examples(flags.prompts, flags.count, *answers, shards, flags.output)
-        case "figure":
-            report = commands.figure(flags.averages, flags.confidence, flags.replicates, flags.output)
         case "token":
             from wspin.manage.tokens import show_tokens  # finds the study itself
 
@@ -50,20 +48,17 @@ def parse(argv):
     differences = subparsers.add_parser("differences", help="models compared document by document, with intervals")
     weights = subparsers.add_parser("weights", help="the distribution of every iteration's token weights")
     examples = subparsers.add_parser("examples", help="prompts with the opponents' answers and their token weights")
-    figure = subparsers.add_parser("figure", help="the averages by iteration")
     for command in (scores, differences):
         cli.add_shown_scores(command)
         cli.add_groups(command)
-    for command in (scores, figure):
-        cli.add_replicates(command)
+    cli.add_replicates(scores)
     cli.add_seeds(scores)
     differences.add_argument("--against", nargs="*", default=[], metavar="MODEL=BASELINE", help="pairs to compare")
     differences.add_argument("--uncompared", nargs="*", default=[], metavar="ARM=SEED", help="arms without a baseline")
     differences.add_argument("--bootstrap", required=True, type=int, help="bootstrap draws per interval")
     differences.add_argument("--seed", required=True, type=int, help="seed of the bootstrap")
-    for command in (differences, figure):
-        command.add_argument("--confidence", required=True, type=float, help="share of the draws inside an interval")
-        command.add_argument("--averages", required=True, help="CSV of every model's average, made by `differences`")
+    differences.add_argument("--confidence", required=True, type=float, help="share of the draws inside an interval")
+    differences.add_argument("--averages", required=True, metavar="FILE", help="CSV of every model's average")
     for command in (weights, examples):
         cli.add_weighted_iterations(command)
     examples.add_argument("--count", required=True, type=int, help="number of prompts")

@@ -11,6 +11,7 @@ from . import comparison, pooling
 from .comparison import Draws
 from .examples import examples_page
 from .replicates import methods, pooled_models
+from .reproduction import read_published_means
 from .samples import input_paths, read_samples
 from .scores import ScoreFile, cut_note, dtype_note, split_groups, split_pairs
 from .tables import difference_tables, pooled_tables, score_tables, uncompared_note
@@ -92,13 +93,22 @@ def examples(
     return Report(by_suffix(output, {".md": page}), list(dict.fromkeys([prompts, *answers, *_files(shards)])))
 
 
-def figure(averages: str, confidence: float, replicates: Sequence[str], output: Sequence[str]) -> Report:
-    """The averages by iteration, replicates as one."""
+def figure(
+    averages: str,
+    differences: str | None,
+    published: str | None,
+    confidence: float,
+    replicates: Sequence[str],
+    output: Sequence[str],
+) -> Report:
+    """The averages by iteration, replicates as one, with their differences and published ones if there are files."""
     from .averages import by_iteration  # slow to import, and the tables do without
 
     pairs = split_pairs("ARM=REPLICATE", replicates)
-    drawn = by_iteration(comparison.read_averages(averages), confidence, pairs)
-    return Report(_rendered(drawn, output), [averages])
+    below = comparison.read_average_differences(differences) if differences else None
+    marks = read_published_means(published) if published else None
+    drawn = by_iteration(comparison.read_averages(averages), confidence, pairs, below, marks)
+    return Report(_rendered(drawn, output), [path for path in (averages, differences, published) if path])
 
 
 class Replicates(NamedTuple):

@@ -4,30 +4,24 @@ Every interval is drawn with the same random numbers: models with equal answers 
 or arm changes none of them.
 """
 
-import csv
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from pydantic import AfterValidator, Field, FiniteFloat, TypeAdapter, ValidationError
+from pydantic import Field
 
-from wspin.config.explain import value_message
-from wspin.errors import StudyError, first_line
-from wspin.escaping import escaped
+from wspin.errors import StudyError
 from wspin.progress import with_progress
 from wspin.rng import row_generator
-from wspin.storage.opening import readable
-from wspin.storage.provenance import check_recorded
 
 from . import bootstrap
 from .bootstrap import Estimate, Interval, Tasks
+from .csv_rows import Mean, Name, read_rows
 from .samples import TaskSamples, paired_values
 from .scores import AVERAGE, Groups, arm_columns, table_columns, with_average
 
-Mean = Annotated[FiniteFloat, Field(ge=-1e6, le=1e6)]  # of fractions, and of metrics that are none
-Name = Annotated[str, AfterValidator(escaped)]  # of a model or arm, as a figure shows it
 Models = dict[str, dict[str, list[TaskSamples]]]  # {model: {task: its leaves}}
 
 
@@ -50,6 +44,17 @@ class Average(NamedTuple):
     arm: Name
     iteration: Annotated[str, Field(pattern=r"^\d{0,4}$")]
     average: Mean
+    low: Mean
+    high: Mean
+
+
+class Difference(NamedTuple):
+    """A row of a file of differences, as fractions, as far as it is drawn."""
+
+    model: Name
+    baseline: Name
+    task: str
+    difference: Mean
     low: Mean
     high: Mean
 
@@ -120,23 +125,11 @@ def _average_frame(rows: Sequence[tuple[Any, ...]]) -> pd.DataFrame:
 
 
 def read_averages(path: str | Path) -> pd.DataFrame:
-    """The frame of `averages` from its CSV. Raises `StudyError` if there is none, or it is damaged or malformed."""
-    check_recorded(path)
-    try:
-        with open(path, newline="", opener=readable) as file:
-            table = csv.reader(file)  # pandas fills short rows and cuts long ones
-            header, rows = next(table, []), list(table)
-    except FileNotFoundError:
-        raise StudyError(f"{path}: expected a table of averages, found no file; make the differences first") from None
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise StudyError(f"{path}: expected a table of averages, found {first_line(error)}; make it again") from None
-    if tuple(header) != Average._fields or not rows:
-        expected, found = f"{','.join(Average._fields)} and rows below it", ",".join(header) or "nothing"
-        raise StudyError(f"{path}: header: expected {expected}, found {found} and {len(rows)}; make it again")
-    try:
-        return _average_frame(TypeAdapter(list[Average]).validate_python(rows))
-    except ValidationError as error:
-        mistake = error.errors()[0]
-        row, *column = mistake["loc"]
-        place = f"row {row + 1}: {Average._fields[column[0]] if column else 'fields'}"
-        raise StudyError(f"{path}: {place}: {value_message(mistake)}; make the table again") from None
+    """The frame of `averages` from its CSV. Raises `StudyError` as `read_rows`."""
+    return _average_frame(read_rows(path, Average, "averages"))
+
+
+def read_average_differences(path: str | Path) -> pd.DataFrame:
+    """The rows of averages in the CSV of `differences`, by the fields of `Difference`. Raises as `read_rows`."""
+    frame = pd.DataFrame(read_rows(path, Difference, "differences", may_be_empty=True), columns=Difference._fields)
+    return frame[frame.task == AVERAGE]

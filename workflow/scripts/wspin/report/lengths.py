@@ -82,7 +82,6 @@ def answer_lengths(rows: pd.DataFrame, real: pd.Series) -> Figure:
         below.set(ylabel="cut, %", xlabel="iteration that trains on the answers")
         top = max(1.0, 105 * rows.cut.max())
         below.set_ylim(-0.05 * top, top)
-        figure.align_ylabels()
         handles, labels = below.get_legend_handles_labels()
         real_line = Line2D([], [], **REFERENCE)
         legend_below(figure, [*handles, real_line], [*labels, "real"], columns=5)

@@ -6,6 +6,7 @@ ours, or of another number of documents, are named and not compared.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from wspin.escaping import escaped, in_markdown
 from wspin.iteration import Iteration
 from wspin.storage.text_tables import csv_text, frame_table
 
+from .csv_rows import Mean, Name, read_rows
 from .frame import chosen_scores
 from .grim import DOCUMENTS, SIX, SIZES, failed_average, failed_share
 from .scores import AVERAGE, ScoreFile, cut_note, dtype_note, split_pairs
@@ -50,6 +52,22 @@ class Line(NamedTuple):
     published_stderr: float
     ours: float
     ours_stderr: float
+
+
+class PublishedCell(NamedTuple):
+    """What is drawn of a row of the CSV of `reproduction`, as fractions."""
+
+    model: Name
+    task: str
+    published: Mean
+    ours: Mean
+
+
+def read_published_means(path: str | Path) -> pd.DataFrame:
+    """The published means in the CSV of `reproduction`, by the fields of `PublishedCell`. Raises as `read_rows`."""
+    cells = read_rows(path, PublishedCell, "published numbers", may_be_empty=True)
+    frame = pd.DataFrame(cells, columns=PublishedCell._fields)
+    return frame[frame.task == MEAN]
 
 
 def parse_tables(texts: Iterable[Sequence[str]]) -> list[PublishedTable]:

@@ -83,7 +83,8 @@ def beside(iterations: pd.Series, place: int, count: int) -> np.ndarray:
 
 
 def iteration_axis(axes: Axes, iterations: pd.Series) -> None:
-    """Limits and ticks of an axis of iterations, if there are none too."""
+    """Name, limits and ticks of an axis of iterations, if there are none too."""
+    axes.set_xlabel("iteration")
     first, last = (0, 0) if iterations.empty else (iterations.min(), iterations.max())
     axes.set_xlim(first - 0.5, last + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=20, integer=True, min_n_ticks=1))
@@ -100,6 +101,7 @@ def legend_below(figure: Figure, handles: Sequence[Any], labels: Sequence[str], 
 
 def fit_height(figure: Figure, axes: Axes, height: float) -> None:
     """Make the figure so high that these axes have so many inches, and the rows of a grid theirs in proportion."""
+    figure.align_ylabels()
     ratios = np.array(axes.get_gridspec().get_height_ratios())
     rows = ratios.sum() / ratios[axes.get_subplotspec().rowspan.start]
     figure.set_figheight(10 * rows * height)

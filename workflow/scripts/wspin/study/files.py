@@ -90,6 +90,10 @@ class StudyFiles(Lineage):
         names = [f"pooled.{kind}" for kind in kinds if self.replicate_pairs()]
         return [f"{self.report_folder('tables')}/{name}" for name in names]
 
+    def published_csv(self) -> list[str]:
+        """The table of published numbers beside ours, in a study that has some."""
+        return [f"{self.report_folder('tables')}/reproduction.csv"] if self.published_tables() else []
+
     def published_tables(self) -> list[PublishedTable]:
         """Published tables by their names here, with the rows beside models that our tables show, by model.
 

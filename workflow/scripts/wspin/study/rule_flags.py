@@ -203,7 +203,8 @@ class RuleFlags:
         return ["--note", f"Left out, about another base model than {start}: {'; '.join(parts)}."] if parts else []
 
     def report_figure(self) -> list[str]:
-        return ["--confidence", str(self.study.report.confidence), *self._replicates()]
+        published = [word for path in self.paths.published_csv() for word in ("--published", path)]
+        return [*published, "--confidence", str(self.study.report.confidence), *self._replicates()]
 
     def report_pooled(self) -> list[str]:
         against = ["--against", *(f"{model}={baseline}" for model, baseline in self.paths.pooled_comparisons())]
