@@ -34,7 +34,7 @@ rule clean_state:
 
 
 rule cost:
-    """Sum up the hours and the memory of all jobs from their records: <results>/tables/cost.{csv,md}, cost_iterations.csv."""
+    """Sum up and draw the hours of all jobs from their records: <results>/tables/cost*.{csv,md}, figures/cost.*."""
     log:
         "<logs>/manage/cost.log",
     localrule: True

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from attacks import attack
 
 import manage
 from wspin.manage import costs
+from wspin.manage.cost_figure import hours_by_stage
 from wspin.storage import provenance
 from wspin.storage.files import write_json
 
@@ -184,7 +186,7 @@ def test_a_record_that_cannot_be_read_is_listed_and_the_others_count(root, resul
     record = provenance.record_path(results / "sft/generations/00.parquet")
     record.write_text("")
     put(results, "data/prompts.parquet", "data", "ten", 8)
-    text = costs.write_tables(results)
+    text = costs.write_costs(results)
     assert f"Not counted: {record}: expected a record, found no JSON (" in text
     assert "prompts.parquet.provenance.json: seconds: expected a number, found 'ten'; make the result again\n" in text
     assert rows(results)["total", ""].jobs == before - 1
@@ -200,7 +202,7 @@ HOSTILE = "a\n| total | | 0 |\x1b[2J<script>[x](javascript:y)"
 )
 def test_names_of_records_are_text(root, results, capsys):
     made.study(root, results)
-    plain = costs.write_tables(results).count("\n")
+    plain = costs.write_costs(results).count("\n")
     put(results, f"{HOSTILE.replace('/', '')}/model", f"=1+1{HOSTILE}", 60, 8, gpus={"count": 1, "name": HOSTILE})
     manage.main(["cost", "--results", str(results)])
     text, table = (results / "tables/cost.md").read_text(), (results / "tables/cost.csv").read_text()
@@ -211,3 +213,49 @@ def test_names_of_records_are_text(root, results, capsys):
     assert [row[0] for row in csv.reader(io.StringIO(table)) if "1+1" in row[0]] == [
         r"'=1+1a\n| total | | 0 |\x1b[2J<script>[x](javascript:y)"
     ]
+
+
+def widths(axes):
+    """(bar, colour) -> hours, of the bars that are seen."""
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    bars = {(names[round(bar.get_y() + 0.4)], bar.get_facecolor()): bar.get_width() for bar in axes.patches}
+    return {key: width for key, width in bars.items() if width}
+
+
+def test_the_figure_has_the_hours_of_every_job_once(results):
+    put(results, "spin/ite10/model", "train", 360, 8)
+    put(results, "spin/ite10/scores/demo.json", "eval", 36, 9)
+    jobs = costs.job_records(results, ARMS)[0]
+    figure = hours_by_stage(costs.hours(jobs), costs.STAGES)
+    (axes,) = figure.axes
+    bars = widths(axes)
+    assert sum(bars.values()) == pytest.approx(costs.table(jobs)[-1].wall_hours)
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names[-3:] == ["spin/ite0", "spin/ite1", "spin/ite10"]
+    stages = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert stages == ["train", "generate", "logprobs", "eval", "report"]
+    colours = {patch.get_label(): patch.get_facecolor() for patch in figure.legends[0].legend_handles}
+    found = {stage: bars["spin/ite10", colours[stage]] for stage in ("train", "eval")}
+    assert found == {"train": pytest.approx(0.1), "eval": pytest.approx(0.01)}
+    last = [bar for bar in axes.patches if bar.get_facecolor() == colours["eval"]][-1]
+    assert last.get_x() == pytest.approx(0.1)  # stacked
+
+
+def test_the_figure_is_written_with_the_tables(root, results):
+    made.study(root, results)
+    costs.write_costs(results)
+    assert {path.name for path in (results / "figures").iterdir()} == {"cost.pdf", "cost.svg", "cost.png"}
+    figure = hours_by_stage({}, costs.STAGES)
+    assert [text.get_text() for text in figure.texts] == ["no job has a record"]
+
+
+def test_nothing_overlaps_in_a_column_of_a_paper(results):
+    for k in range(40):
+        put(results, f"wspin.paper/ite{k}/model", "train", 360, 100 + k)
+    figure = hours_by_stage(costs.hours(costs.job_records(results, ARMS)[0]), costs.STAGES)
+    figure.draw_without_rendering()
+    labels = [label.get_window_extent() for label in figure.axes[0].get_yticklabels()]
+    assert all(below.y1 <= above.y0 for above, below in pairwise(labels))
+    boxes = [figure.axes[0].get_tightbbox(), figure.legends[0].get_window_extent()]
+    assert not boxes[0].overlaps(boxes[1])
+    assert all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 for box in boxes)

@@ -66,7 +66,7 @@ IMPORTED = {
     "report examples": TABLES,
     "manage stale": set(),
     "manage clean_state": set(),
-    "manage cost": TABLES,
+    "manage cost": TABLES | {"matplotlib"},
     "manage cards": TABLES,
 }
 
@@ -196,14 +196,14 @@ def commands(folder):
     yield "report_reproduction", [*flags.report_reproduction(), "--models", "sft", *beside, *tables[:3]]
     compared = [*flags.report_differences(), "--models", "sft", "--against", "--bootstrap", 10]
     yield "report differences", [*compared, *tables, *averages]
+    below = ["--differences", tables[1], "--output", folder / "averages.svg"]
+    yield "report_figure", [*flags.report_figure(), *averages, *below]
     pooled = [*flags.report_pooled(), "--models", "sft", "--against"]
     yield "report_pooled", [*pooled, "--output", folder / "pooled.md", folder / "pooled.svg"]
     (folder / "curve").write_text('{"step": 1, "rewards/margin": 0.0, "unweighted/margin": 0.0}\n')
     drawn = ["--curves", folder / "curve", "--output", folder / "rewards.svg"]
     yield "report_rewards", ["--iterations", "equal/ite0", *drawn]
     yield "report_tests", [*flags.report_tests(), "--models", "sft", "--contrasts", "sft=sft", *tables[:3]]
-    below = ["--differences", tables[1], "--output", folder / "averages.svg"]
-    yield "report_figure", [*flags.report_figure(), *averages, *below]
     kinds = {"weights": weights.parent, "reference": reference.parent, "generations": answers[1].parent}
     shards = ["--prompts", rows, "--shards", "00", "--iterations", "equal/ite0"]
     shards += [word for kind, path in kinds.items() for word in (f"--{kind}", path)]

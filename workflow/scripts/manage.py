@@ -56,10 +56,10 @@ def clean_state(arguments):
 
 
 def cost(arguments):
-    """sum up the hours and the memory of all jobs, by stage, arm and iteration: tables/cost.{csv,md}"""
-    from wspin.manage.costs import write_tables
+    """sum up the hours and the memory of all jobs, by stage, arm and iteration: {tables,figures}/cost.*"""
+    from wspin.manage.costs import write_costs
 
-    return write_tables(arguments.results).split("\n")
+    return write_costs(arguments.results).split("\n")
 
 
 def cards(arguments):

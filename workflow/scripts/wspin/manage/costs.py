@@ -3,6 +3,7 @@
 A record is counted once: a job leaves the same one beside each of its outputs, and what arms share lies in one place.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import chain, pairwise
 from pathlib import Path
@@ -63,8 +64,12 @@ class Row(NamedTuple):
     peak_gpu_memory_mb: int
 
 
-def write_tables(results: Path) -> str:
-    """Write `tables/cost.csv`, `cost_iterations.csv` and `cost.md` of a folder of results; returns the latter."""
+def write_costs(results: Path) -> str:
+    """Write `tables/cost.{csv,md}`, `cost_iterations.csv` and `figures/cost.*` of results; returns the Markdown."""
+    from wspin.report.style import KINDS, render  # matplotlib is slow to import
+
+    from .cost_figure import hours_by_stage
+
     jobs, unreadable = job_records(results, set(read_results(results).arms))
     rows, header = table(jobs), [name.replace("_", " ") for name in Row._fields]
     by_iteration = iteration_table(jobs)
@@ -80,6 +85,10 @@ def write_tables(results: Path) -> str:
     for name, text in texts.items():
         with whole_file(results / "tables" / name) as temporary:
             temporary.write_text(text)
+    figure = hours_by_stage(hours(jobs), STAGES)
+    for kind in KINDS:
+        with whole_file(path := results / "figures" / f"cost.{kind}") as temporary:
+            temporary.write_bytes(render(figure, path))
     return markdown
 
 
@@ -157,6 +166,14 @@ def stage(program: str, output: Path) -> str:
     if word == "train" and Contrast.parse("/".join(output.parts[:3])):
         return SCORERS
     return word if word in STAGES else program
+
+
+def hours(jobs: Iterable[JobRecord]) -> dict[tuple[str, str], float]:
+    """(iteration, or owner of what belongs to none, stage) -> wall hours of its jobs."""
+    summed: Counter[tuple[str, str]] = Counter()
+    for job in jobs:
+        summed[job.iteration or job.owner, job.stage] += job.record["seconds"] / 3600
+    return summed
 
 
 def iteration_table(jobs: Iterable[JobRecord]) -> list[Row]:

@@ -50,6 +50,7 @@ STYLE = {
 }
 MARKERS = "osD^vPX<>hp"  # eleven for ten colours: more arms than that still look different
 NO_DATES = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}
+KINDS = tuple(NO_DATES)  # of files of a figure
 SPREAD = 0.75  # of the distance between two iterations, over which many arms stand side by side
 STEP = 0.1  # of that distance: between two of few arms
 REFERENCE = {"color": "black", "linewidth": 0.7}  # of lines that belong to no arm
