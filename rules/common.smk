@@ -24,7 +24,7 @@ from wspin.study.rule_flags import RuleFlags
 from wspin.storage.files import digest, sha256, write_yaml
 from wspin.storage.locks import show_alive, show_driver
 from wspin.storage.permissions import check_job, error_line
-from wspin.study.files import GOLD, PREFERENCE_SIDES, alternatives
+from wspin.study.files import GOLD, PREFERENCE_SIDES, alternatives, shown
 from wspin.study.launch import Launch
 from wspin.study.paths import StudyPaths
 

@@ -12,7 +12,7 @@ rule report_scores:
     output:
         csv="<tables>/scores.csv",
         markdown="<tables>/scores.md",
-        html=report("<tables>/scores.html", caption="../workflow/report/scores.rst", category="Scores"),
+        html=report("<tables>/scores.html", **shown("scores", "Scores", "scores table")),
         latex="<tables>/scores.tex",
     log:
         "<report_logs>/scores.log",
@@ -43,7 +43,7 @@ rule report_weights:
     output:
         csv="<tables>/weights.csv",
         markdown="<tables>/weights.md",
-        html=report("<tables>/weights.html", caption="../workflow/report/weights.rst", category="Weights"),
+        html=report("<tables>/weights.html", **shown("weights", "Weights", "weights table")),
     log:
         "<report_logs>/weights.log",
     benchmark:

@@ -15,7 +15,7 @@ rule report_differences:
     output:
         csv="<tables>/differences.csv",
         markdown="<tables>/differences.md",
-        html=report("<tables>/differences.html", caption="../workflow/report/versus.rst", category="Scores"),
+        html=report("<tables>/differences.html", **shown("versus", "Scores", "differences table")),
         latex="<tables>/differences.tex",
         averages="<tables>/averages.csv",
     log:
@@ -46,12 +46,9 @@ rule report_pooled:
     output:
         "<figures>/pooled.pdf",
         "<figures>/pooled.png",
-        report("<figures>/pooled.svg", caption="../workflow/report/forest.rst", category="Scores"),
+        report("<figures>/pooled.svg", **shown("forest", "Scores", "pooled figure")),
         tables=PATHS.pooled_tables("csv", "md", "tex"),  # none without replicates
-        html=[
-            report(path, caption="../workflow/report/pooled.rst", category="Scores")
-            for path in PATHS.pooled_tables("html")
-        ],
+        html=[report(path, **shown("pooled", "Scores", "pooled table")) for path in PATHS.pooled_tables("html")],
     log:
         "<report_logs>/pooled.log",
     benchmark:
@@ -80,7 +77,7 @@ rule report_tests:
     output:
         csv="<tables>/tests.csv",
         markdown="<tables>/tests.md",
-        html=report("<tables>/tests.html", caption="../workflow/report/tests.rst", category="Scores"),
+        html=report("<tables>/tests.html", **shown("tests", "Scores", "tests table")),
     log:
         "<report_logs>/tests.log",
     benchmark:
@@ -110,7 +107,7 @@ rule report_reproduction:
     output:
         csv="<tables>/reproduction.csv",
         markdown="<tables>/reproduction.md",
-        html=report("<tables>/reproduction.html", caption="../workflow/report/reproduction.rst", category="Scores"),
+        html=report("<tables>/reproduction.html", **shown("reproduction", "Scores", "reproduction table")),
     log:
         "<report_logs>/reproduction.log",
     benchmark:

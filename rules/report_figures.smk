@@ -14,7 +14,7 @@ rule report_figure:
     output:
         "<figures>/averages.pdf",
         "<figures>/averages.png",
-        report("<figures>/averages.svg", caption="../workflow/report/averages.rst", category="Scores"),
+        report("<figures>/averages.svg", **shown("averages", "Scores", "averages figure")),
     log:
         "<report_logs>/figure.log",
     benchmark:
@@ -42,7 +42,7 @@ rule report_rewards:
     output:
         "<figures>/rewards.pdf",
         "<figures>/rewards.png",
-        report("<figures>/rewards.svg", caption="../workflow/report/rewards.rst", category="Training"),
+        report("<figures>/rewards.svg", **shown("rewards", "Training", "rewards figure")),
     log:
         "<report_logs>/rewards.log",
     benchmark:
@@ -69,7 +69,7 @@ rule report_histograms:
     output:
         "<figures>/weights.pdf",
         "<figures>/weights.png",
-        report("<figures>/weights.svg", caption="../workflow/report/histograms.rst", category="Weights"),
+        report("<figures>/weights.svg", **shown("histograms", "Weights", "weights figure")),
     log:
         "<report_logs>/histograms.log",
     benchmark:
@@ -96,7 +96,7 @@ rule report_lengths:
     output:
         "<figures>/lengths.pdf",
         "<figures>/lengths.png",
-        report("<figures>/lengths.svg", caption="../workflow/report/lengths.rst", category="Answers"),
+        report("<figures>/lengths.svg", **shown("lengths", "Answers", "lengths figure")),
     log:
         "<report_logs>/lengths.log",
     benchmark:

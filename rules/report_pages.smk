@@ -8,6 +8,7 @@ out: <results>/{arm}/ite{k}/tokens.html for arms with a weighted loss
 TOKENS = {
     "caption": "../workflow/report/tokens.rst",
     "category": "Weights",
+    "subcategory": "Iterations",
     "labels": {"arm": "{arm}", "iteration": "{k}"},
 }
 

@@ -226,7 +226,7 @@ def test_the_figure_has_the_hours_of_every_job_once(results):
     put(results, "spin/ite10/model", "train", 360, 8)
     put(results, "spin/ite10/scores/demo.json", "eval", 36, 9)
     jobs = costs.job_records(results, ARMS)[0]
-    figure = hours_by_stage(costs.hours(jobs), costs.STAGES)
+    figure = hours_by_stage(costs.wall_hours(jobs), costs.STAGES)
     (axes,) = figure.axes
     bars = widths(axes)
     assert sum(bars.values()) == pytest.approx(costs.table(jobs)[-1].wall_hours)
@@ -252,7 +252,7 @@ def test_the_figure_is_written_with_the_tables(root, results):
 def test_nothing_overlaps_in_a_column_of_a_paper(results):
     for k in range(40):
         put(results, f"wspin.paper/ite{k}/model", "train", 360, 100 + k)
-    figure = hours_by_stage(costs.hours(costs.job_records(results, ARMS)[0]), costs.STAGES)
+    figure = hours_by_stage(costs.wall_hours(costs.job_records(results, ARMS)[0]), costs.STAGES)
     figure.draw_without_rendering()
     labels = [label.get_window_extent() for label in figure.axes[0].get_yticklabels()]
     assert all(below.y1 <= above.y0 for above, below in pairwise(labels))

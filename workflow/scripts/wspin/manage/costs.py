@@ -85,7 +85,7 @@ def write_costs(results: Path) -> str:
     for name, text in texts.items():
         with whole_file(results / "tables" / name) as temporary:
             temporary.write_text(text)
-    figure = hours_by_stage(hours(jobs), STAGES)
+    figure = hours_by_stage(wall_hours(jobs), STAGES)
     for kind in KINDS:
         with whole_file(path := results / "figures" / f"cost.{kind}") as temporary:
             temporary.write_bytes(render(figure, path))
@@ -168,7 +168,7 @@ def stage(program: str, output: Path) -> str:
     return word if word in STAGES else program
 
 
-def hours(jobs: Iterable[JobRecord]) -> dict[tuple[str, str], float]:
+def wall_hours(jobs: Iterable[JobRecord]) -> dict[tuple[str, str], float]:
     """(iteration, or owner of what belongs to none, stage) -> wall hours of its jobs."""
     summed: Counter[tuple[str, str]] = Counter()
     for job in jobs:

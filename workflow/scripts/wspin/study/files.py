@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from functools import cache
+from typing import Any
 
 from wspin.config.published import PublishedTable
 from wspin.config.sources import Source
@@ -18,6 +19,11 @@ PREFERENCE_SIDES = ("preferences.chosen", "preferences.rejected")  # or the answ
 def alternatives(names: Iterable[str]) -> str:
     """A pattern that matches the names and nothing else, the longest first; no names match nothing."""
     return "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True)) or "(?!)"
+
+
+def shown(caption: str, category: str, name: str) -> dict[str, Any]:
+    """How Snakemake's report shows a file: its caption, as the rules name it, its category and name."""
+    return {"caption": f"../workflow/report/{caption}.rst", "category": category, "labels": {"page": name}}
 
 
 class StudyFiles(Lineage):
