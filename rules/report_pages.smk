@@ -50,7 +50,7 @@ rule report_answers:
         rows=ancient("<results>/data/prompts.parquet"),
         digest="<results>/data/prompts.json",
     output:
-        report("<pages>/answers.html", caption="../workflow/report/answers.rst", category="Answers"),
+        report("<pages>/answers.html", **shown("answers", "Answers", "answers page")),
     log:
         "<report_logs>/answers.log",
     benchmark:
