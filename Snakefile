@@ -32,9 +32,7 @@ pathvars:
     report_benchmarks=PATHS.report_folder("benchmarks/report"),
 
 
-REPORT = "report report_comparisons report_figures report_pages".split()
-
-for stage in (*"fetch data train generate logprobs weigh eval".split(), *REPORT, "manage"):
+for stage in "fetch data train generate logprobs weigh eval report manage".split():
 
     include: f"rules/{stage}.smk"
 

@@ -1,8 +1,12 @@
-"""Report: what the study shows in tables; report_comparisons.smk compares, report_figures.smk draws.
+"""Report: what the study shows in tables; beside this file stand comparisons, figures and pages.
 
 in:  every score; every token weight with the answers it belongs to
 out: <tables>/scores.{csv,md,tex,html}, weights.{csv,md,html}, examples.md
 """
+
+for part in "comparisons figures pages".split():
+
+    include: f"report_{part}.smk"
 
 
 rule report_scores:

@@ -32,7 +32,8 @@ def generations(folder, chat, name, made_with, **changes):
     ids = [chat.response_ids(text) for text in SAID[name]]
     ids[2] = ids[2][:-1] or [5]
     reasons = ["stop", "stop", "length", "stop"]
-    columns = {"prompt_id": IDS, "response": SAID[name], "token_ids": ids, "finish_reason": reasons}
+    texts = [chat.decode_response(one) for one in ids]
+    columns = {"prompt_id": IDS, "response": texts, "token_ids": ids, "finish_reason": reasons}
     tables.write(folder / f"{name}.parquet", "generations", {**columns, **changes}, made_with)
 
 
