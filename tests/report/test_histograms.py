@@ -10,10 +10,14 @@ from matplotlib.text import Text
 from scored import by_side, student, weighed
 
 import report_histograms as program
+from wspin.config.weigh import Weigh
 from wspin.errors import StudyError
 from wspin.report import histograms
 from wspin.report.style import render
 from wspin.storage import tables
+from wspin.weigh.alignment import align_ids
+from wspin.weigh.inputs import AlignedAnswer
+from wspin.weigh.weights import weight_side
 
 TEXT = re.compile(r"<text[^>]*>([^<]*)</text>")
 
@@ -54,6 +58,39 @@ def test_counts_are_those_of_a_plain_recomputation(scored_study, tmp_path):
         sign = 1 if side == "chosen" else -1
         bounds = 1.3 * np.exp(sign * np.array([-0.5, -1.0, 1.5]))
         assert sorted(clamps) == pytest.approx(sorted(bounds))
+
+
+KEYS = {"lower": -0.5, "upper": 1.5}
+FORMS = {
+    "exp_clamp": {"k": 1.3, "mu_chosen": 1.0, "mu_rejected": -1.0, **KEYS},
+    "linear": {"mu_chosen": 1.0, "mu_rejected": -1.0, **KEYS},
+    "threshold": KEYS,
+    "threshold_and_scale": {**KEYS, "scale_lower": 0.7, "scale_upper": 1.3},
+}
+
+
+MOVED = [("control", "inverse"), ("control", "noise"), ("normalise", "mean_one")]
+
+
+def settings(form, **changes):
+    given = {"source": "teacher", "segment_agg": "paper_mean", "control": "none", "normalise": "none"}
+    return Weigh(**{**given, "eos_weight": 1.0, "form": form, **FORMS.get(form, {}), **changes})
+
+
+@pytest.mark.parametrize("side", tables.SIDES)
+@pytest.mark.parametrize("control", ["none", "permuted"])
+@pytest.mark.parametrize("form", FORMS)
+def test_clamps_are_the_weights_of_log_ratios_beyond_the_bounds(form, control, side):
+    bounded = settings(form, control=control)
+    answer = AlignedAnswer("train-0", False, np.array([-90.0, 90.0]), np.zeros(2), align_ids(2, 2))
+    (found,), *_ = weight_side(side, [answer], bounded, (42, 0))
+    assert sorted(found) == pytest.approx(histograms.clamped_weights(side, bounded))
+
+
+def test_weights_without_fixed_ends_have_no_clamps():
+    unbounded = [settings("origin"), settings("binary", top_percent=50.0)]
+    moved = [settings("linear", **{key: value}) for key, value in MOVED]
+    assert [histograms.clamped_weights("chosen", one) for one in (*unbounded, *moved)] == [()] * 5
 
 
 def test_a_panel_shows_the_share_of_the_tokens_and_the_clamps():

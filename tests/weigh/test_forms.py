@@ -29,9 +29,7 @@ SIDES = pytest.mark.parametrize("side", ["chosen", "rejected"])
 
 
 def settings(form, source="teacher", **changes):
-    return Weigh(
-        **{**ALWAYS, "source": source, "form": form, "segment_agg": "paper_mean", **KEYS.get(form, {}), **changes}
-    )
+    return Weigh(**{**ALWAYS, "source": source, "form": form, "segment_agg": "paper_mean", **KEYS[form], **changes})
 
 
 def weigh(ratios, told, side="chosen", closed=False):
@@ -209,19 +207,3 @@ def test_random_weights_belong_to_a_prompt_and_a_side_and_need_no_scores():
     assert first[-1] == 1.0
     assert first[:-1].mean() == pytest.approx(1.0, abs=0.05)
     assert first[:-1].std() == pytest.approx(0.6 / math.sqrt(12), rel=0.2)
-
-
-@SIDES
-@pytest.mark.parametrize("control", ["none", "permuted"])
-@pytest.mark.parametrize("form", ["exp_clamp", "linear", "threshold", "threshold_and_scale"])
-def test_clamped_weights_are_those_of_log_ratios_beyond_the_bounds(form, control, side):
-    keys = {"k": 1.3, "mu_chosen": 1.0, "mu_rejected": -1.0, "lower": -0.5, "upper": 1.5}
-    bounded = settings(form, control=control, **(keys if form == "exp_clamp" else KEYS[form]))
-    assert sorted(weigh([-90.0, 90.0], bounded, side)) == pytest.approx(forms.clamped_weights(side, bounded))
-
-
-def test_weights_without_fixed_ends_have_no_clamped_ones():
-    for form in ("origin", "binary", "random", "rank_based"):
-        assert forms.clamped_weights("chosen", settings(form)) == ()
-    for changes in ({"control": "inverse"}, {"control": "noise"}, {"normalise": "mean_one"}):
-        assert forms.clamped_weights("chosen", settings("linear", **changes)) == ()

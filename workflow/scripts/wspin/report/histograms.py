@@ -18,7 +18,7 @@ from wspin.escaping import escaped
 from wspin.iteration import Iteration
 from wspin.progress import with_progress
 from wspin.storage import tables
-from wspin.weigh.forms import clamped_weights
+from wspin.weigh.forms import BY_ANSWER, bounds, exp_clamp, factor, form_of
 
 from .style import empty_figure, fit_height, legend_below, styled
 from .weights import own_token_ids, own_weights
@@ -62,6 +62,22 @@ def _counted(path: str, reference_path: str) -> Iterator[tuple[tuple[str, float,
             yield (side, float(weight), False), int(tokens)
         for weight in () if "given" in settings else clamped_weights(side, Weigh.model_validate(settings)):
             yield (side, weight, True), 0
+
+
+def clamped_weights(side: str, settings: Weigh) -> tuple[float, ...]:
+    """The final weights of log-ratios at the two bounds on a side; none where no bound becomes one number.
+
+    That is with unbounded forms, weights that are normalised, and controls that change values.
+    """
+    scores = np.array(bounds(settings))
+    if not np.isfinite(scores).all() or settings.normalise != "none" or settings.control not in ("none", "permuted"):
+        return ()
+    form = form_of(settings)
+    if form == "exp_clamp":
+        weights = exp_clamp(scores, factor(side, settings), settings)
+    else:  # the bounds of `linear` act after mu
+        weights = scores if form == "linear" else BY_ANSWER[form](scores, settings, np.random.default_rng(0))
+    return tuple(sorted(weights.tolist()))
 
 
 def _rounded(values: np.ndarray) -> np.ndarray:

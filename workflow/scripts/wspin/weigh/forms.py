@@ -190,19 +190,3 @@ def scored_weights(
     scores = mean(mu * ratios)
     weights, at = BY_ANSWER[form](scores, settings, generator), scores[tokens]
     return TokenWeights(weights, mean(at <= lower), mean(at >= upper), np.clip(scores, lower, upper))
-
-
-def clamped_weights(side: str, settings: Weigh) -> tuple[float, ...]:
-    """The final weights of log-ratios at the two bounds on a side; none where no bound becomes one number.
-
-    That is with unbounded forms, weights that are normalised, and controls that change values.
-    """
-    scores = np.array(bounds(settings))
-    if not np.isfinite(scores).all() or settings.normalise != "none" or settings.control not in ("none", "permuted"):
-        return ()
-    form = form_of(settings)
-    if form == "exp_clamp":
-        weights = exp_clamp(scores, factor(side, settings), settings)
-    else:  # the bounds of `linear` act after mu
-        weights = scores if form == "linear" else BY_ANSWER[form](scores, settings, np.random.default_rng(0))
-    return tuple(sorted(weights.tolist()))
