@@ -235,7 +235,7 @@ def scripts(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("module", "programs"),
     [
-        ("weigh/alignment", {"weigh", "report_tokens"}),
+        ("weigh/alignment", {"weigh", "report_histograms", "report_tokens"}),
         ("weigh/weights", {"weigh", "report_tokens"}),
         ("weigh/inputs", {"weigh", "report_tokens"}),
         ("report/answers", {"report_answers"}),
@@ -245,8 +245,8 @@ def scripts(tmp_path, monkeypatch):
         ("study/paths", set()),
         ("study/rule_flags", set()),
         ("config/study", set()),
-        ("report/bootstrap", {"report", "report_pooled", "report_reproduction", "report_rewards", "report_tests"}),
-        ("report/reproduction", {"report_reproduction"}),
+        ("report/bootstrap", {"report", "report_figure", "report_pooled", "report_reproduction", "report_tests"}),
+        ("report/reproduction", {"report_figure", "report_reproduction"}),
         ("progress", set()),
         ("errors", set()),
     ],

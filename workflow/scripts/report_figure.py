@@ -6,14 +6,22 @@
 """
 
 from wspin import cli
-from wspin.report import commands
+from wspin.report import comparison
+from wspin.report.averages import by_iteration
+from wspin.report.reproduction import read_published_means
+from wspin.report.scores import split_pairs
+from wspin.report.style import rendered
 
 
 def main(argv=None):
     flags = parse(argv)
-    tables = (flags.averages, flags.differences, flags.published)
-    report = commands.figure(*tables, flags.confidence, flags.replicates, flags.output)
-    cli.write_outputs(flags, report.outputs, report.inputs)
+    pairs = split_pairs("ARM=REPLICATE", flags.replicates)
+    differences = comparison.read_average_differences(flags.differences) if flags.differences else None
+    published = read_published_means(flags.published) if flags.published else None
+    averages = comparison.read_averages(flags.averages)
+    figure = by_iteration(averages, flags.confidence, pairs, differences, published)
+    read = filter(None, (flags.averages, flags.differences, flags.published))
+    cli.write_outputs(flags, rendered(figure, flags.output), list(read))
 
 
 def parse(argv):

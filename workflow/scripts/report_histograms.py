@@ -6,14 +6,19 @@
 """
 
 from wspin import cli
-from wspin.report import commands
+from wspin.report import histograms
+from wspin.report.replicates import methods
+from wspin.report.scores import split_pairs
+from wspin.report.shard_files import distinct, shard_files
+from wspin.report.style import rendered
 
 
 def main(argv=None):
     flags = parse(argv)
-    folders = {"weights": flags.weights, "reference": flags.reference}
-    report = commands.histograms(flags.iterations, flags.shards, folders, flags.replicates, flags.output)
-    cli.write_outputs(flags, report.outputs, report.inputs)
+    files = shard_files(flags.iterations, flags.shards, {"weights": flags.weights, "reference": flags.reference})
+    arms = methods(flags.iterations, split_pairs("ARM=REPLICATE", flags.replicates))
+    figure = histograms.weight_histograms(histograms.count_weights(files, arms))
+    cli.write_outputs(flags, rendered(figure, flags.output), distinct(files))
 
 
 def parse(argv):

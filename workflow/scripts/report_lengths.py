@@ -6,14 +6,22 @@
 """
 
 from wspin import cli
-from wspin.report import commands
+from wspin.report import lengths
+from wspin.report.replicates import methods
+from wspin.report.scores import split_pairs
+from wspin.report.shard_files import distinct, shard_files
+from wspin.report.style import rendered
 
 
 def main(argv=None):
     flags = parse(argv)
-    files = (flags.iterations, flags.shards, flags.generations, flags.real)
-    report = commands.lengths(*files, flags.replicates, flags.output)
-    cli.write_outputs(flags, report.outputs, report.inputs)
+    files = shard_files(flags.iterations, flags.shards, {"generations": flags.generations})
+    answers = {iteration: [path for (path,) in paths] for iteration, paths in files.items()}
+    references = [f"{flags.real}/{shard}.parquet" for shard in flags.shards]
+    arms = methods(flags.iterations, split_pairs("ARM=REPLICATE", flags.replicates))
+    quantiles = (lengths.length_quantiles(answers, arms), lengths.real_quantiles(references))
+    figure = lengths.answer_lengths(*quantiles)
+    cli.write_outputs(flags, rendered(figure, flags.output), [*distinct(files), *references])
 
 
 def parse(argv):

@@ -5,13 +5,21 @@
 """
 
 from wspin import cli
-from wspin.report import commands
+from wspin.errors import StudyError
+from wspin.report import curves
+from wspin.report.replicates import methods
+from wspin.report.scores import split_pairs
+from wspin.report.style import rendered
 
 
 def main(argv=None):
     flags = parse(argv)
-    report = commands.rewards(flags.iterations, flags.curves, flags.replicates, flags.output)
-    cli.write_outputs(flags, report.outputs, report.inputs)
+    if len(flags.iterations) != len(flags.curves):
+        expected = f"expected {len(flags.iterations)} files, one per iteration, found {len(flags.curves)}"
+        raise StudyError(f"--curves: {expected}")
+    arms = methods(flags.iterations, split_pairs("ARM=REPLICATE", flags.replicates))
+    rows = curves.read_margins(dict(zip(flags.iterations, flags.curves, strict=True)), arms)
+    cli.write_outputs(flags, rendered(curves.reward_margins(rows), flags.output), flags.curves)
 
 
 def parse(argv):

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from wspin.errors import StudyError
 from wspin.storage.text_tables import csv_text
@@ -10,15 +10,11 @@ from wspin.storage.text_tables import csv_text
 from . import comparison, pooling
 from .comparison import Draws
 from .examples import examples_page
-from .replicates import methods, pooled_models
-from .reproduction import read_published_means
+from .replicates import pooled_models
 from .samples import input_paths, read_samples
 from .scores import ScoreFile, cut_note, dtype_note, split_groups, split_pairs
 from .tables import difference_tables, pooled_tables, score_tables, uncompared_note
 from .weights import Shard, weight_tables
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 PAGE = ".html"  # the suffix of a table's Markdown as a page
 
@@ -93,24 +89,6 @@ def examples(
     return Report(by_suffix(output, {".md": page}), list(dict.fromkeys([prompts, *answers, *_files(shards)])))
 
 
-def figure(
-    averages: str,
-    differences: str | None,
-    published: str | None,
-    confidence: float,
-    replicates: Sequence[str],
-    output: Sequence[str],
-) -> Report:
-    """The averages by iteration, replicates as one, with their differences and published ones if there are files."""
-    from .averages import by_iteration  # slow to import, and the tables do without
-
-    pairs = split_pairs("ARM=REPLICATE", replicates)
-    below = comparison.read_average_differences(differences) if differences else None
-    marks = read_published_means(published) if published else None
-    drawn = by_iteration(comparison.read_averages(averages), confidence, pairs, below, marks)
-    return Report(_rendered(drawn, output), [path for path in (averages, differences, published) if path])
-
-
 class Replicates(NamedTuple):
     """Texts ARM=REPLICATE, pairs of equal seed as MODEL=BASELINE, and a note about both."""
 
@@ -128,7 +106,7 @@ def pooled(
     output: Sequence[str],
 ) -> Report:
     """Scores and differences pooled over replicates, and the figure of the differences of the last iterations."""
-    from . import forest  # slow to import, and the tables do without
+    from . import forest, style  # slow to import, and the tables do without
 
     metric_of = dict(split_pairs("TASK=METRIC", metrics))
     group_tasks = split_groups(groups, metric_of)
@@ -139,81 +117,7 @@ def pooled(
     texts, drawn = pooled_tables(rows, confidence, group_tasks, note), forest.differences(rows, confidence)
     tables = [path for path in output if Path(path).suffix in (*texts, PAGE)]
     figures = [path for path in output if path not in tables]
-    return Report({**by_suffix(tables, texts), **_rendered(drawn, figures)}, input_paths(files))
-
-
-def rewards(
-    iterations: Sequence[str], curves: Sequence[str], replicates: Sequence[str], output: Sequence[str]
-) -> Report:
-    """The reward margins of the iterations, from the file of each one's training curve."""
-    from . import curves as training_curves
-
-    if len(iterations) != len(curves):
-        raise StudyError(f"--curves: expected {len(iterations)} files, one per iteration, found {len(curves)}")
-    arms = methods(iterations, split_pairs("ARM=REPLICATE", replicates))
-    rows = training_curves.read_margins(dict(zip(iterations, curves, strict=True)), arms)
-    drawn = training_curves.reward_margins(rows)
-    return Report(_rendered(drawn, output), list(curves))
-
-
-def histograms(
-    iterations: Sequence[str],
-    shards: Sequence[str],
-    folders: Mapping[str, Sequence[str]],
-    replicates: Sequence[str],
-    output: Sequence[str],
-) -> Report:
-    """The histograms of token weights; `folders`: of each iteration's `weights` and `reference`."""
-    from . import histograms as weight_histograms
-
-    files = shard_files(iterations, shards, folders)
-    rows = weight_histograms.count_weights(files, methods(iterations, split_pairs("ARM=REPLICATE", replicates)))
-    drawn = weight_histograms.weight_histograms(rows)
-    return Report(_rendered(drawn, output), _distinct(files))
-
-
-def lengths(
-    iterations: Sequence[str],
-    shards: Sequence[str],
-    generations: Sequence[str],
-    real: str,
-    replicates: Sequence[str],
-    output: Sequence[str],
-) -> Report:
-    """The lengths of answers; `generations`: of each iteration, a folder; `real`: the folder of a reference."""
-    from . import lengths as answer_lengths
-
-    files = shard_files(iterations, shards, {"generations": generations})
-    answers = {iteration: [path for (path,) in paths] for iteration, paths in files.items()}
-    references = [f"{real}/{shard}.parquet" for shard in shards]
-    rows = answer_lengths.length_quantiles(answers, methods(iterations, split_pairs("ARM=REPLICATE", replicates)))
-    drawn = answer_lengths.answer_lengths(rows, answer_lengths.real_quantiles(references))
-    return Report(_rendered(drawn, output), [*_distinct(files), *references])
-
-
-def shard_files(
-    iterations: Sequence[str], shards: Sequence[str], folders: Mapping[str, Sequence[str]]
-) -> dict[str, list[tuple[str, ...]]]:
-    """Iteration -> the files of each shard, one of each kind. Raises `StudyError` unless each has a folder of each."""
-    for kind, names in folders.items():
-        if len(names) != len(iterations):
-            raise StudyError(f"--{kind}: expected {len(iterations)} folders, one per iteration, found {len(names)}")
-    return {
-        iteration: [tuple(f"{folder}/{shard}.parquet" for folder in of_iteration) for shard in shards]
-        for iteration, *of_iteration in zip(iterations, *folders.values(), strict=True)
-    }
-
-
-def _distinct(files: Mapping[str, Sequence[tuple[str, ...]]]) -> list[str]:
-    """Every file once: arms share answers and their log-probabilities."""
-    return list(dict.fromkeys(path for shards in files.values() for shard in shards for path in shard))
-
-
-def _rendered(figure: "Figure", output: Sequence[str]) -> dict[str, bytes]:
-    """The figure in the format of every path's suffix."""
-    from .style import render
-
-    return {path: render(figure, path) for path in output}
+    return Report({**by_suffix(tables, texts), **style.rendered(drawn, figures)}, input_paths(files))
 
 
 def by_suffix(paths: Sequence[str], contents: Mapping[str, str]) -> dict[str, bytes]:

@@ -110,6 +110,11 @@ def fit_height(figure: Figure, axes: Axes, height: float) -> None:
     figure.set_figheight(rows * (11 * height - axes.bbox.height / figure.dpi))
 
 
+def rendered(figure: Figure, paths: Sequence[str]) -> dict[str, bytes]:
+    """The figure in the format of every path's suffix, by path. Raises `StudyError` as `render`."""
+    return {path: render(figure, path) for path in paths}
+
+
 def render(figure: Figure, path: str | Path) -> bytes:
     """The figure in the format that the path's suffix names. Raises `StudyError` at another suffix."""
     kind = Path(path).suffix.removeprefix(".")
