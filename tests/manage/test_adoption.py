@@ -52,7 +52,7 @@ def test_copied_results_are_adopted_and_others_made_again(study, monkeypatch, ca
         *(f"{RESULTS}/spin2/ite{k}/model: made with --beta 0.2, now --beta 0.3" for k in range(4)),
         f"{RESULTS}/tables/scores.csv: no record of how it was made",
     ]
-    assert total == "80 results adopted; 6 made otherwise, which the next run makes again"
+    assert total == "82 results adopted; 6 made otherwise, which the next run makes again"
     planned = edited.plan(*(f"{RESULTS}/{arm}/ite3" for arm in ("spin", "spin2")), scores)
     assert planned.counts["train"] == 4
     assert scores in planned.made("eval")
