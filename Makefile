@@ -92,8 +92,9 @@ report: setup                       ## a page to open: tables, figures, settings
 	snakemake --profile local all --configfile $(CONFIG) --report report.zip --report-stylesheet workflow/report/style.css
 	@echo "report.zip: unpack it, and open report/report.html in a browser"
 
-# Two processes, each with whole files, whose tests share fixtures; the cluster's first, which takes longest.
-PYTEST := python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Three processes for two cores, as many tests wait, each with whole files, whose tests share fixtures; the cluster's first, which
+# takes longest.
+PYTEST := python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test: setup                         ## everything that fits in ten minutes
 	$(PYTEST) -m "not demo and not faults and not vllm and not browser"
