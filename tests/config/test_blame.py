@@ -27,6 +27,11 @@ MISTAKES = {
         "2: arms.mine.teacher",
         f"no model 'techer' in the registry; {REGISTRY}; did you mean 'teacher'?",
     ),
+    "a start of one's own, whose context no row has to fit": (
+        "models:\n  sft: {path: /data/mine, from: null, loss: null, data: null}",
+        "2: models.sft",
+        f"{below('fits:')}: data.fits: 'sft' is missing, from which arms start: rows have to fit its context; add it",
+    ),
     "a fork of an arm that is missing": (
         "arms:\n  mine:\n    fork: {from: spinn, at: 1}",
         "3: arms.mine.fork.from",

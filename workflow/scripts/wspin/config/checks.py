@@ -60,6 +60,19 @@ def _data(study: Study) -> Iterator[Complaint]:
         yield from unknown_model(study, ("data", "fits"), name)
         if name in study.models and study.models[name].trained:
             yield ("data", "fits"), f"{name!r} is trained on the rows that it would select; name fetched models only"
+    for start in dict.fromkeys(arm.start or study.start for arm in study.arms.values()):
+        if (root := _root(study, start)) in study.models and root not in study.data.fits:
+            role = f"from which {start!r} is trained" if root != start else "from which arms start"
+            yield ("data", "fits"), f"{root!r} is missing, {role}: rows have to fit its context; add it"
+
+
+def _root(study: Study, name: str) -> str:
+    """The model without a training that a model descends from."""
+    seen = set()
+    while name in study.models and name not in seen and study.models[name].from_:
+        seen.add(name)
+        name = study.models[name].from_
+    return name
 
 
 def _sizes(study: Study) -> Iterator[Complaint]:
