@@ -49,7 +49,7 @@ def by_iteration(
     if pairs:
         rows, labels, seeds = pooled_averages(rows, pairs)
         lines = [f"{lines[0]}, mean over {seeds}", "bars: lowest to highest seed"]
-    in_points = rows.assign(**{key: 100 * rows[key] for key in ("average", "low", "high")})
+    in_points = _points(rows)
     arms, registry = in_points[rows.iteration.notna()], in_points[rows.iteration.isna()]
     below = _differences(differences, pairs)
     with styled():
@@ -82,6 +82,11 @@ def pooled_averages(rows: pd.DataFrame, replicates: Pairs) -> tuple[pd.DataFrame
     return pooled, {arm: f"{arm} ({count})" for arm, count in seeds.items()}, "the seeds"
 
 
+def _points(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows in points: 58.125 is that, whatever its last bit, as in tables."""
+    return rows.assign(**{key: (100 * rows[key]).round(8) for key in ("average", "low", "high")})
+
+
 def _with_places(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of models with their arm and iteration."""
     places = pd.DataFrame(map(arm_columns, rows.model), columns=["arm", "iteration"], index=rows.index)
@@ -98,7 +103,7 @@ def _differences(rows: pd.DataFrame | None, replicates: Pairs) -> pd.DataFrame:
     if replicates:
         seeds = placed.groupby(["arm", "iteration", "of"], sort=False).average
         placed = seeds.agg(average="mean", low="min", high="max").reset_index()
-    return placed.assign(**{key: 100 * placed[key] for key in ("average", "low", "high")})
+    return _points(placed)
 
 
 def _published_marks(rows: pd.DataFrame, published: pd.DataFrame | None, arms: dict[str, str]) -> pd.DataFrame:
