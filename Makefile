@@ -24,6 +24,7 @@ $(ENV)/ready: constraints.txt envs/hashes.txt envs/driver.in envs/torch.in envs/
 	@echo "$(ENV), 3 of 3: torch of constraints.txt; CUDA's libraries too, several GB, if its build is for CUDA"
 	$(INSTALL) -c constraints.txt -r envs/driver.in -r envs/torch.in -r envs/dev.in
 	@touch $@
+	@echo "$(ENV) is complete: source $(BIN)/activate"
 
 # vLLM needs an older numpy than Snakemake's SLURM plugin, hence an environment and constraints of its own. Its build for
 # CPUs, which the tests use, is another package, and its torchvision does not fit a CPU build of torch.
@@ -50,6 +51,7 @@ demo: setup                         ## the whole study at toy size, on the CPU; 
 	$(UNLOCK)
 	$(DEMO) all
 	@cat results/demo/tables/scores.md; echo; cat results/demo/tables/differences.md
+	@echo; echo "to look at: results/demo/pages/answers.html, results/demo/wspin/ite1/tokens.html, results/demo/figures/; make report"
 
 everything: setup                   ## every loss, weight source and form at the demo's size: a quarter of an hour on a CPU
 	$(UNLOCK)

@@ -2,6 +2,7 @@
 
 import argparse
 import gc
+import re
 import sys
 import time
 import traceback
@@ -50,7 +51,7 @@ def program_parser(program: str, description: str | None, *sections: type[Sectio
     """A parser with one flag for each key of the sections; the program adds the flags of its files."""
     parser = argparse.ArgumentParser(
         prog=f"{program}.py",
-        description=description,
+        description=_with_continuations(description or ""),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -58,6 +59,11 @@ def program_parser(program: str, description: str | None, *sections: type[Sectio
     for section in sections:
         add_flags(parser, section)
     return parser
+
+
+def _with_continuations(docstring: str) -> str:
+    """The text with the lines of its commands apart: Python joins those that end in a backslash."""
+    return re.sub(r"(?<=\S) {8,}(?=\S)", r" \\\n        ", docstring)
 
 
 def add_required(parser: argparse.ArgumentParser, *flags: str, **options: Any) -> None:

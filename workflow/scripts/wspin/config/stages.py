@@ -254,8 +254,8 @@ class Preflight(Section):
     )
     disk_gb: Positive = Field(description="GB per second at which jobs read, hash and write models and states")
     price: NotNegative = Field(description="price of a GPU hour, in any currency")
-    prompt_tokens: Positive = Field(description="mean tokens of a prompt, until `data` exists")
-    response_tokens: Positive = Field(description="mean tokens of a real answer, until `data` exists")
+    prompt_tokens: Positive = Field(description="mean tokens of a prompt")
+    response_tokens: Positive = Field(description="mean tokens of a real answer, until the start model has scored some")
     generated_tokens: Positive = Field(description="mean tokens of a generated answer, until some exist")
     evaluation_tokens: Positive = Field(
         description="mean tokens that an evaluation of one suite reads, every context once, until the suite is fetched"

@@ -148,7 +148,8 @@ def to_markdown(rows: Sequence[WeightRow]) -> str:
     header = ["iteration", "side", "tokens", "mean ± sd", "median", "5 to 95 %", "at lower", "at upper"]
     table = text_table([*header, "heaviest tokens"], [_line(row) for row in rows], "llrrrrrrl")
     legend = (
-        "Weights of tokens, EOS left out. At lower, at upper: share of the tokens whose log-ratio is clamped there. "
+        "Weights of tokens, EOS left out. At lower, at upper: share of the tokens with a log-ratio that is clamped "
+        "there; a token whose segment has several has the mean of their weights. "
         f"Heaviest: by mean weight, of the tokens that occur {MIN_COUNT} times or more. Neutral tokens and segments "
         "with unequal numbers of tokens are counted in weights.csv."
     )
