@@ -87,7 +87,10 @@ def test_spins_model_fits_where_gpus_share_it(disk):
         ),
         ({"dialogue": {"max_tokens": 99_999}}, "dialogue.max_tokens: found 99999, over the context of 'base', 32768"),
         (
-            {"models": {"sft": {"path": "none/here", "from": None, "loss": None, "data": None}}},
+            {
+                "models": {"sft": {"path": "none/here", "from": None, "loss": None, "data": None}},
+                "data": {"fits": ["base", "sft", "teacher"]},
+            },
             "models.sft.path: expected a file or folder at none/here, found none",
         ),
         (

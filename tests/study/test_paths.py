@@ -453,7 +453,8 @@ def test_the_studys_eos_belongs_to_models_that_learn_or_answer():
     assert flags.untracked_fetch_flags("base") == ["--template", "human-assistant", "--eos", "<|endoftext|>"]
     assert flags.untracked_fetch_flags("teacher") == ["--template", "zephyr"]
     assert not {"--eos", "--template"} & set(flags.fetch("base"))
-    started = study_paths({"other": {"train": {"loss": "spin"}, "start": "mine"}}, models={"mine": {"path": "mine"}})
+    other = {"other": {"train": {"loss": "spin"}, "start": "mine"}}
+    started = study_paths(other, models={"mine": {"path": "mine"}}, data={"fits": ["base", "mine"]})
     assert started.policies == {"base", "mine"}
     heldout = {"sources": {"qa": {"path": "config/tasks", "heldout": True}}, "suites": {"qa": {"x": 0}}}
     evaluated = {"eval": {**heldout, "models": ["base", "teacher"]}, "models": {"teacher": {"template": None}}}
