@@ -102,3 +102,10 @@ def test_mistakes_are_arguments_and_json_is_parsed_in_one_place(root):
     own = {"fetch.py", "fetch/readers.py", "train/journal.py", "data/reserved.py", "storage/strict_json.py"}
     readers = {str(path.relative_to(root / "workflow/scripts")) for path, text in texts.items() if "json.loads" in text}
     assert {name.removeprefix("wspin/") for name in readers} <= own
+
+
+def test_the_help_shows_the_lines_of_a_command_apart():
+    """As the program's docstring has them: Python joins lines that end in a backslash."""
+    joined = "Do it.\n\n    python do.py --flag value         --output file\n\nMore.\n"
+    shown = cli.program_parser("do", joined).format_help()
+    assert "    python do.py --flag value \\\n        --output file\n" in shown

@@ -1,5 +1,6 @@
 """The figure of averages by iteration."""
 
+import math
 import re
 from itertools import pairwise
 from xml.etree import ElementTree
@@ -18,6 +19,7 @@ from wspin.report.averages import by_iteration
 from wspin.report.comparison import Average
 from wspin.report.reproduction import read_published_means
 from wspin.report.style import render
+from wspin.report.tables import in_points
 
 ARMS = [
     "spin",
@@ -92,6 +94,13 @@ def test_models_far_from_the_arms_are_named_not_drawn():
     assert {"sft 40.00", "dpo 40.40"} <= set(texts)
     assert 35 < axes.get_ylim()[0] < 40 < 43.6 < axes.get_ylim()[1] < 50
     assert not any("too far" in text for text in TEXT.findall(svg(averages_of(ARMS[:2]))))
+
+
+def test_points_are_rounded_as_in_tables():
+    """0.58125 times 100 has a last bit too many: 58.13 stood here, and 58.12 in the table."""
+    far = [("base", None, None, 0.58125, 0.5, 0.6)]
+    texts = TEXT.findall(svg(average_frame([*tuples(averages_of(ARMS[:2])), *far])))
+    assert f"too far to be drawn: base {in_points(0.58125, math.nan)}" in texts
 
 
 def test_labels_of_near_lines_do_not_overlap():
