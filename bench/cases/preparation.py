@@ -35,9 +35,10 @@ class Shard:
     def __init__(self, folder: Path, count: int):
         from wspin.config.stages import Dialogue
         from wspin.data.chat import ChatTokenizer
-        from wspin.models import folders, scratch
+        from wspin.models import folders, offline, scratch
         from wspin.storage import tables
 
+        offline.import_transformers_offline()  # as the program does: the garbage collector passes over what it imports
         scratch.make_scratch(SHAPE, [*topics.values()], EOS, 0, folder / "model")
         settings = Dialogue(
             template="human-assistant", eos=EOS, max_prompt_tokens=1024, max_tokens=2048, eos_on_cut=False
