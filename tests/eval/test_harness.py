@@ -132,6 +132,12 @@ def check_rows_give_scores(scores, rows):
             assert mean(json.loads(row["metrics"])[metric] for row in mine) == pytest.approx(value, abs=1e-12)
 
 
+def test_a_model_is_loaded_without_a_word(made, caplog):
+    """lm-eval would note twice that it is given a loaded one."""
+    hugging_face_model(made / "model", EOS)
+    assert caplog.messages == []
+
+
 def test_scores_and_rows_agree(demo, made):
     _, scores, rows = demo
     assert set(scores) == KEYS

@@ -1,14 +1,18 @@
 """Trainings that are interrupted, short of memory, or stopped by an error."""
 
 import math
+import os
 import random
 import re
+import signal
 from dataclasses import replace
 
 import pytest
 import torch
 from trainings import SEED, Killed, curve, interrupted, trained, weights, with_weights
 
+import train as program
+from wspin import interruption
 from wspin.engine.batches import plan_steps
 from wspin.errors import StudyError
 from wspin.train import journal, trainer
@@ -36,6 +40,27 @@ def test_resumed_equals_uninterrupted_bit_for_bit(
     assert torch.equal(found, expected)
     assert curve(tmp_path / "parts") == curve(tmp_path / "whole")
     assert not torch.equal(expected, weights(fresh()))
+
+
+def test_a_request_to_stop_before_the_first_step_saves_that_step(
+    monkeypatch, capsys, fresh, pairs, train_settings, tmp_path
+):
+    """As from a cluster that gives less time than it takes to load a model."""
+    expected = trained(fresh(), pairs, train_settings(), tmp_path / "whole")
+
+    def asked(*_):
+        os.kill(os.getpid(), signal.SIGURG)
+        raise Killed
+
+    monkeypatch.setattr(program, "argument_parser", asked)
+    monkeypatch.setattr(interruption, "_requests", [])
+    with pytest.raises(Killed):
+        program.main([])
+    with pytest.raises(StudyError, match=r"stop requested \(SIGURG\): saved at step 1 of 3; run again"):
+        trained(fresh(), pairs, train_settings(), tmp_path / "parts")
+    capsys.readouterr()
+    assert torch.equal(trained(fresh(), pairs, train_settings(), tmp_path / "parts"), expected)
+    assert capsys.readouterr().out.startswith("train: 1 of 3 steps, resumed")
 
 
 def test_a_finished_training_is_not_repeated(capsys, fresh, pairs, train_settings, tmp_path):

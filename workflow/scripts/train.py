@@ -10,7 +10,7 @@ An interrupted training continues from its last saved state; `model/` and the ma
 
 from pathlib import Path
 
-from wspin import cli
+from wspin import cli, interruption
 from wspin.config.base import PRECISIONS
 from wspin.config.stages import Dialogue, Train, TrainedAnswers
 from wspin.manage import model_card
@@ -19,6 +19,7 @@ from wspin.storage import code_hash, files, locks, provenance
 
 
 def main(argv=None):
+    interruption.receive_stop_requests()  # of which the first may come before a model is loaded
     arguments = argument_parser().parse_args(argv)
     kinds = (Train, Dialogue, TrainedAnswers)
     settings, dialogue, answers = sections = [cli.parse_section(arguments, kind) for kind in kinds]
@@ -68,10 +69,9 @@ def train(arguments, settings, dialogue, answers, state):
         model = folders.load_model(arguments.model, folders.best_device())
         folders.check_eos(model, chat.eos, arguments.model)
         speed = run.train(model, items, settings, arguments.autocast, arguments.seed, state, tracked)
-        weights = distributed.full_state_dict(model)
+        made = (arguments.output, arguments.output_manifest, chat.chat_template, distributed.full_state_dict(model))
         if distributed.rank() == 0:
-            published = (arguments.output, arguments.output_manifest, chat.chat_template, weights)
-            folders.publish(model, arguments.model, *published)
+            folders.publish(model, arguments.model, *made)
             journal.publish_curve(state, arguments.metrics)
     return speed
 

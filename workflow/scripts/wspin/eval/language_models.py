@@ -1,5 +1,6 @@
 """The models that lm-eval's tasks ask: transformers and vLLM behind lm-eval's interface."""
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ def _backend(model: Any, settings: EvalSettings) -> tuple[type, dict[str, Any]]:
 
     from .shared_prefix import SharedPrefixLM
 
+    logging.getLogger(HFLM.__module__).setLevel(logging.ERROR)  # it notes that the model is loaded already, twice
     options: dict[str, Any] = {"batch_size": settings.batch_size}
     options["softmax_dtype"] = "float32"  # lm-eval would normalise in the precision of the products
     if "bfloat16" in (settings.autocast, str(model.dtype).removeprefix("torch.")):

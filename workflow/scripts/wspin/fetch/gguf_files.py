@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from wspin.errors import StudyError, first_line
-from wspin.models import checks
 
 MOST_VALUES = 5_000_000  # numbers and texts in a header; the largest vocabularies, with their merges, have two million
 
@@ -18,17 +17,16 @@ def read(file: Path, place: str) -> tuple[Any, Any, dict[str, Any]]:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     try:
-        with checks.quiet():
-            layers, values = _size(file, place)
-            config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False)
-            _check_most(place, "layers", getattr(config, "num_hidden_layers", 0), layers)
-            with torch.device("meta"):
-                empty = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-            # Not to the last one, which is checked after loading: a tied head may count twice.
-            _check_most(place, "parameters", sum(weight.numel() for weight in empty.parameters()), 2 * values)
-            options = {"gguf_file": file.name, "dtype": torch.float32, "output_loading_info": True}
-            model, info = AutoModelForCausalLM.from_pretrained(file.parent, trust_remote_code=False, **options)
-            tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False)
+        layers, values = _size(file, place)
+        config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False)
+        _check_most(place, "layers", getattr(config, "num_hidden_layers", 0), layers)
+        with torch.device("meta"):
+            empty = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        # Not to the last one, which is checked after loading: a tied head may count twice.
+        _check_most(place, "parameters", sum(weight.numel() for weight in empty.parameters()), 2 * values)
+        options = {"gguf_file": file.name, "dtype": torch.float32, "output_loading_info": True}
+        model, info = AutoModelForCausalLM.from_pretrained(file.parent, trust_remote_code=False, **options)
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False)
     except StudyError:
         raise
     except Exception as error:  # of gguf, transformers, tokenizers or numpy, at any number of the header

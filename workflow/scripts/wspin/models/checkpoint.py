@@ -144,11 +144,8 @@ def _load_headers(config: Any, headers: dict[str, Header], folder: str | Path) -
     weights = {name: torch.empty(header.shape, device="meta") for name, header in headers.items()}
     options = {"device_map": "meta", "output_loading_info": True, "ignore_mismatched_sizes": True}
     try:
-        with checks.quiet():
-            model_class = checks.causal_class(config)
-            return model_class.from_pretrained(
-                None, config=config, state_dict=weights, trust_remote_code=False, **options
-            )
+        model_class = checks.causal_class(config)
+        return model_class.from_pretrained(None, config=config, state_dict=weights, trust_remote_code=False, **options)
     except Exception as error:  # of the model's class, for numbers that contradict each other
         found = f"found {type(error).__name__}: {first_line(error)}"
         raise StudyError(f"{folder}/config.json: expected a model that can be built, {found}") from error

@@ -1,8 +1,7 @@
 """Whether a model folder's config, tokenizer and generation settings are those of a causal language model."""
 
-import contextlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +31,7 @@ def read_config(folder: str | Path) -> Any:
     _check_kind(path, entries)
     _check_parts(str(path), entries)
     try:
-        with quiet():
-            config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # of transformers, of a config class or of its fields
         found = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise StudyError(f"{path}: expected a config that transformers can read, found {found}") from error
@@ -193,10 +191,9 @@ def stop_ids(folder: str | Path, config: Any) -> list[int]:
     if path.exists():
         read_object(path)
         try:
-            with quiet():
-                stops = GenerationConfig.from_pretrained(
-                    folder, local_files_only=True, trust_remote_code=False
-                ).eos_token_id
+            stops = GenerationConfig.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            ).eos_token_id
         except Exception as error:  # of its validation
             raise StudyError(f"{path}: expected settings of generation, found {first_line(error)}") from error
     for stop in (stops := as_list(stops)):
@@ -219,17 +216,3 @@ def check_end(tokenizer: Any, stops: Sequence[int], eos: int, folder: str | Path
         names = ", ".join(repr(tokenizer.convert_ids_to_tokens(stop) or stop) for stop in stops)
         expected = f"expected {tokenizer.convert_ids_to_tokens(eos)!r} (dialogue.eos), found {names}"
         raise StudyError(f"{folder}: generation_config.eos_token_id: {expected}; set dialogue.eos to one of them")
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Switch transformers' warnings and progress bars off: what they report is checked here."""
-    from transformers import logging
-
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)

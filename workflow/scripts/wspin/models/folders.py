@@ -88,8 +88,7 @@ def load_tokenizer(folder: str | Path) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        with checks.quiet():
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # of transformers, tokenizers or the libraries of other formats
         found = f"{type(error).__name__}: {first_line(error)}"
         if Path(folder, "tokenizer.model").exists() and not Path(folder, "tokenizer.json").exists():

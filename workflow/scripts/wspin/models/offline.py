@@ -36,12 +36,17 @@ def import_transformers() -> None:
 def import_transformers_offline() -> None:
     """Import the hub's libraries without access to the network or progress bars; fetch has fetched what they need.
 
-    Products of float32 stay float32: some containers set TORCH_ALLOW_TF32_CUBLAS_OVERRIDE, with which torch would round
-    them to TF32. No other library here does so, as long as neither the Trainer nor accelerate compiles models.
+    transformers' own notes stay off: `models` checks what they report of a model that is loaded, and the Trainer calls
+    a tied head missing, which is in no saved state. Products of float32 stay float32: some containers set
+    TORCH_ALLOW_TF32_CUBLAS_OVERRIDE, with which torch would round them to TF32. No other library here does so, as long
+    as neither the Trainer nor accelerate compiles models.
     """
     bars = ("HF_HUB_DISABLE_PROGRESS_BARS", "TQDM_DISABLE")  # of tqdm all whose caller does not insist
     os.environ |= dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", *bars), "1")
     import_transformers()
     import torch
+    from transformers import logging
 
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     torch.set_float32_matmul_precision("highest")

@@ -1,13 +1,7 @@
-"""Runs a training to its end, from the start or from its last saved state.
-
-SLURM can send a signal ahead of a job's time limit (slurm/config.yaml), so that no step is lost. It is SIGURG, because
-that reaches every process of the job and by default no process reacts to it.
-"""
+"""Runs a training to its end, from the start or from its last saved state."""
 
 import math
-import signal
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +15,7 @@ from wspin.engine.flops import matmul_rate
 from wspin.engine.packing import Item
 from wspin.engine.support import check_model
 from wspin.errors import StudyError
+from wspin.interruption import stop_requests
 
 from .distributed import rank, world_size
 from .journal import Journal, last_saved
@@ -60,17 +55,6 @@ def train(
     if done < len(steps):
         raise StudyError(f"train: stop requested (SIGURG): saved at step {done} of {len(steps)}; run again to continue")
     return journal.speed() if rank() == 0 else {}
-
-
-@contextmanager
-def stop_requests() -> Iterator[Callable[[], bool]]:
-    """Within, SIGURG is a request to save and stop; yields a function that returns whether one has been received."""
-    received: list[int] = []
-    previous_handler = signal.signal(signal.SIGURG, lambda number, frame: received.append(number))
-    try:
-        yield lambda: bool(received)
-    finally:
-        signal.signal(signal.SIGURG, previous_handler)
 
 
 def items_per_step(items: Sequence[Item], settings: Train) -> int:
