@@ -14,6 +14,9 @@ def repository(tmp_path, monkeypatch):
     scripts = tmp_path / "study/workflow/scripts"
     scripts.mkdir(parents=True)
     (scripts / "train.py").touch()
+    for profile in ("slurm", "local"):
+        (tmp_path / "study" / profile).mkdir()
+        (tmp_path / "study" / profile / "config.yaml").write_text("executor: slurm")
     monkeypatch.setattr(provenance, "SCRIPTS", scripts)
     for command in ("init --quiet", "add .", "-c user.name=a -c user.email=a commit --quiet -m first"):
         subprocess.run(["git", "-C", scripts.parents[1], *command.split()], check=True)
@@ -23,6 +26,9 @@ def repository(tmp_path, monkeypatch):
 def test_the_commit_is_recorded_and_whether_files_differ_from_it(repository):
     commit = provenance._commit()
     assert len(commit) == 40
+    for profile in ("slurm", "local"):  # which says where jobs run
+        (repository / profile / "config.yaml").write_text("executor: local")
+    assert provenance._commit() == commit
     (repository / "workflow/scripts/train.py").write_text("changed")
     assert provenance._commit() == f"{commit}-dirty"
 

@@ -27,6 +27,8 @@ from .files import read_json, sha256, write_checked_json
 PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "datasets", "lm_eval", "reasoning-gym")
 PACKAGES += ("pyarrow", "numpy", "pandas", "scipy", "matplotlib")
 
+PROFILES = ("local", "slurm")  # of Snakemake
+
 NUMBER = (int, float)
 LARGEST = 10**15  # of a number in a record, in its unit
 NAMES = {str: "a text", list: "a list", dict: "an object", NUMBER: "a number"}
@@ -129,18 +131,23 @@ def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
 def _commit() -> str:
     """The checked-out commit, with the suffix `-dirty` if the tree differs; `unknown`, with a line, if git has none.
 
-    Git refuses the repository of another user, as its configuration may name programs that git runs. That is not
-    overridden: the hash of the code identifies it.
+    Profiles may differ: they say where jobs run. Git refuses the repository of another user, as its configuration may
+    name programs that git runs. That is not overridden: the hash of the code identifies it.
     """
-    command = ["git", "-C", str(SCRIPTS), "describe", "--always", "--dirty", "--abbrev=40"]
+    profiles = (f":(top,exclude){name}" for name in PROFILES)
     try:
-        process = subprocess.run(command, capture_output=True, text=True, check=False)
-        commit, found = process.stdout.strip(), process.stderr.partition("\n")[0]
-    except OSError as error:
-        commit, found = "", str(error)
-    if not commit:
+        commit = _git("describe", "--always", "--abbrev=40")
+        differs = _git("diff", "HEAD", "--name-only", "--", ":(top)", *profiles)
+    except (OSError, subprocess.CalledProcessError) as error:
+        found = (getattr(error, "stderr", "") or str(error)).partition("\n")[0]
         print(f"commit: unknown, git does not read {SCRIPTS.parents[1]} ({escaped(found)})", flush=True)
-    return commit or "unknown"
+        return "unknown"
+    return f"{commit}-dirty" if differs else commit
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(SCRIPTS), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def manifests(*folders: str | Path | None) -> list[str]:
