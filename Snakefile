@@ -83,6 +83,7 @@ for target, files in PATHS.targets().items():
 
 onstart:
     try:  # before the first job
+        check_polls(workflow.executor_settings)
         for job in workflow.dag.needrun_jobs():
             check_job([*job.output, *job.log], job.benchmark)
         ENDING.driver = show_driver()  # `status` tells this process from jobs that run on without it

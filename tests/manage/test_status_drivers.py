@@ -98,6 +98,23 @@ def test_a_job_that_slurm_has_started_runs(here, squeue):
     assert told()[0]["spin/ite2"]["generations"] == "1/2, running"
 
 
+def test_a_requeued_job_waits_again(here, squeue):
+    """Snakemake within the job has taken the number from its mark; the log of the first attempt begins with it."""
+    remove(SHARD)
+    calls = squeue("47|PENDING|BeginTime\n")
+    run_began(ago=60)
+    write(mark(SHARD, ago=40), json.dumps({"external_jobid": None}), ago=40)
+    write(SHARD_LOG, "generate.py: SLURM job 47 on node1\ngenerate: 1 of 8 answers\n", ago=30)
+    with contextlib.closing(show_driver()):
+        rows, below = told()
+    assert rows["spin/ite2"]["generations"] == "1/2, queued"
+    assert below[4].endswith(f"starts a requeued job again (BeginTime), SLURM job 47 ({SHARD_LOG})")
+    squeue("47|RUNNING|None\n")
+    assert told()[0]["spin/ite2"]["generations"] == "1/2, running 12 %"
+    squeue("")
+    assert "--jobs=47" in calls.read_text().split()
+
+
 @pytest.mark.parametrize(
     ("lines", "code", "errors"),
     [

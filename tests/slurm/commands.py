@@ -17,7 +17,7 @@ from pathlib import Path
 FOLDER = Path(sys.argv[0]).parent
 SUBMITTED = FOLDER / "submitted.jsonl"
 STARTED = FOLDER / "started.jsonl"
-CONFIG = "MaxArraySize = 1001\nMinJobAge = 300 sec"
+CONFIG = "MaxArraySize = 1001\nMinJobAge = 300 sec"  # unless a file `config` says otherwise
 
 
 def submitted():
@@ -72,7 +72,7 @@ def note(name, words):
 
 
 def scontrol(*words):
-    print(CONFIG)
+    print((FOLDER / "config").read_text() if (FOLDER / "config").exists() else CONFIG)
 
 
 def scancel(*words):

@@ -73,8 +73,11 @@ class Cluster:
     study: workflow.Repository
     folder: Path
 
-    def run(self, *targets, profiles=PROFILES, options=(), fails="", really=False):
-        """Run Snakemake. The job of comment `fails` fails once; the others succeed at once or, `really`, are run."""
+    def run(self, *targets, profiles=PROFILES, options=(), fails="", really=False, config="", code=0):
+        """Run Snakemake. The job of comment `fails` fails once; the others succeed at once or, `really`, are run.
+
+        `config`: of SLURM, as scontrol shows it.
+        """
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir()
         for name in COMMANDS:
@@ -82,6 +85,8 @@ class Cluster:
         (self.folder / "fails").write_text(fails)
         if really:
             (self.folder / "run").touch()
+        if config:
+            (self.folder / "config").write_text(config)
         environment = workflow.environment()
         environment["PATH"] = os.pathsep.join([str(self.folder), environment["PATH"]])
         done = subprocess.run(
@@ -92,7 +97,7 @@ class Cluster:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
-        assert done.returncode == 0, done.stdout
+        assert done.returncode == code, done.stdout
         (self.folder / "told").write_text(done.stdout)
         return [Submitted.of(line) for line in self._lines("submitted.jsonl")]
 
@@ -150,6 +155,15 @@ def test_every_planned_job_is_submitted_once_but_for_the_local_ones(run_of_all):
     assert planned.keys() - local == STAGE.keys()
     assert Counter(job.rule for job in submitted) == Counter({rule: planned[rule] for rule in STAGE}) + Counter(train=1)
     assert Counter(job.comment for job in submitted) == Counter({job.comment for job in submitted}) + Counter([UNLUCKY])
+
+
+def test_a_cluster_that_forgets_jobs_too_soon_is_refused_before_the_first(finished_cluster):
+    options = ["--forceall", "--slurm-init-seconds-before-status-checks", "40"]
+    assert finished_cluster.run("all", options=options, config="MinJobAge = 60 sec", code=1) == []
+    (line,) = [line for line in finished_cluster.told().splitlines() if "slurm: MinJobAge: expected 120 s" in line]
+    assert line.endswith(
+        "found 60 s; set slurm-init-seconds-before-status-checks: 20 in the profile, or have MinJobAge raised"
+    )
 
 
 def test_a_job_runs_its_one_rule_in_the_folder_of_the_study(submitted, finished_cluster):

@@ -2,7 +2,9 @@
 
 import argparse
 import gc
+import os
 import re
+import stat
 import sys
 import time
 import traceback
@@ -166,6 +168,7 @@ def run(main: Callable[[], None], online: bool = False) -> None:
     name = Path(sys.argv[0]).name
     if not online:
         drop_credentials()
+    _print_slurm_job(name)
     try:
         main()
     except StudyError as error:
@@ -178,3 +181,11 @@ def run(main: Callable[[], None], online: bool = False) -> None:
         sys.exit(f"{name}: error: the GPU has too little memory; lower token_budget or batch_size")
     finally:
         gc.freeze()  # the collection at exit would go through all of torch: half a second
+
+
+def _print_slurm_job(name: str) -> None:
+    """In SLURM, begin a program's log with the job's number: `status` finds a requeued job by it."""
+    job, array, task = (os.environ.get(f"SLURM_{part}") for part in ("JOB_ID", "ARRAY_JOB_ID", "ARRAY_TASK_ID"))
+    in_log = stat.S_ISREG(os.fstat(sys.stdout.fileno()).st_mode) if job else False
+    if in_log and os.environ.get("RANK", "0") == "0":  # of the processes of a training, the first
+        print(f"{name}: SLURM job {f'{array}_{task}' if array else job} on {os.uname().nodename}", flush=True)

@@ -6,11 +6,13 @@ A job is the first of these that holds:
   present made them, or if their record cannot be read;
 * *running* if a process holds the lock of its state, if it runs in SLURM, or if a live run has marked its files and its
   log has been written to since;
-* *queued* if it waits in SLURM's queue, or a live run has marked its files: Snakemake marked them during a run that has
-  not ended, and its process lives;
+* *queued* if it waits in SLURM's queue, for the first time or again, or a live run has marked its files: Snakemake
+  marked them during a run that has not ended, and its process lives;
 * *failed* if its files are not marked and its log ends in an error;
 * *interrupted* if a marker or a saved state is left, of a training, a generation or an evaluation;
 * *missing* otherwise.
+
+The job's number in SLURM is in Snakemake's mark until it starts there, and then at the beginning of its log.
 
 Locks may not be visible from another node. Then a job that a run has marked is running as long as its log grows.
 Nothing is written. A lock is tested by taking it for a moment; a file that vanishes meanwhile counts as absent.
@@ -23,7 +25,7 @@ import glob
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,6 +50,7 @@ LEFT = (
 PROGRESS = re.compile(
     rf"^\w+: (?:.*: )?(\d{{1,15}}) of (\d{{1,15}}) \w+(?:, resumed)?(?:  .*?)??(?:  {LEFT})?$", re.MULTILINE
 )
+LOGGED = re.compile(r"^\w+\.py: SLURM job (\S{1,30}) on ", re.MULTILINE)
 FAILED = re.compile(r"^(?:\w+\.py: error: |Traceback )", re.MULTILINE)
 
 
@@ -65,37 +68,42 @@ class JobState(NamedTuple):
 
 
 class Marker(NamedTuple):
-    """Snakemake's mark of an incomplete file; the id is that of a job in SLURM's queue, until it starts there."""
+    """Snakemake's mark of an incomplete file; the id is that of a job in SLURM that has not started yet."""
 
     when: float
     slurm_id: str | None
 
 
 class Snapshot:
-    """The folder in which Snakemake runs, the current one, at one time."""
+    """The folder in which Snakemake runs, the current one, at one time; `jobs`: those of its study."""
 
-    def __init__(self) -> None:
+    def __init__(self, jobs: Collection[Job]) -> None:
         self.now = time.time()
         self.markers = dict(markers(Path(".snakemake/incomplete")))
         began = [changed(path) for path in glob.glob(".snakemake/locks/*.lock")]
         self.runs = [when for when in began if when is not None]  # a run's locks exist until it ends or is killed
         self.alive = held(DRIVER)  # whether Snakemake runs here (`locks.show_driver`); None if unknown
         self.driver = one_line(tail(DRIVER))  # its process and host
-        self.queue = queued_jobs(marker.slurm_id for marker in self.markers.values() if marker.slurm_id) or {}
+        marked = {job: marker for job in jobs if (marker := self._marker(job))}
+        self.ids = {job: number for job, marker in marked.items() if (number := marker.slurm_id or logged_id(job.log))}
+        self.queue = queued_jobs(self.ids.values()) or {}
+
+    def _marker(self, job: Job) -> Marker | None:
+        return max((self.markers[path] for path in job.outputs if path in self.markers), default=None)
 
     def state(self, job: Job) -> JobState:
-        marker = max((self.markers[path] for path in job.outputs if path in self.markers), default=None)
+        marker = self._marker(job)
         if marker is None and all(map(os.path.exists, job.outputs)):
             try:
                 record = stale.stale_record(provenance.record_path(job.outputs[0]))
             except StudyError:  # `stale` shows the reason
                 return JobState("stale")
             return JobState("stale" if record else "done")
-        reason = self.queue.get(marker.slurm_id or "") if marker else None  # empty if SLURM has started the job
+        reason = self.queue.get(self.ids.get(job, ""))  # empty if SLURM has started the job
         word = self._unfinished(job, marker.when if marker else None, reason)
         if word == "running":
             return self._progress(job)
-        return JobState(word, waits=f"{reason}, SLURM job {marker.slurm_id}" if word == "queued" and reason else "")
+        return JobState(word, waits=f"{reason}, SLURM job {self.ids[job]}" if word == "queued" and reason else "")
 
     def _unfinished(self, job: Job, marked: float | None, reason: str | None) -> str:
         """The word for a job that is not done, whose files Snakemake marked as incomplete at that time, if at all.
@@ -155,6 +163,14 @@ def slurm_id(marker: str) -> str | None:
     with contextlib.suppress(ValueError, TypeError, KeyError):
         number = strict_json.parse(marker)["external_jobid"]
         return number if isinstance(number, str) and JOB_ID.fullmatch(number) else None
+    return None
+
+
+def logged_id(log: str) -> str | None:
+    """The id of a cluster's job at the beginning of its log (`cli.run`)."""
+    with contextlib.suppress(OSError, StudyError), open(log, "rb", opener=regular) as file:
+        found = LOGGED.search(file.read(TAIL).decode(errors="replace"))
+        return found[1] if found and JOB_ID.fullmatch(found[1]) else None
     return None
 
 

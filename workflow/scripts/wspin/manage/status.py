@@ -49,9 +49,10 @@ def _lines(configfiles: Sequence[str]) -> list[str]:
 
 def table(paths: StudyPaths) -> str:
     """The study as it is now, seen from the folder in which Snakemake runs."""
-    snapshot, models, others = Snapshot(), rows(paths), other_jobs(paths)
+    models, others = rows(paths), other_jobs(paths)
     groups = [group for row in (*models.values(), others) for group in row.values()]
-    states = {job: snapshot.state(job) for job in dict.fromkeys(job for group in groups for job in group)}
+    snapshot = Snapshot(jobs := dict.fromkeys(job for group in groups for job in group))
+    states = {job: snapshot.state(job) for job in jobs}
     lines = [[model, *(cell([states[job] for job in row[name]]) for name in COLUMNS)] for model, row in models.items()]
     return "\n".join(
         [
