@@ -1,13 +1,9 @@
-"""What the rules share: the validated study, its paths, and the functions behind the inputs and flags of rules.
-
-Flags are functions of wildcards alone. Snakemake compares such params and re-runs a job when they change; a function
-that takes `resources` is left out of these re-run checks.
-"""
+"""What the rules share: the validated study, its paths, and what they know of the workflow and its jobs."""
 
 import gc
 import os
 import sys
-from inspect import signature
+import warnings
 from pathlib import Path
 
 place = Path.cwd() if workflow.modifier.is_main_snakefile() else "a module of another Snakefile"
@@ -21,14 +17,16 @@ from wspin.errors import StudyError
 from wspin.iteration import Iteration
 from wspin.manage.ending import Ending
 from wspin.manage.slurm_start import check_polls
-from wspin.study.rule_flags import RuleFlags
 from wspin.storage.files import digest, sha256, write_yaml
 from wspin.storage.locks import show_alive, show_driver
 from wspin.storage.permissions import check_job, error_line
 from wspin.study.files import GOLD, PREFERENCE_SIDES, alternatives, shown
 from wspin.study.launch import Launch
 from wspin.study.paths import StudyPaths
+from wspin.study.rule_flags import RuleFlags
+from wspin.study.rule_functions import flags, inputs, local_files
 
+warnings.filterwarnings("ignore", "coroutine 'InputFiles")  # of Snakemake, in every dry run
 gc.set_threshold(100_000)  # collecting in a large plan, which holds no garbage, takes a tenth of Snakemake's time
 
 # Jobs run in the Python that runs snakemake, unless conda gives them another.
@@ -62,28 +60,6 @@ def stage_resources(stage):
     return {**gpus, "mem_mb": job.mem_mb, "runtime": lambda wildcards, attempt: attempt * job.runtime}
 
 
-def with_signature(function):
-    """The function with its signature stored: Snakemake inspects it several times per job."""
-    function.__signature__ = signature(function)
-    return function
-
-
-def flags(method):
-    """The flags of a rule's program: the sections of the config that it depends on, resolved for these wildcards."""
-    return with_signature(lambda wildcards: method(**wildcards))
-
-
-def inputs(method):
-    """An input function: what a method of `PATHS` returns for the wildcards that it takes."""
-    names = signature(method).parameters
-    return with_signature(lambda wildcards: method(**{name: wildcards[name] for name in names}))
-
-
-def local_files(path, pattern="**/*"):
-    """The files of a local source, so that an edit of them triggers a re-run; nothing for other sources."""
-    return sorted(str(file) for file in Path(path).glob(pattern) if file.is_file()) if path else []
-
-
 def contents(files):
     """Digest of local files, read at every run: small ones that lie in the repository, whose clones have new times."""
     return digest([sha256(file) for file in files])
@@ -109,6 +85,12 @@ def interpreter(wildcards, resources):
 def saved_state(stage, *names):
     """Where a job keeps what it resumes from; takes `resources`, so Snakemake leaves it out of re-run checks."""
     return lambda wildcards, resources: PATHS.state(stage, *(wildcards[name] for name in names))
+
+
+def launch(wildcards, threads, resources):
+    """What starts a training; a dry run, which has one core, shows it with the threads that it will have on a cluster."""
+    on_cluster = workflow.dryrun and workflow.nodes
+    return Launch.of(resources, STUDY.resources.train.threads if on_cluster else threads).command()
 
 
 def untracked_flags(wildcards, threads, resources):

@@ -34,7 +34,7 @@ rule train:
     params:
         flags=flags(FLAGS.train),
         untracked=untracked_flags,  # takes `resources`, as does `launch`: other GPUs re-run no training
-        launch=lambda wildcards, threads, resources: Launch.of(resources, threads).command(),
+        launch=launch,
     shell:
         r"""
         exec &> >(tee -i {log:q})

@@ -26,6 +26,7 @@ WITHOUT_PLAN = {
     "--unlock": "removes a lock; plans nothing",
     "--containerize": "prints a Dockerfile; named as what is not used",
 }
+SHORT = ("-q", "rules", "host")  # of a dry run: without its jobs
 WITHOUT = ("--sdm", "--conda-create-envs-only", "--apptainer-args")  # need conda or Apptainer even for a plan
 NOT_RUN = {
     ".": "activates an environment",
@@ -67,7 +68,7 @@ def planned():
         targets = {str(target) for target in given.targets}
         options, words = [], iter(command.words[1:])
         for word in words:
-            if word.split("=")[0] not in WITHOUT and word not in ("-n", *targets):
+            if word.split("=")[0] not in WITHOUT and word not in ("-n", *SHORT, *targets):
                 options.append(word)
             elif word == "--sdm":
                 next(words)

@@ -33,6 +33,7 @@ STAGE = {  # of every rule that is submitted
 LOCAL = {"fetch", "fetch_data", "fetch_tasks", "all"}  # and whatever begins with report_
 UNLUCKY = "rule_train_wildcards_wspin_ite0"
 SFT = "results/weighed/sft/model"
+LAUNCHED = re.compile(r"^ +accelerate launch (.*?) workflow/scripts/train\.py ", re.MULTILINE)
 VALUED = {"--job-name", "--output", "--comment", "-p", "-t", "--mem", "-D", "-A", "-C"}  # the value is the next word
 
 
@@ -248,14 +249,27 @@ def test_a_dry_run_tells_what_would_be_asked_and_submits_nothing(finished_cluste
     assert expected | {"slurm_extra=--signal=URG@180"} <= set(line.split(", "))
 
 
+def test_the_short_form_of_a_dry_run_is_counts_and_reasons(finished_cluster):
+    """Without a line for a job, as docs/cluster.md says."""
+    finished_cluster.run("all", options=["--forceall", "--dry-run"])
+    long = finished_cluster.told()
+    jobs = re.search(r"^total +(\d+)$", long, re.MULTILINE)[1]
+    finished_cluster.run("all", options=["--forceall", "--dry-run", "--quiet", "rules", "host"])
+    short = finished_cluster.told()
+    assert 10 * short.count("\n") < long.count("\n")
+    assert re.search(rf"^total +{jobs}$", short, re.MULTILINE)
+    assert "Warning" not in short
+
+
 def test_a_training_on_two_gpus_asks_for_both_and_starts_a_process_for_each(finished_cluster):
-    (job,) = finished_cluster.run(SFT, options=["--force", "--config", 'resources={"train": {"gpu": 2}}'])
+    gpus = ["--config", 'resources={"train": {"gpu": 2}}']
+    (job,) = finished_cluster.run(SFT, options=["--force", *gpus])
     assert [job.given[name] for name in ("--gpus", "--nodes", "--cpus-per-task", "-p")] == ["2", "1", "16", "gpu"]
     assert job.given.keys().isdisjoint({"--ntasks", "--ntasks-per-gpu", "--gres"})
-    (launched,) = re.findall(
-        r"^ +accelerate launch (.*?) workflow/scripts/train\.py ", finished_cluster.told(), re.MULTILINE
-    )
+    (launched,) = LAUNCHED.findall(finished_cluster.told())
     assert launched.startswith("--multi_gpu --num_machines 1 --num_processes 2 --num_cpu_threads_per_process 8 ")
+    finished_cluster.run(SFT, options=["--force", "--dry-run", *gpus])
+    assert LAUNCHED.findall(finished_cluster.told()) == [launched]  # as it will be
 
 
 def profile_of_the_manual(folder):
