@@ -36,6 +36,30 @@ from snakemake.executors.touch import Executor
 Executor.SLEEPING_TIME = 0
 main()
 """
+# Runs Snakemake in cProfile and writes how much of the time was spent in the study's functions and in what they call.
+PROFILE = """
+import cProfile, json, pstats, sys
+from snakemake.cli import main
+
+with cProfile.Profile() as profile:
+    try:
+        main(sys.argv[2:])
+    except SystemExit:
+        pass
+
+
+def of_the_study(function):
+    return "/wspin/" in function[0] or function[0].endswith((".smk", "Snakefile"))
+
+
+total, own = 0.0, 0.0
+for function, (_, _, seconds, _, callers) in pstats.Stats(profile).stats.items():
+    total += seconds
+    if of_the_study(function) and function[2] != "<module>":
+        outside = (edge for caller, edge in callers.items() if not of_the_study(caller) or caller[2] == "<module>")
+        own += sum(edge[3] for edge in outside)
+json.dump({"own_share": own / total}, open(sys.argv[1], "w"))
+"""
 
 
 @dataclass(frozen=True)
@@ -66,6 +90,7 @@ def measure(case: Case, folder: Path) -> Iterator[Row]:
         "no-op": partial(plan_cost, finished, 0),
     }
     yield from interleaved("workflow", case.name, contenders, case.rounds)
+    yield Row("workflow", case.name, "", 0, "own_share", own_share(finished))
 
 
 def finish(study: Repository, planned: Plan) -> None:
@@ -88,3 +113,12 @@ def plan_cost(study: Repository, jobs: int) -> dict[str, float]:
     planned = study.plan("all", before=(sys.executable, "-c", MEASURE, str(report)))
     assert len(planned.jobs) == jobs, f"{len(planned.jobs)} jobs planned, {jobs} expected"
     return json.loads(report.read_text())
+
+
+def own_share(study: Repository) -> float:
+    """Of the time of a no-op, the share of the study's own functions, as cProfile counts it."""
+    report = study.folder / "own_share.json"
+    arguments = study.command("all", "--dry-run")[3:]  # without `python -m snakemake`
+    command = [sys.executable, "-c", PROFILE, str(report), *arguments]
+    subprocess.run(command, cwd=study.folder, env=environment(), stdout=subprocess.DEVNULL, check=True)
+    return json.loads(report.read_text())["own_share"]

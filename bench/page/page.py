@@ -203,13 +203,17 @@ def _preparation(numbers: Numbers) -> str:
 
 
 def _workflow(numbers: Numbers) -> str:
-    rows = []
+    rows, shares = [], []
     for case in numbers.cases("workflow"):
         jobs = int(numbers.single("workflow", case, "jobs"))
         for name in numbers.contenders("workflow", case):
             seconds, peak = (numbers.of("workflow", case, name, part) for part in ("cpu_seconds", "bytes"))
             rows.append((f"{jobs:,} jobs: {name}", seconds.text(), (peak * 1e-6).text(0)))
-    return "\n\n".join([text.WORKFLOW, *([table(("", "CPU-seconds", "peak MB"), rows)] if rows else [])])
+        if share := numbers.single("workflow", case, "own_share"):
+            shares.append(f"{float(share):.1%}")
+    parts = [table(("", "CPU-seconds", "peak MB"), rows)] if rows else []
+    parts += [text.OWN_SHARE.format(shares=" and ".join(shares))] if shares else []
+    return "\n\n".join([text.WORKFLOW, *parts])
 
 
 def _short(number: float) -> str:

@@ -156,6 +156,10 @@ What Snakemake takes to plan a study: the study of `config/config.yaml` in shard
 plans and prints it from nothing; `no-op` finds that nothing is left to do, inputs and flags of every job compared.
 CPU-seconds of the process and its children. Starting Snakemake and reading the rules is a part of each."""
 
+OWN_SHARE = """\
+Of a no-op's time the study's own functions, with all that they call, take {shares} (cProfile). The rest is Snakemake's,
+which makes an object of every input of every job and compares it: the way to less is fewer jobs, by larger shards."""
+
 ON_GPU = """\
 ## On a GPU
 

@@ -120,6 +120,7 @@ def test_a_study_is_planned_from_nothing_and_a_finished_one_is_found_finished():
     rows = {(row.contender, row.quantity): row.value for row in workflow.run(True, "cpu")}  # asserts what is planned
     assert rows["", "jobs"] > 150
     assert rows["no-op", "cpu_seconds"] > 0 < rows["dry run", "bytes"]
+    assert 0.0 < rows["", "own_share"] < 0.5
 
 
 def test_the_page_shows_the_stored_numbers(root):
