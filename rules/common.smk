@@ -54,10 +54,10 @@ wildcard_constraints:
 
 
 def stage_resources(stage):
-    """Resources of a stage's jobs: GPUs if any, memory, and a run time that grows with the attempt."""
+    """Resources of a stage's jobs: GPUs if any, memory, and minutes, which may grow with the attempt."""
     job = getattr(STUDY.resources, stage)
     gpus = {"gpu": job.gpu} if job.gpu else {}
-    return {**gpus, "mem_mb": job.mem_mb, "runtime": lambda wildcards, attempt: attempt * job.runtime}
+    return {**gpus, "mem_mb": job.mem_mb, "runtime": lambda wildcards, attempt: job.minutes(attempt)}
 
 
 def contents(files):

@@ -293,6 +293,12 @@ CASES = [
         "study.yaml:1: resources.train.mem_mb: expected a whole number, found '200G'",
     ),
     Case(
+        "more minutes than a stage's most",
+        written("resources: {train: {runtime: 1440, max_runtime: 720}}\n"),
+        "study.yaml:1: resources.train: expected max_runtime of at least runtime, 1440 minutes, found 720; raise it, or "
+        "lower runtime",
+    ),
+    Case(
         "iterations without end",
         written("iterations: 100000\ntrain: {learning_rate: 1.0e-6}\n"),
         "study.yaml:1: iterations: expected a number of at most 1000, found 100000",

@@ -133,7 +133,9 @@ SAME = {
     "a tracker": {"train": {"report_to": "tensorboard"}, "arms": {"spin2": {"train": {"report_to": "wandb"}}}},
     "what its loss does not read": {"train": {"reduction": "sum", "sft": {"beta": 0.7, "reduction": "token_mean"}}},
     "other machines": {
-        "resources": {stage: {"gpu": 4, "threads": 2, "mem_mb": 7000, "runtime": 7} for stage in STAGES},
+        "resources": {
+            stage: {"gpu": 4, "threads": 2, "mem_mb": 7000, "runtime": 7, "max_runtime": 9} for stage in STAGES
+        },
     },
 }
 
@@ -567,7 +569,7 @@ def every_flag(made, arms):
 
 
 def test_flags_hold_no_resource():
-    numbers = {"gpu": 61, "threads": 823, "mem_mb": 827, "runtime": 829}
+    numbers = {"gpu": 61, "threads": 823, "mem_mb": 827, "runtime": 829, "max_runtime": 839}
     given = every_flag(commands(resources=dict.fromkeys(STAGES, numbers)), ["spin", "spin2"])
     assert given == every_flag(commands(), ["spin", "spin2"])
     assert not {str(number) for number in numbers.values()} & {flag for flags in given.values() for flag in flags}

@@ -2,9 +2,10 @@
 
 import re
 
+import pytest
 import workflow
 
-from wspin.config.resources import Resources
+from wspin.config.resources import Resource, Resources
 
 OTHERS = {"generate_given": "data"}  # reads a file of answers, as the stage data does: no GPU
 STAGES = tuple(Resources.model_fields)
@@ -21,3 +22,11 @@ def test_rules_take_what_the_config_gives_their_stage():
             expected[rule] = ([OTHERS.get(rule, stage)],) * 2
     assert taken == expected
     assert len(taken) > len(STAGES)
+
+
+@pytest.mark.parametrize(
+    ("most", "minutes"), [(None, [60, 60, 60]), (60, [60, 60, 60]), (130, [60, 120, 130]), (400, [60, 120, 180])]
+)
+def test_attempts_ask_for_more_minutes_only_up_to_the_most_that_is_given(most, minutes):
+    job = Resource(mem_mb=1, runtime=60, max_runtime=most)
+    assert [job.minutes(attempt) for attempt in (1, 2, 3)] == minutes
