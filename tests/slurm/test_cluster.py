@@ -227,14 +227,17 @@ def test_the_whole_study_on_the_cluster_equals_the_local_one(fresh, finished):
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("nodes", [1, 2])
-def test_a_training_on_two_gpus_is_the_same_on_one_node_and_on_two(unfinished, local, nodes):
+@pytest.mark.parametrize(
+    ("nodes", "asked"),
+    [(1, ()), (1, ("gpu=0", "gres=gpu:2")), (2, ("nodes=2", "mpi=srun", "tasks=2", "gpu=0", "gres=gpu:1"))],
+)
+def test_a_training_on_two_gpus_is_the_same_on_one_node_and_on_two(unfinished, local, nodes, asked):
     """A process for each; across nodes by srun. Like one process but for rounding."""
     unfinished.set_gpus(2)
-    several = ("nodes=2", "mpi=srun", "tasks=2", "gpu=0", "gres=gpu:1") if nodes == 2 else ()
-    unfinished.start(f"{TARGET}/manifest.json", options=train_with(*several)).finish()
+    unfinished.start(f"{TARGET}/manifest.json", options=train_with(*asked)).finish()
     (job,) = unfinished.jobs("train")
     assert (job.gpus * nodes, job.fields["NumNodes"]) == (2, str(nodes))
+    assert "--num_processes 2" in unfinished.slurm_log("train")
     losses, expected = unfinished.losses(), unfinished.losses(local)
     assert losses[0] == pytest.approx(expected[0], rel=1e-6)
     assert losses[:20] == pytest.approx(expected[:20], rel=1e-5)

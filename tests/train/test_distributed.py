@@ -262,6 +262,25 @@ def test_several_gpus_are_one_process_each():
     assert started.command().startswith("accelerate launch --multi_gpu --num_machines 1 --num_processes 4 ")
 
 
+@pytest.mark.parametrize("gres", ["gpu:4", "gpu:h100:4", "gpu:a100_3g.20gb:4"])
+@pytest.mark.parametrize("resources", [{}, {"gpu": 0, "nodes": 1}, {"gpu": 4}])
+def test_gpus_of_one_node_may_be_asked_for_as_gres(gres, resources):
+    assert launch(gres=gres, **resources).command() == launch(gpu=4).command()
+
+
+def test_other_resources_of_a_node_are_no_gpus():
+    assert launch(gpu=2, gres="lscratch:100").processes == 2
+    with pytest.raises(StudyError, match="expected resources gres: 'gpu:N'"):
+        launch(nodes=2, gres="lscratch:100", mpi="srun")
+
+
+@pytest.mark.parametrize(("gres", "gpu"), [("gpu:4", 8), ("gpu:h100:4", 1), ("gpu", 0), ("gpu:h100", 1)])
+def test_gpus_of_one_node_that_cannot_be_counted_are_refused(gres, gpu):
+    found = f"found gres {gres!r} and gpu {gpu}; correct the profile"
+    with pytest.raises(StudyError, match=f"train: expected resources gres: 'gpu:N' and gpu: 0, or gpu alone, {found}"):
+        launch(gres=gres, gpu=gpu)
+
+
 def test_several_nodes_are_one_launcher_each():
     started = launch(gpu=8, nodes=2, gres="gpu:h100:4", mpi="srun", tasks=2)
     assert started.processes == 8

@@ -22,8 +22,8 @@ class Resource(Section):
     def _room_to_grow(self) -> Self:
         if self.max_runtime is not None and self.max_runtime < self.runtime:
             raise ValueError(
-                f"expected max_runtime of at least runtime, {self.runtime} minutes, found {self.max_runtime}; raise it, "
-                "or lower runtime"
+                f"expected max_runtime of at least runtime, {self.runtime} minutes, found {self.max_runtime}; "
+                "raise it, or lower runtime"
             )
         return self
 

@@ -14,6 +14,7 @@ from typing import Any, Self
 from wspin.errors import StudyError
 
 WORD = r"[A-Za-z0-9_./:=,+@%-]+"  # as the shell leaves it
+GPUS = r"gpu(?::[A-Za-z_][\w.]*)?:(\d{1,4})"  # of each node, as SLURM writes them: gpu:4, gpu:h100:4
 PLAIN = "--mixed_precision no --dynamo_backend no"  # accelerate changes nothing: precision is `logprobs.autocast`
 
 
@@ -28,7 +29,7 @@ class Launch:
 
     @classmethod
     def of(cls, resources: Any, threads: int) -> Self:
-        """From a job's resources: `gpu` on one node; `nodes`, `gres: gpu:N` of each and `mpi: srun` on several.
+        """From a job's resources: `gpu` or `gres: gpu:N` on one node; `nodes`, `gres` and `mpi: srun` on several.
 
         Raises `StudyError` unless they give the GPUs of a node and the program that starts a task on each, as numbers
         and words: they become part of a shell command.
@@ -41,13 +42,17 @@ class Launch:
         if mpi and not re.fullmatch(f"{WORD}( {WORD})*", str(mpi)):
             expected = "expected a program and its flags, such as srun"
             raise StudyError(f"train: resource mpi: {expected}, found {str(mpi)!r}; correct the profile")
+        counted = re.fullmatch(GPUS, str(gres or ""))
+        per_node = int(counted[1]) if counted else 0
         if not nodes or nodes == 1:
-            return cls(1, gpus, threads)
-        per_node = str(gres or "").rpartition(":")[2]
-        if not per_node.isdecimal() or not mpi:
+            if str(gres or "").startswith("gpu") and (not counted or gpus not in (0, per_node)):
+                expected = "expected resources gres: 'gpu:N' and gpu: 0, or gpu alone"
+                raise StudyError(f"train: {expected}, found gres {gres!r} and gpu {gpus}; correct the profile")
+            return cls(1, per_node or gpus, threads)
+        if not per_node or not mpi:
             found = f"gres {gres!r} and mpi {mpi!r}"
             raise StudyError(f"train on {nodes} nodes: expected resources gres: 'gpu:N' and mpi: srun, found {found}")
-        return cls(nodes, int(per_node), threads, str(mpi))
+        return cls(nodes, per_node, threads, str(mpi))
 
     @property
     def processes(self) -> int:
