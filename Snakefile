@@ -83,9 +83,9 @@ for target, files in PATHS.targets().items():
 
 onstart:
     try:  # before the first job
-        check_polls(workflow.executor_settings)
         for job in workflow.dag.needrun_jobs():
             check_job([*job.output, *job.log], job.benchmark)
+        start_on_slurm(workflow, logger)
         ENDING.driver = show_driver()  # `status` tells this process from jobs that run on without it
     except (StudyError, OSError) as error:
         sys.exit(error_line(error))

@@ -16,7 +16,7 @@ from wspin.config.preregistration import read_preregistration
 from wspin.errors import StudyError
 from wspin.iteration import Iteration
 from wspin.manage.ending import Ending
-from wspin.manage.slurm_start import check_polls
+from wspin.manage.slurm_limits import start_on_slurm
 from wspin.storage.files import digest, sha256, write_yaml
 from wspin.storage.locks import show_alive, show_driver
 from wspin.storage.permissions import check_job, error_line

@@ -7,7 +7,7 @@ import os
 import pytest
 from unfinished import MODEL, SHARD, SHARD_LOG, last_line, mark, remove, run_began, sample_a_shard, told, write
 
-from wspin.manage import job_state, slurm_queue
+from wspin.manage import job_state, slurm_queue, slurm_watch
 from wspin.storage.locks import show_alive, show_driver
 
 # Who starts the jobs
@@ -143,13 +143,104 @@ def test_the_queue_is_not_asked_for_what_is_no_number(here, squeue):
 @pytest.mark.parametrize(
     ("reason", "words"),
     [
-        ("QOSMaxGRESPerUser", "a limit of its QOS is reached (QOSMaxGRESPerUser)"),
-        ("AssocGrpGRES", "a limit of its account is reached (AssocGrpGRES)"),
-        ("(ReqNodeNotAvail, UnavailableNodes:n1)", "the nodes that it needs are down, or reserved for maintenance ("),
-        ("launch_failed_requeued_held", "its start failed on a node and SLURM holds it; scontrol release it ("),
+        (
+            "QOSMaxGRESPerUser",
+            "a limit of its QOS is reached: it starts when other jobs end, unless it alone asks for ",
+        ),
+        ("AssocGrpGRES", "a limit of its account is reached: it starts when other jobs end, unless it alone asks "),
+        ("AssocGrpCPURunMinutesLimit", "a limit of its account is reached: it starts when other jobs end"),
+        ("ReqNodeNotAvail, UnavailableNodes:n1", "the nodes that it needs are down, or reserved for maintenance ("),
+        ("Priority", "jobs of higher priority are before it (Priority)"),
         ("SomethingNew", "SomethingNew"),
         ("a\x1b[2J", r"a\x1b[2J"),
     ],
 )
-def test_reasons_are_in_words(reason, words):
+def test_reasons_that_pass_are_in_words(reason, words):
     assert slurm_queue.in_words(reason).startswith(words)
+    assert not slurm_queue.lasts(reason)
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("PartitionTimeLimit", "it asks for more minutes than its partition allows; lower `runtime` of its stage"),
+        ("PartitionNodeLimit", "it asks for more nodes than its partition has; correct the profile"),
+        ("QOSMaxWallDurationPerJobLimit", "its account or QOS does not allow so many minutes; lower `runtime`"),
+        ("QOSMaxGRESPerJob", "its account or QOS allows no such job; correct `resources` or the profile"),
+        ("AssocMaxCpuPerJobLimit", "its account or QOS allows no such job; correct `resources` or the profile"),
+        ("QOSMinGRES", "its account or QOS allows no such job; correct `resources` or the profile"),
+        ("AssocGrpCPUMinutesLimit", "what is left of the hours of its account or QOS does not cover it; lower `run"),
+        ("BadConstraints", "no node has what it asks for; correct `resources` or the profile"),
+        ("InvalidAccount", "its account is not valid; correct `slurm_account`"),
+        ("InvalidQOS", "its QOS is not valid; correct the profile"),
+        ("ReservationDeleted", "its reservation is gone; correct the profile"),
+        ("JobHeldUser", "it is held; scontrol release it"),
+        ("launch_failed_requeued_held", "its start failed on a node and SLURM holds it; scontrol release it ("),
+    ],
+)
+def test_reasons_that_last_say_so_and_what_to_do(reason, words):
+    assert slurm_queue.in_words(reason).startswith(f"it will not start by itself: {words}")
+    assert slurm_queue.in_words(reason).endswith(f" ({reason})")
+    assert slurm_queue.lasts(reason)
+
+
+# While a run goes on
+
+
+@pytest.fixture
+def watch():
+    told = []
+    return slurm_watch.QueueWatch(told.append), told
+
+
+def test_a_job_that_will_not_start_is_told_once(here, squeue, watch):
+    queue, told = watch
+    submit(SHARD, "47")
+    squeue("47|PENDING|PartitionTimeLimit\n48|PENDING|BadConstraints\n")
+    queue.look()
+    queue.look()
+    words = "it asks for more minutes than its partition allows; lower `runtime` of its stage (PartitionTimeLimit)"
+    assert told == [
+        f"SLURM job 47 ({SHARD}) waits: it will not start by itself: {words}; correct that, then Ctrl-C and the same "
+        "command again: what is finished and saved is kept"
+    ]
+
+
+@pytest.mark.parametrize("lines", ["47|PENDING|(Resources)\n", "47|PENDING|Priority\n", "47|RUNNING|None\n", ""])
+def test_a_job_that_waits_its_turn_is_not_told(here, squeue, watch, lines):
+    queue, told = watch
+    submit(SHARD, "47")
+    squeue(lines)
+    queue.look()
+    assert told == []
+
+
+def test_a_held_job_need_not_be_submitted_again(here, squeue, watch):
+    queue, told = watch
+    submit(SHARD, "47")
+    squeue("47|PENDING|launch failed requeued held\n")
+    queue.look()
+    assert [line.partition(" waits: ")[2] for line in told] == [slurm_queue.in_words("launch failed requeued held")]
+
+
+def test_a_limit_that_no_running_job_holds_is_told(here, squeue, watch):
+    """The job alone asks for more than it; of a job that runs, the end may make room."""
+    queue, told = watch
+    submit(SHARD, "47")
+    squeue("47|PENDING|QOSMaxGRESPerUser\n")  # which a look for running jobs prints too
+    queue.look()
+    assert told == []
+    alone = 'case "$*" in *--states=running*) ;; *) echo "47|PENDING|QOSMaxGRESPerUser" ;; esac'
+    squeue("").with_name("bin").joinpath("squeue").write_text(f"#!/bin/sh\n{alone}\n")
+    queue.look()
+    assert [line.partition(" waits: ")[2].partition(" (")[0] for line in told] == [
+        "a limit of its QOS is reached: it starts when other jobs end, unless it alone asks for more"
+    ]
+
+
+def test_without_squeue_nothing_is_told(here, watch, monkeypatch, tmp_path):
+    queue, told = watch
+    submit(SHARD, "47")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    queue.look()
+    assert told == []

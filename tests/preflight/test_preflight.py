@@ -22,6 +22,7 @@ from wspin.preflight.complaints import find_complaints
 from wspin.preflight.disk import disk as disk_of
 from wspin.preflight.estimates import Lengths, mean_lengths
 from wspin.preflight.sizes import Size
+from wspin.study import slurm
 
 
 @pytest.fixture(autouse=True)
@@ -241,8 +242,10 @@ def test_access_is_asked_for(tmp_path):
 
 
 @pytest.fixture
-def printed(capsys):
+def printed(capsys, monkeypatch):
     """(exit code, standard output, lines of standard error) of the program, over these overlays."""
+
+    monkeypatch.setattr(slurm, "_told", lambda *command: "")  # of a cluster that other tests may have started
 
     def of(*overlays):
         with pytest.raises(SystemExit) as end:

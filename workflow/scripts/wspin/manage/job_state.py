@@ -36,7 +36,7 @@ from wspin.storage.opening import lock_file, regular
 from wspin.study.jobs import Job
 
 from . import stale
-from .slurm_queue import JOB_ID, queued_jobs
+from .slurm_queue import JOB_ID, in_words, queued_jobs
 
 DRIVER = ".snakemake/driver"
 SILENCE = 120.0  # seconds after which a log no longer counts as growing: programs report progress every 30 or so
@@ -103,7 +103,8 @@ class Snapshot:
         word = self._unfinished(job, marker.when if marker else None, reason)
         if word == "running":
             return self._progress(job)
-        return JobState(word, waits=f"{reason}, SLURM job {self.ids[job]}" if word == "queued" and reason else "")
+        waits = f"{in_words(reason)}, SLURM job {self.ids[job]}" if word == "queued" and reason else ""
+        return JobState(word, waits=waits)
 
     def _unfinished(self, job: Job, marked: float | None, reason: str | None) -> str:
         """The word for a job that is not done, whose files Snakemake marked as incomplete at that time, if at all.

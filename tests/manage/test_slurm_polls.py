@@ -7,7 +7,7 @@ from snakemake_executor_plugin_slurm import job_status_query
 from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 
 from wspin.errors import StudyError
-from wspin.manage.slurm_start import check_polls
+from wspin.manage.slurm_polls import check_polls
 
 
 @pytest.fixture
@@ -30,22 +30,21 @@ def pause():
     return property(lambda executor: executor.value, lambda executor, value: setattr(executor, "value", value))
 
 
-def check(monkeypatch, age, first=40, command="squeue"):
+def check(monkeypatch, age, first=40):
     monkeypatch.setattr(job_status_query, "get_min_job_age", lambda: age)
-    check_polls(SimpleNamespace(init_seconds_before_status_checks=first, status_command=command))
+    return check_polls(first)
 
 
 @pytest.mark.parametrize("age", [240, 300, 3600])
-def test_where_slurm_keeps_jobs_long_enough_nothing_changes(monkeypatch, pauses, capsys, age):
-    check(monkeypatch, age)
+def test_where_slurm_keeps_jobs_long_enough_nothing_changes(monkeypatch, pauses, age):
+    assert check(monkeypatch, age) == ""
     assert pauses(40, 180) == [40, 180]
-    assert capsys.readouterr().err == ""
 
 
-def test_where_it_drops_them_sooner_polls_are_more_frequent(monkeypatch, pauses, capsys):
-    check(monkeypatch, 130)
+def test_where_it_drops_them_sooner_polls_are_more_frequent(monkeypatch, pauses):
+    line = check(monkeypatch, 130)
     assert pauses(40, 50, 60, 70, 180) == [40, 50, 60, 65, 65]
-    assert capsys.readouterr().err == "slurm: the queue is polled at least every 65 s, as MinJobAge is only 130 s\n"
+    assert line == "slurm: the queue is polled at least every 65 s, as MinJobAge is only 130 s"
 
 
 def test_a_first_poll_that_comes_too_late_is_refused(monkeypatch, pauses):
@@ -58,16 +57,6 @@ def test_a_first_poll_that_comes_too_late_is_refused(monkeypatch, pauses):
     assert pauses(20, 40) == [20, 30]
 
 
-def test_a_controller_without_an_answer_is_no_error(monkeypatch, pauses, capsys):
-    check(monkeypatch, None)
-    assert pauses(180) == [180]
-    assert capsys.readouterr().err.startswith("slurm: expected MinJobAge of `scontrol show config`, found none; ")
-
-
-@pytest.mark.parametrize(
-    "settings", [None, SimpleNamespace(), SimpleNamespace(init_seconds_before_status_checks=40, status_command="sacct")]
-)
-def test_other_executors_and_other_commands_are_not_asked(monkeypatch, pauses, settings):
-    monkeypatch.setattr(job_status_query, "get_min_job_age", lambda: pytest.fail("asked"))
-    check_polls(settings)
+def test_a_controller_without_an_answer_is_no_error(monkeypatch, pauses):
+    assert check(monkeypatch, None).startswith("slurm: expected MinJobAge of `scontrol show config`, found none; ")
     assert pauses(180) == [180]

@@ -1,0 +1,55 @@
+"""A run on SLURM: what the cluster would refuse or leave waiting is told before the first job."""
+
+import logging
+from typing import Any
+
+from wspin.errors import StudyError
+from wspin.study.launch import Launch
+from wspin.study.slurm import Asked, Limit, known_cluster, too_many
+
+from .slurm_polls import check_polls
+from .slurm_watch import watch_queue
+
+STATUS = (
+    "slurm-status-command: expected squeue, found {}, which overlooks cancelled jobs: the run would wait for them "
+    "without end; set it in the profile"
+)
+
+
+def start_on_slurm(workflow: Any, logger: logging.Logger) -> None:
+    """Before the first job of a run: check what it asks SLURM for, and watch the queue from then on.
+
+    Nothing if its jobs do not go to SLURM. Raises `StudyError` for what SLURM would refuse until the retries of a job
+    are used up, and for a training whose GPUs cannot be counted. What may wait for ever is a warning.
+    """
+    if workflow.executor_plugin.name != "slurm":
+        return
+    settings = workflow.executor_settings
+    if settings.status_command != "squeue":
+        logger.warning(STATUS.format(settings.status_command))
+    elif line := check_polls(settings.init_seconds_before_status_checks):
+        logger.warning(line)
+    jobs = [job for job in workflow.dag.needrun_jobs() if not job.is_local]
+    rules = {job.rule.name: job for job in jobs}  # one job of each
+    if "train" in rules:
+        Launch.of(rules["train"].resources, rules["train"].threads)
+    asked = [asked_for(name, job.resources, settings.qos) for name, job in rules.items() if is_here(job.resources)]
+    cluster = known_cluster()
+    limit = min(map(cluster.most_jobs, asked), default=Limit())
+    refused = [line for one in asked for line in cluster.unknown(one)]
+    if refused := [*refused, *too_many(min(workflow.resource_settings.nodes or len(jobs), len(jobs)), limit)]:
+        raise StudyError(*refused)
+    for line in (line for one in asked for line in cluster.too_long(one)):
+        logger.warning(line)
+    watch_queue(logger.warning)
+
+
+def asked_for(rule: str, resources: Any, qos: str | None) -> Asked:
+    """What the jobs of a rule ask for at first; `qos`: the run's, for jobs without their own."""
+    partition, account, own = (str(resources.get(key) or "") for key in ("slurm_partition", "slurm_account", "qos"))
+    return Asked(rule, partition, int(resources.get("runtime") or 0), account, own or qos or "")
+
+
+def is_here(resources: Any) -> bool:
+    """Whether jobs go to the cluster that is asked, and not to another that its SLURM knows."""
+    return not any(resources.get(name) for name in ("cluster", "clusters", "slurm_cluster"))
