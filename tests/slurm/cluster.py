@@ -23,17 +23,19 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 ETC = Path("/etc/slurm")
 MARK = "# written by tests/slurm/cluster.py; safe to remove\n"
-DAEMONS = ("munged", "slurmctld", "slurmd")
-FILES = ("slurm.conf", "gres.conf", "cgroup.conf")
+DAEMONS = ("munged", "slurmctld", "slurmd", "slurmdbd", "mariadbd")
+NEEDED = ("munged", "slurmctld", "slurmd", "sbatch")
+QUIET = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+FILES = ("slurm.conf", "gres.conf", "cgroup.conf", "slurmdbd.conf")
 
 
 def missing() -> str | None:
     """Why no cluster can be started here, or None."""
-    absent = [name for name in (*DAEMONS, "sbatch") if not shutil.which(name, path=search_path())]
+    absent = [name for name in NEEDED if not shutil.which(name, path=search_path())]
     if absent:
         return f"no SLURM on this machine: {', '.join(absent)} not found (Debian: slurmctld slurmd slurm-client munge)"
     if os.geteuid():
@@ -71,6 +73,14 @@ def search_path() -> str:
     return os.pathsep.join([*os.get_exec_path(), "/usr/sbin", "/sbin"])
 
 
+class Node(NamedTuple):
+    """What SLURM takes a node for, memory in MB."""
+
+    cpus: int
+    memory: int
+    gpus: int
+
+
 @dataclass(frozen=True)
 class Cluster:
     """A cluster whose files lie in `folder`, whose path must be short: sockets allow about 100 characters."""
@@ -81,11 +91,16 @@ class Cluster:
     cpus: int = 16  # of a node; more than the machine has, as its GPUs are
     memory: int = 32000  # MB
     settings: dict[str, str] = field(default_factory=dict)  # more lines of slurm.conf
+    longest: str = "INFINITE"  # MaxTime of the partitions
     port: int = 16817
 
     @property
+    def machines(self) -> list[Node]:
+        return [Node(self.cpus, self.memory, self.gpus)] * self.nodes
+
+    @property
     def names(self) -> list[str]:
-        return [f"node{number}" for number in range(self.nodes)]
+        return [f"node{number}" for number in range(len(self.machines))]
 
     def up(self) -> Self:
         """Start the daemons; returns when all nodes are idle. Raises `RuntimeError` if they are not within 30 s."""
@@ -96,22 +111,27 @@ class Cluster:
         shutil.rmtree(self.folder, ignore_errors=True)
         for name in ("run", "log", "state", "dev", *(f"spool/{node}" for node in self.names)):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
-        for number in range(self.gpus):
+        for number in range(max(node.gpus for node in self.machines)):
             (self.folder / f"dev/nvidia{number}").symlink_to("/dev/null")
         key = self.folder / "munge.key"
         key.touch(mode=0o600)
         key.write_bytes(os.urandom(1024))
         ETC.mkdir(exist_ok=True)
-        for name, text in zip(FILES, (self._slurm_conf(), self._gres_conf(), "CgroupAutomount=no\n"), strict=True):
+        for name, text in self._configuration().items():
+            (ETC / name).touch(mode=0o600 if name == "slurmdbd.conf" else 0o644)  # slurmdbd reads no other
             (ETC / name).write_text(MARK + text)
         files = {name: self.folder / f"run/munge.{name}" for name in ("socket", "pid", "seed")}
         where = [f"--{name}{'' if name == 'socket' else '-file'}={path}" for name, path in files.items()]
         run("munged", "--force", f"--key-file={key}", f"--log-file={self.folder}/log/munged.log", *where)
+        self._start_accounting()
         run("slurmctld")
         for node in self.names:
             self.start(node)
         self.wait_until_idle()
         return self
+
+    def _start_accounting(self) -> None:
+        """There is none."""
 
     def start(self, node: str) -> None:
         """Start the daemon of one node."""
@@ -148,12 +168,28 @@ class Cluster:
         """Processes of our daemons, the controller first and munge last."""
         files = [self.folder / "run/slurmctld.pid", *sorted(self.folder.glob("run/slurmd-*.pid"))]
         found = []
-        for file in (*files, self.folder / "run/munge.pid"):
+        for file in (*files, *(self.folder / f"run/{name}.pid" for name in ("slurmdbd", "mariadbd", "munge"))):
             with contextlib.suppress(FileNotFoundError, ValueError):
                 pid = int(file.read_text())
                 if Path(f"/proc/{pid}/comm").read_text().strip() in DAEMONS:
                     found.append(pid)
         return found
+
+    def _configuration(self) -> dict[str, str]:
+        """Name of a file to its text."""
+        gres = (
+            f"NodeName={name} Name=gpu File={self.folder}/dev/nvidia[0-{node.gpus - 1}]\n"
+            for name, node in zip(self.names, self.machines, strict=True)
+            if node.gpus
+        )
+        return {
+            "slurm.conf": self._slurm_conf(),
+            "gres.conf": "".join(gres),
+            "cgroup.conf": "CgroupAutomount=no\n",
+        }
+
+    def _accounting(self) -> dict[str, str]:
+        return {"AccountingStorageType": "accounting_storage/none"}
 
     def _slurm_conf(self) -> str:
         host, folder = socket.gethostname().partition(".")[0], self.folder
@@ -175,7 +211,7 @@ class Cluster:
             "ProctrackType": "proctrack/linuxproc",
             "TaskPlugin": "task/none",
             "JobAcctGatherType": "jobacct_gather/none",
-            "AccountingStorageType": "accounting_storage/none",
+            **self._accounting(),
             "JobCompType": "jobcomp/none",
             "MpiDefault": "none",
             "SwitchType": "switch/none",
@@ -195,17 +231,13 @@ class Cluster:
             **self.settings,
         }
         lines = [f"{name}={value}" for name, value in settings.items()]
-        for number, node in enumerate(self.names):
+        for number, (name, node) in enumerate(zip(self.names, self.machines, strict=True)):
             place = f"NodeHostname={host} NodeAddr=127.0.0.1 Port={self.port + 10 + number}"
-            lines.append(
-                f"NodeName={node} {place} CPUs={self.cpus} RealMemory={self.memory} Gres=gpu:{self.gpus} State=UNKNOWN"
-            )
+            gres = f"Gres=gpu:{node.gpus} " if node.gpus else ""
+            lines.append(f"NodeName={name} {place} CPUs={node.cpus} RealMemory={node.memory} {gres}State=UNKNOWN")
         for partition, default in (("cpu", "YES"), ("gpu", "NO")):
-            lines.append(f"PartitionName={partition} Nodes=ALL Default={default} MaxTime=INFINITE State=UP")
+            lines.append(f"PartitionName={partition} Nodes=ALL Default={default} MaxTime={self.longest} State=UP")
         return "".join(f"{line}\n" for line in lines)
-
-    def _gres_conf(self) -> str:
-        return f"Name=gpu File={self.folder}/dev/nvidia[0-{self.gpus - 1}]\n"
 
 
 def run(*command: str, check: bool = True) -> str:
@@ -215,6 +247,11 @@ def run(*command: str, check: bool = True) -> str:
     if check and done.returncode:
         raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
     return done.stdout
+
+
+def start(*command: str) -> None:
+    """A daemon that does not leave its starter by itself; what it prints is lost."""
+    subprocess.Popen(command, env=os.environ | {"PATH": search_path()}, start_new_session=True, **QUIET)
 
 
 def stop(pid: int, seconds: float = 10.0) -> None:

@@ -1,0 +1,78 @@
+"""Studies on a real SLURM with accounting: unlike nodes, partitions of 30 minutes, and few places in the queue."""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import accounting
+import cluster as slurm
+import pytest
+from conftest import CONFIG, DEMO, LAST
+from runs import results
+
+from wspin.manage.slurm_queue import in_words
+
+pytestmark = pytest.mark.faults
+TARGET = f"{DEMO}/{LAST}"
+ACCOUNT = f"slurm_account={accounting.ACCOUNT}"
+ON_CPUS = ("--default-resources", "slurm_partition=cpu", ACCOUNT, "nodes=1", "mem_mb=2000", "runtime=10")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Three unlike nodes, one without a GPU, whose users may have four jobs in the queue."""
+    if reason := accounting.missing():
+        pytest.skip(reason)
+    made = accounting.AccountedCluster(Path(tempfile.mkdtemp(prefix="slurm-")))
+    with slurm.alone():
+        try:
+            made.up()
+        except RuntimeError as error:
+            made.down()
+            pytest.skip(f"no SLURM with accounting can be started here: {error}")
+        try:
+            yield made
+        finally:
+            made.down()
+
+
+def train_with(*resources):
+    return ["--set-resources", *(f"train:{one}" for one in ("slurm_partition=gpu", "tasks_per_gpu=0", *resources))]
+
+
+def test_the_whole_study_with_as_many_jobs_as_the_account_allows_equals_the_local_one(fresh, finished):
+    places = accounting.PLACES
+    told = fresh.refused("all")
+    assert f"expected at most {places}: account '{accounting.ACCOUNT}' gives you {places} places in the queue" in told
+    assert fresh.jobs() == []
+    fresh.start("all", options=["--jobs", str(places), *ON_CPUS]).finish()
+    assert results(fresh.folder) == results(finished)
+    jobs = [job.fields for job in fresh.jobs()]
+    assert {job["Account"] for job in jobs} == {accounting.ACCOUNT}
+    assert len({job["NodeList"] for job in jobs}) > 1
+    assert {job["JobState"] for job in jobs} == {"COMPLETED"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        (("runtime=31",), "PartitionTimeLimit"),
+        (("runtime=20", f"qos={accounting.QOS}"), "QOSMaxWallDurationPerJobLimit"),
+    ],
+)
+def test_a_training_that_would_wait_for_ever_is_told_at_the_start_by_the_run_and_by_status(unfinished, asked, reason):
+    run = unfinished.start(TARGET, options=["--jobs", "2", *train_with(*asked)])
+    words = f"{in_words(reason)}; correct that, then Ctrl-C and the same command again: "
+    run.wait_for(lambda: words in run.told(), seconds=120)
+    (job,) = [job.fields["JobId"] for job in unfinished.jobs("train")]
+    assert f"SLURM job {job} ({TARGET}/m" in run.told()
+    minutes = asked[0].partition("=")[2]
+    assert f"train: found {minutes} minutes, expected at most " in run.told().partition("SLURM job")[0]
+    assert f"{in_words(reason)}, SLURM job {job}" in status(unfinished)
+
+
+def status(study):
+    """What `make status` prints."""
+    command = [sys.executable, "workflow/scripts/manage.py", "status", "--configfile", *CONFIG]
+    return subprocess.run(command, cwd=study.folder, text=True, capture_output=True, check=True).stdout
