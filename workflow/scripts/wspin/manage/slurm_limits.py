@@ -7,7 +7,6 @@ from wspin.errors import StudyError
 from wspin.study.launch import Launch
 from wspin.study.slurm import Asked, Limit, known_cluster, too_many
 
-from .slurm_polls import check_polls
 from .slurm_watch import watch_queue
 
 STATUS = (
@@ -24,6 +23,8 @@ def start_on_slurm(workflow: Any, logger: logging.Logger) -> None:
     """
     if workflow.executor_plugin.name != "slurm":
         return
+    from .slurm_polls import check_polls  # which imports the plugin
+
     settings = workflow.executor_settings
     if settings.status_command != "squeue":
         logger.warning(STATUS.format(settings.status_command))
