@@ -223,19 +223,44 @@ def test_a_held_job_need_not_be_submitted_again(here, squeue, watch):
     assert [line.partition(" waits: ")[2] for line in told] == [slurm_queue.in_words("launch failed requeued held")]
 
 
-def test_a_limit_that_no_running_job_holds_is_told(here, squeue, watch):
-    """The job alone asks for more than it; of a job that runs, the end may make room."""
+@pytest.mark.parametrize(
+    ("reason", "sharing"),
+    [
+        ("QOSMaxGRESPerUser", "--me"),
+        ("AssocMaxJobsLimit", "--me"),
+        ("AssocGrpGRES", "--account=lab"),
+        ("QOSGrpCpuLimit", "--qos=lab"),
+    ],
+)
+def test_a_limit_is_told_if_no_job_runs_that_shares_it(here, squeue, watch, reason, sharing):
+    """The job alone asks for more than it; of one that runs, the end may make room."""
     queue, told = watch
     submit(SHARD, "47")
-    squeue("47|PENDING|QOSMaxGRESPerUser\n")  # which a look for running jobs prints too
+    program = squeue("").parent / "bin/squeue"
+    answers = {"--states=all": f"47|PENDING|{reason}", f"{sharing} --states=running": "48", "--format=%": "lab"}
+    program.write_text(script(answers))
     queue.look()
     assert told == []
-    alone = 'case "$*" in *--states=running*) ;; *) echo "47|PENDING|QOSMaxGRESPerUser" ;; esac'
-    squeue("").with_name("bin").joinpath("squeue").write_text(f"#!/bin/sh\n{alone}\n")
+    program.write_text(script(answers | {f"{sharing} --states=running": ""}))
     queue.look()
-    assert [line.partition(" waits: ")[2].partition(" (")[0] for line in told] == [
-        "a limit of its QOS is reached: it starts when other jobs end, unless it alone asks for more"
-    ]
+    queue.look()
+    assert told == [f"SLURM job 47 ({SHARD}) waits: {slurm_queue.in_words(reason)}"]
+
+
+def script(answers):
+    """A program that prints the answer to what it is asked."""
+    lines = (f'case "$*" in *"{words}"*) echo "{answer}"; exit ;; esac' for words, answer in answers.items())
+    return "\n".join(["#!/bin/sh", *lines, "exit 1", ""])
+
+
+def test_jobs_that_wait_for_the_same_are_one_line(here, squeue, watch):
+    queue, told = watch
+    for number, output in enumerate((SHARD, MODEL), 47):
+        submit(output, str(number))
+    squeue("47|PENDING|BadConstraints\n48|PENDING|BadConstraints\n")
+    queue.look()
+    queue.look()
+    assert [line.partition(": ")[0] for line in told] == [f"SLURM job 47 ({SHARD}) and 1 more wait"]
 
 
 def test_without_squeue_nothing_is_told(here, watch, monkeypatch, tmp_path):

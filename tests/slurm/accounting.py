@@ -19,7 +19,8 @@ import cluster as slurm
 from cluster import Cluster, Node
 
 NEEDED = ("slurmdbd", "mariadbd", "mariadb-install-db", "sacctmgr")
-ACCOUNT, QOS = "lab", "short"
+ACCOUNT = "lab"
+SHORT, NARROW = "short", "narrow"  # QOS
 PLACES = 4  # in the queue, for a user of the account
 MACHINES = [Node(cpus=16, memory=8000, gpus=2), Node(cpus=8, memory=3900, gpus=1), Node(cpus=4, memory=3000, gpus=0)]
 
@@ -34,7 +35,7 @@ def missing() -> str | None:
 
 @dataclass(frozen=True)
 class AccountedCluster(Cluster):
-    """A cluster that holds its users to the limits of their account, and knows a QOS of shorter jobs."""
+    """A cluster that holds its users to the limits of their account, and knows QOS of shorter and of smaller jobs."""
 
     longest: str = "00:30:00"
 
@@ -70,10 +71,12 @@ class AccountedCluster(Cluster):
         self._wait_for(self.port + 2)
         for words in (
             "add cluster stand-in",
-            f"add qos {QOS} set maxwall=00:10:00 maxsubmitjobsperuser={PLACES - 1}",
+            f"add qos {SHORT} set maxwall=00:10:00",
+            f"add qos {NARROW} set maxtresperuser=cpu=2",
             f"add account {ACCOUNT} cluster=stand-in",
             f"add user root account={ACCOUNT} cluster=stand-in",
-            f"modify user root where account={ACCOUNT} set maxsubmitjobs={PLACES} qos+={QOS} defaultaccount={ACCOUNT}",
+            f"modify user root where account={ACCOUNT} set maxsubmitjobs={PLACES} defaultaccount={ACCOUNT}",
+            f"modify user root where account={ACCOUNT} set qos+={SHORT},{NARROW}",
         ):
             slurm.run("sacctmgr", "--immediate", *words.split())
 

@@ -55,20 +55,25 @@ def test_the_whole_study_with_as_many_jobs_as_the_account_allows_equals_the_loca
 
 
 @pytest.mark.parametrize(
-    ("asked", "reason"),
+    ("asked", "reason", "warning"),
     [
-        (("runtime=31",), "PartitionTimeLimit"),
-        (("runtime=20", f"qos={accounting.QOS}"), "QOSMaxWallDurationPerJobLimit"),
+        (("runtime=31",), "PartitionTimeLimit", "found 31 minutes, expected at most 30, the limit of partition 'gpu'"),
+        (
+            ("runtime=20", f"qos={accounting.SHORT}"),
+            "QOSMaxWallDurationPerJobLimit",
+            f"found 20 minutes, expected at most 10, the limit of QOS '{accounting.SHORT}'",
+        ),
+        (("runtime=20", f"qos={accounting.NARROW}", "cpus_per_task=4"), "QOSMaxCpuPerUserLimit", ""),
     ],
 )
-def test_a_training_that_would_wait_for_ever_is_told_at_the_start_by_the_run_and_by_status(unfinished, asked, reason):
+def test_a_training_that_would_wait_for_ever_is_told(unfinished, asked, reason, warning):
+    """At the start, if it can be known; by the run; and by status."""
     run = unfinished.start(TARGET, options=["--jobs", "2", *train_with(*asked)])
-    words = f"{in_words(reason)}; correct that, then Ctrl-C and the same command again: "
-    run.wait_for(lambda: words in run.told(), seconds=120)
+    run.wait_for(lambda: f" waits: {in_words(reason)}" in run.told(), seconds=120)
     (job,) = [job.fields["JobId"] for job in unfinished.jobs("train")]
-    assert f"SLURM job {job} ({TARGET}/m" in run.told()
-    minutes = asked[0].partition("=")[2]
-    assert f"train: found {minutes} minutes, expected at most " in run.told().partition("SLURM job")[0]
+    start, _, later = run.told().partition(f"SLURM job {job} ({TARGET}/m")
+    assert later
+    assert warning in start and bool(warning) == ("minutes, expected at most" in start)
     assert f"{in_words(reason)}, SLURM job {job}" in status(unfinished)
 
 

@@ -11,8 +11,8 @@ from .slurm_queue import PATIENCE, in_words, lasts, queued_jobs
 
 PAUSE = 120.0  # seconds between two looks at the queue
 LIMITED = ("QOS", "Assoc", "Max")  # reasons that pass when other jobs end, unless the job alone exceeds the limit
-HELD = ("JobHeld", "launch")  # those that SLURM lets go on
-AGAIN = "correct that, then Ctrl-C and the same command again: what is finished and saved is kept"
+HELD = ("JobHeld", "launch")  # these jobs go on when they are released
+AGAIN = "; correct that, then Ctrl-C and the same command again: what is finished and saved is kept"
 
 
 class QueueWatch:
@@ -23,16 +23,21 @@ class QueueWatch:
         self.told: set[str] = set()
 
     def look(self) -> None:
-        """Tell of each job whose reason to wait does not pass by itself, or of which nothing is left to pass."""
+        """A line for each reason to wait that will not pass, with the jobs that have it and are not told yet."""
         marked = sorted(markers(Path(".snakemake/incomplete")), reverse=True)
         outputs = {marker.slurm_id: path for path, marker in marked if marker.slurm_id}  # the first of each job
-        waiting = {number: reason for number, reason in (queued_jobs(outputs) or {}).items() if reason}
-        for number in sorted(waiting.keys() - self.told):
-            reason = waiting[number]
-            if lasts(reason) or (reason.startswith(LIMITED) and not _any_running()):
-                self.told.add(number)
-                again = "" if reason.startswith(HELD) else f"; {AGAIN}"
-                self.tell(f"SLURM job {number} ({outputs[number]}) waits: {in_words(reason)}{again}")
+        reasons: dict[str, list[str]] = {}
+        for number, reason in sorted((queued_jobs(outputs) or {}).items()):
+            if number not in self.told and reason:
+                reasons.setdefault(reason, []).append(number)
+        for reason, (number, *others) in reasons.items():
+            if lasts(reason) or (reason.startswith(LIMITED) and not _may_pass(number, reason)):
+                self.told |= {number, *others}
+                jobs = f"SLURM job {number} ({outputs[number]})" + (
+                    f" and {len(others)} more wait" if others else " waits"
+                )
+                again = AGAIN if lasts(reason) and not reason.startswith(HELD) else ""
+                self.tell(f"{jobs}: {in_words(reason)}{again}")
 
     def go_on(self) -> None:
         while True:
@@ -45,11 +50,20 @@ def watch_queue(tell: Callable[[str], None]) -> None:
     threading.Thread(target=QueueWatch(tell).go_on, daemon=True).start()
 
 
-def _any_running() -> bool:
-    """Whether a job of this user runs, whose end may let another start; so it is taken if squeue gives no answer."""
-    command = ["squeue", "--me", "--noheader", "--states=running,completing", "--format=%i"]
+def _may_pass(number: str, reason: str) -> bool:
+    """Whether jobs run that share the limit, so that their end may let this one start; also if that is unknown."""
+    sharing: str | None = "--me"
+    if "Grp" in reason:  # of all who use the account or the QOS
+        option, column = ("--qos", "%q") if reason.startswith("QOS") else ("--account", "%a")
+        name = _squeue(f"--jobs={number}", f"--format={column}")
+        sharing = f"{option}={name.split()[0]}" if name and name.strip() else None
+    return sharing is None or _squeue(sharing, "--states=running,completing", "--format=%i") != ""
+
+
+def _squeue(*words: str) -> str | None:
+    """What squeue prints; None if it gives no answer."""
     try:
-        done = subprocess.run(command, text=True, capture_output=True, timeout=PATIENCE)
+        done = subprocess.run(["squeue", "--noheader", *words], text=True, capture_output=True, timeout=PATIENCE)
     except (OSError, subprocess.TimeoutExpired):
-        return True
-    return bool(done.returncode or done.stdout.strip())
+        return None
+    return None if done.returncode else done.stdout.strip()

@@ -32,7 +32,7 @@ def asked_of_slurm(study: Study, profile: dict[str, Any]) -> Iterator[Asked]:
             minutes = given["runtime"] if isinstance(given["runtime"], int) else 0  # Snakemake takes 12h too
             keys = ("slurm_partition", "slurm_account", "qos")
             partition, account, qos = (str(given.get(key) or "") for key in keys)
-            yield Asked(f"resources.{stage}", partition, minutes, account, qos or str(profile.get("slurm-qos") or ""))
+            yield Asked(f"resources.{stage}", partition, minutes, account, str(profile.get("slurm-qos") or qos))
 
 
 def _mapping(value: Any) -> dict[str, Any]:
