@@ -48,7 +48,8 @@ def start_on_slurm(workflow: Any, logger: logging.Logger) -> None:
 def asked_for(rule: str, resources: Any, qos: str | None) -> Asked:
     """What the jobs of a rule ask for at first; `qos`: the run's, which sbatch gets behind their own."""
     partition, account, own = (str(resources.get(key) or "") for key in ("slurm_partition", "slurm_account", "qos"))
-    return Asked(rule, partition, int(resources.get("runtime") or 0), account, qos or own)
+    minutes = resources.get("runtime")
+    return Asked(rule, partition, minutes if isinstance(minutes, int) else 0, account, qos or own)
 
 
 def is_here(resources: Any) -> bool:
