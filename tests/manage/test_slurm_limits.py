@@ -17,14 +17,14 @@ def start(tmp_path, monkeypatch, caplog):
     watched = []
     monkeypatch.setattr(slurm_limits, "watch_queue", watched.append)
 
-    def of(*jobs, executor="slurm", status="squeue", qos=None, nodes=100, local=()):
+    def of(*jobs, executor="slurm", status="squeue", qos=None, nodes=100, local=(), first=40):
         planned = [
             SimpleNamespace(rule=SimpleNamespace(name=rule), resources=resources, threads=4, is_local=rule in local)
             for rule, resources in jobs
         ]
         workflow = SimpleNamespace(
             executor_plugin=SimpleNamespace(name=executor),
-            executor_settings=SimpleNamespace(status_command=status, qos=qos),
+            executor_settings=SimpleNamespace(status_command=status, qos=qos, init_seconds_before_status_checks=first),
             resource_settings=SimpleNamespace(nodes=nodes),
             dag=SimpleNamespace(needrun_jobs=lambda: planned),
         )
@@ -53,6 +53,11 @@ def test_a_status_command_that_overlooks_cancelled_jobs_is_told(start, status):
         f"slurm-status-command: expected squeue, found {status}, which overlooks cancelled jobs: the run would wait "
         "for them without end; set it in the profile"
     )
+
+
+def test_a_queue_that_forgets_too_soon_stops_the_run(start):
+    with pytest.raises(StudyError, match="slurm: MinJobAge: expected 303 s or more, .*, found 300 s"):
+        start(CPU, first=101)
 
 
 def test_jobs_that_may_wait_for_ever_are_a_warning_for_each_rule(start):
