@@ -89,6 +89,17 @@ def test_the_record_of_an_upload_is_no_job(results, capsys):
     assert capsys.readouterr().out == EVERYTHING_PRESENT
 
 
+def test_what_a_killed_write_leaves_in_a_models_folder_is_no_record(results, capsys):
+    """Neither half of a record nor a whole one: the job runs again, and would be counted twice."""
+    model = results / "sft/model"
+    whole = json.dumps({"program": "train", "code": "0" * 16})
+    for digit, text in enumerate((whole, whole[:20])):
+        (model / f".provenance.json.0123abc{digit}").mkdir()
+        (model / f".provenance.json.0123abc{digit}/provenance.json").write_text(text)
+    manage.main(["stale", "--results", str(results)])
+    assert capsys.readouterr().out == EVERYTHING_PRESENT
+
+
 # Every program of a rule that has outputs, with its sub-command and an output
 JOBS = {
     name: (

@@ -158,10 +158,12 @@ def manifests(*folders: str | Path | None) -> list[str]:
 
 
 def records(results: Path) -> Iterator[Path]:
-    """Paths of the records below a folder of results, without those of nested studies and of interrupted uploads."""
+    """Paths of the records below a folder of results, without those of nested studies, and of interrupted uploads and
+    killed writes, whose folders are hidden.
+    """
     for folder, below, names in os.walk(results):
         nested = {name for name in below if (Path(folder) / name / "config.yaml").exists()}
-        below[:] = sorted(set(below) - nested - {".state"})
+        below[:] = sorted(name for name in set(below) - nested if not name.startswith("."))
         yield from (Path(folder) / name for name in sorted(names) if name.endswith("provenance.json"))
 
 
