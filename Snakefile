@@ -87,6 +87,7 @@ onstart:
             check_job([*job.output, *job.log], job.benchmark)
         start_on_slurm(workflow, logger)
         ENDING.driver = show_driver()  # `status` tells this process from jobs that run on without it
+        ENDING.stop_on_sigterm(workflow.scheduler)
     except (StudyError, OSError) as error:
         sys.exit(error_line(error))
     write_yaml(f"{PATHS.results}/config.yaml", config["resolved"])

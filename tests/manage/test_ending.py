@@ -137,3 +137,31 @@ def test_ctrl_c_ends_in_one_sentence(here):
     assert f"generate.py: {KEPT}" in ended.splitlines()
     assert "Traceback" not in ended and "Error in rule" not in ended and "Shell" not in ended
     assert Path(LOGS[0]).read_text().endswith(f"generate.py: {KEPT}\n")
+
+
+STOPPED = """
+import os, signal, sys
+from snakemake.cli import main
+from snakemake.scheduling.job_scheduler import JobScheduler
+
+finish_jobs = JobScheduler._finish_jobs
+
+def stopped(self):
+    if self._tofinish:
+        os.kill(os.getpid(), signal.SIGTERM)
+    finish_jobs(self)
+
+JobScheduler._finish_jobs = stopped
+main()
+"""
+
+
+def test_sigterm_ends_a_run_also_while_it_holds_snakemakes_lock(here):
+    """Snakemake holds it while it looks at what a job has made."""
+    command = [sys.executable, "-c", STOPPED, *here.command(*SHARDS)[3:]]
+    done = subprocess.run(
+        command, cwd=here.folder, env=workflow.environment(), text=True, capture_output=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == KEPT.replace("interrupted", "ended before all jobs were done")
+    assert sum(Path(shard).exists() for shard in SHARDS) > 0

@@ -8,6 +8,7 @@ import atexit
 import logging
 import signal
 import sys
+import threading
 from collections.abc import Collection, Iterator
 from types import FrameType
 from typing import Any, TextIO
@@ -47,6 +48,13 @@ class Ending:
         """All jobs are done: the models' cards get the scores that there are. No job depends on a card."""
         print(f"results in {results}/")
         refresh_cards(results)
+
+    def stop_on_sigterm(self, scheduler: Any) -> None:
+        """After SIGTERM no more jobs start, and the run ends with those that run; `scheduler`: Snakemake's.
+
+        Its own handler waits for a lock that the main thread, in which it runs, may hold: the run would hang for ever.
+        """
+        signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=scheduler.exit_gracefully).start())
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         if not self.interrupted:
