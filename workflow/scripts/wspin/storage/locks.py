@@ -116,8 +116,7 @@ def show_driver() -> TextIO:
     cluster, which may outlive it.
     """
     path = Path(".snakemake/driver")
-    file = open(path, "a+", opener=lock_file)  # noqa: SIM115
-    fcntl.flock(file, fcntl.LOCK_SH)
+    file = _shared(path)
     _write_holder(file, path)
     return file
 
@@ -131,6 +130,12 @@ def show_alive() -> TextIO:
     folder = Path(".snakemake")
     check_writable(folder / name / "record" for name in ("", "locks", "metadata", "incomplete", "log", "auxiliary"))
     folder.mkdir(exist_ok=True)
-    file = open(folder / "alive", "a+", opener=lock_file)  # noqa: SIM115 (on NFS, LOCK_SH needs a readable one)
-    fcntl.flock(file, fcntl.LOCK_SH)
+    return _shared(folder / "alive")
+
+
+def _shared(path: Path) -> TextIO:
+    """The file of a lock that this process shares until the file is closed."""
+    file = open(path, "a+", opener=lock_file)  # noqa: SIM115 (on NFS, LOCK_SH needs a readable one)
+    with writing(path):
+        fcntl.flock(file, fcntl.LOCK_SH)
     return file
