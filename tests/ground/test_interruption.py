@@ -26,6 +26,15 @@ def test_a_program_that_works_is_interrupted_in_one_line(root):
     assert (done.stderr, done.returncode) == (f"python: {KEPT}\n", -signal.SIGINT)
 
 
+def test_what_runs_at_exit_keeps_the_signal_and_the_output(root):
+    """Python itself forgets the signal where a text is executed after the interruption."""
+    done = run(
+        root, "import atexit, wspin; atexit.register(lambda: exec('print(2)')); print(1); raise KeyboardInterrupt"
+    )
+    assert (done.stdout, done.stderr) == ("1\n2\n", f"python: {KEPT}\n")
+    assert done.returncode == -signal.SIGINT
+
+
 def test_other_errors_keep_their_traceback(root):
     done = run(root, "import wspin; 1 / 0")
     assert done.stderr.startswith("Traceback ")

@@ -1,12 +1,15 @@
 """Signals that end a program: Ctrl-C at once, SIGURG when its work is saved.
 
-Ctrl-C ends a program, or Snakemake while it plans, with one line, wherever it comes: also in the midst of imports.
-Python then ends the process by the signal, as shells and make expect.
+Ctrl-C ends a program, or Snakemake while it plans, with one line, wherever it comes: also in the midst of imports. The
+process then ends by the signal, as shells and make expect. Python sees to that, but forgets it where anything is
+executed at its exit, as after an import of transformers.
 
 SLURM can send a signal ahead of a job's time limit (slurm/config.yaml), so that no step is lost. It is SIGURG, because
 that reaches every process of the job and by default no process reacts to it.
 """
 
+import atexit
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -17,16 +20,27 @@ from typing import Any
 
 KEPT = "interrupted: what is finished and saved is kept; give the same command again to continue"
 
+_uncaught: list[BaseException] = []  # interruptions that have ended this process
+
 
 def shorten_interruptions() -> None:
     """From now on an uncaught KeyboardInterrupt prints one line in place of its traceback."""
     sys.excepthook = _print_uncaught
+    atexit.register(_end_by_signal)  # the first to be registered is the last to be called
+
+
+def _end_by_signal() -> None:
+    if _uncaught:
+        sys.stdout.flush()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
 
 
 def _print_uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
     if issubclass(kind, KeyboardInterrupt):
         program = Path(getattr(sys.modules["__main__"], "__file__", "python")).name
         sys.stderr.write(f"{program}: {KEPT}\n")  # whole, beside the lines of other jobs
+        _uncaught.append(error)
     else:
         sys.__excepthook__(kind, error, traceback)
 
