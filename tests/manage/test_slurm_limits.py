@@ -56,7 +56,7 @@ def test_a_status_command_that_overlooks_cancelled_jobs_is_told(start, status):
 
 
 def test_a_queue_that_forgets_too_soon_stops_the_run(start):
-    with pytest.raises(StudyError, match="slurm: MinJobAge: expected 303 s or more, .*, found 300 s"):
+    with pytest.raises(StudyError, match=r"slurm: MinJobAge: expected 303 s or more, .*, found 300 s"):
         start(CPU, first=101)
 
 

@@ -12,6 +12,8 @@ from wspin.errors import StudyError
 from wspin.report import curves
 from wspin.report.replicates import methods
 from wspin.report.style import render
+from wspin.storage import provenance
+from wspin.storage.files import sha256
 
 REPLICATES = [("spin", "spin.s43"), ("kd", "kd.s43")]
 TEXT = re.compile(r"<text[^>]*>([^<]*)</text>")
@@ -119,6 +121,18 @@ def test_a_malformed_curve_is_refused(tmp_path, text, message):
     path = put(tmp_path, "spin/ite0", [])
     path.write_text(text)
     with pytest.raises(StudyError, match=f"{path}: {message}.*; train the model again"):
+        drawn(tmp_path, ["spin/ite0"])
+
+
+def test_no_bit_of_a_curve_changes_unnoticed(tmp_path):
+    """A changed digit is a number too: the model's record holds the hash of its curve."""
+    path = put(tmp_path, "spin/ite0", [0.0, 0.5])
+    (tmp_path / "spin/ite0/model").mkdir()
+    provenance.write_record(tmp_path / "spin/ite0/model", {"program": "train", "code": "x", "curve": sha256(path)})
+    drawn(tmp_path, ["spin/ite0"])
+    path.write_text(path.read_text().replace("0.7", "0.6"))
+    message = f"{path}: expected the bytes of its model's record, found others: it is damaged; train the model again"
+    with pytest.raises(StudyError, match=f"^{message}$"):
         drawn(tmp_path, ["spin/ite0"])
 
 

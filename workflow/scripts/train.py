@@ -50,7 +50,7 @@ def argument_parser():
 
 
 def train(arguments, settings, dialogue, answers, state):
-    """Run or resume the training in its state folder and publish the model; returns time and speed, in rank 0."""
+    """Run or resume the training in its state folder and publish the model; rank 0 returns entries of its record."""
     offline.import_transformers_offline()
     from wspin.data.chat import ChatTokenizer
     from wspin.engine.packing import PACKING_FORMAT
@@ -72,7 +72,7 @@ def train(arguments, settings, dialogue, answers, state):
         made = (arguments.output, arguments.output_manifest, chat.chat_template, distributed.full_state_dict(model))
         if distributed.rank() == 0:
             folders.publish(model, arguments.model, *made)
-            journal.publish_curve(state, arguments.metrics)
+            speed["curve"] = journal.publish_curve(state, arguments.metrics)
     return speed
 
 

@@ -21,6 +21,7 @@ from typing import Any
 KEPT = "interrupted: what is finished and saved is kept; give the same command again to continue"
 
 _uncaught: list[BaseException] = []  # interruptions that have ended this process
+_requests: list[int] = []  # signals that ask to save and stop
 
 
 def shorten_interruptions() -> None:
@@ -43,9 +44,6 @@ def _print_uncaught(kind: type[BaseException], error: BaseException, traceback: 
         _uncaught.append(error)
     else:
         sys.__excepthook__(kind, error, traceback)
-
-
-_requests: list[int] = []  # signals that have been received
 
 
 def receive_stop_requests() -> Any:

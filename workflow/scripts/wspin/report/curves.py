@@ -4,6 +4,7 @@ A margin is the mean over a step's pairs of chosen minus rejected reward, beta t
 opponent: once as the loss weights the tokens, once with all of them alike, which compares arms with different weights.
 """
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ from wspin.errors import StudyError, first_line
 from wspin.escaping import escaped
 from wspin.iteration import Iteration
 from wspin.storage import strict_json
+from wspin.storage.files import sha256
 from wspin.storage.opening import readable
+from wspin.storage.provenance import read_record
 
 from .style import COLUMN, REFERENCE, empty_figure, fit_height, legend_below, looks, styled
 
@@ -58,6 +61,10 @@ def read_margins(curves: Mapping[str, str | Path], arms: Mapping[str, str]) -> p
 
 def _read(path: str | Path) -> Iterator[Step]:
     remedy = "train the model again"
+    with contextlib.suppress(FileNotFoundError):  # a curve by itself; earlier records have no hash of it
+        expected = read_record(Path(path).with_name("model") / "provenance.json").get("curve")
+        if expected and expected != sha256(path):
+            raise StudyError(f"{path}: expected the bytes of its model's record, found others: it is damaged; {remedy}")
     try:
         with open(path, "rb", opener=readable) as file:
             lines = file.read().splitlines()

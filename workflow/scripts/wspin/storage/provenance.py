@@ -34,7 +34,7 @@ LARGEST = 10**15  # of a number in a record, in its unit
 NAMES = {str: "a text", list: "a list", dict: "an object", NUMBER: "a number"}
 REMEDY = "make the result again"
 ENTRIES = {  # types of the entries that are read again
-    **dict.fromkeys(("program", "code", "started", "commit", "sha256"), str),
+    **dict.fromkeys(("program", "code", "started", "commit", "sha256", "curve"), str),
     **dict.fromkeys(("seconds", "cpu_seconds", "peak_memory_mb"), NUMBER),
     **dict.fromkeys(("inputs", "versions", "settings", "gpus"), dict),
     "command": list,

@@ -21,7 +21,7 @@ from transformers.trainer_pt_utils import safe_globals
 
 from wspin.errors import StudyError
 from wspin.progress import EVERY, progress_line
-from wspin.storage.files import file_hashes, read_json, sync, whole_file, write_checked_json, writing
+from wspin.storage.files import file_hashes, read_json, sha256, sync, whole_file, write_checked_json, writing
 from wspin.storage.names import path_below
 from wspin.storage.opening import regular
 from wspin.storage.permissions import take_modes
@@ -89,10 +89,14 @@ class Journal(TrainerCallback):
         return {"seconds": round(self.seconds(), 1), **speed(curve, self.seconds(), self.rate)}
 
 
-def publish_curve(state: Path, path: str | Path) -> None:
-    """Write the curve of a complete training, whose state is in `state`, to its place among the results."""
+def publish_curve(state: Path, path: str | Path) -> str:
+    """Write the curve of a complete training, whose state is in `state`, to its place among the results.
+
+    Returns its sha256: lines of numbers hold no checksum, so the model's record does.
+    """
     with whole_file(path) as temporary:
         shutil.copyfile(state / CURVE, temporary)
+    return sha256(path)
 
 
 def speed(steps: Sequence[dict[str, float]], seconds: float, rate: float) -> dict[str, float]:
