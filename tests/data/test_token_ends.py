@@ -10,6 +10,7 @@ from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerFast
 
 from wspin.config.stages import Dialogue
+from wspin.data import token_ends
 from wspin.data.chat import ChatTokenizer
 from wspin.data.token_ends import batch_ends
 
@@ -99,3 +100,43 @@ def test_a_window_is_decoded_once(chats, kind, text, longer):
 
     assert batch_ends(answers, lengths, decode_batch) == 50 * [oracle(chat, answers[0])]
     assert len(decoded) <= len(answers) * longer + 2 * len(answers[0])
+
+
+def ends_and_work(chat, ids):
+    """An answer's ends, and how many tokens were decoded for them."""
+    decoded = 0
+
+    def decode_batch(answers):
+        nonlocal decoded
+        decoded += sum(map(len, answers))
+        return chat._decode_batch(answers)
+
+    text = chat.decode_response(ids)
+    return batch_ends([ids], [len(text)], decode_batch)[0], decoded
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+@pytest.mark.parametrize("piece", ["日本語", "👧🏽", BROKEN, "a"])
+def test_work_grows_with_a_text_without_blanks_and_not_with_its_square(chats, kind, piece):
+    work = []
+    for characters in (1_000, 4_000):
+        ids = chats[kind].tokenize_response((piece * characters)[:characters])[0]
+        ends, decoded = ends_and_work(chats[kind], ids)
+        assert ends == sorted(ends)
+        assert [0, *ends][-1] == len(chats[kind].decode_response(ids))
+        work.append(decoded)
+    assert work[1] <= 6 * work[0]
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_work_grows_so_where_invalid_bytes_change_the_text_before_them(chats, kind, monkeypatch):
+    monkeypatch.setattr(token_ends, "PREFIXES", 64)
+    chat, work = chats[kind], []
+    byte = chat.tokenize_response("👧")[0][-1]  # a part of it, where the tokenizer has bytes
+    for count in (500, 2_000):
+        ids = [*chat.tokenize_response("日")[0], byte] * count
+        ends, decoded = ends_and_work(chat, ids)
+        assert ends == sorted(ends)
+        assert ends[-1] == len(chat.decode_response(ids))
+        work.append(decoded)
+    assert work[1] <= 6 * work[0]

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from wspin.report import token_page as module
 from wspin.report.token_page import PAIRS, STEPS, ColourScale, shown, token_page
 from wspin.report.token_rows import PairFiles, Token, first_pairs
 from wspin.storage import tables
+from wspin.weigh import long_segments
 
 
 class TokenPage(Page):
@@ -215,6 +217,31 @@ def test_long_segments_are_listed_in_part(tmp_path):
     assert (len(ratios), ratios[module.LISTED]) == (module.LISTED + 2, 6 * 40)
     parts = page.values["answers"][0]["scored"]["positive"][0]
     assert (len(parts), parts[-1]) == (2 * module.LISTED + 1, 6 * 40)
+
+
+def test_memory_of_a_page_grows_with_a_long_segment_and_not_with_its_square(tmp_path):
+    peaks = []
+    for pieces in (300, 1_200):
+        text = "日本語,のテ,キスト," * pieces
+        files = weighted_pairs.write(tmp_path, [("言って", text, text)])
+        tracemalloc.start()
+        html = token_page("wspin/ite0", files)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        answer = TokenPage(html).values["answers"][0]
+        assert answer["scored"]["positive"][0][-1] == answer["ratios"][0][module.LISTED] == 6 * pieces
+    assert peaks[1] < 6 * peaks[0]
+
+
+def test_long_segments_show_the_numbers_of_listed_ones(tmp_path, monkeypatch):
+    files = weighted_pairs.write(tmp_path, [("言って", "日本語,のテ,キスト," * 9, "a few words")])
+
+    def shown_numbers():
+        return [(of["ratios"], of["scored"]) for of in TokenPage(token_page("wspin/ite0", files)).values["answers"]]
+
+    listed = shown_numbers()
+    monkeypatch.setattr(long_segments, "LONG", 8)
+    assert shown_numbers() == listed
 
 
 def test_the_program_writes_the_page_and_its_record(tmp_path):

@@ -12,6 +12,9 @@ import pyarrow as pa
 
 BROKEN = "\ufffd"  # what bytes decode to that are only a part of a character
 
+RUN = 64  # tokens; a longer run that ends in a broken character is cut, or its decoding would take the run's square
+PREFIXES = 1024  # of an answer that are decoded at most
+
 SHIFT, MASK = 32, (1 << 32) - 1  # a window as one number: its first token ahead of its second
 
 DecodeBatch = Callable[[list[list[int]]], list[str]]
@@ -71,13 +74,22 @@ def _answer_ends(
         if complete < i or window < i - 1:  # a character of several tokens
             before, after = decode(ids[window:complete]), decode(ids[window : i + 1])
             added, is_complete = len(after) - len(before), not after.endswith(BROKEN)
-        if not is_complete and i + 1 < len(ids):
+        if not is_complete and i + 1 < min(len(ids), complete + RUN):
             continue  # inside a character
         length += added
         ends += [length] * (i + 1 - len(ends))
         window, complete = complete, i + 1
     if length == total:
         return ends
-    # Invalid bytes can change the text before them.
-    prefixes = [min(len(decode(ids[: i + 1])), total) for i in range(len(ids) - 1)]
-    return [*itertools.accumulate(prefixes, max), total]
+    return _prefix_ends(ids, total, decode)
+
+
+def _prefix_ends(ids: list[int], total: int, decode: Callable[[list[int]], str]) -> list[int]:
+    """Ends of an answer's tokens from decoded prefixes: invalid bytes can change the text before them.
+
+    Of an answer with more than `PREFIXES` tokens only some of the prefixes; tokens between two of these share an end.
+    """
+    stride = -(-len(ids) // PREFIXES)
+    lengths = [min(len(decode(ids[:stop])), total) for stop in range(stride, len(ids), stride)]
+    ends = [end for end in itertools.accumulate(lengths, max) for _ in range(stride)]
+    return [*ends, *[total] * (len(ids) - len(ends))]

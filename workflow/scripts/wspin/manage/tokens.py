@@ -1,18 +1,18 @@
 """The tokens of one pair of a study as a table: their weights, and the log-probabilities behind them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from wspin.config.load import read_study
 from wspin.config.scorers import STUDENT
 from wspin.errors import StudyError
 from wspin.escaping import as_json
 from wspin.iteration import Iteration
-from wspin.report.token_rows import ROLES, PairFiles, Token, WeightedPairs, one_pair
+from wspin.report.token_rows import LISTED, ROLES, PairFiles, Token, WeightedPairs, one_pair
 from wspin.storage import tables
 from wspin.storage.text_tables import text_table
 from wspin.study.paths import StudyPaths
 
-LISTED = 6  # log-ratios of a token, and a scorer's tokens beside it
 RIGHT = ("token", "log p student", "weight")  # columns of one number each
 NAMED = 3  # prompts in the message that one is unknown
 
@@ -76,7 +76,7 @@ def _cells(side: str, number: int, token: Token, scorers: Mapping[str, str]) -> 
     weight = {"weight": f"{token.weight:.6g}"}
     if not scorers:
         return cells | weight
-    ratios = _listed([f"{ratio:.4f}" for ratio in token.ratios]) or token.neutral or "-"
+    ratios = _listed(token.ratios, lambda ratio: f"{ratio:.4f}") or token.neutral or "-"
     return cells | {"log-ratio": ratios} | weight | {"clamped": _clamped(token)}
 
 
@@ -85,12 +85,12 @@ def _scored(token: Token, role: str) -> str:
     parts = token.scored.get(role, ())
     if len(parts) == 1 and parts[0][0] == token.text:
         return f"{parts[0][1]:.4f}"
-    return _listed([f"{as_json(text)} {value:.4f}" for text, value in parts]) or "-"
+    return _listed(parts, lambda part: f"{as_json(part[0])} {part[1]:.4f}") or "-"
 
 
-def _listed(parts: Sequence[str]) -> str:
+def _listed(parts: Sequence[Any], text: Callable[[Any], str]) -> str:
     more = [f"... {len(parts)} in all"] if len(parts) > LISTED else []
-    return ", ".join([*parts[:LISTED], *more])
+    return ", ".join([*map(text, parts[:LISTED]), *more])
 
 
 def _clamped(token: Token) -> str:

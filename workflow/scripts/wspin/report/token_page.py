@@ -17,12 +17,11 @@ from wspin.escaping import escaped
 from wspin.iteration import Iteration
 from wspin.storage import tables
 
-from .token_rows import PairFiles, Token, TokenPair, WeightedPairs, first_pairs
+from .token_rows import LISTED, PairFiles, Token, TokenPair, WeightedPairs, first_pairs, mean_ratio
 
 PAIRS = 24  # at most, of the study's first
 MAX_BYTES = 1_800_000  # of the pairs; later ones are left out, so that a page stays below 2 MB
 SPAN_BYTES = 36  # the markup of a token
-LISTED = 6  # log-ratios of a token, and a scorer's tokens beside it, that are listed
 STEPS = 9  # of the colour scale
 BARS = 5 * STEPS  # of the distribution
 BAR_HEIGHT = 44  # of the highest bar, in units of the picture
@@ -221,7 +220,7 @@ def _columns(tokens: Sequence[Token]) -> Numbers:
 
 
 def _listed_ratios(ratios: Sequence[float]) -> list[float]:
-    more = [len(ratios), round(sum(ratios) / len(ratios), 4)] if len(ratios) > LISTED else []
+    more = [len(ratios), round(mean_ratio(ratios), 4)] if len(ratios) > LISTED else []
     return [*(round(ratio, 4) for ratio in ratios[:LISTED]), *more]
 
 

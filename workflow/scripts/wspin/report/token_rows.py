@@ -19,11 +19,13 @@ from wspin.storage import tables
 from wspin.weigh.finalisation import dataset_scales
 from wspin.weigh.forms import bounds, log_ratios
 from wspin.weigh.inputs import AlignedAnswer, aligned_answers
+from wspin.weigh.long_segments import long_segments
 from wspin.weigh.pairs import Pairs, read_first_pairs, read_pairs
 from wspin.weigh.scorers import Term, read_terms, scorer_names
 from wspin.weigh.weights import AnswerWeights, weight_answer
 
 ROLES = ("positive", "negative")
+LISTED = 6  # log-ratios of a token, and a scorer's tokens beside it, that a page or table lists
 ROUNDING = 1e-5  # relative; the exponential of another processor differs by less
 
 
@@ -54,7 +56,8 @@ class Token(NamedTuple):
 
     text: "" for a part of a character that another token shows; weight: as stored; student: log-probability, nats;
     scored: by role, the (text, log-probability) of the scorer's tokens that stand against it; ratios: its log-ratios,
-    nats; at_lower, at_upper: the share of them at a bound; neutral: why it has none, `unread` or `unclear`.
+    nats; at_lower, at_upper: the share of them at a bound; neutral: why it has none, `unread` or `unclear`. Tokens of
+    one segment share their `scored`, so that long ones take no more room than their tokens.
     """
 
     text: str
@@ -66,6 +69,25 @@ class Token(NamedTuple):
     at_lower: float = 0.0
     at_upper: float = 0.0
     neutral: str = ""
+
+
+@dataclass(frozen=True)
+class LongRatios(Sequence[float]):
+    """The log-ratios of a token of a long segment, one for each foreign token of it, computed when they are read."""
+
+    own: float
+    foreign: np.ndarray
+    mean: float
+
+    def __len__(self) -> int:
+        return len(self.foreign)
+
+    def __getitem__(self, place: Any) -> Any:
+        return (self.foreign[place] + self.own).tolist()
+
+
+def mean_ratio(ratios: Sequence[float]) -> float:
+    return ratios.mean if isinstance(ratios, LongRatios) else sum(ratios) / len(ratios)
 
 
 class TokenPair(NamedTuple):
@@ -199,22 +221,35 @@ def _with_ratios(
 ) -> list[Token]:
     """The tokens with what the scorers have for them; a closing EOS has no log-ratio."""
     alignment, (lower, upper) = answer.alignment, (computed.tokens.at_lower, computed.tokens.at_upper)
-    ratios: list[list[float]] = [[] for _ in answer.own]
-    aggregate = settings.segment_agg or "log_mean"
-    for token, ratio in zip(*log_ratios(alignment, answer.own, answer.foreign, aggregate), strict=True):
-        ratios[token].append(float(ratio))
+    ratios = _ratios(answer, settings.segment_agg or "log_mean")
     listed, complete = {scorer: scorer.tokens(row) for scorer in scorers}, list(tokens)
-    for i, segment in enumerate(alignment.student):
+    segment, in_segment = -1, {}
+    for i, segment_of_token in enumerate(alignment.student.tolist()):
+        if segment_of_token != segment:
+            segment = segment_of_token
+            begin, end = np.searchsorted(alignment.teacher, (segment, segment + 1))
+            in_segment = {scorer: own[begin:end] for scorer, own in listed.items() if scorer.is_foreign}
         neutral = "" if ratios[i] else "unclear" if alignment.read[segment] else "unread"
-        in_segment = np.flatnonzero(alignment.teacher == segment).tolist()
         scored = {
-            scorer.role: [own[t] for t in (in_segment if scorer.is_foreign else [i][: i < len(own)])]
-            for scorer, own in listed.items()
+            scorer.role: in_segment[scorer] if scorer.is_foreign else own[i : i + 1] for scorer, own in listed.items()
         }
         complete[i] = tokens[i]._replace(
             scored=scored, ratios=ratios[i], at_lower=float(lower[i]), at_upper=float(upper[i]), neutral=neutral
         )
     return complete
+
+
+def _ratios(answer: AlignedAnswer, segment_agg: str) -> list[Sequence[float]]:
+    """The log-ratios of every token."""
+    by_token: list[Any] = [[] for _ in answer.own]
+    for token, ratio in zip(*log_ratios(answer.alignment, answer.own, answer.foreign, segment_agg), strict=True):
+        by_token[token].append(float(ratio))
+    unlisted = long_segments(answer.alignment, answer.own, answer.foreign) if segment_agg == "paper_mean" else ()
+    for segment in unlisted:
+        mean = segment.foreign.mean()
+        for token, own in zip(segment.tokens.tolist(), segment.own.tolist(), strict=True):
+            by_token[token] = LongRatios(own, segment.foreign, own + mean)
+    return by_token
 
 
 class ScorerTokens:

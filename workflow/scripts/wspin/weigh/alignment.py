@@ -105,8 +105,9 @@ def _common_ends_in_space(text: str, student_ends: Indices, teacher_ends: Indice
     if not runs:
         return np.empty(0, dtype=np.int64)
     common = np.intersect1d(student_ends, teacher_ends)
-    kept = [common[(common > first) & (common < last + (text[last - 1] != " "))] for first, last in runs]
-    return np.concatenate(kept)
+    first = np.searchsorted(common, [first for first, _ in runs], side="right")
+    last = np.searchsorted(common, [last + (text[last - 1] != " ") for _, last in runs])
+    return np.concatenate([common[a:b] for a, b in zip(first, last, strict=True)])
 
 
 def _between_tokens(borders: Indices, ends: Indices) -> NDArray[np.bool_]:

@@ -5,8 +5,10 @@ The log-ratio r of a token given all before it, in nats, is how much more one sc
 of TIS-DPO's released code act on an answer's scores, one a token: r in chosen answers, -r in rejected ones.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 from wspin.config.weigh import Weigh
 
 from .alignment import Alignment
+from .long_segments import LongSegment, clamped_means, is_long, long_segments
 
 # The constants of SWIFT's released code
 RELEASED_CLIP = (7.0, 15.0)  # of a segment's mean surprisal, nat
@@ -135,13 +138,14 @@ def bounds(settings: Weigh) -> tuple[float, float]:
 def log_ratios(
     alignment: Alignment, own: Floats, foreign: Floats, segment_agg: str
 ) -> tuple[NDArray[np.int64], Floats]:
-    """(token, r), (P,) each: the log-ratios of all student tokens in used segments, to be shaped and averaged.
+    """(token, r), (P,) each: the log-ratios of the student tokens in used segments, to be shaped and averaged.
 
     own (N,), foreign (M,): signed log-probabilities, nats, of scorers in the student's tokenizer and in another, as in
     `AlignedAnswer`. With S and T the own and the foreign tokens of a segment, b and a their values (SWIFT, Algorithm 2
     and eq. 22, where a are the teacher's and -b the student's):
 
-    * paper_mean: a_t + b_i for every t in T, so that a weight is the mean of |T| shaped ratios;
+    * paper_mean: a_t + b_i for every t in T, so that a weight is the mean of |T| shaped ratios; without the tokens of
+      `long_segments`, whose means need no list;
     * log_mean: mean(a) + b_i, as in the method's first code;
     * sum_spread: (sum(a) + sum(b)) / |S|, the segment's true log-ratio, spread evenly.
 
@@ -152,6 +156,8 @@ def log_ratios(
     tokens = np.flatnonzero(alignment.used[alignment.student])
     segment = alignment.student[tokens]
     if segment_agg == "paper_mean":
+        tokens = tokens[~is_long(alignment)[segment]]
+        segment = alignment.student[tokens]
         repeats = foreign_counts[segment]
         first = np.cumsum(foreign_counts) - foreign_counts  # index of each segment's first foreign token
         offset = np.arange(repeats.sum()) - np.repeat(np.cumsum(repeats) - repeats, repeats)
@@ -164,6 +170,24 @@ def log_ratios(
     return tokens, (foreign_sum + own_sum) / np.bincount(alignment.student, minlength=segments)[segment]
 
 
+@dataclass(frozen=True)
+class ListedRatios:
+    """The log-ratios (P,) of an answer's N tokens that are listed, as from `log_ratios`."""
+
+    tokens: NDArray[np.int64]
+    ratios: Floats
+    count: int
+
+    def mean(self, values: Floats) -> Floats:
+        """The mean (N,) of a token's values, one for each of its log-ratios (P,); 0 if it has none."""
+        means = np.bincount(self.tokens, weights=values * self._share, minlength=self.count)
+        return means.astype(np.float64, copy=False)  # of no values at all numpy makes integers
+
+    @cached_property
+    def _share(self) -> Floats:
+        return 1.0 / np.bincount(self.tokens, minlength=self.count).clip(min=1)[self.tokens]
+
+
 def scored_weights(
     alignment: Alignment, own: Floats, foreign: Floats, side: str, settings: Weigh, generator: np.random.Generator
 ) -> TokenWeights:
@@ -172,21 +196,53 @@ def scored_weights(
     A token without a log-ratio has r = 0, hence k or what the form makes of a score of 0. `generator` belongs to the
     answer.
     """
+    aggregate = settings.segment_agg or "log_mean"
+    listed = ListedRatios(*log_ratios(alignment, own, foreign, aggregate), len(own))
+    unlisted = list(long_segments(alignment, own, foreign)) if aggregate == "paper_mean" else []
+    if form_of(settings) in BY_RATIO:
+        return _weights_by_ratio(listed, unlisted, side, settings)
+    return _weights_by_answer(listed, unlisted, side, settings, generator)
+
+
+def _weights_by_ratio(
+    listed: ListedRatios, unlisted: Sequence[LongSegment], side: str, settings: Weigh
+) -> TokenWeights:
+    """A form that turns every log-ratio into a weight; a token has the mean of its own."""
     form, mu, (lower, upper) = form_of(settings), factor(side, settings), bounds(settings)
-    tokens, ratios = log_ratios(alignment, own, foreign, settings.segment_agg or "log_mean")
-    count = len(own)
-    share = 1.0 / np.bincount(tokens, minlength=count).clip(min=1)[tokens]
+    tokens, ratios, mean = listed.tokens, listed.ratios, listed.mean
+    exponential = form == "exp_clamp"  # whose bounds act before mu, those of linear after it
+    scores, scale = (ratios, mu) if exponential else (mu * ratios, 1.0)
+    neutral = settings.k if exponential else linear(0.0, mu, settings)
+    weights = np.full(listed.count, neutral)
+    weights[tokens] = mean(BY_RATIO[form](ratios, mu, settings))[tokens]
+    within = mean(np.clip(scores, lower, upper)) * scale
+    of_tokens = TokenWeights(weights, mean(scores <= lower), mean(scores >= upper), within)
+    for segment in unlisted:
+        values = (segment.own, segment.foreign) if exponential else (mu * segment.own, mu * segment.foreign)
+        means = clamped_means(*values, lower, upper, scale)
+        of_segment = settings.k * means.exponential if exponential else means.clamped
+        parts = TokenWeights(of_segment, means.at_lower, means.at_upper, scale * means.clamped)
+        for whole, part in zip(of_tokens, parts, strict=True):
+            whole[segment.tokens] = part
+    return of_tokens
 
-    def mean(values: Floats) -> Floats:
-        return np.bincount(tokens, weights=values * share, minlength=count)
 
-    if shape := BY_RATIO.get(form):
-        scores = ratios if form == "exp_clamp" else mu * ratios  # the bounds act before mu, or after it
-        neutral = settings.k if form == "exp_clamp" else linear(0.0, mu, settings)
-        weights = np.full(count, neutral)
-        weights[tokens] = mean(shape(ratios, mu, settings))[tokens]
-        within = mean(np.clip(scores, lower, upper)) * (mu if form == "exp_clamp" else 1.0)
-        return TokenWeights(weights, mean(scores <= lower), mean(scores >= upper), within)
-    scores = mean(mu * ratios)
-    weights, at = BY_ANSWER[form](scores, settings, generator), scores[tokens]
-    return TokenWeights(weights, mean(at <= lower), mean(at >= upper), np.clip(scores, lower, upper))
+def _weights_by_answer(
+    listed: ListedRatios,
+    unlisted: Sequence[LongSegment],
+    side: str,
+    settings: Weigh,
+    generator: np.random.Generator,
+) -> TokenWeights:
+    """A form that acts on an answer's scores: the means of its tokens' log-ratios, signed."""
+    mu, (lower, upper) = factor(side, settings), bounds(settings)
+    scores = listed.mean(mu * listed.ratios)
+    for segment in unlisted:
+        scores[segment.tokens] = mu * (segment.own + segment.foreign.mean())
+    at = scores[listed.tokens]
+    at_lower, at_upper = listed.mean(at <= lower), listed.mean(at >= upper)
+    for segment in unlisted:
+        at_lower[segment.tokens] = scores[segment.tokens] <= lower
+        at_upper[segment.tokens] = scores[segment.tokens] >= upper
+    weights = BY_ANSWER[form_of(settings)](scores, settings, generator)
+    return TokenWeights(weights, at_lower, at_upper, np.clip(scores, lower, upper))
