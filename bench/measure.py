@@ -2,11 +2,13 @@
 
 import gc
 import importlib
+import json
 import os
 import platform
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from importlib import metadata
 from multiprocessing import get_context
@@ -14,6 +16,15 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "numpy")
+# Runs a command and writes its CPU time and peak memory to a file; too small to add to the peak.
+MEASURE = """
+import json, resource, subprocess, sys
+result = subprocess.run(sys.argv[2:])
+usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+quantities = {"cpu_seconds": usage.ru_utime + usage.ru_stime, "bytes": usage.ru_maxrss * 1024}
+json.dump(quantities, open(sys.argv[1], "w"))
+sys.exit(result.returncode)
+"""
 
 
 class Row(NamedTuple):
@@ -90,6 +101,15 @@ def in_new_process(function: Callable[..., Any], *arguments: Any) -> Any:
     """The function's result, computed in a new process: memory left by one benchmark slows the next."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=use_one_thread) as pool:
         return pool.submit(function, *arguments).result()
+
+
+def of_command(command: Sequence[str | Path], report: Path) -> dict[str, float]:
+    """CPU-seconds and peak bytes of a command, which must succeed; `report`: a file to write them to."""
+    arguments = [sys.executable, "-c", MEASURE, report, *command]
+    result = subprocess.run(arguments, capture_output=True, text=True)  # of whose output only errors are of interest
+    if result.returncode:
+        raise RuntimeError(f"{' '.join(map(str, command[:3]))} ...: {result.stderr}")
+    return json.loads(report.read_text())
 
 
 def run_case(name: str, quick: bool, device: str) -> list[Row]:

@@ -14,21 +14,12 @@ from functools import partial
 from pathlib import Path
 
 from .. import ROOT
-from ..measure import Row, interleaved
+from ..measure import MEASURE, Row, interleaved
 
 sys.path.append(str(ROOT / "tests"))  # for copies of the repository
 
 from workflow import Plan, Repository, checkout, environment
 
-# Runs a command and writes its CPU time and peak memory to a file; too small to add to the peak.
-MEASURE = """
-import json, resource, subprocess, sys
-result = subprocess.run(sys.argv[2:])
-usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-quantities = {"cpu_seconds": usage.ru_utime + usage.ru_stime, "bytes": usage.ru_maxrss * 1024}
-json.dump(quantities, open(sys.argv[1], "w"))
-sys.exit(result.returncode)
-"""
 # Snakemake without the tenth of a second that `--touch` sleeps per job.
 TOUCH = """
 from snakemake.cli import main

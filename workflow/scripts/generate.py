@@ -33,7 +33,7 @@ def generate(arguments, settings, dialogue_settings):
     offline.import_transformers_offline()
     from wspin.generate import sampling
 
-    rows = tables.shard(tables.read(arguments.prompts, "prompts"), arguments.shard, arguments.shard_size)
+    rows = tables.read_shard(arguments.prompts, "prompts", arguments.shard, arguments.shard_size)
     ids = rows["prompt_id"].to_pylist()
     model = folders.verified_hash(arguments.model, arguments.manifest)
     chat = ChatTokenizer(folders.load_tokenizer(arguments.model), dialogue_settings)

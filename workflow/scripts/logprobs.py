@@ -53,7 +53,7 @@ def score(arguments, settings, dialogue_settings):
     from wspin.models import folders
 
     kind = "preferences" if arguments.kind == "preferences" or arguments.side else "prompts"
-    rows = tables.shard(tables.read(arguments.rows, kind), arguments.shard, arguments.shard_size)
+    rows = tables.read_shard(arguments.rows, kind, arguments.shard, arguments.shard_size)
     scorer = {"model": folders.verified_hash(arguments.model, arguments.manifest)}
     chat = ChatTokenizer(folders.load_tokenizer(arguments.model), dialogue_settings)
     scorer |= {"tokenizer": folders.tokenizer_hash(chat.tokenizer), "template": dialogue_settings.template}

@@ -8,6 +8,7 @@
 from wspin import cli
 from wspin.exchange import given
 from wspin.storage import tables
+from wspin.storage.scored_answers import read_scored_answers
 
 
 def main(argv=None):
@@ -27,7 +28,7 @@ def weigh_given(arguments):
     prompts = tables.read(arguments.rows, "prompts")
     rows = tables.shard(prompts, arguments.shard, arguments.shard_size)
     pairs = given.find(arguments.given, prompts, arguments.shard, arguments.shard_size)
-    answers, reference = tables.read_scored_answers(arguments.rows, rows, arguments.generations, arguments.reference)
+    answers, reference = read_scored_answers(arguments.rows, rows, arguments.generations, arguments.reference)
     weights = given.weights(pairs, answers, reference, arguments.eos_weight)
     made_with = {
         **tables.metadata(answers, "model", "tokenizer"),

@@ -10,7 +10,8 @@ a long file are a row group with a checksum of its own, so that they can be read
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from .files import digest, sha256, whole_file
 
 FORMAT = 1
 HEAD_ROWS = 64  # of the row group that can be read alone
+SOME_ROWS = 256  # that are in memory together when only a shard is kept
 SIDES = ("chosen", "rejected")
 WEIGHT_COUNTS = ("tokens", "at_lower", "at_upper", "unread", "unclear", "segments", "mismatched")
 IDS, FLOATS = pa.list_(pa.int32()), pa.list_(pa.float32())
@@ -108,10 +110,52 @@ def read(path: str | Path, kind: str, replays: int | None = 0, count: int | None
     an entry of its metadata differs from the one `expected` under that name. With `count` all of this is checked of
     what is read, not of the other rows.
     """
-    try:
+    with _missing_as_error(path, kind):
         table = read_parquet(path) if count is None else _read_first(path, count)
+    _check(path, table, kind, replays, lambda: table["prompt_id"], **expected)
+    return table
+
+
+def read_shard(path: str | Path, kind: str, index: int, size: int) -> pa.Table:
+    """The rows of one shard: a fixed number of prompts, the last one shorter. Raises as `read`.
+
+    The others' ids are checked, but they are never in memory together: what a job takes does not grow with the study.
+    """
+    ids: list[pa.Array] = []
+    with _missing_as_error(path, kind):
+        table = _parse(path, checksums.read_checked(path), lambda file: _shard_rows(file, index * size, size, ids))
+    _check(path, table, kind, 0, lambda: pa.chunked_array(ids, pa.string()))
+    return table
+
+
+def _shard_rows(file: pq.ParquetFile, start: int, size: int, ids: list[pa.Array]) -> pa.Table:
+    """Rows from `start` on, at most `size`; all rows' ids are added to `ids`."""
+    kept, first = [], 0
+    for batch in file.iter_batches(batch_size=SOME_ROWS):
+        ids += [batch.column("prompt_id")] if "prompt_id" in batch.schema.names else []
+        begin, end = (min(max(place - first, 0), len(batch)) for place in (start, start + size))
+        kept += [batch.slice(begin, end - begin)] if begin < end else []
+        first += len(batch)
+    return pa.Table.from_batches(kept, file.schema_arrow)
+
+
+@contextmanager
+def _missing_as_error(path: str | Path, kind: str) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError:
         raise StudyError(f"{path}: expected a file of {kind}, found none; is a shard missing?") from None
+
+
+def _check(
+    path: str | Path,
+    table: pa.Table,
+    kind: str,
+    replays: int | None,
+    ids: Callable[[], pa.ChunkedArray],
+    **expected: Any,
+) -> None:
+    """Raises `StudyError` as `read`; `ids`: those that must differ, once there is such a column."""
     check_metadata(path, table, format=FORMAT, kind=kind, **expected)
     if replays is None:
         replays = sum(name.startswith("replayed") and name.endswith("_token_ids") for name in table.column_names)
@@ -122,9 +166,8 @@ def read(path: str | Path, kind: str, replays: int | None = 0, count: int | None
         raise StudyError(
             f"{path}: columns: expected {', '.join(fields)}; wrong: {', '.join(dict.fromkeys(wrong)) or 'order'}"
         )
-    _unique(path, table["prompt_id"].to_pylist())
+    _unique(path, ids())
     _check_finite(path, table)
-    return table
 
 
 def read_parquet(
@@ -179,7 +222,7 @@ def read_shards(paths: Iterable[str | Path], kind: str, replays: int | None = 0,
     """The rows of all shards, in the order given. Arguments and errors as of `read`."""
     paths = list(paths)
     table = pa.concat_tables([read(path, kind, replays, **expected).replace_schema_metadata(None) for path in paths])
-    _unique(paths[0], table["prompt_id"].to_pylist())
+    _unique(paths[0], table["prompt_id"])
     return table
 
 
@@ -225,36 +268,6 @@ def check_same_rows(first: str | Path, first_ids: Sequence[str], second: str | P
     )
 
 
-def _check_same_answers(path: str, generations: pa.Table, reference: pa.Table) -> None:
-    """Raises `StudyError` unless the rejected answers of `reference` are the generated ones, an appended EOS aside."""
-    generated, scored = row_arrays(generations, "token_ids"), row_arrays(reference, "rejected_token_ids")
-    eos = metadata(reference)["eos"]
-    for prompt_id, answer, ids in zip(generations["prompt_id"].to_pylist(), generated, scored, strict=True):
-        if not np.array_equal(ids[: len(answer)], answer) or ids[len(answer) :].tolist() not in ([], [eos]):
-            raise StudyError(
-                f"{path}: {prompt_id}: expected the generated answer's token ids, found others; score again"
-            )
-
-
-def read_scored_answers(
-    prompts: str, rows: pa.Table, generations: str, reference: str, count: int | None = None
-) -> tuple[pa.Table, pa.Table]:
-    """The generations of a shard, and the reference log-probabilities of its real and generated answers.
-
-    `rows` are the shard's rows of the file `prompts`; `count`: of the first rows, where these alone are read. Raises
-    `StudyError` unless both files hold these rows, come from one model and tokenizer, and the reference scores these
-    texts and token ids; with `count` the real answers' texts are not compared, as their hash is that of the shard.
-    """
-    answers = read(generations, "generations", count=count)
-    scores = read_reference(reference, count, **metadata(answers, "model", "tokenizer"))
-    for path, table in ((generations, answers), (reference, scores)):
-        check_same_rows(prompts, rows["prompt_id"].to_pylist(), path, table["prompt_id"].to_pylist())
-    if count is None:
-        check_metadata(reference, scores, texts=texts_hash(rows["prompt"].to_pylist(), rows["response"].to_pylist()))
-    _check_same_answers(reference, answers, scores)
-    return answers, scores
-
-
 def check_weighted_ids(path: str | Path, weights: pa.Table, reference: pa.Table, rejected: str = "rejected") -> None:
     """Raises `StudyError` unless the weights in `path` belong to the token ids of `reference`; see `ids_hashes`."""
     hashes = zip_longest(weights["ids_hash"].to_pylist(), ids_hashes(reference, rejected))
@@ -265,13 +278,15 @@ def check_weighted_ids(path: str | Path, weights: pa.Table, reference: pa.Table,
 
 
 def shard(table: pa.Table, index: int, size: int) -> pa.Table:
-    """Rows of one shard: a fixed number of prompts, the last one shorter."""
+    """Rows of one shard, as `read_shard`, of a table that is in memory."""
     return table.slice(index * size, size)
 
 
-def _unique(path: str | Path, ids: Sequence[str]) -> None:
-    if duplicates := [prompt_id for prompt_id, count in Counter(ids).items() if count > 1]:
-        raise StudyError(f"{path}: prompt_id: expected every id once, found {duplicates[0]!r} more than once")
+def _unique(path: str | Path, ids: Sequence[str] | pa.ChunkedArray) -> None:
+    column = ids if isinstance(ids, pa.ChunkedArray) else pa.chunked_array([ids], pa.string())
+    if len(column.unique()) < len(column):
+        repeated = next(prompt_id for prompt_id, count in Counter(column.to_pylist()).items() if count > 1)
+        raise StudyError(f"{path}: prompt_id: expected every id once, found {repeated!r} more than once")
 
 
 def _check_finite(path: str | Path, table: pa.Table) -> None:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from wspin.storage import tables
+from wspin.storage.scored_answers import read_scored_answers
 
 
 class Pairs(NamedTuple):
@@ -25,7 +26,7 @@ def read_first_pairs(rows: str, reference: str, generations: str, count: int) ->
     """The first pairs of the first shard, at most `count`; as `read_pairs`, but for the hash of the shard's texts."""
     shard = tables.read(generations, "generations", count=count).num_rows
     table = tables.read(rows, "prompts", count=shard)
-    answers, scores = tables.read_scored_answers(rows, table, generations, reference, shard)
+    answers, scores = read_scored_answers(rows, table, generations, reference, shard)
     texts = {"chosen": table["response"].to_pylist(), "rejected": answers["response"].to_pylist()}
     return Pairs(rows, table["prompt_id"].to_pylist(), table["prompt"].to_pylist(), texts, scores, shard)
 
@@ -35,10 +36,10 @@ def read_pairs(rows: str, shard: int, size: int, reference: str, generations: st
 
     Raises `StudyError` if the files hold other rows, or the reference scores other texts or token ids.
     """
-    table = tables.shard(tables.read(rows, "prompts" if generations else "preferences"), shard, size)
+    table = tables.read_shard(rows, "prompts" if generations else "preferences", shard, size)
     ids, prompts = (table[column].to_pylist() for column in ("prompt_id", "prompt"))
     if generations:
-        answers, scores = tables.read_scored_answers(rows, table, generations, reference)
+        answers, scores = read_scored_answers(rows, table, generations, reference)
         texts = {"chosen": table["response"].to_pylist(), "rejected": answers["response"].to_pylist()}
         return Pairs(rows, ids, prompts, texts, scores)
     scores = tables.read_reference(reference)
