@@ -99,10 +99,10 @@ report: setup                       ## a page to open: tables, figures, settings
 PYTEST := python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test: setup                         ## everything that fits in ten minutes
-	$(PYTEST) -m "not demo and not faults and not vllm and not browser"
+	$(PYTEST) -m "not demo and not faults and not soak and not vllm and not browser"
 
-test-all: setup setup-vllm          ## the slow tiers too
-	$(PYTEST)
+test-all: setup setup-vllm          ## the slow tiers too, but for the soak
+	$(PYTEST) -m "not soak"
 
 check: setup                        ## style
 	ruff check

@@ -12,8 +12,12 @@ from typing import Any
 
 import psutil
 import workflow
+import yaml
 
 DEMO = "results/demo"
+SMALL = [
+    workflow.ROOT / file for file in ("config/config.yaml", "config/overlays/demo.yaml", "tests/configs/small.yaml")
+]
 
 
 class Run:
@@ -87,3 +91,17 @@ def in_training(folder: Path, model: str = "**") -> bool:
     saved = [Path(mark).parent for mark in marks]  # may go while it looks: the training is running
     steps = {state: (state.parent / "metrics.jsonl").read_text().count("\n") for state in saved}
     return any(steps[state] > int(state.name.removeprefix("checkpoint-")) for state in saved)
+
+
+def small_demo(folder: Path) -> workflow.Repository:
+    """A copy of the repository whose `make demo` is the small one."""
+    copy = workflow.checkout(folder)
+    demo = [yaml.safe_load(file.read_text()) for file in SMALL[1:]]
+    (folder / "config/overlays/demo.yaml").write_text(yaml.safe_dump(nested(*demo), sort_keys=False))
+    return copy
+
+
+def nested(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """Mappings merged as `configfile` does, but nulls stay: they delete what config.yaml holds."""
+    below = {key: nested(first[key], value) for key, value in second.items() if isinstance(first.get(key), dict)}
+    return {**first, **second, **below}

@@ -12,7 +12,7 @@ import sys
 import pytest
 import workflow
 import yaml
-from runs import DEMO, Run, in_training, results
+from runs import DEMO, SMALL, Run, in_training, results, small_demo
 
 from wspin.config.load import load_study
 from wspin.config.study import merge
@@ -22,9 +22,6 @@ from wspin.study.paths import StudyPaths
 from wspin.study.rule_flags import RuleFlags
 
 LAST = "wspin/ite1"  # the iteration that is interrupted
-SMALL = [
-    workflow.ROOT / file for file in ("config/config.yaml", "config/overlays/demo.yaml", "tests/configs/small.yaml")
-]
 
 
 @pytest.fixture
@@ -137,20 +134,6 @@ def test_a_broken_shard_is_one_line(jobs):
 
 
 # Whole studies
-
-
-def small_demo(folder):
-    """A copy of the repository whose `make demo` is the small one."""
-    copy = workflow.checkout(folder)
-    demo = [yaml.safe_load(file.read_text()) for file in SMALL[1:]]
-    (folder / "config/overlays/demo.yaml").write_text(yaml.safe_dump(nested(*demo), sort_keys=False))
-    return copy
-
-
-def nested(first, second):
-    """Mappings merged as `configfile` does, but nulls stay: they delete what config.yaml holds."""
-    below = {key: nested(first[key], value) for key, value in second.items() if isinstance(first.get(key), dict)}
-    return {**first, **second, **below}
 
 
 @pytest.fixture(scope="session")
