@@ -19,7 +19,7 @@ from .page.page import NAME, write
 
 BENCHMARKS = (
     *("training", "weighing", "generating", "evaluation", "preparation"),
-    *("memory", "growth", "work", "workflow", "cost"),
+    *("scale", "memory", "growth", "work", "workflow", "cost"),
 )
 ON_GPU = ("training", "evaluation")  # training includes scoring
 

@@ -31,12 +31,12 @@ def run(quick: bool, device: str) -> Iterator[Row]:
 def peak(name: str, case: Case) -> dict[str, int]:
     """Peak bytes of a pass above those of the process with the model loaded."""
     run_pass = PASSES[name](shapes.model(case.shape), case.conversations())
-    before = _resident("VmRSS")
+    before = resident("VmRSS")
     run_pass()
-    return {"bytes": max(0, _resident("VmHWM") - before), "model_bytes": before}
+    return {"bytes": max(0, resident("VmHWM") - before), "model_bytes": before}
 
 
-def _resident(field: str) -> int:
+def resident(field: str) -> int:
     """Resident bytes: VmRSS, now, or VmHWM, the peak since the process started."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))

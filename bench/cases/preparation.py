@@ -5,7 +5,7 @@ byte-level BPE. Scored are real, new and replayed answers, as in all iterations 
 """
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
@@ -29,6 +29,16 @@ def run(quick: bool, device: str) -> Iterator[Row]:
         yield from interleaved("preparation", "shard", contenders, 1 if quick else ROUNDS)
 
 
+def pieces(chat: Any, lengths: Lengths, count: int) -> list[str]:
+    """Pieces of the documentation, each as many characters as its tokens have on average."""
+    text = " ".join(topics.values())
+    per_token = 1000 / len(chat.text_ids(text[:1000]))
+    rng = np.random.default_rng(lengths.most)
+    sizes = (lengths.draw(count, rng) * per_token).astype(int)
+    starts = rng.integers(len(text) - sizes.max(), size=count)
+    return [text[start : start + size].strip() or "a" for start, size in zip(starts, sizes, strict=True)]
+
+
 class Shard:
     """Files of prompts, real answers and two sets of generated ones, and what reads them."""
 
@@ -45,7 +55,9 @@ class Shard:
         )
         self.chat = ChatTokenizer(folders.load_tokenizer(folder / "model"), settings)
         ids = [f"train-{i}" for i in range(count)]
-        self.prompts, real, *generated = (self._texts(lengths, count) for lengths in (PROMPT, HUMAN, *[GENERATED] * 2))
+        self.prompts, real, *generated = (
+            pieces(self.chat, lengths, count) for lengths in (PROMPT, HUMAN, *[GENERATED] * 2)
+        )
         columns = {"prompt_id": ids, "prompt": self.prompts, "response": real, "split": ["train"] * count}
         tables.write(folder / "prompts.parquet", "prompts", columns, {})
         self.rows = tables.read(folder / "prompts.parquet", "prompts")
@@ -56,15 +68,6 @@ class Shard:
             columns = {"prompt_id": ids, "response": texts, "token_ids": tokens, "finish_reason": ["stop"] * count}
             tables.write(path, "generations", columns, self.made_with)
         self.real, self.count = real, sum(len(tokens.ids) for side in self._inputs().sides.values() for tokens in side)
-
-    def _texts(self, lengths: Lengths, count: int) -> Sequence[str]:
-        """Pieces of the documentation, each as many characters as its tokens have on average."""
-        text = " ".join(topics.values())
-        per_token = 1000 / len(self.chat.text_ids(text[:1000]))
-        rng = np.random.default_rng(lengths.most)
-        sizes = (lengths.draw(count, rng) * per_token).astype(int)
-        starts = rng.integers(len(text) - sizes.max(), size=count)
-        return [text[start : start + size].strip() or "a" for start, size in zip(starts, sizes, strict=True)]
 
     def _inputs(self) -> Any:
         from wspin.logprobs.inputs import iteration_answers

@@ -48,7 +48,7 @@ class Goal:
 
 
 def goals(numbers: Numbers) -> list[Goal]:
-    parts = (_work, _training, _weighing, _generating, _evaluation, _preparation, _memory, _workflow)
+    parts = (_work, _training, _weighing, _generating, _evaluation, _preparation, _scale, _memory, _workflow)
     return [goal for part in parts for goal in part(numbers)]
 
 
@@ -151,6 +151,24 @@ def fastest_batch(numbers: Numbers, benchmark: str, suite: str) -> str:
 def _preparation(numbers: Numbers) -> Iterator[Goal]:
     seconds = numbers.of("preparation", "shard", "ours", "cpu_seconds")
     yield Goal("a shard of 10,000: CPU-seconds before its model is loaded", seconds, 10.0, at_least=False)
+
+
+SCALE = {  # case of the benchmark `scale`: what it is on the page
+    "data": "data, 50,000 prompts",
+    "weigh": "weigh, a shard of 10,000",
+    "items": "training items, 100,000 pairs, of one of 8 processes",
+    "weights": "table of weights, an iteration of 50,000 prompts",
+    "differences": "table of differences, 16 models",
+}
+PROCESSES = 8  # of a training, which share the memory of its job
+
+
+def _scale(numbers: Numbers) -> Iterator[Goal]:
+    for case, name in SCALE.items():
+        largest = (numbers.contenders("scale", case) or [""])[-1]
+        peak, limit = (numbers.of("scale", case, largest, quantity) for quantity in ("bytes", "limit_bytes"))
+        share = peak / limit * (PROCESSES if case == "items" else 1)
+        yield Goal(f"{name}: peak memory / `resources`", share, 1.0, at_least=False, gated=True)
 
 
 def _memory(numbers: Numbers) -> Iterator[Goal]:

@@ -3,10 +3,13 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from ..measure import Row
 from . import evaluation, figure, text
 from .goals import (
     ITERATIONS,
+    SCALE,
     TRAINING_CPU_SECONDS,
     TRAINING_SECONDS,
     WEIGHTS_FIRST,
@@ -50,6 +53,7 @@ def page(numbers: Numbers) -> str:
         _preparation(numbers),
     ]
     sections += [
+        _scale(numbers),
         _memory(numbers),
         _growth(numbers),
         _work(numbers),
@@ -200,6 +204,25 @@ def _preparation(numbers: Numbers) -> str:
         for name in numbers.contenders("preparation", "shard")
     ]
     return "\n\n".join([text.PREPARATION, *([table(("", "CPU-seconds"), rows)] if rows else [])])
+
+
+def _scale(numbers: Numbers) -> str:
+    rows = []
+    for case, name in SCALE.items():
+        sizes = numbers.contenders("scale", case)
+        if not sizes:
+            continue
+        count, seconds, peak, limit = (
+            np.array([numbers.of("scale", case, size, quantity).median for size in sizes])
+            for quantity in ("count", "cpu_seconds", "bytes", "limit_bytes")
+        )
+        more = ["", ""]
+        if len(sizes) > 1 and case != "weigh":  # of which both sizes are one shard
+            more = [f"{(of[-1] - of[0]) / (count[-1] - count[0]):.1f}" for of in (1e3 * seconds, peak / 1e3)]
+        cells = (f"{seconds[-1]:.1f}", more[0], f"{peak[-1] / 1e9:.2f}", more[1], f"{limit[-1] / 1e9:.0f}")
+        rows.append((name, *cells))
+    head = ("", "CPU-seconds", "ms a prompt more", "peak GB", "KB a prompt more", "GB of `resources`")
+    return "\n\n".join([text.SCALE, *([table(head, rows)] if rows else [])])
 
 
 def _workflow(numbers: Numbers) -> str:

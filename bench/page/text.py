@@ -109,6 +109,17 @@ answers and have no beginning in common, so that both read them alike. Ours gain
 leaves its place to another as it ends; 32 answers are two batches of 16, and their last steps have empty places in ours
 too."""
 
+SCALE = """\
+## Scale
+
+The stages without a model at the size of the study: 50,000 prompts in shards of 10,000, texts as in the section above,
+the teacher with a tokenizer of its own (4,096 tokens, the student's 8,192), log-probabilities random. CPU-seconds and
+peak resident memory are those of the whole process, beside the memory that `resources` of `config/config.yaml` gives
+its job. A prompt more: the difference to 2,500 prompts. Training items: all pairs of an iteration with `data_window:
+2`, twice as many as prompts, which every process of a training holds; the memory is that above the process's own, the
+job's is for all of its processes and the model. Differences: 16 models against one of them, six suites of 28,659
+documents, 10,000 draws of the bootstrap."""
+
 MEMORY = """\
 ## Memory
 

@@ -123,6 +123,27 @@ def test_a_study_is_planned_from_nothing_and_a_finished_one_is_found_finished():
     assert 0.0 < rows["", "own_share"] < 0.5
 
 
+def test_a_study_of_real_size_is_measured_by_its_programs():
+    """The quick one, whose table has a line for every stage."""
+    from bench.cases import scale
+    from bench.page import numbers, page
+    from bench.page.goals import SCALE, goals
+
+    rows = list(scale.run(True, "cpu"))
+    found = numbers.Numbers(rows)
+    assert found.cases("scale") == list(SCALE)
+    assert float(found.single("scale", "items", "pairs", "60 prompts")) == 120
+    lines = page._scale(found).splitlines()
+    assert [line.split(" | ")[0] for line in lines if line.startswith("| ")][2:] == [
+        f"| {name}" for name in SCALE.values()
+    ]
+    of_scale = [goal for goal in goals(found) if goal.metric.endswith("/ `resources`")]
+    assert [goal.verdict for goal in of_scale] == ["met"] * len(SCALE)
+    beyond = [row._replace(value=1e12) if row.quantity == "bytes" else row for row in rows]
+    missed = [goal.metric for goal in goals(numbers.Numbers(beyond)) if goal.verdict == "**missed**" and goal.gated]
+    assert missed == [goal.metric for goal in of_scale]
+
+
 def test_the_page_shows_the_stored_numbers(root):
     from bench.page import numbers, page
     from bench.page.goals import goals
