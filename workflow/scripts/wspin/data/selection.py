@@ -173,7 +173,7 @@ def select(
 
     `excluded`: prompts that no drawn row may have. Raises `StudyError` if too few rows fit.
     """
-    drawn: set[Record] = set()
+    drawn: dict[Record, None] = {}  # in the order of their indices
 
     def fitted(record: Record) -> Record:
         return truncate_prompt(record, limits) if truncate else record
@@ -187,14 +187,13 @@ def select(
         if record in drawn:
             return DUPLICATE
         if (why := why_passed_over(record, limits)) is None:
-            drawn.add(record)
+            drawn[record] = None
         return why
 
     indices, passed_over = draw(records, count, seed, reason)
-    selected = [fitted(records[i]) for i in indices]
-    pairs = zip(indices, selected, strict=True)
+    pairs = zip(indices, drawn, strict=True)
     truncated = sum(records[i][0] != record[0] for i, record in pairs) if truncate else None
-    return Selection(indices, list(zip(*selected, strict=True)), passed_over, truncated)
+    return Selection(indices, list(zip(*drawn, strict=True)), passed_over, truncated)
 
 
 def draw(
