@@ -98,11 +98,14 @@ def train_with(*resources):
 
 @pytest.mark.faults
 def test_out_of_time_without_a_signal_at_most_one_save_interval_is_lost(unfinished, local):
-    run = unfinished.start(TARGET, options=train_with("runtime=1"))
+    minutes = 'resources={"train": {"runtime": 1, "max_runtime": 4}}'
+    run = unfinished.start(TARGET, options=[*train_with(), "--config", minutes])
     unfinished.suspended_training(run)
     saved = unfinished.saved()
     run.finish()
-    assert "TIMEOUT" in {job.fields["JobState"] for job in unfinished.jobs("train")}
+    first, second = unfinished.jobs("train")[:2]
+    assert first.fields["JobState"] == "TIMEOUT"
+    assert [job.fields["TimeLimit"] for job in (first, second)] == ["00:01:00", "00:02:00"]
     assert_ends_the_same(unfinished, local, saved)
 
 
