@@ -6,7 +6,7 @@ BIN := $(ENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup setup-vllm demo everything findings real preflight status adopt revisions report test test-all check docs lock audit bench check-gpu
+.PHONY: setup setup-vllm demo everything findings real preflight status adopt revisions report test test-all faults check docs lock audit bench check-gpu
 
 setup: $(ENV)/ready                 ## an environment with every version pinned; UV=1 lets uv install it, which is faster
 
@@ -103,6 +103,9 @@ test: setup                         ## everything that fits in ten minutes
 
 test-all: setup setup-vllm          ## the slow tiers too, but for the soak
 	$(PYTEST) -m "not soak"
+
+faults: setup                       ## kill points, interruptions, storage faults and bad inputs, counted; 15 minutes; small disks as root
+	PYTHONPATH=tests:workflow/scripts python -m faults.tally
 
 check: setup                        ## style
 	ruff check

@@ -53,7 +53,14 @@ def check_case(cases: list[Case]) -> Callable[..., None]:
     """A test with one item for each case."""
 
     @pytest.mark.parametrize("case", cases, ids=str)
-    def test(case: Case, tmp_path: Path, scratch_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test(
+        case: Case,
+        tmp_path: Path,
+        scratch_model: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        record_property: Callable[[str, object], None],
+    ) -> None:
+        record_property("input", case.input)
         shutil.copytree(scratch_model, tmp_path / "model")
         shutil.copyfile(scratch_model.with_suffix(".json"), tmp_path / "model.json")
         (tmp_path / "config").mkdir()

@@ -74,14 +74,13 @@ class Run:
 
 
 def results(folder: Path) -> dict[str, str]:
-    """Hash of every result: all but logs, states, and the records and cards that tell how it was made."""
-    files = [file for file in (folder / DEMO).rglob("*") if file.is_file() and not file.name.startswith(".")]
-    names = {file: str(file.relative_to(folder / DEMO)) for file in files}
-    how = ("logs/", "benchmarks/", ".state/")
+    """Hash of every result: all but logs, what is hidden, and the records and cards that tell how it was made."""
+    names = {file: str(file.relative_to(folder / DEMO)) for file in (folder / DEMO).rglob("*") if file.is_file()}
+    how, told = ("/logs/", "/benchmarks/"), ("provenance.json", "README.md")
     return {
         name: hashlib.sha256(file.read_bytes()).hexdigest()
         for file, name in sorted(names.items())
-        if not name.startswith(how) and not name.endswith(("provenance.json", "README.md"))
+        if not f"/{name}".count("/.") and not name.startswith(how) and not name.endswith(told)
     }
 
 

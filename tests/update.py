@@ -3,9 +3,11 @@
 Always: `config/schema.json`, `config/README.md`, docs/deviations.md, the job counts and hours in the README, the hours
 of docs/preflight.md, the numbers of docs/published.md, the tables of docs/targets.md, docs/robustness.md and
 SECURITY.md. After `make demo`: its tables in docs/demo.md and, last iterations only, in the README, and its figure.
+After `make faults`: faults in docs/robustness.md.
 After `make real`: those of docs/real-model.md. After `make findings`: tables, scores and figures of docs/findings.md.
 """
 
+import json
 import re
 import shutil
 import sys
@@ -21,6 +23,7 @@ import critique  # noqa: E402
 import inputs  # noqa: E402
 import targets  # noqa: E402
 import workflow  # noqa: E402
+from faults import tally  # noqa: E402
 
 from wspin.config import deviations, document  # noqa: E402
 from wspin.config.load import read_study  # noqa: E402
@@ -105,6 +108,8 @@ def generated() -> Iterator[tuple[str, str, str]]:
     yield "docs/published.md", "published numbers", critique.markdown()
     yield "docs/robustness.md", "inputs", inputs.markdown()
     yield "SECURITY.md", "attacks", attacks.markdown()
+    if tally.FILE.exists():
+        yield "docs/robustness.md", "faults", tally.markdown(json.loads(tally.FILE.read_text()))
     for name in ("scores", "differences", "weights"):
         for folder, page, study in ((DEMO, "docs/demo.md", "demo"), (REAL, "docs/real-model.md", "real")):
             table = folder / "tables" / f"{name}.md"

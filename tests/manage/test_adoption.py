@@ -30,6 +30,12 @@ def write_records(study):
             provenance.write_record(path, entry)
 
 
+@pytest.mark.fault(
+    "storage",
+    "results that were copied to another place, with other times and without `.snakemake`",
+    "`make adopt` takes over what was made with the present settings; the next run makes the rest",
+    "`… results adopted; … made otherwise, which the next run makes again`",
+)
 def test_copied_results_are_adopted_and_others_made_again(study, monkeypatch, capsys):
     write_records(study)
     study = workflow.Repository(shutil.move(study.folder, study.folder.parent / "moved"), study.configfiles)

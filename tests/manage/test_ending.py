@@ -116,6 +116,7 @@ def test_the_errors_of_failed_jobs_are_the_last_lines(here):
     ]
 
 
+@pytest.mark.fault("interruptions", "Ctrl-C in Snakemake", "it ends its jobs, which keep their states", f"`{KEPT}`")
 def test_ctrl_c_ends_in_one_sentence(here):
     """The signal reaches the whole group of processes, as that of a terminal."""
     Path("workflow/scripts/generate.py").write_text(SLOW)
@@ -156,6 +157,12 @@ main()
 """
 
 
+@pytest.mark.fault(
+    "interruptions",
+    "SIGTERM to Snakemake, also while it looks at what a job has made",
+    "it starts no more jobs, and ends with those that run",
+    f"`{KEPT.replace('interrupted', 'ended before all jobs were done')}`",
+)
 def test_sigterm_ends_a_run_also_while_it_holds_snakemakes_lock(here):
     """Snakemake holds it while it looks at what a job has made."""
     command = [sys.executable, "-c", STOPPED, *here.command(*SHARDS)[3:]]
