@@ -269,6 +269,21 @@ def test_equal_rows_are_kept_once_and_counted(chat):
     assert str(selected) == "passed over: 1 duplicate; 1 prompts repeated with another answer"
 
 
+def test_a_row_is_parsed_once(chat):
+    """A second copy of every text would be in memory until all are written."""
+    parsed = []
+
+    class Rows(list):
+        def __getitem__(self, index):
+            parsed.append(index)
+            return super().__getitem__(index)
+
+    rows = Rows((f"x{i % 7}", "y") for i in range(9))
+    selected = selection.select(rows, 7, 1, [limits_of(chat)], truncate=False)
+    assert len(parsed) == len(set(parsed)) <= len(rows)
+    assert [prompt for prompt, _ in zip(*selected.columns, strict=True)] == [f"x{i % 7}" for i in selected.indices]
+
+
 def test_prompts_of_the_training_split_are_not_held_out(chat):
     rows = [("x", "y"), ("u", "v"), ("w", "v")]
     selected = selection.select(rows, 1, 1, [limits_of(chat)], False, excluded={"x", "w"})
