@@ -18,9 +18,10 @@ from runs import Run, results, small_demo
 pytestmark = pytest.mark.soak
 
 MINUTES, SEED = (float(os.environ.get(name, default)) for name, default in (("SOAK_MINUTES", 20), ("SOAK_SEED", 0)))
-GAPS = (3.0, 40.0)  # seconds between a start or kill and the next kill: starting Snakemake, and most jobs, take some
-MOST = 10  # kills of a study; then it is left in peace
-PATIENCE = 600  # seconds for what has been told to end, and for a whole start
+SHORTEST, LONGEST = 3.0, 40.0  # seconds between a start or a kill and the next kill
+SHARE = 0.25  # of a study's own time: the longest gap, where that is longer, so that kills come in all of its stages
+MOST = 12  # kills of a study; then it is left in peace
+PATIENCE = 1800  # seconds for what has been told to end, and for a whole start, on a busy machine
 
 # What happens to a run; all but the death of one job end it.
 KINDS = ("kill all", "kill the driver", "kill a job", "terminate the driver", "Ctrl-C")
@@ -53,17 +54,17 @@ def _command(process):
         return []
 
 
-def start(folder, rng, kills, runs, is_over):
+def start(folder, gaps, rng, kills, runs):
     """Start the study once; whether it finished. What ends without having been interrupted is a fault."""
     run = Run(folder, ["make", "--old-file=setup", "demo"])
     runs.append(run)
     interrupted = False
     while True:
-        gap = PATIENCE if is_over() or sum(kills.values()) >= MOST else rng.uniform(*GAPS)
+        gap = gaps() if sum(kills.values()) < MOST else None
         try:
-            code = run.process.wait(timeout=gap)
+            code = run.process.wait(timeout=gap or PATIENCE)
         except subprocess.TimeoutExpired:
-            assert gap < PATIENCE, f"{folder} does not end: {run.told()}"
+            assert gap, f"{folder} does not end: {run.told()}"
         else:
             assert code == 0 or interrupted, f"{folder} ended without a reason, after {dict(kills)}: {run.told()}"
             return code == 0
@@ -80,12 +81,15 @@ def start(folder, rng, kills, runs, is_over):
             return code == 0
 
 
-def finish(folder, rng, is_over):
-    """Run a study from nothing until it is finished; (kills by kind, starts)."""
+def finish(folder, gaps, rng):
+    """Run a study from nothing until it is finished; (kills by kind, starts).
+
+    `gaps`: the seconds before the next kill; None if there is to be none.
+    """
     kills, runs = Counter(), []
     try:
         small_demo(folder)
-        while not start(folder, rng, kills, runs, is_over):
+        while not start(folder, gaps, rng, kills, runs):
             pass
         for run in runs:
             psutil.wait_procs(run.members(), timeout=PATIENCE)  # jobs of killed drivers
@@ -96,21 +100,26 @@ def finish(folder, rng, is_over):
 
 
 def test_every_killed_study_ends_as_one_left_in_peace(tmp_path, capsys):
-    rng, began = random.Random(SEED), time.monotonic()
-    finish(tmp_path / "in peace", rng, lambda: True)
-    expected, total, studies, starts = results(tmp_path / "in peace"), Counter(), 0, 0
+    rng, total, studies, starts, began = random.Random(SEED), Counter(), 0, 0, time.monotonic()
+    finish(tmp_path / "in peace", lambda: None, rng)
+    expected, longest = results(tmp_path / "in peace"), max(LONGEST, SHARE * (time.monotonic() - began))
     assert {"spin/ite1/model/model.safetensors", "wspin/ite1/weights/00.parquet", "tables/scores.md"} <= set(expected)
-    while (elapsed := time.monotonic() - began) < 60 * MINUTES or not studies:
+    end = time.monotonic() + 60 * MINUTES
+
+    def gaps():
+        return rng.uniform(SHORTEST, longest) if time.monotonic() < end else None
+
+    while time.monotonic() < end:
         folder = tmp_path / f"killed-{studies}"
-        kills, count = finish(folder, rng, lambda: time.monotonic() - began > 60 * MINUTES)
+        kills, count = finish(folder, gaps, rng)
         found = results(folder)
         differ = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
         assert differ == [], f"{folder}: others than without {dict(kills)}"
         shutil.rmtree(folder)
         total, studies, starts = total + kills, studies + 1, starts + count
-        elapsed = time.monotonic() - began
+        seconds = time.monotonic() - end + 60 * MINUTES
         counts = ", ".join(f"{total[kind]} x {kind}" for kind in KINDS)
         with capsys.disabled():
             print(
-                f"\nsoak: seed {SEED:.0f}, {studies} studies in {starts} starts, {elapsed:.0f} s; {counts}", flush=True
+                f"\nsoak: {studies} studies in {starts} starts, {seconds:.0f} s, seed {SEED:.0f}; {counts}", flush=True
             )
