@@ -186,7 +186,7 @@ def test_pytest_finds_the_tests(command):
     assert set(options.get("-m", "").split()) <= {*markers, "and", "or", "not"}
     tests = "".join(file.read_text() for file in (ROOT / "tests").rglob("test_*.py"))
     assert re.search(rf"def test_\w*{options.get('-k', '')}", tests)
-    assert {word for word in words if word.startswith("-")} <= {"-m", "-k", "-q"}
+    assert {word for word in words if word.startswith("-")} <= {"-m", "-k", "-q", "-s"}
 
 
 def examples():
