@@ -140,3 +140,8 @@ def test_work_grows_so_where_invalid_bytes_change_the_text_before_them(chats, ki
         assert ends[-1] == len(chat.decode_response(ids))
         work.append(decoded)
     assert work[1] <= 6 * work[0]
+
+
+def test_an_answer_without_tokens_has_no_ends():
+    """Also beside a text, as in files whose ids and texts were given apart."""
+    assert batch_ends([[]], [3], lambda answers: ["" for _ in answers]) == [[]]

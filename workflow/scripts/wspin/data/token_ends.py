@@ -89,7 +89,7 @@ def _prefix_ends(ids: list[int], total: int, decode: Callable[[list[int]], str])
 
     Of an answer with more than `PREFIXES` tokens only some of the prefixes; tokens between two of these share an end.
     """
-    stride = -(-len(ids) // PREFIXES)
+    stride = max(1, -(-len(ids) // PREFIXES))
     lengths = [min(len(decode(ids[:stop])), total) for stop in range(stride, len(ids), stride)]
     ends = [end for end in itertools.accumulate(lengths, max) for _ in range(stride)]
     return [*ends, *[total] * (len(ids) - len(ends))]
