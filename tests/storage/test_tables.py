@@ -1,5 +1,6 @@
 """Files of the study come back as they were written, or not at all."""
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -293,3 +294,15 @@ def test_numbers_that_are_not_finite_are_neither_written_nor_read(tmp_path, numb
     pq.write_table(table.set_column(place, table.schema.field(place), changed), path)
     with pytest.raises(StudyError, match=f"^{path}: t-1: rejected_logprobs: {tail}"):
         tables.read(path, "reference")
+
+
+def test_rows_of_several_shards_are_views_of_their_columns():
+    """So that a training has the answers of all shards in memory once."""
+    shards = [[[1, 2], [], [3]], [[4], [5, 6]]]
+    table = pa.table({"ids": pa.chunked_array(shards, tables.IDS)})
+    rows = tables.row_arrays(table, "ids")
+    assert [row.tolist() for row in rows] == [*shards[0], *shards[1]]
+    for row, chunk in zip((rows[0], rows[4]), table["ids"].chunks, strict=True):
+        assert np.shares_memory(row, chunk.flatten().to_numpy())
+    assert tables.row_arrays(table.slice(1, 3), "ids")[2].tolist() == [4]
+    assert tables.row_arrays(table.slice(0, 0), "ids") == []

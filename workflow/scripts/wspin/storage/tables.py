@@ -12,7 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -233,8 +233,8 @@ def read_reference(path: str | Path, count: int | None = None, **expected: Any) 
 
 def row_arrays(table: pa.Table, column: str) -> list[np.ndarray]:
     """A column of lists as one array per row, without copies."""
-    array = table[column].combine_chunks()
-    return np.split(array.flatten().to_numpy(), np.cumsum(array.value_lengths().to_numpy()))[:-1]
+    split = (np.split(of.flatten().to_numpy(), np.cumsum(of.value_lengths()))[:-1] for of in table[column].chunks)
+    return list(chain.from_iterable(split))
 
 
 def metadata(table: pa.Table, *keys: str) -> dict[str, Any]:
