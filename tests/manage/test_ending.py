@@ -13,7 +13,7 @@ import workflow
 
 from wspin.interruption import KEPT
 from wspin.manage import job_state
-from wspin.manage.ending import SILENT, failures
+from wspin.manage.ending import ABSENT, SILENT, failures
 
 SHARDS = [f"results/two/spin/ite2/generations/0{i}.parquet" for i in range(2)]
 LOGS = [f"results/two/logs/generate/spin/ite2/0{i}.log" for i in range(2)]
@@ -55,6 +55,13 @@ def test_a_failed_job_is_one_line(tmp_path, log, error):
     assert list(failures([job(tmp_path, log)])) == [
         f"failed: train: results/spin/ite0/model (log: {tmp_path}/log): {error}"
     ]
+
+
+def test_a_job_that_never_started_has_no_log(tmp_path):
+    """As where sbatch refuses it."""
+    failed = job(tmp_path, "")
+    (tmp_path / "log").unlink()
+    assert list(failures([failed])) == [f"failed: train: results/spin/ite0/model (log: {tmp_path}/log): {ABSENT}"]
 
 
 def test_of_a_group_the_job_with_the_error_failed(tmp_path):

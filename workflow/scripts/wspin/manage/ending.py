@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Collection, Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
@@ -20,6 +21,7 @@ from .job_state import error_of, tail
 from .model_card import refresh_cards
 
 SILENT = "no error in it: killed, out of memory or out of time"
+ABSENT = "there is none: the job did not start; the lines above may say why"  # sbatch refused it
 
 
 class Ending:
@@ -83,4 +85,5 @@ def failures(failed: Collection[Any]) -> Iterator[str]:
             error = error_of(tail(log)) if log else ""
             if error or not job.is_group():  # of a group, the job that failed
                 place = f"{one.rule.name}: {files[0]}" if files else one.rule.name
-                yield one_line(f"failed: {place} (log: {log or 'none'}): {error or SILENT}")
+                silent = ABSENT if log and not Path(log).exists() else SILENT
+                yield one_line(f"failed: {place} (log: {log or 'none'}): {error or silent}")
