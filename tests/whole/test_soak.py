@@ -1,4 +1,4 @@
-"""A small study from nothing again and again, killed in every way at random times: each ends as one left in peace.
+"""A small study from nothing again and again, killed in every way at random times: each ends as an uninterrupted one.
 
 It takes the minutes of SOAK_MINUTES, 20 by default; SOAK_SEED draws other kills. `-s` shows the counts as they grow.
 """
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.soak
 MINUTES, SEED = (float(os.environ.get(name, default)) for name, default in (("SOAK_MINUTES", 20), ("SOAK_SEED", 0)))
 SHORTEST, LONGEST = 3.0, 40.0  # seconds between a start or a kill and the next kill
 SHARE = 0.25  # of a study's own time: the longest gap, where that is longer, so that kills come in all of its stages
-MOST = 12  # kills of a study; then it is left in peace
+MOST = 12  # kills of a study; then it runs to its end
 PATIENCE = 1800  # seconds for what has been told to end, and for a whole start, on a busy machine
 
 # What happens to a run; all but the death of one job end it.
@@ -99,10 +99,10 @@ def finish(folder, gaps, rng):
             run.kill()
 
 
-def test_every_killed_study_ends_as_one_left_in_peace(tmp_path, capsys):
+def test_every_killed_study_ends_as_an_uninterrupted_one(tmp_path, capsys):
     rng, total, studies, starts, began = random.Random(SEED), Counter(), 0, 0, time.monotonic()
-    finish(tmp_path / "in peace", lambda: None, rng)
-    expected, longest = results(tmp_path / "in peace"), max(LONGEST, SHARE * (time.monotonic() - began))
+    finish(tmp_path / "uninterrupted", lambda: None, rng)
+    expected, longest = results(tmp_path / "uninterrupted"), max(LONGEST, SHARE * (time.monotonic() - began))
     assert {"spin/ite1/model/model.safetensors", "wspin/ite1/weights/00.parquet", "tables/scores.md"} <= set(expected)
     end = time.monotonic() + 60 * MINUTES
 
