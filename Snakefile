@@ -86,8 +86,7 @@ onstart:
         for job in workflow.dag.needrun_jobs():
             check_job([*job.output, *job.log], job.benchmark)
         start_on_slurm(workflow, logger)
-        ENDING.driver = show_driver()  # `status` tells this process from jobs that run on without it
-        ENDING.stop_on_sigterm(workflow.scheduler)
+        ENDING.start(workflow.scheduler)
     except (StudyError, OSError) as error:
         sys.exit(error_line(error))
     write_yaml(f"{PATHS.results}/config.yaml", config["resolved"])

@@ -18,7 +18,7 @@ from wspin.iteration import Iteration
 from wspin.manage.ending import Ending
 from wspin.manage.slurm_limits import start_on_slurm
 from wspin.storage.files import digest, sha256, write_yaml
-from wspin.storage.locks import show_alive, show_driver
+from wspin.storage.locks import show_alive
 from wspin.storage.permissions import check_job, error_line
 from wspin.study.files import GOLD, PREFERENCE_SIDES, alternatives, shown
 from wspin.study.launch import Launch

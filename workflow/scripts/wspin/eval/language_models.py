@@ -54,7 +54,7 @@ def _backend(model: Any, settings: EvalSettings) -> tuple[type, dict[str, Any]]:
 
     from .shared_prefix import SharedPrefixLM
 
-    logging.getLogger(HFLM.__module__).setLevel(logging.ERROR)  # it notes that the model is loaded already, twice
+    logging.getLogger(HFLM.__module__).addFilter(_is_news)
     options: dict[str, Any] = {"batch_size": settings.batch_size}
     options["softmax_dtype"] = "float32"  # lm-eval would normalise in the precision of the products
     if "bfloat16" in (settings.autocast, str(model.dtype).removeprefix("torch.")):
@@ -65,6 +65,11 @@ def _backend(model: Any, settings: EvalSettings) -> tuple[type, dict[str, Any]]:
         print(f"eval: {reason}; every choice is read with its context, by lm-eval's own passes", flush=True)
         return HFLM, options
     return SharedPrefixLM, options | {"token_budget": settings.token_budget}
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether lm-eval says more than that it is given a model that is loaded already, which it says twice."""
+    return "`pretrained`" not in record.getMessage()
 
 
 def vllm_model(folder: str | Path, settings: EvalSettings, dtype: Precision = "float32") -> Any:

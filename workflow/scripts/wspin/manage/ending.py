@@ -16,6 +16,7 @@ from typing import Any, TextIO
 
 from wspin.escaping import one_line
 from wspin.interruption import KEPT
+from wspin.storage.locks import show_driver
 
 from .job_state import error_of, tail
 from .model_card import refresh_cards
@@ -51,11 +52,13 @@ class Ending:
         print(f"results in {results}/")
         refresh_cards(results)
 
-    def stop_on_sigterm(self, scheduler: Any) -> None:
-        """After SIGTERM no more jobs start, and the run ends with those that run; `scheduler`: Snakemake's.
+    def start(self, scheduler: Any) -> None:
+        """Before the first job: show that this process starts jobs, and take SIGTERM; `scheduler`: Snakemake's.
 
-        Its own handler waits for a lock that the main thread, in which it runs, may hold: the run would hang for ever.
+        After SIGTERM no more jobs start, and the run ends with those that run. Snakemake's own handler waits for a lock
+        that the main thread, in which it runs, may hold: the run would hang for ever.
         """
+        self.driver = show_driver()
         signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=scheduler.exit_gracefully).start())
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
