@@ -1,6 +1,7 @@
 """What the tests share: a small model made from scratch, and the study's own configuration."""
 
 import os
+import signal
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", HF_HUB_DISABLE_PROGRESS_BARS="1")
@@ -14,6 +15,8 @@ ROOT = Path(__file__).parent.parent
 
 hypothesis.settings.register_profile("tests", deadline=None, database=None, derandomize=True)
 hypothesis.settings.load_profile("tests")
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it, and so would all programs
 
 
 def pytest_collection_modifyitems(items):
