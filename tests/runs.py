@@ -76,7 +76,7 @@ class Run:
 def results(folder: Path) -> dict[str, str]:
     """Hash of every result: all but logs, what is hidden, and the records and cards that tell how it was made."""
     names = {file: str(file.relative_to(folder / DEMO)) for file in (folder / DEMO).rglob("*") if file.is_file()}
-    how, told = ("/logs/", "/benchmarks/"), ("provenance.json", "README.md")
+    how, told = ("logs/", "benchmarks/"), ("provenance.json", "README.md")
     return {
         name: hashlib.sha256(file.read_bytes()).hexdigest()
         for file, name in sorted(names.items())
