@@ -126,7 +126,7 @@ def use_one_thread() -> None:
 
 def machine(device: str = "cpu") -> list[Row]:
     """Hardware and versions, without the machine's name."""
-    facts = {"processor": _processor(), "threads": 1, "system": f"{platform.system()} {platform.machine()}"}
+    facts = {"processor": processor(), "threads": 1, "system": f"{platform.system()} {platform.machine()}"}
     facts |= {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
     if device == "cuda":
         import torch
@@ -140,7 +140,8 @@ def label(benchmark: str, device: str) -> str:
     return benchmark if device == "cpu" else f"{benchmark} on a GPU"
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The machine's processor, its cores, and its widest vectors."""
     info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     names = [line.split(":")[1].strip() for line in info.splitlines() if line.startswith("model name")]
     flags = next((line for line in info.splitlines() if line.startswith("flags")), "")

@@ -18,7 +18,7 @@ import numpy as np
 import yaml
 
 from .. import ROOT
-from ..measure import Clock, Row, in_new_process, of_command
+from ..measure import Clock, Row, in_new_process, of_command, processor
 from .memory import resident
 from .preparation import EOS, SHAPE, pieces
 from .shapes import GENERATED, HUMAN, PROMPT
@@ -67,6 +67,7 @@ def run(quick: bool, device: str) -> Iterator[Row]:
                 print(f"bench: scale {study.prompts:,}: {step}", file=sys.stderr, flush=True)
                 yield from _rows(step, f"{study.prompts:,} prompts", {"count": study.prompts, **quantities})
         yield from _rows("differences", f"{case.models} models", differences(Path(folder), case))
+    yield Row("scale", "machine", "", 0, "processor", processor())
 
 
 def _rows(step: str, size: str, quantities: dict[str, float]) -> Iterator[Row]:

@@ -222,7 +222,9 @@ def _scale(numbers: Numbers) -> str:
         cells = (f"{seconds[-1]:.1f}", more[0], f"{peak[-1] / 1e9:.2f}", more[1], f"{limit[-1] / 1e9:.0f}")
         rows.append((name, *cells))
     head = ("", "CPU-seconds", "ms a prompt more", "peak GB", "KB a prompt more", "GB of `resources`")
-    return "\n\n".join([text.SCALE, *([table(head, rows)] if rows else [])])
+    machine = numbers.single("scale", "machine", "processor")
+    parts = [table(head, rows), f"The machine of this section: {machine}."] if rows else []
+    return "\n\n".join([text.SCALE, *parts])
 
 
 def _workflow(numbers: Numbers) -> str:
