@@ -18,6 +18,7 @@ import torch
 import update
 import workflow
 import yaml
+from faults import test_kills
 
 import exchange
 from wspin.config import document
@@ -272,6 +273,16 @@ def test_the_table_of_inputs_is_that_of_the_cases():
     kinds = {kind: len(cases) for kind, cases in inputs.all_cases()}
     assert sum(kinds.values()) >= 150
     assert kinds.keys() >= {"config", "rows", "models", "tokenizers", "templates", "files", "states"}
+
+
+def test_the_page_of_faults_has_every_stage_and_nothing_lost():
+    """`make faults` and `python tests/update.py` renew it."""
+    page = (ROOT / "docs/robustness.md").read_text()
+    rows = re.findall(r"^\| ([\w :-]+) \| (\d+) \| (\d+) \| (\d+) \|$", page, re.MULTILINE)
+    tried = {name.removeprefix("kill -9: "): int(number) for name, number, _, _ in rows}
+    assert tried.keys() == {*test_kills.STAGES, "interruptions", "storage", "bad inputs", "all"}
+    assert sum(tried[stage] for stage in test_kills.STAGES) >= 500
+    assert {lost for *_, lost in rows} == {"0"}
 
 
 def test_the_table_of_attacks_is_that_of_the_tests():
