@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 LIBRARY = Path(__file__).parent.parent / "workflow/scripts/wspin"
-GROUND = ("errors", "credentials", "escaping", "rng", "progress", "templates", "iteration", "interruption")
+GROUND = ("errors", "credentials", "escaping", "garbage", "rng", "progress", "templates", "iteration", "interruption")
 
 # What every room may import, besides itself and the ground.
 ALLOWED = {

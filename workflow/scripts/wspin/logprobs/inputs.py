@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from wspin.data.chat import ChatTokenizer
 from wspin.engine.packing import Item
+from wspin.garbage import uncollected
 from wspin.storage import tables
 
 
@@ -38,6 +39,7 @@ class ScoringInputs:
     sides: dict[str, list[Tokens]]
     metadata: dict[str, Any]
 
+    @uncollected()
     def items(self, chat: ChatTokenizer) -> list[Item]:
         """One item per prompt with all its answers, in the order of the sides."""
         prompts = [np.array(ids, dtype=np.int32) for ids in chat.batch_prompt_ids(self.rows["prompt"].to_pylist())]
@@ -55,6 +57,7 @@ class ScoringInputs:
         return columns
 
 
+@uncollected()
 def iteration_answers(
     rows: pa.Table, generations: str, replayed: Sequence[str], chat: ChatTokenizer, opponent: dict[str, Any]
 ) -> ScoringInputs:
@@ -75,6 +78,7 @@ def iteration_answers(
     return ScoringInputs(rows, sides, _tokenizer_metadata(chat) | metadata)
 
 
+@uncollected()
 def preference_answers(rows: pa.Table, chat: ChatTokenizer) -> ScoringInputs:
     """Chosen and rejected answers of preference pairs, EOS included."""
     texts = {side: rows[side].to_pylist() for side in tables.SIDES}
@@ -84,6 +88,7 @@ def preference_answers(rows: pa.Table, chat: ChatTokenizer) -> ScoringInputs:
     return ScoringInputs(rows, sides, _tokenizer_metadata(chat) | hashes)
 
 
+@uncollected()
 def scorer_answers(
     rows: pa.Table, column: str, generations: Sequence[str], chat: ChatTokenizer, tokenizer: str, context: int
 ) -> ScoringInputs:

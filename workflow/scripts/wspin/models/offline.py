@@ -7,27 +7,28 @@ import gc
 import os
 import sys
 
+from wspin.garbage import uncollected
+
 UNUSED = ("sklearn", "scipy", "datasets")  # for assisted decoding, object detection, and a type check in the Trainer
 
 
 def import_transformers() -> None:
     """Import torch and transformers without `UNUSED`; does nothing if transformers is imported already.
 
-    These look uninstalled only meanwhile: lm-eval imports some of them later. The garbage collector is off meanwhile:
-    modules are not garbage, and scanning them takes a fifth of the import.
+    These look uninstalled only meanwhile: lm-eval imports some of them later. Scanning modules for garbage, which they
+    are not, would take a fifth of the import.
     """
     if "transformers" in sys.modules:
         return
     hidden = [name for name in UNUSED if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # None in sys.modules makes an import fail
-    gc.disable()
     try:
-        from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
-        from transformers.utils import is_datasets_available
+        with uncollected():
+            from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
+            from transformers.utils import is_datasets_available
 
-        is_datasets_available()  # cached, for the Trainer's check
+            is_datasets_available()  # cached, for the Trainer's check
     finally:
-        gc.enable()
         for name in hidden:
             sys.modules.pop(name, None)
     gc.freeze()
