@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..measure import Clock, Row, interleaved
+from ..measure import Clock, Row, interleaved, processor
 from .shapes import GENERATED, HUMAN, PROMPT, Lengths, Shape
 
 ROWS, ROUNDS = 10_000, 3
@@ -27,6 +27,7 @@ def run(quick: bool, device: str) -> Iterator[Row]:
         yield Row("preparation", "shard", "", 0, "tokens", shard.count)
         contenders = {"ours": shard.prepare, "the tokenizer alone": shard.encode}
         yield from interleaved("preparation", "shard", contenders, 1 if quick else ROUNDS)
+        yield Row("preparation", "machine", "", 0, "processor", processor())
 
 
 def pieces(chat: Any, lengths: Lengths, count: int) -> list[str]:

@@ -203,7 +203,14 @@ def _preparation(numbers: Numbers) -> str:
         (name, numbers.of("preparation", "shard", name, "cpu_seconds").text())
         for name in numbers.contenders("preparation", "shard")
     ]
-    return "\n\n".join([text.PREPARATION, *([table(("", "CPU-seconds"), rows)] if rows else [])])
+    parts = [table(("", "CPU-seconds"), rows), *_own_machine(numbers, "preparation")] if rows else []
+    return "\n\n".join([text.PREPARATION, *parts])
+
+
+def _own_machine(numbers: Numbers, benchmark: str) -> list[str]:
+    """A sentence on the machine of a section that is measured by itself."""
+    machine = numbers.single(benchmark, "machine", "processor")
+    return [f"The machine of this section: {machine}."] if machine else []
 
 
 def _scale(numbers: Numbers) -> str:
@@ -222,8 +229,7 @@ def _scale(numbers: Numbers) -> str:
         cells = (f"{seconds[-1]:.1f}", more[0], f"{peak[-1] / 1e9:.2f}", more[1], f"{limit[-1] / 1e9:.0f}")
         rows.append((name, *cells))
     head = ("", "CPU-seconds", "ms a prompt more", "peak GB", "KB a prompt more", "GB of `resources`")
-    machine = numbers.single("scale", "machine", "processor")
-    parts = [table(head, rows), f"The machine of this section: {machine}."] if rows else []
+    parts = [table(head, rows), *_own_machine(numbers, "scale")] if rows else []
     return "\n\n".join([text.SCALE, *parts])
 
 

@@ -16,7 +16,7 @@ GOALS = """\
 ## Goals
 
 A goal is a ratio of times unless it says otherwise. A gate is a counter, the same on every machine, and `make bench`
-fails with it; times warn."""
+fails with it; times warn. A section that was measured on another machine names it."""
 
 TRAINING = """\
 ## Training
@@ -156,9 +156,8 @@ PREPARATION = """\
 
 What a GPU waits for when a shard of 10,000 prompts is scored: prompts and real answers are tokenised, and the ends of
 real, new and replayed answers' tokens are found in their texts. Texts are pieces of Python's documentation in
-UltraChat's lengths. The goal of 10 CPU-seconds is out of reach while real answers are tokenised in every job: `the
-tokenizer alone` encodes prompts and real answers and does nothing else. To do better, their ids would have to be stored
-for every tokenizer of the study."""
+UltraChat's lengths. `the tokenizer alone` encodes prompts and real answers and does nothing else: to do much better,
+ids would have to be stored for every tokenizer of the study."""
 
 WORKFLOW = """\
 ## Size of a study
