@@ -32,11 +32,12 @@ PROFILE = """
 import cProfile, json, pstats, sys
 from snakemake.cli import main
 
+code = 0
 with cProfile.Profile() as profile:
     try:
         main(sys.argv[2:])
-    except SystemExit:
-        pass
+    except SystemExit as end:
+        code = end.code
 
 
 def of_the_study(function):
@@ -50,6 +51,7 @@ for function, (_, _, seconds, _, callers) in pstats.Stats(profile).stats.items()
         outside = (edge for caller, edge in callers.items() if not of_the_study(caller) or caller[2] == "<module>")
         own += sum(edge[3] for edge in outside)
 json.dump({"own_share": own / total}, open(sys.argv[1], "w"))
+sys.exit(code)
 """
 
 
