@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,39 +31,101 @@ def write_records(study):
             provenance.write_record(path, entry)
 
 
+@pytest.fixture
+def moved(study, monkeypatch):
+    """A study that was copied, of which a setting was edited since: without `.snakemake`, and with other times."""
+    write_records(study)
+    study = workflow.Repository(shutil.move(study.folder, study.folder.parent / "moved"), study.configfiles)
+    shutil.rmtree(study.folder / ".snakemake")
+    for age, path in enumerate(sorted((study.folder / RESULTS).rglob("*"), reverse=True)):
+        os.utime(path, (1.7e9 + age, 1.7e9 + age))
+    monkeypatch.chdir(study.folder)
+    return study.overlay({"results": RESULTS, "arms": {"spin2": {"train": {"beta": 0.3}}}})
+
+
+def adopt(study, capsys):
+    """The lines on results that were made otherwise, and the total."""
+    manage.main(["adopt", "--configfile", *study.configfiles])
+    *others, total = capsys.readouterr().out.splitlines()
+    return sorted(others), total
+
+
+OTHERS = [f"{RESULTS}/spin2/ite{k}/model: made with --beta 0.2, now --beta 0.3" for k in range(4)]
+
+
 @pytest.mark.fault(
     "storage",
     "results that were copied to another place, with other times and without `.snakemake`",
     "`make adopt` takes over what was made with the present settings; the next run makes the rest",
     "`… results adopted; … made otherwise, which the next run makes again`",
 )
-def test_copied_results_are_adopted_and_others_made_again(study, monkeypatch, capsys):
-    write_records(study)
-    study = workflow.Repository(shutil.move(study.folder, study.folder.parent / "moved"), study.configfiles)
-    shutil.rmtree(study.folder / ".snakemake")
-    for age, path in enumerate(sorted((study.folder / RESULTS).rglob("*"), reverse=True)):
-        os.utime(path, (1.7e9 + age, 1.7e9 + age))
-    edited = study.overlay({"results": RESULTS, "arms": {"spin2": {"train": {"beta": 0.3}}}})
-    monkeypatch.chdir(edited.folder)
+def test_copied_results_are_adopted_and_others_made_again(moved, capsys):
     scores = f"{RESULTS}/base/scores/slow.json"
     record = provenance.read_record(provenance.record_path(scores))
     provenance.write_record(scores, {**record, "inputs": {f"{RESULTS}/base/manifest.json": "0"}})
     provenance.record_path(f"{RESULTS}/tables/scores.csv").unlink()
     shutil.rmtree(f"{RESULTS}/spin/ite1/model")
-    manage.main(["adopt", "--configfile", *edited.configfiles])
-    *others, total = capsys.readouterr().out.splitlines()
+    others, total = adopt(moved, capsys)
     lost = (f"{RESULTS}/spin/ite1/{name}" for name in ("model", "manifest.json", "metrics.jsonl"))
-    assert sorted(others) == [
+    assert others == [
         f"{scores}: made from another {RESULTS}/base/manifest.json",
         "{}: missing, and with it the record of how {}, {} was made".format(*lost),
-        *(f"{RESULTS}/spin2/ite{k}/model: made with --beta 0.2, now --beta 0.3" for k in range(4)),
+        *OTHERS,
         f"{RESULTS}/tables/scores.csv: no record of how it was made",
     ]
     assert total == "82 results adopted; 6 made otherwise, which the next run makes again"
-    planned = edited.plan(*(f"{RESULTS}/{arm}/ite3" for arm in ("spin", "spin2")), scores)
+    planned = moved.plan(*(f"{RESULTS}/{arm}/ite3" for arm in ("spin", "spin2")), scores)
     assert planned.counts["train"] == 4
     assert scores in planned.made("eval")
     assert planned.counts["eval"] == 3
+
+
+KILLED = """
+import os, runpy, signal, sys
+from snakemake.persistence.file import FilePersistence
+
+left = int(sys.argv.pop(1))
+write_record = FilePersistence._write_record
+
+def write(*arguments):
+    global left
+    left -= 1
+    if left < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    write_record(*arguments)
+
+FilePersistence._write_record = write
+try:
+    runpy.run_module("wspin.manage.touching", run_name="__main__", alter_sys=True)
+finally:
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.faults
+@pytest.mark.fault(
+    "interruptions",
+    "kill -9 of `make adopt`",
+    "no result of other settings counts as made with the present ones; the next `make adopt` ends as usual",
+    "`Error: Directory cannot be locked.`",
+)
+@pytest.mark.parametrize("written", [40, sys.maxsize])
+def test_a_killed_adoption_takes_nothing_over_that_was_made_otherwise(moved, monkeypatch, capsys, written):
+    """Killed when so many results had been taken over, or all."""
+    run = subprocess.run
+
+    def killed(command, **options):
+        module = command.index("wspin.manage.touching") if "wspin.manage.touching" in command else None
+        return run([*command[:1], "-c", KILLED, str(written), *command[module + 1 :]] if module else command, **options)
+
+    monkeypatch.setattr(adoption.subprocess, "run", killed)
+    with pytest.raises(StudyError, match=r"^snakemake --touch"):
+        adopt(moved, capsys)
+    monkeypatch.undo()
+    monkeypatch.chdir(moved.folder)
+    assert {f"{RESULTS}/spin2/ite{k}/model" for k in range(4)} <= set(moved.plan("all").made("train"))
+    moved.run("--unlock")
+    assert adopt(moved, capsys) == (OTHERS, "85 results adopted; 4 made otherwise, which the next run makes again")
 
 
 def test_a_source_of_the_name_of_its_result_is_no_earlier_place(tmp_path, monkeypatch):

@@ -23,7 +23,7 @@ from wspin.study.paths import StudyPaths
 from wspin.study.rule_flags import RuleFlags
 
 Command = dict[str, list[str]]  # flag -> its values; "" -> the sub-command
-OTHER_FLAGS = "made with other flags"  # a param that no job has
+SCRIPTS = Path(__file__).parents[2]
 RENAMED = {"--teacher": "--positive-logprobs"}  # flags of earlier versions -> the present ones
 TIME = re.compile(r"^\[\w{3} \w{3} +\d+ [\d:]+ \d{4}\]$", re.MULTILINE)  # precedes every job that Snakemake prints
 ERROR = re.compile(r"^(?=\w*(?:Error|Exception)\b)", re.MULTILINE)  # where Snakemake's last message begins
@@ -51,11 +51,10 @@ def adopt(configfiles: Sequence[str]) -> Iterator[str]:
     begun = [job for job in planned_jobs(configfiles) if any(map(os.path.exists, job.outputs))]
     jobs = [job for job in begun if os.path.exists(job.outputs[0])]  # beside or in which the record lies
     differences = {job.outputs[0]: difference(job, paths) for job in jobs}
-    _snakemake(configfiles, "--touch")
+    others = [job for job in jobs if differences[job.outputs[0]]]
+    _touch(configfiles, [output for job in others for output in job.outputs])
     for path in Path(f"{paths.results}/benchmarks").rglob("*.tsv"):
         path.touch()  # Snakemake compares their times as those of outputs
-    others = [job for job in jobs if differences[job.outputs[0]]]
-    _mark([output for job in others for output in job.outputs])
     for job in others:
         yield f"{job.outputs[0]}: {differences[job.outputs[0]]}"
     for job in begun:
@@ -142,23 +141,23 @@ def _different_flag(recorded: Command, job: PlannedJob, paths: StudyPaths) -> st
     return next(filter(is_compared, different), None)
 
 
-def _snakemake(configfiles: Sequence[str], *options: str) -> str:
-    """What Snakemake prints with these options for all jobs. Raises `StudyError` if it fails."""
+def _touch(configfiles: Sequence[str], others: Sequence[str]) -> None:
+    """Renew times and metadata of all results; these others get metadata that no flags fit."""
+    _snakemake(configfiles, "--touch", module="wspin.manage.touching", told="\n".join(others))
+
+
+def _snakemake(configfiles: Sequence[str], *options: str, module: str = "snakemake", told: str = "") -> str:
+    """What Snakemake prints with these options for all jobs. Raises `StudyError` if it fails.
+
+    `module`: which runs it, and is told something on its standard input.
+    """
     overlays = ["--configfile", *configfiles] if configfiles else []
-    command = [sys.executable, "-m", "snakemake", "--profile", "local", "--forceall", *options, "all", *overlays]
-    done = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    environment = {**os.environ, "PYTHONPATH": str(SCRIPTS)}
+    command = [sys.executable, "-m", module, "--profile", "local", "--forceall", *options, "all", *overlays]
+    done = subprocess.run(
+        command, text=True, input=told, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+    )
     if done.returncode:
         *_, reason = ERROR.split(done.stdout)
         raise StudyError(f"snakemake {options[0]}: {' '.join(reason.split())}")
     return done.stdout
-
-
-def _mark(outputs: list[str]) -> None:
-    """Give outputs metadata that no job's params equal."""
-    from snakemake.persistence.file import FilePersistence
-
-    persistence = FilePersistence(nolock=True, path=Path(".snakemake"))
-    for output in outputs:
-        record = persistence._read_record(output)
-        record.params = [OTHER_FLAGS]
-        persistence._write_record(output, record)
