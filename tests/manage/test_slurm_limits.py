@@ -67,9 +67,22 @@ def test_jobs_that_may_wait_for_ever_are_a_warning_for_each_rule(start):
     assert watched
 
 
-def test_a_partition_that_is_not_there_stops_the_run(start):
-    with pytest.raises(StudyError, match=r"train: found partition 'h100', expected one of this cluster \(cpu, gpu, lo"):
-        start(CPU, ("train", GPU | {"slurm_partition": "h100"}))
+@pytest.mark.parametrize(
+    ("asked", "line"),
+    [
+        ({"slurm_partition": "h100"}, "partition: expected one of cpu, gpu, long, found 'h100'"),
+        ({"slurm_account": "lap"}, "account: expected one of lab, root, found 'lap'"),
+        ({"qos": "shrot"}, "QOS: expected one of crowded, normal, short, found 'shrot'"),
+    ],
+)
+def test_what_sbatch_would_refuse_stops_the_run(start, asked, line):
+    """Each attempt of each job would be refused within a second."""
+    with pytest.raises(StudyError, match=f"^train: {line}, which SLURM refuses; correct the profile$"):
+        start(CPU, ("train", GPU | asked))
+
+
+def test_accounts_and_qos_are_known_in_any_letters(start):
+    assert start(("train", GPU | {"slurm_account": "Lab", "qos": "Normal", "runtime": 5})) == ([], True)
 
 
 def test_jobs_of_another_cluster_are_not_measured_by_this_one(start):

@@ -61,7 +61,7 @@ def test_partitions_that_the_cluster_lacks_are_named(complaints):
     lines = complaints(Cluster({"batch": Rules("batch")}))
     assert len(lines) == 6
     assert lines[0] == (
-        "resources.data: found partition 'cpu', expected one of this cluster (batch); name it in the profile"
+        "resources.data: partition: expected one of batch, found 'cpu', which SLURM refuses; correct the profile"
     )
 
 

@@ -74,7 +74,7 @@ def test_the_first_limit_on_jobs_counts(cluster, asked, limit):
 def test_a_partition_that_is_not_there_is_a_line(cluster):
     assert list(cluster().unknown(Asked("train", "cpu,long", 1))) == []
     assert list(cluster().unknown(Asked("train", "gpu,h100", 1))) == [
-        "train: found partition 'h100', expected one of this cluster (cpu, gpu, long); name it in the profile"
+        "train: partition: expected one of cpu, gpu, long, found 'h100', which SLURM refuses; correct the profile"
     ]
 
 

@@ -54,11 +54,17 @@ class Cluster:
     qos: dict[str, Rules] = field(default_factory=dict)
 
     def unknown(self, asked: Asked) -> Iterator[str]:
-        """A line for each partition that there is not."""
-        for name in asked.partition.split(","):
-            if self.partitions and name and name not in self.partitions:
-                expected = f"expected one of this cluster ({', '.join(sorted(self.partitions))})"
-                yield f"{asked.name}: found partition {name!r}, {expected}; name it in the profile"
+        """A line for each partition, account and QOS that there is not, or not for this user."""
+        own = {rules.name for rules in self.accounts}
+        for kind, names, known in (
+            ("partition", asked.partition, self.partitions),
+            ("account", asked.account.lower(), own),  # as SLURM keeps them
+            ("QOS", asked.qos.lower(), self.qos),
+        ):
+            for name in filter(None, names.split(",") if known else ()):
+                if name not in known:
+                    expected = f"expected one of {', '.join(sorted(known))}"
+                    yield f"{asked.name}: {kind}: {expected}, found {name!r}, which SLURM refuses; correct the profile"
 
     def too_long(self, asked: Asked) -> Iterator[str]:
         """A line if the jobs ask for more minutes than they may."""
