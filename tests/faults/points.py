@@ -155,7 +155,7 @@ def warm_up() -> None:
 class Program:
     """A command line, the folder in which it runs, the folder of its results, and the address of its hub, if any.
 
-    `clock`: seconds by which the machine's clock is wrong.
+    `clock`: seconds by which the machine's clock is wrong. `flush`: seconds that its disk takes to flush a file.
     """
 
     argv: Sequence[str]
@@ -163,6 +163,7 @@ class Program:
     results: Path
     hub: str = ""
     clock: float = 0.0
+    flush: float = 0.0
 
     def run(self, point: Point | None = None) -> Run:
         """Run it in a fork, to its end or to a point."""
@@ -191,6 +192,9 @@ class Program:
         if self.clock:
             now = time.time
             time.time = lambda: now() + self.clock
+        if self.flush:
+            fsync = os.fsync
+            os.fsync = lambda fd: (time.sleep(self.flush), fsync(fd))[1]
         watch = Watch(self.results, point)
         cli.run(program.main, online=bool(self.hub))
         watch.active = False

@@ -26,19 +26,31 @@ JOB = re.compile(
     re.MULTILINE,
 )
 PINS = "config/revisions.lock.yaml"
+STATES = "states"  # of killed jobs, for `clean_state`
 PRIVATE = re.compile(r"^\..+\.[0-9a-f]{8}$")  # the folders of `whole_file`
 
 PAIRS = f"{DEMO}/exchange/pairs.jsonl"
 FETCHED = f"--revision {REVISION} --state {DEMO}/.state/fetch --output {DEMO}/hub"
 EXPORTED = f"--rows {DEMO}/data/prompts.parquet --generations {DEMO}/sft/generations/00.parquet"
 EXPORTED += f" --weights {DEMO}/wspin/ite0/weights/00.parquet --output {PAIRS}"
-COMMANDS = {  # for people, and with the hub: their outputs
+GIVEN = "given.jsonl"  # those pairs, as a study takes them over
+SHARD = f"--shard 0 --shard-size 8 --given {GIVEN}"
+ANSWERS = f"--model {DEMO}/sft/model --manifest {DEMO}/sft/manifest.json --prompts {DEMO}/data/prompts.parquet {SHARD}"
+ANSWERS += " --max-new-tokens 8 --template human-assistant --eos <|endoftext|> --max-prompt-tokens 64 --max-tokens 96"
+ANSWERS += f" --eos-on-cut false --output {DEMO}/given/generations.parquet"
+WEIGHTS = f"--rows {DEMO}/data/prompts.parquet --generations {DEMO}/sft/generations/00.parquet {SHARD} --eos-weight 1.0"
+WEIGHTS += f" --reference {DEMO}/sft/reference/00.parquet --output {DEMO}/given/weights.parquet"
+COMMANDS = {  # for people, with the hub, and in place of sampling and of a teacher: their outputs
     f"fetch.py model --hub lab/model {FETCHED}/model --output-manifest {DEMO}/hub.json": "hub/model hub.json",
     f"fetch.py data --hub lab/rows {FETCHED}/rows --splits train": "hub/rows",
+    f"fetch.py tasks --hub lab/rows {FETCHED}/tasks": "hub/tasks",
+    f"generate_given.py {ANSWERS}": "given/generations.parquet",
+    f"weigh_given.py {WEIGHTS}": "given/weights.parquet",
     f"exchange.py export --format tis-dpo {EXPORTED}": "exchange/pairs.jsonl",
     f"exchange.py import --format tis-dpo --train {PAIRS} --output {DEMO}/exchange/given": "exchange/given",
     f"manage.py cost --results {DEMO}": "tables/cost.csv tables/cost.md figures/cost.pdf",
     f"manage.py cards --results {DEMO}": "base/model/README.md dpo/model/README.md sft/model/README.md",
+    f"manage.py clean_state --results {DEMO}": "",
     f"manage.py push --results {DEMO}": "",
     "manage.py revisions --configfile unpinned.yaml": "",
 }
@@ -75,13 +87,26 @@ class Study:
         self.planned = list(planned_jobs(self.copy))
 
     def finish(self) -> None:
-        """Run every job of the study, renew the cards as Snakemake's end does, and fill the hub for the commands."""
-        for job in (*self.planned, self.job("manage.py cards")):
+        """Run every job of the study, renew the cards as Snakemake's end does, and prepare what the commands need."""
+        for job in (*self.planned, self.job("manage.py cards"), self.job("exchange.py export")):
             run = self.run(job)
             assert run.code == 0, run.output
+        shutil.move(self.folder / PAIRS, self.folder / GIVEN)
+        self._keep_states()
         self.hub.add("model", "lab/model", self.results / "base/model")
         rows = (self.results / "fetched/sft/train.parquet").read_bytes()
         self.hub.add("dataset", "lab/rows").files["data/train-00000-of-00001.parquet"] = rows
+
+    def _keep_states(self) -> None:
+        """Those of a training and of a sampling that were killed halfway, for `clean_state`."""
+        jobs = [self.job("train"), self.job("generate")]
+        for job in jobs:
+            operations = self.run(job).operations
+            self.remove(job)
+            self.run(job, points.Point(len(operations) // 2))
+        shutil.copytree(self.results / ".state", self.folder / STATES)
+        for job in jobs:
+            assert self.run(job).code == 0
 
     def job(self, name: str) -> Job:
         return next(job for job in self.jobs() if job.name == name)
@@ -91,7 +116,8 @@ class Study:
         last = {job.name: job for job in sorted(self.planned, key=lambda job: job.outputs)}
         for command, outputs in COMMANDS.items():
             program, action, *flags = command.split()
-            name, argv = f"{program} {action}", (f"workflow/scripts/{program}", action, *flags)
+            name = program if action.startswith("--") else f"{program} {action}"
+            argv = (f"workflow/scripts/{program}", action, *flags)
             last[name] = Job(name, argv, tuple(f"{DEMO}/{output}" for output in outputs.split()))
         return list(last.values())
 
@@ -107,6 +133,13 @@ class Study:
         for output in (*job.outputs, PINS):
             path = self.folder / output
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+    def reset(self, job: Job) -> None:
+        """Remove a job's outputs and all states, but those that `clean_state` is to remove."""
+        self.remove(job)
+        self.remove_hidden()
+        if "clean_state" in job.argv:
+            shutil.copytree(self.folder / STATES, self.results / ".state", symlinks=True)
 
     def remove_hidden(self) -> None:
         """Remove the states of all jobs, and what a killed `whole_file` leaves."""

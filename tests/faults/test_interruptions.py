@@ -35,8 +35,7 @@ def fresh(tiny):
 
     def removed(job):
         whole = tiny.published()
-        tiny.remove(job)
-        tiny.remove_hidden()
+        tiny.reset(job)
         return whole
 
     return removed
@@ -45,8 +44,7 @@ def fresh(tiny):
 def middle(study: Study, job: Job, number: signal.Signals) -> Point:
     """In the midst of a job's operations."""
     operations = study.run(job).operations
-    study.remove(job)
-    study.remove_hidden()
+    study.reset(job)
     return Point(len(operations) // 2, signal=number)
 
 

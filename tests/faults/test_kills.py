@@ -21,8 +21,7 @@ def drawn(job: Job, found: list[Point]) -> list[Point]:
 
 def lost(study: Study, job: Job, point: Point, whole: dict[str, str], states: set[str]) -> str:
     """What a kill at the point has cost; empty if nothing."""
-    study.remove(job)
-    study.remove_hidden()
+    study.reset(job)
     if (killed := study.run(job, point)).code != -signal.SIGKILL:
         return f"ended with {killed.code}: {killed.output}"
     if damaged := study.damaged(job, whole):
@@ -42,8 +41,7 @@ def lost(study: Study, job: Job, point: Point, whole: dict[str, str], states: se
 def test_a_killed_program_loses_nothing(tiny, stage, record_property):
     killed, losses = 0, []
     for job in (job for job in tiny.jobs() if job.stage == stage):
-        tiny.remove(job)
-        tiny.remove_hidden()
+        tiny.reset(job)
         whole_run = tiny.run(job)
         assert whole_run.code == 0, whole_run.output
         whole, states = tiny.published(), tiny.states()

@@ -4,10 +4,13 @@ import os
 import random
 import shutil
 import subprocess
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from faults.points import Operation
 from faults.stages import Job, Study
 from runs import DEMO
 
@@ -142,6 +145,34 @@ def test_a_read_only_file_system(tiny, disk, name):
     whole = outputs(job, disk)
     line = fails_until(tiny, job, disk, whole, "ro", "rw")
     assert "ead-only file system" in line, line
+
+
+@pytest.mark.faults
+@pytest.mark.fault(
+    "storage",
+    "a disk that takes long to flush a file, while a second program makes the same one",
+    "nothing gets its name before it is on the disk; the second waits, or writes the same whole file",
+    "nothing",
+)
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_slow_flush(tiny, name):
+    job, whole = tiny.job(name), tiny.published()
+    tiny.reset(job)
+    with ThreadPoolExecutor(2) as pool:
+        slow, other = pool.map(lambda seconds: tiny.program(job, flush=seconds).run(), (0.2, 0.0))
+    assert (slow.code, other.code) == (0, 0), slow.output + other.output
+    assert tiny.published() == whole
+    assert list(unflushed(slow.operations)) == []
+
+
+def unflushed(operations: Sequence[Operation]) -> Iterator[str]:
+    """What got another name before it was flushed to the disk."""
+    flushed = set()
+    for operation in operations:
+        if operation.kind == "fsync":
+            flushed.add(operation.path)
+        elif operation.kind == "rename" and operation.path not in flushed:
+            yield operation.path
 
 
 # Files that are damaged after they were written

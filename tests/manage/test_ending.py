@@ -28,7 +28,11 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).parent))
 import wspin
 print("generate: 300 of 1200 answers  4.0/s  90 s left", flush=True)
-time.sleep(600)
+try:
+    time.sleep(600)
+except KeyboardInterrupt:
+    time.sleep(1)  # programs with torch take as long to end; Snakemake has noticed the signal by then
+    raise
 """
 
 

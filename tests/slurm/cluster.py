@@ -133,6 +133,19 @@ class Cluster:
     def _start_accounting(self) -> None:
         """There is none."""
 
+    @contextlib.contextmanager
+    def forgetting(self, seconds: int) -> Iterator[None]:
+        """Within, jobs leave the controller's memory so long after their end."""
+        file = ETC / "slurm.conf"
+        before = file.read_text()
+        try:
+            file.write_text(re.sub("(?m)^MinJobAge=.*", f"MinJobAge={seconds}", before))
+            run("scontrol", "reconfigure")
+            yield
+        finally:
+            file.write_text(before)
+            run("scontrol", "reconfigure")
+
     def start(self, node: str) -> None:
         """Start the daemon of one node."""
         run("slurmd", "-N", node)

@@ -133,9 +133,9 @@ class Study:
         files = sorted((self.folder / "logs/slurm" / f"rule_{rule}").rglob("*.log"))
         return "\n".join(file.read_text(errors="replace") for file in files)
 
-    def refused(self, *targets):
+    def refused(self, *targets, options=()):
         """What a start tells that must fail."""
-        run = self.start(*targets)
+        run = self.start(*targets, options=options)
         run.finish(expect=1)
         return run.told()
 

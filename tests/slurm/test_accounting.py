@@ -1,5 +1,7 @@
 """Studies on a real SLURM with accounting: unlike nodes, partitions of 30 minutes, and few places in the queue."""
 
+import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -75,6 +77,50 @@ def test_a_training_that_would_wait_for_ever_is_told(unfinished, asked, reason, 
     assert later
     assert warning in start and bool(warning) == ("minutes, expected at most" in start)
     assert f"{in_words(reason)}, SLURM job {job}" in status(unfinished)
+
+
+def test_an_account_or_qos_that_is_not_there_stops_the_run(unfinished):
+    told = unfinished.refused(TARGET, options=["--jobs", "2", *train_with("slurm_account=lap", "qos=shrot")])
+    assert f"train: account: expected one of {accounting.ACCOUNT}" in told and "found 'lap'" in told
+    assert f"train: QOS: expected one of {accounting.NARROW}" in told and "found 'shrot'" in told
+    assert unfinished.jobs() == []
+
+
+def test_a_queue_that_forgets_ended_jobs_is_polled_more_often_or_stops_the_run(cluster, unfinished, local):
+    with cluster.forgetting(5):
+        told = unfinished.refused(TARGET, options=["--jobs", "2"])
+        assert "slurm: MinJobAge: expected 6 s or more" in told and "found 5 s" in told
+        assert unfinished.jobs() == []
+    with cluster.forgetting(100):
+        run = unfinished.start(TARGET, options=["--jobs", "2"])
+        run.finish()
+        assert "slurm: the queue is polled at least every 50 s, as MinJobAge is only 100 s" in run.told()
+    assert results(unfinished.folder) == results(local)
+
+
+def test_a_requeued_job_is_shown_as_waiting_and_a_killed_run_as_killed(unfinished, local):
+    run = unfinished.start(TARGET, options=["--jobs", "2"])
+    unfinished.suspended_training(run)
+    (number,) = [job.fields["JobId"] for job in unfinished.jobs("train")]
+    assert "1 running" in status(unfinished) and "1 queued" not in status(unfinished)
+    slurm.run("scontrol", "requeue", number)
+    run.wait_for(lambda: f"starts a requeued job again (BeginTime), SLURM job {number}" in status(unfinished))
+    run.kill()
+    assert "no Snakemake is running here, but 1 of its jobs run on" in status(unfinished)
+    slurm.run("scancel", number)
+    unfinished.unlock()
+    unfinished.start(TARGET, options=["--jobs", "2"]).finish()
+    assert results(unfinished.folder) == results(local)
+
+
+def test_a_signal_in_the_first_second_of_a_program_is_heeded(unfinished, local):
+    """It has not yet imported what loads a model."""
+    run = unfinished.start(TARGET, options=["--jobs", "2"])
+    run.wait_for(lambda: "train.py: SLURM job" in unfinished.log("train", LAST))
+    unfinished.training().send_signal(signal.SIGURG)
+    run.finish()
+    assert re.findall(r"stop requested \(SIGURG\): saved at step (\d+) of ", unfinished.slurm_log("train")) == ["1"]
+    assert results(unfinished.folder) == results(local)
 
 
 def status(study):
