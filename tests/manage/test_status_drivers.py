@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 from unfinished import MODEL, SHARD, SHARD_LOG, last_line, mark, remove, run_began, sample_a_shard, told, write
@@ -113,6 +115,17 @@ def test_a_requeued_job_waits_again(here, squeue):
     assert told()[0]["spin/ite2"]["generations"] == "1/2, running 12 %"
     squeue("")
     assert "--jobs=47" in calls.read_text().split()
+
+
+def test_a_programs_log_begins_with_its_number_in_slurm(root, tmp_path):
+    """Where a rule's shell sends what it prints to the log, and to SLURM's."""
+    log = tmp_path / "log"
+    shell = f"exec &> >(tee -i {log})\n{sys.executable} workflow/scripts/weigh.py --help"
+    array = {"SLURM_JOB_ID": "49", "SLURM_ARRAY_JOB_ID": "47", "SLURM_ARRAY_TASK_ID": "3"}
+    done = subprocess.run(["bash", "-c", shell], cwd=root, env=os.environ | array, text=True, capture_output=True)
+    assert done.stdout == log.read_text()
+    assert done.stdout.startswith(f"weigh.py: SLURM job 47_3 on {os.uname().nodename}\nusage: ")
+    assert job_state.logged_id(str(log)) == "47_3"
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ import argparse
 import gc
 import os
 import re
-import stat
 import sys
 import time
 import traceback
@@ -184,8 +183,12 @@ def run(main: Callable[[], None], online: bool = False) -> None:
 
 
 def _print_slurm_job(name: str) -> None:
-    """In SLURM, begin a program's log with the job's number: `status` finds a requeued job by it."""
+    """In SLURM, begin a program's log with the job's number: `status` finds a requeued job by it.
+
+    It goes to standard error, which is in the log too, so that the output of a command by hand is as without SLURM.
+    """
     job, array, task = (os.environ.get(f"SLURM_{part}") for part in ("JOB_ID", "ARRAY_JOB_ID", "ARRAY_TASK_ID"))
-    in_log = stat.S_ISREG(os.fstat(sys.stdout.fileno()).st_mode) if job else False
-    if in_log and os.environ.get("RANK", "0") == "0":  # of the processes of a training, the first
-        print(f"{name}: SLURM job {f'{array}_{task}' if array else job} on {os.uname().nodename}", flush=True)
+    first = os.environ.get("RANK", "0") == "0"  # of the processes of a training
+    if job and first and not sys.stderr.isatty():
+        number = f"{array}_{task}" if array else job
+        print(f"{name}: SLURM job {number} on {os.uname().nodename}", file=sys.stderr, flush=True)
