@@ -100,12 +100,17 @@ def test_a_job_that_slurm_has_started_runs(here, squeue):
     assert told()[0]["spin/ite2"]["generations"] == "1/2, running"
 
 
-def test_a_requeued_job_waits_again(here, squeue):
-    """Snakemake within the job has taken the number from its mark; the log of the first attempt begins with it."""
+@pytest.mark.parametrize("marked", [True, False])
+def test_a_requeued_job_waits_again(here, squeue, marked):
+    """Snakemake within the job has taken the number from its mark, or the mark, if it had time for that.
+
+    The log of the first attempt begins with the number.
+    """
     remove(SHARD)
     calls = squeue("47|PENDING|BeginTime\n")
     run_began(ago=60)
-    write(mark(SHARD, ago=40), json.dumps({"external_jobid": None}), ago=40)
+    if marked:
+        write(mark(SHARD, ago=40), json.dumps({"external_jobid": None}), ago=40)
     write(SHARD_LOG, "generate.py: SLURM job 47 on node1\ngenerate: 1 of 8 answers\n", ago=30)
     with contextlib.closing(show_driver()):
         rows, below = told()
@@ -115,6 +120,16 @@ def test_a_requeued_job_waits_again(here, squeue):
     assert told()[0]["spin/ite2"]["generations"] == "1/2, running 12 %"
     squeue("")
     assert "--jobs=47" in calls.read_text().split()
+
+
+def test_a_number_in_the_log_of_an_earlier_run_is_not_looked_up(here, squeue):
+    """Another cluster's may be somebody else's job here."""
+    remove(SHARD)
+    calls = squeue("47|RUNNING|None\n")
+    run_began(ago=60)
+    write(SHARD_LOG, "generate.py: SLURM job 47 on node1\n", ago=90)
+    assert told()[0]["spin/ite2"]["generations"] == "1/2"
+    assert not calls.exists()
 
 
 def test_a_programs_log_begins_with_its_number_in_slurm(root, tmp_path):

@@ -12,7 +12,7 @@ A job is the first of these that holds:
 * *interrupted* if a marker or a saved state is left, of a training, a generation or an evaluation;
 * *missing* otherwise.
 
-The job's number in SLURM is in Snakemake's mark until it starts there, and then at the beginning of its log.
+A job's number in SLURM is in Snakemake's mark until it starts there, and then at the beginning of its log.
 
 Locks may not be visible from another node. Then a job that a run has marked is running as long as its log grows.
 Nothing is written. A lock is tested by taking it for a moment; a file that vanishes meanwhile counts as absent.
@@ -84,12 +84,20 @@ class Snapshot:
         self.runs = [when for when in began if when is not None]  # a run's locks exist until it ends or is killed
         self.alive = held(DRIVER)  # whether Snakemake runs here (`locks.show_driver`); None if unknown
         self.driver = one_line(tail(DRIVER))  # its process and host
-        marked = {job: marker for job in jobs if (marker := self._marker(job))}
-        self.ids = {job: number for job, marker in marked.items() if (number := marker.slurm_id or logged_id(job.log))}
+        self.ids = {job: number for job in jobs if (number := self._slurm_id(job))}
         self.queue = queued_jobs(self.ids.values()) or {}
 
     def _marker(self, job: Job) -> Marker | None:
         return max((self.markers[path] for path in job.outputs if path in self.markers), default=None)
+
+    def _slurm_id(self, job: Job) -> str | None:
+        """A job's number in SLURM; of one that is not done, as it may have been requeued, which removes the mark."""
+        marker, logged = self._marker(job), changed(job.log)
+        if marker and marker.slurm_id:
+            return marker.slurm_id
+        in_run = logged is not None and self.runs and logged >= min(self.runs)
+        lives = marker or (in_run and not all(map(os.path.exists, job.outputs)))
+        return logged_id(job.log) if lives else None
 
     def state(self, job: Job) -> JobState:
         marker = self._marker(job)
