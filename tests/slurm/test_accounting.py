@@ -106,7 +106,7 @@ def test_a_requeued_job_is_shown_as_waiting_and_a_killed_run_as_killed(unfinishe
     slurm.run("scontrol", "requeue", number)
     run.wait_for(lambda: f"starts a requeued job again (BeginTime), SLURM job {number}" in status(unfinished))
     run.kill()
-    assert "no Snakemake is running here, but 1 of its jobs run on" in status(unfinished)
+    assert "it was killed, but 1 of its jobs run on" in status(unfinished)
     slurm.run("scancel", number)
     unfinished.unlock()
     unfinished.start(TARGET, options=["--jobs", "2"]).finish()
