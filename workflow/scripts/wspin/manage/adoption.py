@@ -23,7 +23,7 @@ from wspin.study.paths import StudyPaths
 from wspin.study.rule_flags import RuleFlags
 
 Command = dict[str, list[str]]  # flag -> its values; "" -> the sub-command
-SCRIPTS = Path(__file__).parents[2]
+SCRIPTS = str(Path(__file__).parents[2])
 RENAMED = {"--teacher": "--positive-logprobs"}  # flags of earlier versions -> the present ones
 TIME = re.compile(r"^\[\w{3} \w{3} +\d+ [\d:]+ \d{4}\]$", re.MULTILINE)  # precedes every job that Snakemake prints
 ERROR = re.compile(r"^(?=\w*(?:Error|Exception)\b)", re.MULTILINE)  # where Snakemake's last message begins
@@ -152,7 +152,8 @@ def _snakemake(configfiles: Sequence[str], *options: str, module: str = "snakema
     `module`: which runs it, and is told something on its standard input.
     """
     overlays = ["--configfile", *configfiles] if configfiles else []
-    environment = {**os.environ, "PYTHONPATH": str(SCRIPTS)}
+    places = filter(None, (SCRIPTS, os.environ.get("PYTHONPATH")))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
     command = [sys.executable, "-m", module, "--profile", "local", "--forceall", *options, "all", *overlays]
     done = subprocess.run(
         command, text=True, input=told, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False

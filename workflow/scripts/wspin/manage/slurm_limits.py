@@ -49,7 +49,7 @@ def asked_for(rule: str, resources: Any, qos: str | None) -> Asked:
     """What the jobs of a rule ask for at first; `qos`: the run's, which sbatch gets behind their own."""
     partition, account, own = (str(resources.get(key) or "") for key in ("slurm_partition", "slurm_account", "qos"))
     minutes = resources.get("runtime")
-    return Asked(rule, partition, minutes if isinstance(minutes, int) else 0, account, qos or own)
+    return Asked(rule, partition, minutes if isinstance(minutes, int) else 0, account.lower(), (qos or own).lower())
 
 
 def is_here(resources: Any) -> bool:

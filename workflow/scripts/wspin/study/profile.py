@@ -32,7 +32,8 @@ def asked_of_slurm(study: Study, profile: dict[str, Any]) -> Iterator[Asked]:
             minutes = given["runtime"] if isinstance(given["runtime"], int) else 0  # Snakemake takes 12h too
             keys = ("slurm_partition", "slurm_account", "qos")
             partition, account, qos = (str(given.get(key) or "") for key in keys)
-            yield Asked(f"resources.{stage}", partition, minutes, account, str(profile.get("slurm-qos") or qos))
+            qos = str(profile.get("slurm-qos") or qos)
+            yield Asked(f"resources.{stage}", partition, minutes, account.lower(), qos.lower())
 
 
 def _mapping(value: Any) -> dict[str, Any]:

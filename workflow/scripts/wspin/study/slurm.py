@@ -18,7 +18,10 @@ TIME = re.compile(r"(?:(\d{1,6})-)?(\d{1,6}):(\d\d):(\d\d)")  # days-hours:minut
 
 
 class Asked(NamedTuple):
-    """What the jobs of a rule or a stage ask for; `partition` may be several, separated by commas."""
+    """What the jobs of a rule or a stage ask for; `partition` may be several, separated by commas.
+
+    `account` and `qos` are in lower case, as SLURM keeps them.
+    """
 
     name: str
     partition: str
@@ -58,8 +61,8 @@ class Cluster:
         own = {rules.name for rules in self.accounts}
         for kind, names, known in (
             ("partition", asked.partition, self.partitions),
-            ("account", asked.account.lower(), own),  # as SLURM keeps them
-            ("QOS", asked.qos.lower(), self.qos),
+            ("account", asked.account, own),
+            ("QOS", asked.qos, self.qos),
         ):
             for name in filter(None, names.split(",") if known else ()):
                 if name not in known:
