@@ -48,7 +48,7 @@ class Goal:
 
 
 def goals(numbers: Numbers) -> list[Goal]:
-    parts = (_work, _training, _weighing, _generating, _evaluation, _preparation, _scale, _memory, _workflow)
+    parts = (_work, _training, _weighing, _generating, _evaluation, _preparation, _scale, _rules, _memory, _workflow)
     return [goal for part in parts for goal in part(numbers)]
 
 
@@ -169,6 +169,15 @@ def _scale(numbers: Numbers) -> Iterator[Goal]:
         peak, limit = (numbers.of("scale", case, largest, quantity) for quantity in ("bytes", "limit_bytes"))
         share = peak / limit * (PROCESSES if case == "items" else 1)
         yield Goal(f"{name}: peak memory / `resources`", share, 1.0, at_least=False, gated=True)
+
+
+def _rules(numbers: Numbers) -> Iterator[Goal]:
+    stages = [stage for stage in numbers.cases("rules") if stage != "machine"]
+    peaks, limits = ([numbers.of("rules", stage, "", name) for stage in stages] for name in ("bytes", "limit_bytes"))
+    shares = [peak / limit for peak, limit in zip(peaks, limits, strict=True)]
+    largest = max(shares, key=lambda share: share.median, default=Spread(()))
+    name = "50,000 prompts through the rules: peak memory / `resources`, of the stage with the most"
+    yield Goal(name, largest, 1.0, at_least=False, gated=True)
 
 
 def _memory(numbers: Numbers) -> Iterator[Goal]:

@@ -54,6 +54,7 @@ def page(numbers: Numbers) -> str:
     ]
     sections += [
         _scale(numbers),
+        _rules(numbers),
         _memory(numbers),
         _growth(numbers),
         _work(numbers),
@@ -231,6 +232,19 @@ def _scale(numbers: Numbers) -> str:
     head = ("", "CPU-seconds", "ms a prompt more", "peak GB", "KB a prompt more", "GB of `resources`")
     parts = [table(head, rows), *_own_machine(numbers, "scale")] if rows else []
     return "\n\n".join([text.SCALE, *parts])
+
+
+def _rules(numbers: Numbers) -> str:
+    rows = []
+    for stage in (stage for stage in numbers.cases("rules") if stage != "machine"):
+        jobs, seconds, peak, limit = (
+            numbers.of("rules", stage, "", quantity).median
+            for quantity in ("jobs", "cpu_seconds", "bytes", "limit_bytes")
+        )
+        rows.append((stage, f"{jobs:.0f}", f"{seconds:.1f}", f"{peak / 1e9:.2f}", f"{limit / 1e9:.0f}"))
+    head = ("stage", "jobs", "CPU-seconds", "peak GB", "GB of `resources`")
+    parts = [table(head, rows), *_own_machine(numbers, "rules")] if rows else []
+    return "\n\n".join([text.RULES, *parts])
 
 
 def _workflow(numbers: Numbers) -> str:

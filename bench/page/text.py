@@ -120,6 +120,14 @@ its job. A prompt more: the difference to 2,500 prompts. Training items: all pai
 job's is for all of its processes and the model. Differences: 16 models against one of them, six suites of 28,659
 documents, 10,000 draws of the bootstrap."""
 
+RULES = """\
+### Through the rules
+
+50,000 prompts through Snakemake's rules, from nothing to the second iteration of an arm and its table of weights, with
+minute models (one layer, hidden size 32) and short texts: sums of two to four numbers, answers of at most 8 tokens.
+Rows, shards of 10,000 and files are those of a study of that size. The CPU-seconds of all programs of a stage, and the
+peak resident memory of its largest one."""
+
 MEMORY = """\
 ## Memory
 
