@@ -1,6 +1,6 @@
 """Run benchmarks and write docs/benchmarks.csv, .md and .svg; see `make bench`.
 
-python -m bench                    # all of them, about three quarters of an hour
+python -m bench                    # all of them, about an hour
 python -m bench training memory    # two of them; the numbers of the others stay
 python -m bench --quick            # a smoke test in a minute; writes nothing
 python -m bench --device cuda      # training, scoring and evaluation on a GPU, in bfloat16; TRL if it is installed
