@@ -4,16 +4,18 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import workflow
+from snakemake.persistence.file import FilePersistence
 
 import fetch
 import manage
 from wspin.errors import StudyError
-from wspin.manage import adoption
+from wspin.manage import adoption, marks
 from wspin.manage.adoption import PlannedJob, difference, parse_command
 from wspin.storage import provenance
 from wspin.study.rule_flags import RuleFlags
@@ -84,21 +86,24 @@ KILLED = """
 import os, runpy, signal, sys
 from snakemake.persistence.file import FilePersistence
 
-left = int(sys.argv.pop(1))
-write_record = FilePersistence._write_record
+moment, result = sys.argv.pop(1), sys.argv.pop(1)
+started, write_record = FilePersistence.started, FilePersistence._write_record
 
-def write(*arguments):
-    global left
-    left -= 1
-    if left < 0:
+def die_if(now, output):
+    if (now, output) == (moment, result):
         os.kill(os.getpid(), signal.SIGKILL)
-    write_record(*arguments)
 
-FilePersistence._write_record = write
-try:
-    runpy.run_module("wspin.manage.touching", run_name="__main__", alter_sys=True)
-finally:
-    os.kill(os.getpid(), signal.SIGKILL)
+def start(persistence, job, *more):
+    die_if("touched", job.output[0])
+    started(persistence, job, *more)
+
+def write(persistence, output, record):
+    die_if("known as incomplete", output)
+    write_record(persistence, output, record)
+    die_if("recorded", output)
+
+FilePersistence.started, FilePersistence._write_record = start, write
+runpy.run_module("wspin.manage.marks", run_name="__main__", alter_sys=True)
 """
 
 
@@ -109,23 +114,38 @@ finally:
     "no result of other settings counts as made with the present ones; the next `make adopt` ends as usual",
     "`Error: Directory cannot be locked.`",
 )
-@pytest.mark.parametrize("written", [40, sys.maxsize])
-def test_a_killed_adoption_takes_nothing_over_that_was_made_otherwise(moved, monkeypatch, capsys, written):
-    """Killed when so many results had been taken over, or all."""
-    run = subprocess.run
+@pytest.mark.parametrize("moment", ["touched", "known as incomplete", "recorded"])
+def test_a_killed_adoption_takes_nothing_over_that_was_made_otherwise(moved, monkeypatch, capsys, moment):
+    run, module = subprocess.run, marks.__name__
+    models = [f"{RESULTS}/spin2/ite{k}/model" for k in range(4)]
 
     def killed(command, **options):
-        module = command.index("wspin.manage.touching") if "wspin.manage.touching" in command else None
-        return run([*command[:1], "-c", KILLED, str(written), *command[module + 1 :]] if module else command, **options)
+        if module in command:
+            command = [command[0], "-c", KILLED, moment, models[0], *command[command.index(module) + 1 :]]
+        return run(command, **options)
 
     monkeypatch.setattr(adoption.subprocess, "run", killed)
     with pytest.raises(StudyError, match=r"^snakemake --touch"):
         adopt(moved, capsys)
-    monkeypatch.undo()
-    monkeypatch.chdir(moved.folder)
-    assert {f"{RESULTS}/spin2/ite{k}/model" for k in range(4)} <= set(moved.plan("all").made("train"))
+    monkeypatch.setattr(adoption.subprocess, "run", run)
+    assert [params(model) for model in models] == [marks.OTHER_FLAGS] * 4
+    assert set(models) <= set(moved.plan("all").made("train"))
+    with pytest.raises(StudyError, match="Directory cannot be locked"):
+        adopt(moved, capsys)
     moved.run("--unlock")
     assert adopt(moved, capsys) == (OTHERS, "85 results adopted; 4 made otherwise, which the next run makes again")
+
+
+def params(output):
+    """Of the job that made a result, as Snakemake's metadata has them."""
+    return FilePersistence(nolock=True, path=Path(".snakemake"))._read_record(output).params
+
+
+def test_a_setting_that_is_as_it_was_adopts_again(moved, capsys):
+    assert adopt(moved, capsys)[0] == OTHERS
+    before = replace(moved, configfiles=moved.configfiles[:-1])
+    assert adopt(before, capsys) == ([], "89 results adopted; 0 made otherwise, which the next run makes again")
+    assert before.plan(f"{RESULTS}/spin2/ite3").counts.get("train", 0) == 0
 
 
 def test_a_source_of_the_name_of_its_result_is_no_earlier_place(tmp_path, monkeypatch):

@@ -2,8 +2,8 @@
 
 Snakemake keeps outside the results, in `.snakemake`, which flags made a file. Without that it sees times alone: a copy
 is made again because of its times, and where the times fit, no edit of a setting is noticed. Every result has a record
-of its command, though. Where the command is the present one, times and metadata are renewed (`snakemake --touch`); the
-other results get metadata that no flags fit, so that the next run makes them again.
+of its command, though. The results with another one get metadata that no flags fit, so that the next run makes them
+again. Then the times and the metadata of all others are renewed (`snakemake --touch`).
 """
 
 import os
@@ -21,6 +21,8 @@ from wspin.storage.files import sha256
 from wspin.storage.provenance import check_entries, read_record, record_path
 from wspin.study.paths import StudyPaths
 from wspin.study.rule_flags import RuleFlags
+
+from . import marks
 
 Command = dict[str, list[str]]  # flag -> its values; "" -> the sub-command
 SCRIPTS = str(Path(__file__).parents[2])
@@ -52,7 +54,8 @@ def adopt(configfiles: Sequence[str]) -> Iterator[str]:
     jobs = [job for job in begun if os.path.exists(job.outputs[0])]  # beside or in which the record lies
     differences = {job.outputs[0]: difference(job, paths) for job in jobs}
     others = [job for job in jobs if differences[job.outputs[0]]]
-    _touch(configfiles, [output for job in others for output in job.outputs])
+    marks.renew(_outputs(begun), _outputs(others))
+    _snakemake(configfiles, "--touch", module=marks.__name__)
     for path in Path(f"{paths.results}/benchmarks").rglob("*.tsv"):
         path.touch()  # Snakemake compares their times as those of outputs
     for job in others:
@@ -61,6 +64,10 @@ def adopt(configfiles: Sequence[str]) -> Iterator[str]:
         if job not in jobs:
             yield f"{job.outputs[0]}: missing, and with it the record of how {', '.join(job.outputs[1:])} was made"
     yield f"{len(jobs) - len(others)} results adopted; {len(others)} made otherwise, which the next run makes again"
+
+
+def _outputs(jobs: Sequence[PlannedJob]) -> set[str]:
+    return {output for job in jobs for output in job.outputs}
 
 
 def planned_jobs(configfiles: Sequence[str]) -> list[PlannedJob]:
@@ -141,23 +148,13 @@ def _different_flag(recorded: Command, job: PlannedJob, paths: StudyPaths) -> st
     return next(filter(is_compared, different), None)
 
 
-def _touch(configfiles: Sequence[str], others: Sequence[str]) -> None:
-    """Renew times and metadata of all results; these others get metadata that no flags fit."""
-    _snakemake(configfiles, "--touch", module="wspin.manage.touching", told="\n".join(others))
-
-
-def _snakemake(configfiles: Sequence[str], *options: str, module: str = "snakemake", told: str = "") -> str:
-    """What Snakemake prints with these options for all jobs. Raises `StudyError` if it fails.
-
-    `module`: which runs it, and is told something on its standard input.
-    """
+def _snakemake(configfiles: Sequence[str], *options: str, module: str = "snakemake") -> str:
+    """What Snakemake, started by a module, prints with these options for all jobs. Raises `StudyError` if it fails."""
     overlays = ["--configfile", *configfiles] if configfiles else []
     places = filter(None, (SCRIPTS, os.environ.get("PYTHONPATH")))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
     command = [sys.executable, "-m", module, "--profile", "local", "--forceall", *options, "all", *overlays]
-    done = subprocess.run(
-        command, text=True, input=told, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
-    )
+    done = subprocess.run(command, text=True, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if done.returncode:
         *_, reason = ERROR.split(done.stdout)
         raise StudyError(f"snakemake {options[0]}: {' '.join(reason.split())}")
