@@ -31,6 +31,8 @@ gc.set_threshold(100_000)  # collecting in a large plan, which holds no garbage,
 
 # Jobs run in the Python that runs snakemake, unless conda gives them another.
 os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))
+if not workflow.is_main_process:
+    os.environ.update(WSPIN_SUBMITTED="1")  # a job on a cluster: the logs of its programs begin with its number
 
 try:
     base = [] if workflow.config_settings.replace_workflow_config else ["config/config.yaml"]

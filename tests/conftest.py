@@ -16,8 +16,6 @@ ROOT = Path(__file__).parent.parent
 hypothesis.settings.register_profile("tests", deadline=None, database=None, derandomize=True)
 hypothesis.settings.load_profile("tests")
 
-for name in [name for name in os.environ if name.startswith("SLURM_")]:  # of a job in which the tests run
-    del os.environ[name]
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it, and so would all programs
 
 

@@ -136,11 +136,19 @@ def test_a_programs_log_begins_with_its_number_in_slurm(root, tmp_path):
     """Where a rule's shell sends what it prints to the log, and to SLURM's."""
     log = tmp_path / "log"
     shell = f"exec &> >(tee -i {log})\n{sys.executable} workflow/scripts/weigh.py --help"
-    array = {"SLURM_JOB_ID": "49", "SLURM_ARRAY_JOB_ID": "47", "SLURM_ARRAY_TASK_ID": "3"}
-    done = subprocess.run(["bash", "-c", shell], cwd=root, env=os.environ | array, text=True, capture_output=True)
+    job = {"SLURM_JOB_ID": "49", "SLURM_ARRAY_JOB_ID": "47", "SLURM_ARRAY_TASK_ID": "3", "WSPIN_SUBMITTED": "1"}
+    done = subprocess.run(["bash", "-c", shell], cwd=root, env=os.environ | job, text=True, capture_output=True)
     assert done.stdout == log.read_text()
     assert done.stdout.startswith(f"weigh.py: SLURM job 47_3 on {os.uname().nodename}\nusage: ")
     assert job_state.logged_id(str(log)) == "47_3"
+
+
+def test_a_program_in_an_allocation_of_the_users_tells_no_number(root):
+    """Nor does one that a local run of Snakemake starts there."""
+    command = [sys.executable, "workflow/scripts/weigh.py", "--help"]
+    done = subprocess.run(command, cwd=root, env=os.environ | {"SLURM_JOB_ID": "49"}, text=True, capture_output=True)
+    assert done.stdout.startswith("usage: ")
+    assert done.stderr == ""
 
 
 @pytest.mark.parametrize(

@@ -183,12 +183,11 @@ def run(main: Callable[[], None], online: bool = False) -> None:
 
 
 def _print_slurm_job(name: str) -> None:
-    """In SLURM, begin a program's log with the job's number: `status` finds a requeued job by it.
+    """In a job that Snakemake submitted to SLURM, begin the log with its number: `status` finds a requeued job by it.
 
-    It goes to standard error, which is in the log too, so that the output of a command by hand is as without SLURM.
+    Not in an allocation in which Snakemake itself runs: its number is that of no job of the study.
     """
     job, array, task = (os.environ.get(f"SLURM_{part}") for part in ("JOB_ID", "ARRAY_JOB_ID", "ARRAY_TASK_ID"))
     first = os.environ.get("RANK", "0") == "0"  # of the processes of a training
-    if job and first and not sys.stderr.isatty():
-        number = f"{array}_{task}" if array else job
-        print(f"{name}: SLURM job {number} on {os.uname().nodename}", file=sys.stderr, flush=True)
+    if job and first and "WSPIN_SUBMITTED" in os.environ:
+        print(f"{name}: SLURM job {f'{array}_{task}' if array else job} on {os.uname().nodename}", flush=True)
