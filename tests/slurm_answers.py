@@ -8,7 +8,7 @@ PARTITIONS = (
     "PartitionName=long AllowGroups=ALL Default=NO QoS=crowded MaxTime=7-00:00:00 Nodes=node[0-2] State=UP\n"
 )
 CONFIG = "AccountingStorageEnforce = associations,limits,qos\nClusterName = stand-in\nMinJobAge = 300 sec\n"
-USER = "lab|lab|4|||\nlab|root||2-00:00:00|short|\nlab|root|9|||gpu\n"
+USER = "lab|lab|4||||normal,short\nlab|root||2-00:00:00|short||normal\nlab|root|9|||gpu|\n"
 QOS = "normal||\nshort|3|00:10:00\ncrowded|1|\n"
 
 

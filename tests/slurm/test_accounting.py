@@ -79,10 +79,9 @@ def test_a_training_that_would_wait_for_ever_is_told(unfinished, asked, reason, 
     assert f"{in_words(reason)}, SLURM job {job}" in status(unfinished)
 
 
-def test_an_account_or_qos_that_is_not_there_stops_the_run(unfinished):
-    told = unfinished.refused(TARGET, options=["--jobs", "2", *train_with("slurm_account=lap", "qos=shrot")])
-    assert f"train: account: expected one of {accounting.ACCOUNT}" in told and "found 'lap'" in told
-    assert f"train: QOS: expected one of {accounting.NARROW}" in told and "found 'shrot'" in told
+def test_a_qos_that_is_not_the_users_stops_the_run(unfinished):
+    told = unfinished.refused(TARGET, options=["--jobs", "2", *train_with("qos=shrot")])
+    assert f"train: QOS: expected one of {accounting.NARROW}, normal, {accounting.SHORT}, found 'shrot'" in told
     assert unfinished.jobs() == []
 
 

@@ -78,6 +78,22 @@ def test_a_partition_that_is_not_there_is_a_line(cluster):
     ]
 
 
+@pytest.mark.parametrize(
+    ("word", "found"),
+    [("associations,limits", []), ("associations,qos", ["train: QOS: expected one of normal, short, found 'crowded'"])],
+)
+def test_a_qos_has_to_be_the_users_where_that_is_enforced(cluster, word, found):
+    known = cluster(config=f"AccountingStorageEnforce = {word}\nClusterName = x\n")
+    lines = list(known.unknown(Asked("train", "cpu", 1, qos="short,crowded")))
+    assert [line.removesuffix(", which SLURM refuses; correct the profile") for line in lines] == found
+
+
+def test_of_many_names_some_are_shown():
+    known = Cluster({f"p{i:02}": Rules("") for i in range(12)})
+    (line,) = known.unknown(Asked("train", "x", 1))
+    assert "expected one of p00, " in line and "p09, ..., found 'x'" in line
+
+
 @pytest.mark.parametrize("word", ["associations", "none", "associations,qos"])
 def test_limits_that_are_not_enforced_do_not_count(cluster, word):
     known = cluster(config=f"AccountingStorageEnforce = {word}\nClusterName = x\n")
@@ -117,6 +133,8 @@ def test_more_jobs_than_places_are_a_line(tmp_path, monkeypatch, queue, told):
 
 
 def test_what_is_no_number_or_time_is_no_limit(cluster):
-    known = cluster(user="lab|lab|x|never|||\n", qos="normal|-1|\n", partitions="PartitionName=p MaxTime=INFINITE\nx\n")
+    known = cluster(
+        user="lab|lab|x|never||||\n", qos="normal|-1|\n", partitions="PartitionName=p MaxTime=INFINITE\nx\n"
+    )
     assert known.partitions == {"p": Rules("p")}
     assert known.most_jobs(Asked("train", "p", 1, "lab", "normal")) == Limit()

@@ -5,7 +5,7 @@ from typing import Any
 
 from wspin.errors import StudyError
 from wspin.study.launch import Launch
-from wspin.study.slurm import Asked, Limit, known_cluster, too_many
+from wspin.study.slurm import Asked, Limit, first_account, is_elsewhere, known_cluster, too_many
 
 from .slurm_watch import watch_queue
 
@@ -34,7 +34,8 @@ def start_on_slurm(workflow: Any, logger: logging.Logger) -> None:
     rules = {job.rule.name: job for job in jobs}  # one job of each
     if "train" in rules:
         Launch.of(rules["train"].resources, rules["train"].threads)
-    asked = [asked_for(name, job.resources, settings.qos) for name, job in rules.items() if is_here(job.resources)]
+    here = {name: job.resources for name, job in rules.items() if not is_elsewhere(job.resources)}
+    asked = [asked_for(name, resources, settings.qos) for name, resources in here.items()]
     cluster = known_cluster()
     limit = min(map(cluster.most_jobs, asked), default=Limit())
     refused = [line for one in asked for line in cluster.unknown(one)]
@@ -49,9 +50,5 @@ def asked_for(rule: str, resources: Any, qos: str | None) -> Asked:
     """What the jobs of a rule ask for at first; `qos`: the run's, which sbatch gets behind their own."""
     partition, account, own = (str(resources.get(key) or "") for key in ("slurm_partition", "slurm_account", "qos"))
     minutes = resources.get("runtime")
-    return Asked(rule, partition, minutes if isinstance(minutes, int) else 0, account.lower(), (qos or own).lower())
-
-
-def is_here(resources: Any) -> bool:
-    """Whether jobs go to the cluster that is asked, and not to another that its SLURM knows."""
-    return not any(resources.get(name) for name in ("cluster", "clusters", "slurm_cluster"))
+    whole = minutes if isinstance(minutes, int) else 0
+    return Asked(rule, partition, whole, first_account(account), (qos or own).lower())

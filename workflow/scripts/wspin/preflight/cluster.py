@@ -8,7 +8,7 @@ from wspin.study.slurm import Limit, known_cluster, too_many
 
 
 def find_cluster_complaints(study: Study, profiles: Sequence[str]) -> Iterator[str]:
-    """A line for each partition, account and QOS that there is not, each run time over a limit, and too many jobs.
+    """A line for each partition or QOS that SLURM refuses, each run time over a limit, and too many jobs at a time.
 
     `profiles`: folders of Snakemake's profiles, a later one over those before it. Nothing without SLURM's commands.
     Raises `StudyError` for a folder without a profile.

@@ -7,7 +7,7 @@ from typing import Any
 from wspin.config.reader import read_layer
 from wspin.config.study import Study
 
-from .slurm import Asked
+from .slurm import Asked, first_account, is_elsewhere
 
 STAGES = ("data", "train", "generate", "logprobs", "weigh", "eval")  # whose jobs are submitted
 
@@ -29,11 +29,13 @@ def asked_of_slurm(study: Study, profile: dict[str, Any]) -> Iterator[Asked]:
         last = {"runtime": job.minutes(1 + (retries if isinstance(retries, int) else 0))}
         for rule in [name for name in own if name.split("_")[0] == stage] or [stage]:
             given = defaults | last | _mapping(own.get(rule))
+            if is_elsewhere(given):
+                continue
             minutes = given["runtime"] if isinstance(given["runtime"], int) else 0  # Snakemake takes 12h too
             keys = ("slurm_partition", "slurm_account", "qos")
             partition, account, qos = (str(given.get(key) or "") for key in keys)
             qos = str(profile.get("slurm-qos") or qos)
-            yield Asked(f"resources.{stage}", partition, minutes, account.lower(), qos.lower())
+            yield Asked(f"resources.{stage}", partition, minutes, first_account(account), qos.lower())
 
 
 def _mapping(value: Any) -> dict[str, Any]:

@@ -9,18 +9,20 @@ import math
 import re
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 PATIENCE = 20.0  # seconds for an answer of a busy controller
-ENFORCED = {"limits", "safe", "all"}  # of AccountingStorageEnforce: with these the limits of accounts and QOS hold
+# Words of AccountingStorageEnforce, with which the limits of accounts and QOS hold, and their lists of QOS
+LIMITS_HOLD, QOS_HOLD = {"limits", "safe", "all"}, {"qos", "all"}
+SHOWN = 10  # names in a message
 TIME = re.compile(r"(?:(\d{1,6})-)?(\d{1,6}):(\d\d):(\d\d)")  # days-hours:minutes:seconds
 
 
 class Asked(NamedTuple):
     """What the jobs of a rule or a stage ask for; `partition` may be several, separated by commas.
 
-    `account` and `qos` are in lower case, as SLURM keeps them.
+    `account` (`first_account`) and `qos` are in lower case, as SLURM keeps them.
     """
 
     name: str
@@ -55,19 +57,16 @@ class Cluster:
     accounts: list[Rules] = field(default_factory=list)
     default_account: str = ""
     qos: dict[str, Rules] = field(default_factory=dict)
+    own_qos: set[str] = field(default_factory=set)  # that this user may have; empty: any
 
     def unknown(self, asked: Asked) -> Iterator[str]:
-        """A line for each partition, account and QOS that there is not, or not for this user."""
-        own = {rules.name for rules in self.accounts}
-        for kind, names, known in (
-            ("partition", asked.partition, self.partitions),
-            ("account", asked.account, own),
-            ("QOS", asked.qos, self.qos),
-        ):
+        """A line for each partition that does not exist, and each QOS that this user may not have."""
+        for kind, names, known in (("partition", asked.partition, self.partitions), ("QOS", asked.qos, self.own_qos)):
             for name in filter(None, names.split(",") if known else ()):
                 if name not in known:
-                    expected = f"expected one of {', '.join(sorted(known))}"
-                    yield f"{asked.name}: {kind}: {expected}, found {name!r}, which SLURM refuses; correct the profile"
+                    some = ", ".join([*sorted(known)[:SHOWN], *["..."] * (len(known) > SHOWN)])
+                    found = f"expected one of {some}, found {name!r}, which SLURM refuses"
+                    yield f"{asked.name}: {kind}: {found}; correct the profile"
 
     def too_long(self, asked: Asked) -> Iterator[str]:
         """A line if the jobs ask for more minutes than they may."""
@@ -101,6 +100,16 @@ class Cluster:
         yield f"account {name!r}", own
 
 
+def first_account(names: str) -> str:
+    """The one that Snakemake's plugin takes of several, as SLURM keeps it."""
+    return next(filter(None, re.split(r"[,\s]+", names.lower())), "")
+
+
+def is_elsewhere(resources: Any) -> bool:
+    """Whether jobs go to another cluster, which the SLURM of this one knows."""
+    return any(resources.get(name) for name in ("cluster", "clusters", "slurm_cluster"))
+
+
 def too_many(jobs: int, limit: Limit) -> Iterator[str]:
     """A line if a run has more jobs at a time than this user may add to the queue."""
     if jobs > limit.number:
@@ -117,14 +126,19 @@ def known_cluster() -> Cluster:
     """The cluster whose commands are installed here, without limits if none are."""
     partitions = {one.name: one for one in _partitions(_told("scontrol", "--all", "--oneliner", "show", "partition"))}
     config = dict(re.findall(r"^(\w+) *= (.*)$", _told("scontrol", "show", "config"), re.MULTILINE))
-    if not partitions or ENFORCED.isdisjoint(config.get("AccountingStorageEnforce", "").lower().split(",")):
+    enforced = set(config.get("AccountingStorageEnforce", "").lower().split(","))
+    if not partitions or enforced.isdisjoint(LIMITS_HOLD | QOS_HOLD):
         return Cluster(partitions)
     user = ("user", f"name={getpass.getuser()}", "withassoc", f"cluster={config.get('ClusterName', '')}")
-    own = _table(*user, "format=DefaultAccount,Account,MaxSubmit,MaxWall,DefaultQOS,Partition")
+    own = _table(*user, "format=DefaultAccount,Account,MaxSubmit,MaxWall,DefaultQOS,Partition,QOS")
+    names = {name for row in own for name in row[6].split(",") if name}
+    known = Cluster(partitions, own_qos=set() if enforced.isdisjoint(QOS_HOLD) else names)
+    if enforced.isdisjoint(LIMITS_HOLD):
+        return known
+    accounts = [Rules(row[1], _count(row[2]), _minutes(row[3]), *row[4:6]) for row in own]
     qos = _table("qos", "format=Name,MaxSubmitPU,MaxWall")
-    accounts = [Rules(row[1], _count(row[2]), _minutes(row[3]), *row[4:]) for row in own]
     of_qos = {row[0]: Rules(row[0], _count(row[1]), _minutes(row[2])) for row in qos}
-    return Cluster(partitions, accounts, own[0][0] if own else "", of_qos)
+    return replace(known, accounts=accounts, default_account=own[0][0] if own else "", qos=of_qos)
 
 
 def _partitions(told: str) -> Iterator[Rules]:
