@@ -1,6 +1,6 @@
 """A study of real size through the rules: from nothing to the second iteration of an arm and its table of weights.
 
-Its models are minute and its texts are short sums, so that it ends within minutes on a CPU; rows, shards, jobs and
+Its models are tiny and its texts are short sums, so that it ends within minutes on a CPU; rows, shards, jobs and
 files are those of a study. Every program writes at its end what it has taken: a `sitecustomize` makes it do so.
 """
 

@@ -124,7 +124,7 @@ RULES = """\
 ### Through the rules
 
 50,000 prompts through Snakemake's rules, from nothing to the second iteration of an arm and its table of weights, with
-minute models (one layer, hidden size 32) and short texts: sums of two to four numbers, answers of at most 8 tokens.
+tiny models (one layer, hidden size 32) and short texts: sums of two to four numbers, answers of at most 8 tokens.
 Rows, shards of 10,000 and files are those of a study of that size. The CPU-seconds of all programs of a stage, and the
 peak resident memory of its largest one."""
 
