@@ -135,6 +135,14 @@ class Watch:
         os.kill(os.getpid(), self.point.signal)
 
 
+def delayed(function: Callable[..., Any], seconds: float) -> Callable[..., Any]:
+    def slow(*arguments: Any) -> Any:
+        time.sleep(seconds)
+        return function(*arguments)
+
+    return slow
+
+
 def contents(folder: Path) -> dict[str, tuple[int, int, int]]:
     """(inode, size, time of change) of every file in a folder, so that a renamed file has not changed."""
     found = {}
@@ -193,8 +201,7 @@ class Program:
             now = time.time
             time.time = lambda: now() + self.clock
         if self.flush:
-            fsync = os.fsync
-            os.fsync = lambda fd: (time.sleep(self.flush), fsync(fd))[1]
+            os.fsync = delayed(os.fsync, self.flush)
         watch = Watch(self.results, point)
         cli.run(program.main, online=bool(self.hub))
         watch.active = False

@@ -14,7 +14,7 @@ OTHER_FLAGS = ["made with other flags"]  # params that no job has
 
 def renew(outputs: Collection[str], others: Collection[str]) -> None:
     """Of these outputs, mark those that were made otherwise, and no more."""
-    from snakemake.persistence import RECORD_FORMAT_VERSION, MetadataRecord  # slow, and not needed to show adoptions
+    from snakemake.persistence import RECORD_FORMAT_VERSION, MetadataRecord  # a second to import
     from snakemake.persistence.file import FilePersistence
 
     persistence = FilePersistence(nolock=True, path=Path(".snakemake"))
